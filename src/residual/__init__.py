@@ -1,1 +1,69 @@
-"""ResiDual."""
+"""ResiDual: open up vision transformers and re-tune them with a few thousand numbers.
+
+Every public name is listed once, below, with the module it lives in. Importing the package loads none of
+them: no torch, no model library, until a name is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from residual import adapters, spectral, text
+    from residual.adapters.residual import ResiDual
+    from residual.data import load_dataset
+    from residual.encoders.encoder import Encoder
+    from residual.encoders.load import load_encoder, wrap_encoder
+    from residual.errors import ResidualError
+    from residual.spectral.bases import SpectralBases, fit_bases
+    from residual.store.memory import MemoryStore, encode_dataset
+    from residual.tracing.decompose import Decomposition, decompose
+
+_HOMES = {
+    "load_encoder": "encoders.load",
+    "wrap_encoder": "encoders.load",
+    "Encoder": "encoders.encoder",
+    "decompose": "tracing.decompose",
+    "Decomposition": "tracing.decompose",
+    "load_dataset": "data",
+    "encode_dataset": "store.memory",
+    "MemoryStore": "store.memory",
+    "fit_bases": "spectral.bases",
+    "SpectralBases": "spectral.bases",
+    "ResiDual": "adapters.residual",
+    "ResidualError": "errors",
+}
+_ROOMS = ("spectral", "text", "adapters")
+
+__all__ = [  # noqa: RUF022 (in the order in which they are used)
+    "load_encoder",
+    "wrap_encoder",
+    "Encoder",
+    "decompose",
+    "Decomposition",
+    "load_dataset",
+    "encode_dataset",
+    "MemoryStore",
+    "fit_bases",
+    "SpectralBases",
+    "ResiDual",
+    "ResidualError",
+    "spectral",
+    "text",
+    "adapters",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"residual.{name}")
+    if name in _HOMES:
+        value = getattr(import_module(f"residual.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'residual' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

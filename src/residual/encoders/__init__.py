@@ -1,0 +1,1 @@
+"""Load a vision (and text) encoder by name; one file a family, each declares its Anatomy."""

@@ -1,0 +1,156 @@
+"""Encoders by name, and around modules that are already built."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from residual.encoders import clip
+from residual.encoders.encoder import Encoder
+from residual.encoders.family import Family
+from residual.encoders.preprocess import Preprocess
+from residual.errors import ResidualError, unknown_name
+
+FAMILIES: tuple[Family, ...] = clip.FAMILIES
+_EMBEDDED = {"picto": Path(__file__).parent / "picto"}
+_FORMS = ("hf:REPO_OR_FOLDER",)
+
+
+def load_encoder(
+    name: str,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    split: str = "shared",
+) -> Encoder:
+    """Load an encoder by name.
+
+    Args:
+        name: "picto", the encoder that comes with the library, or "hf:REPO_OR_FOLDER": a CLIP saved by
+            transformers, in a local folder (then nothing is fetched) or on the hub.
+        device: where to put it; by default the GPU if there is one, else the CPU.
+        dtype: by default bfloat16 on a GPU that has it, else float32.
+        split: see `Encoder`.
+
+    Raises:
+        ResidualError: the name isn't known (the nearest are listed), nothing loadable is there, or the model
+            can't be split.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if dtype is None:
+        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        dtype = torch.bfloat16 if half else torch.float32
+    if name in _EMBEDDED:
+        return _load_transformers(name, str(_EMBEDDED[name]), dtype, split).to(device)
+    form, _, place = name.partition(":")
+    if form == "hf" and place:
+        return _load_transformers(name, place, dtype, split).to(device)
+    raise unknown_name("encoder", name, [*_EMBEDDED, *_FORMS])
+
+
+def wrap_encoder(
+    module: nn.Module,
+    split: str = "shared",
+    *,
+    name: str | None = None,
+    preprocess: Preprocess | None = None,
+    tokenizer: Callable[..., Any] | None = None,
+) -> Encoder:
+    """Make an encoder around a model that is already built (transformers' CLIP for now).
+
+    Args:
+        module: the model; it is put into evaluation mode.
+        split: see `Encoder`.
+        name: how messages call it, by default its class.
+        preprocess: by default CLIP's usual settings at the model's image size.
+        tokenizer: a transformers tokenizer, if texts are to be encoded.
+
+    Raises:
+        ResidualError: the model is of no known family; says which parts were looked for and not found.
+    """
+    family = find_family(module)
+    return Encoder(
+        name=name or type(module).__name__,
+        module=module,
+        family=family,
+        preprocess=preprocess or Preprocess.square(family.image_size(module)),
+        tokenize=_padded(tokenizer, module) if tokenizer is not None else None,
+        split=split,
+    )
+
+
+def find_family(module: nn.Module) -> Family:
+    """The family of `module`; the error for none compares it with the family that comes nearest."""
+    for family in FAMILIES:
+        if family.handles(module):
+            return family
+    nearest = min(FAMILIES, key=lambda family: len(family.anatomy.missing(module)))
+    classes = ", ".join(kind for family in FAMILIES for kind in family.classes)
+    complaint = nearest.anatomy.complaint(module) or "all parts are there, but in another class."
+    raise ResidualError(
+        f"{type(module).__name__} is of no known family (known classes: {classes}). Compared with the "
+        f"nearest, {nearest.name}: {complaint}"
+    )
+
+
+def _load_transformers(name: str, place: str, dtype: torch.dtype, split: str) -> Encoder:
+    """A model saved by transformers: weights from safetensors only, everything from one folder."""
+    import transformers
+
+    folder = Path(place) if Path(place).is_dir() else _fetch(name, place)
+    if not (folder / "config.json").is_file():
+        raise ResidualError(
+            f"{name}: {folder} holds no config.json, so it isn't a model saved by transformers."
+        )
+    kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    classes = {
+        "clip": transformers.CLIPModel,
+        "clip_vision_model": transformers.CLIPVisionModelWithProjection,
+    }
+    if kind not in classes:
+        raise ResidualError(f"{name} is a {kind!r} model. Known kinds: {', '.join(classes)}.")
+    try:
+        module = classes[kind].from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, SafetensorError) as error:
+        raise ResidualError(f"{name}: the weights in {folder} can't be loaded ({error}).") from error
+    tokenizer = None
+    if (folder / "tokenizer_config.json").is_file():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return Encoder(
+        name=name,
+        module=module,
+        family=find_family(module),
+        preprocess=Preprocess.from_folder(folder),
+        tokenize=_padded(tokenizer, module) if tokenizer is not None else None,
+        split=split,
+    )
+
+
+def _fetch(name: str, repo: str) -> Path:
+    """The local copy of a hub repository, fetched once."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+    except (OSError, ValueError) as error:
+        raise ResidualError(
+            f"{name}: there is no folder {repo!r} here, and it can't be had from the hub ({error})."
+        ) from error
+
+
+def _padded(tokenizer: Callable[..., Any], module: Any) -> Callable[[list[str]], Tensor]:
+    """Texts to ids as CLIP was trained: padded to the context length and cut there."""
+    length = module.config.text_config.max_position_embeddings
+
+    def tokenize(texts: list[str]) -> Tensor:
+        ids = tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        return ids["input_ids"]
+
+    return tokenize
