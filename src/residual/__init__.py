@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from residual.encoders.encoder import Encoder
     from residual.encoders.load import load_encoder, wrap_encoder
     from residual.errors import ResidualError
-    from residual.spectral.bases import SpectralBases, fit_bases
+    from residual.spectral.bases import SpectralBases
+    from residual.spectral.fit import fit_bases
     from residual.store.memory import MemoryStore, encode_dataset
     from residual.tracing.decompose import Decomposition, decompose
 
@@ -29,7 +30,7 @@ _HOMES = {
     "load_dataset": "data",
     "encode_dataset": "store.memory",
     "MemoryStore": "store.memory",
-    "fit_bases": "spectral.bases",
+    "fit_bases": "spectral.fit",
     "SpectralBases": "spectral.bases",
     "ResiDual": "adapters.residual",
     "ResidualError": "errors",

@@ -1,0 +1,7 @@
+"""Principal components of units, and what their spectra say."""
+
+from residual.spectral.bases import Origin, SpectralBases
+from residual.spectral.fit import fit_bases
+from residual.spectral.pca import PCA, IncrementalPCA, pca
+
+__all__ = ["PCA", "IncrementalPCA", "Origin", "SpectralBases", "fit_bases", "pca"]

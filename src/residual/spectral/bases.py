@@ -1,0 +1,172 @@
+"""One principal basis a unit: an object that is fitted (see `fit.py`), made by hand, saved and loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from residual.errors import ResidualError
+from residual.files import written_beside
+
+_FORMAT = "residual.bases"
+_ORTHONORMAL = 1e-4
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where bases come from; what is known of it is compared before they are used."""
+
+    encoder_name: str
+    fingerprint: str
+    split: str
+    datasets: tuple[str, ...]
+    samples: int
+
+
+class SpectralBases:
+    """Mean, components and eigenvalues of some units' contributions.
+
+    Args:
+        units: positions in the order of all units, one a basis; no unit twice.
+        means: `(r, d)`.
+        components: for each unit `(k_i, d)`, orthonormal rows.
+        eigenvalues: for each unit `(k_i,)`, variances in descending order.
+        all_means: `(u, d)`, means of all units of the encoder, with a basis or without; needed only to put
+            units without a basis at their mean.
+        origin: where they come from, if known.
+
+    Raises:
+        ResidualError: shapes disagree, a unit comes twice, components aren't orthonormal, or eigenvalues are
+            negative, not finite or not in descending order.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int] | np.ndarray,
+        means: Tensor,
+        components: Sequence[Tensor],
+        eigenvalues: Sequence[Tensor],
+        all_means: Tensor | None = None,
+        origin: Origin | None = None,
+    ):
+        self.units = tuple(int(unit) for unit in units)
+        self.means: Float[Tensor, "r d"] = _double(means)
+        self.components = tuple(_double(rows) for rows in components)
+        self.eigenvalues = tuple(_double(values) for values in eigenvalues)
+        self.all_means = None if all_means is None else _double(all_means)
+        self.origin = origin
+        self._check()
+
+    @property
+    def dim(self) -> int:
+        """Width of the output, `d`."""
+        return self.means.shape[1]
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """How many components each unit has."""
+        return tuple(len(rows) for rows in self.components)
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def select(self, units: Sequence[int] | np.ndarray) -> SpectralBases:
+        """The bases of those units only, in the order given."""
+        places = {unit: place for place, unit in enumerate(self.units)}
+        if missing := [int(unit) for unit in units if int(unit) not in places]:
+            raise ResidualError(f"No basis for units {missing}; there are bases for {_span(self.units)}.")
+        chosen = [places[int(unit)] for unit in units]
+        return SpectralBases(
+            units=[self.units[place] for place in chosen],
+            means=self.means[chosen],
+            components=[self.components[place] for place in chosen],
+            eigenvalues=[self.eigenvalues[place] for place in chosen],
+            all_means=self.all_means,
+            origin=self.origin,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors, with the origin beside the numbers."""
+        tensors = {
+            "units": torch.tensor(self.units),
+            "ranks": torch.tensor(self.ranks),
+            "means": self.means,
+            "components": torch.cat(self.components),
+            "eigenvalues": torch.cat(self.eigenvalues),
+        }
+        if self.all_means is not None:
+            tensors["all_means"] = self.all_means
+        origin = None if self.origin is None else asdict(self.origin)
+        with written_beside(path) as beside:
+            save_file(tensors, beside, {_FORMAT: json.dumps({"origin": origin})})
+
+    @classmethod
+    def load(cls, path: str | Path) -> SpectralBases:
+        """Read what `save` wrote."""
+        with safe_open(path, "pt") as file:
+            note = (file.metadata() or {}).get(_FORMAT)
+            if note is None:
+                raise ResidualError(f"{path} holds no spectral bases.")
+            got = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        origin = json.loads(note)["origin"]
+        if origin is not None:
+            origin["datasets"] = tuple(origin["datasets"])
+            origin = Origin(**origin)
+        ranks = got["ranks"].tolist()
+        return cls(
+            units=got["units"].tolist(),
+            means=got["means"],
+            components=got["components"].split(ranks),
+            eigenvalues=got["eigenvalues"].split(ranks),
+            all_means=got.get("all_means"),
+            origin=origin,
+        )
+
+    def _check(self) -> None:
+        if not self.units or len(set(self.units)) < len(self.units) or min(self.units) < 0:
+            raise ResidualError(f"Bases need one or more different units, none negative; got {self.units}.")
+        counts = {len(self.units), len(self.means), len(self.components), len(self.eigenvalues)}
+        if len(counts) > 1:
+            raise ResidualError(
+                f"Bases of {len(self.units)} units need as many means, components and eigenvalues; got "
+                f"{len(self.means)}, {len(self.components)} and {len(self.eigenvalues)}."
+            )
+        if self.all_means is not None and (
+            self.all_means.shape[1] != self.dim or len(self.all_means) <= max(self.units)
+        ):
+            raise ResidualError(
+                f"all_means must be (all units, {self.dim}) and reach unit {max(self.units)}; got "
+                f"{tuple(self.all_means.shape)}."
+            )
+        for unit, rows, values in zip(self.units, self.components, self.eigenvalues, strict=True):
+            _check_basis(unit, rows, values, self.dim)
+
+
+def _check_basis(unit: int, rows: Tensor, values: Tensor, dim: int) -> None:
+    if rows.ndim != 2 or rows.shape[1] != dim or values.shape != rows.shape[:1]:
+        raise ResidualError(
+            f"The basis of unit {unit} needs components (k, {dim}) and eigenvalues (k,); got "
+            f"{tuple(rows.shape)} and {tuple(values.shape)}."
+        )
+    miss = (rows @ rows.T - torch.eye(len(rows), dtype=rows.dtype)).abs().amax() if len(rows) else 0.0
+    if not miss <= _ORTHONORMAL:
+        raise ResidualError(f"The components of unit {unit} aren't orthonormal: off by {float(miss):.1e}.")
+    if not (values.isfinite().all() and (values >= 0).all() and (values.diff() <= 0).all()):
+        raise ResidualError(f"The eigenvalues of unit {unit} must be finite, not negative, and descend.")
+
+
+def _double(values: Tensor) -> Tensor:
+    return values.detach().to("cpu", torch.float64)
+
+
+def _span(units: tuple[int, ...]) -> str:
+    return f"{len(units)} units from {min(units)} to {max(units)}"

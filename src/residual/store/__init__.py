@@ -1,0 +1,1 @@
+"""Coordinates of a whole dataset: written once, read by everything that follows."""

@@ -1,0 +1,5 @@
+"""Classifiers made of text, and text that describes directions."""
+
+from residual.text.classifier import ZeroShotClassifier
+
+__all__ = ["ZeroShotClassifier"]

@@ -1,0 +1,142 @@
+"""A linear classifier on the unit sphere whose rows are class embeddings; it is never trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from residual.encoders.encoder import Encoder
+from residual.errors import ResidualError
+
+# exp(logit_scale) of a trained CLIP, which clips it there (Radford et al. 2021, section 2.5).
+CLIP_SCALE = 100.0
+
+
+class ZeroShotClassifier:
+    """`logits = exp(logit_scale) · x/‖x‖ Wᵀ` with one row of `W` a class.
+
+    Args:
+        weights: `(c, d)`; rows are L2-normalised here.
+        class_names: one a class, in the order of the labels.
+        scale: `exp(logit_scale)`.
+        fingerprint: of the encoder that the embeddings come from, if known.
+
+    Raises:
+        ResidualError: names are missing, empty or come twice, or a row is zero or not finite.
+    """
+
+    def __init__(
+        self,
+        weights: Float[Tensor, "c d"],
+        class_names: Sequence[str],
+        scale: float = CLIP_SCALE,
+        fingerprint: str | None = None,
+    ):
+        self.class_names = _checked_names(class_names)
+        if len(weights) != len(self.class_names):
+            raise ResidualError(f"{len(self.class_names)} classes need as many rows, got {len(weights)}.")
+        if not (math.isfinite(scale) and scale > 0):
+            raise ResidualError(f"The scale of the logits must be positive, got {scale}.")
+        norms = weights.norm(dim=1)
+        if wrong := [
+            name
+            for name, norm in zip(self.class_names, norms.tolist(), strict=True)
+            if not 0 < norm < math.inf
+        ]:
+            raise ResidualError(
+                f"No direction for classes {', '.join(wrong)}: their rows are zero or not finite."
+            )
+        self.weights = normalize(weights.detach(), dim=1)
+        self.scale = float(scale)
+        self.fingerprint = fingerprint
+
+    @classmethod
+    def from_text(
+        cls, encoder: Encoder, class_names: Sequence[str], templates: Sequence[str]
+    ) -> ZeroShotClassifier:
+        """Class embeddings from prompts: each prompt's embedding normalised, averaged over templates,
+        normalised again (Radford et al. 2021, section 3.1.4).
+
+        Args:
+            encoder: one with a text tower.
+            class_names: one a class.
+            templates: prompts with `{}` where the class name goes.
+
+        Raises:
+            ResidualError: a template without `{}`, none at all, or an encoder without text.
+        """
+        names = _checked_names(class_names)
+        if isinstance(templates, str) or not templates:
+            raise ResidualError(f"Templates are a list of one prompt or more, got {templates!r}.")
+        if wrong := [template for template in templates if "{}" not in template]:
+            raise ResidualError(f"Templates need {{}} where the class name goes; it isn't in {wrong}.")
+        prompts = [template.replace("{}", name) for name in names for template in templates]
+        with torch.no_grad():
+            embedded = normalize(encoder.encode_text(prompts).float().cpu(), dim=1)
+        means = embedded.unflatten(0, (len(names), len(templates))).mean(dim=1)  # (c, d)
+        scale = CLIP_SCALE if encoder.logit_scale is None else math.exp(encoder.logit_scale)
+        return cls(means, names, scale, encoder.fingerprint)
+
+    @classmethod
+    def from_class_means(
+        cls,
+        features: Float[Tensor, "n d"],
+        labels: Int[np.ndarray, " n"] | Int[Tensor, " n"],
+        class_names: Sequence[str],
+        scale: float = CLIP_SCALE,
+        fingerprint: str | None = None,
+    ) -> ZeroShotClassifier:
+        """Each class's mean feature, for encoders without text (Basile et al. 2025, arXiv 2411.00246).
+
+        Raises:
+            ResidualError: a class has no sample, or a label is out of range.
+        """
+        names = _checked_names(class_names)
+        labels = torch.as_tensor(labels)
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
+            raise ResidualError(
+                f"Labels must be 0 to {len(names) - 1}, got {labels.min()} to {labels.max()}."
+            )
+        counts = torch.bincount(labels, minlength=len(names))
+        if missing := [name for name, count in zip(names, counts.tolist(), strict=True) if count == 0]:
+            raise ResidualError(f"No samples of classes {', '.join(missing)}: no mean can be had of them.")
+        sums = torch.zeros(len(names), features.shape[1], dtype=torch.float64)
+        sums.index_add_(0, labels, features.detach().to("cpu", torch.float64))
+        return cls((sums / counts[:, None]).to(features.dtype), names, scale, fingerprint)
+
+    @property
+    def dim(self) -> int:
+        """Width of the features it takes, `d`."""
+        return self.weights.shape[1]
+
+    def logits(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+        """`exp(logit_scale)` times the cosine of each feature with each class."""
+        if x.shape[1] != self.dim:
+            raise ResidualError(f"The classifier takes features of width {self.dim}, got {x.shape[1]}.")
+        return self.scale * normalize(x, dim=1) @ self.weights.to(x).T
+
+    def accuracy(self, x: Float[Tensor, "n d"], labels: Int[np.ndarray, " n"] | Int[Tensor, " n"]) -> float:
+        """Part of the features whose class with the largest logit is the labelled one."""
+        if len(x) == 0:
+            raise ResidualError("Accuracy needs at least one sample, got none.")
+        return (self.logits(x).argmax(dim=1) == torch.as_tensor(labels).to(x.device)).double().mean().item()
+
+    def __len__(self) -> int:
+        return len(self.class_names)
+
+
+def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(class_names)
+    if not names:
+        raise ResidualError("A classifier needs at least one class, got none.")
+    if any(not name.strip() for name in names):
+        raise ResidualError(f"Class names can't be empty: {list(names)}.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ResidualError(f"Class names come twice: {', '.join(twice)}.")
+    return names
