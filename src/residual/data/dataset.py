@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
+from typing import SupportsIndex
 
 import numpy as np
 from PIL import Image
@@ -40,29 +42,29 @@ class ImageDataset:
         """Sample `index` (not negative) as an RGB image; `UnreadableImageError` where it can't be decoded."""
         raise NotImplementedError
 
-    def subset(self, indices: Iterable[int]) -> ImageDataset:
+    def subset(self, indices: Iterable[SupportsIndex]) -> ImageDataset:
         """The samples at `indices`, in that order, as a dataset of their own."""
         return _Subset(self, indices)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        index = self._checked(index)
-        return self.load(index), int(self.labels[index])
+    def __getitem__(self, index: SupportsIndex) -> tuple[Image.Image, int]:
+        number = self._checked(index)
+        return self.load(number), int(self.labels[number])
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.split}: {len(self):,} images, {len(self.class_names)} classes>"
 
-    def _checked(self, index: int) -> int:
-        n = len(self)
-        if not -n <= index < n:
-            raise IndexError(f"{self.name} {self.split} has {n} samples, there is no number {index}")
-        return int(index) % n
+    def _checked(self, index: SupportsIndex) -> int:
+        n, number = len(self), operator.index(index)
+        if not -n <= number < n:
+            raise IndexError(f"{self.name} {self.split} has {n} samples, there is no number {number}")
+        return number % n
 
 
 class _Subset(ImageDataset):
-    def __init__(self, parent: ImageDataset, indices: Iterable[int]):
+    def __init__(self, parent: ImageDataset, indices: Iterable[SupportsIndex]):
         self._parent = parent
         self._indices = [parent._checked(i) for i in indices]
         super().__init__(

@@ -33,7 +33,7 @@ class FolderDataset(ImageDataset):
         super().__init__(
             f"folder:{path}",
             split,
-            [" ".join(c.replace("_", " ").replace("-", " ").split()) or c for c in classes],
+            _class_names(self.root, classes),
             TEMPLATES,
             np.array([classes.index(c) for c, _ in files], np.int64),
             [file.relative_to(self.root).as_posix() for file in self._files],
@@ -49,7 +49,21 @@ class FolderDataset(ImageDataset):
                     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
                 return image.convert("RGB")
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as problem:
-            raise UnreadableImageError(str(self._files[index]), _reason(problem)) from problem
+            reason = f"{_reason(problem)}; folder '{self.root}'"
+            raise UnreadableImageError(self.sample_ids[index], reason) from problem
+
+
+def _class_names(root: Path, folders: list[str]) -> list[str]:
+    names: dict[str, str] = {}
+    for folder in folders:
+        name = " ".join(folder.replace("_", " ").replace("-", " ").split()) or folder
+        if name in names:
+            raise ResidualError(
+                f"Class folders {names[name]!r} and {folder!r} of '{root}' have the same class name "
+                f"{name!r}. Rename one, or put their images together."
+            )
+        names[name] = folder
+    return list(names)
 
 
 def _reason(problem: Exception) -> str:

@@ -35,11 +35,12 @@ def read(name: str, split: str, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def write(name: str, split: str, images: np.ndarray) -> None:
-    """Keep the images; where the folder can't be written they are drawn again next time."""
-    with (
-        contextlib.suppress(OSError),
-        written_beside(cache_path(name, split)) as beside,
-        beside.open("wb") as file,
-    ):
-        np.save(file, images, allow_pickle=False)
-        file.write(hashlib.sha256(images.tobytes()).digest())
+    """Keep the images in place of those of other versions; where the folder can't be written, do nothing."""
+    path = cache_path(name, split)
+    with contextlib.suppress(OSError):
+        with written_beside(path) as beside, beside.open("wb") as file:
+            np.save(file, images, allow_pickle=False)
+            file.write(hashlib.sha256(images.tobytes()).digest())
+        for other in path.parent.glob(f"{name}-{split}-*.npy"):
+            if other != path:
+                other.unlink()

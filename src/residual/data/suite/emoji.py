@@ -11,10 +11,10 @@ import numpy as np
 from residual.data.dataset import SPLITS, stratified_split
 from residual.data.suite import draw
 from residual.data.suite.assets import emoji, sprite
-from residual.data.suite.generated import Sample
+from residual.data.suite.generated import Family, OneStyleEach, Sample
 
 
-class Groups:
+class Groups(Family):
     """The nine groups of emoji; train, val and test show different concepts."""
 
     def sources(self, entry: dict[str, Any], split: str) -> Sequence[str]:
@@ -33,12 +33,8 @@ class Groups:
         return draw.to_bytes(draw.noisy(random, draw.over(canvas, icon), random.uniform(0, 0.03)))
 
 
-class Concepts:
+class Concepts(OneStyleEach):
     """A hundred well-known things; one icon set trains, the other tests."""
-
-    def sources(self, entry: dict[str, Any], split: str) -> Sequence[str]:
-        """The split's icon; val has that of train."""
-        return entry["test" if split == "test" else "train"]
 
     def image(self, random: draw.Random, sample: Sample) -> np.ndarray:
         """The icon turned, stretched, perhaps mirrored, on any background."""

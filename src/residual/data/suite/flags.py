@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from residual.data.suite import draw
 from residual.data.suite.assets import sprite
-from residual.data.suite.generated import Sample
+from residual.data.suite.generated import OneStyleEach, Sample
 
 
-class Flags:
+class Flags(OneStyleEach):
     """One icon set trains, the other tests."""
-
-    def sources(self, entry: dict[str, Any], split: str) -> Sequence[str]:
-        """The split's flag; val has that of train."""
-        return entry["test" if split == "test" else "train"]
 
     def image(self, random: draw.Random, sample: Sample) -> np.ndarray:
         """Sky or a plain wall, the waved flag with its folds shaded, perhaps a pole."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,16 +24,24 @@ class Sample:
     source: str
 
 
-class Family(Protocol):
+class Family(ABC):
     """A kind of generated dataset: what each class is drawn from, and how."""
 
+    @abstractmethod
     def sources(self, entry: dict[str, Any], split: str) -> Sequence[str]:
         """What the images of a class are drawn from, in turn."""
-        ...
 
+    @abstractmethod
     def image(self, random: Random, sample: Sample) -> np.ndarray:
         """The image `(64, 64, 3)` uint8."""
-        ...
+
+
+class OneStyleEach(Family):
+    """Train and test are drawn from the sprites that the class lists for them; val from those of train."""
+
+    def sources(self, entry: dict[str, Any], split: str) -> Sequence[str]:
+        """The split's sprites."""
+        return entry["test" if split == "test" else "train"]
 
 
 class GeneratedDataset(ImageDataset):

@@ -10,12 +10,12 @@ from PIL import Image
 
 from residual.data.suite import draw
 from residual.data.suite.assets import fonts, sprite
-from residual.data.suite.generated import Sample
+from residual.data.suite.generated import Family, Sample
 
 STRIP = 128  # the digits are set on a strip larger than the image, so that turning it leaves no gap
 
 
-class HouseNumbers:
+class HouseNumbers(Family):
     """Train and test digits are of different fonts."""
 
     def sources(self, entry: dict[str, Any], split: str) -> Sequence[str]:
@@ -29,13 +29,13 @@ class HouseNumbers:
         contrast = random.uniform(0.22, 0.6)
         brighter = behind + contrast < 1 and (behind - contrast < 0 or random.rand() < 0.5)
         value = np.clip(behind + (contrast if brighter else -contrast), 0.03, 1)
-        ink = draw.hsv(random.rand(), random.uniform(0, 0.75), 1)
+        ink = draw.hsv(random.rand(), random.uniform(0, 0.75), 1.0)
         ink = np.clip(ink * value / draw.luma(ink), 0, 1).astype(np.float32)
 
         strip = _strip(random, sample)
         digits = draw.placed(
             strip,
-            STRIP,
+            float(STRIP),
             (32 + random.uniform(-2, 2), 32 + random.uniform(-4, 4)),
             random.uniform(-9, 9),
             random.uniform(0.88, 1.12),

@@ -9,10 +9,10 @@ import numpy as np
 
 from residual.data.suite import draw
 from residual.data.suite.assets import fonts, sprite
-from residual.data.suite.generated import Sample
+from residual.data.suite.generated import Family, Sample
 
 
-class Letters:
+class Letters(Family):
     """Train and test letters are of different fonts."""
 
     def sources(self, entry: dict[str, Any], split: str) -> Sequence[str]:

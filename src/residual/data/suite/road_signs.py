@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 
 from residual.data.suite import draw
 from residual.data.suite.assets import sprite
-from residual.data.suite.generated import Sample
+from residual.data.suite.generated import OneStyleEach, Sample
 
 
-class RoadSigns:
+class RoadSigns(OneStyleEach):
     """Train and test plates are of different drawing styles."""
-
-    def sources(self, entry: dict[str, Any], split: str) -> Sequence[str]:
-        """The plate of the split's style; val has that of train."""
-        return entry["test" if split == "test" else "train"]
 
     def image(self, random: draw.Random, sample: Sample) -> np.ndarray:
         """Scenery, post, plate in perspective, light and noise."""
@@ -25,7 +18,7 @@ class RoadSigns:
         size = random.uniform(40, 58)
         cx, cy = 32 + random.uniform(-1, 1) * (62 - size) / 2, 32 + random.uniform(-1, 1) * (62 - size) / 2
         post = (abs(draw.X - cx / 64) < random.uniform(0.015, 0.03)) & (cy / 64 < draw.Y)
-        canvas = draw.blend(canvas, draw.hsv(0, 0, random.uniform(0.35, 0.7)), post.astype(np.float32))
+        canvas = draw.blend(canvas, draw.hsv(0.0, 0.0, random.uniform(0.35, 0.7)), post.astype(np.float32))
 
         half = size / 2
         corners = np.array([[-half, -half], [half, -half], [half, half], [-half, half]])

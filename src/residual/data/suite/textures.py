@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from residual.data.suite import draw
-from residual.data.suite.generated import Sample
+from residual.data.suite.generated import Family, Sample
 
 # hue and saturation of each colour: middle and half width
 COLOURS = {
@@ -44,7 +44,7 @@ def view(random: draw.Random, split: str) -> View:
     return View(random.uniform(4.4, 6.2), random.uniform(-10, 10), random.uniform(0.84, 1.0))
 
 
-class Textures:
+class Textures(Family):
     """Train and test are seen differently."""
 
     def sources(self, entry: dict[str, Any], split: str) -> Sequence[str]:

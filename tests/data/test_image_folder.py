@@ -1,0 +1,183 @@
+"""A user's own image folder, in every layout and with every mistake."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from residual.data import load_dataset
+from residual.errors import ResidualError, UnreadableImageError
+
+SPLITS = ("train", "val", "test")
+
+
+def fill(folder, classes=("cats", "dogs"), count=10, suffix="png"):
+    for c, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (20, 12), (c * 40, i * 5, 7)).save(folder / name / f"{i:03d}.{suffix}")
+
+
+def load(folder, split="train"):
+    return load_dataset(f"folder:{folder}", split)
+
+
+def test_class_folders_are_split_60_20_20(tmp_path):
+    fill(tmp_path, ("big_red-fox", "cats", "dogs"), 20)
+    parts = [load(tmp_path, split) for split in SPLITS]
+    assert [len(p) for p in parts] == [36, 12, 12]
+    assert [np.bincount(p.labels).tolist() for p in parts] == [[12] * 3, [4] * 3, [4] * 3]
+    ids = [i for p in parts for i in p.sample_ids]
+    assert len(set(ids)) == 60
+    assert "big_red-fox/000.png" in ids
+    assert parts[0].class_names == ("big red fox", "cats", "dogs")
+    assert parts[0].name == f"folder:{tmp_path}"
+    image, label = parts[0][0]
+    assert (image.mode, image.size) == ("RGB", (20, 12))
+    assert label == 0
+    assert parts[0].sample_ids == load(tmp_path).sample_ids
+    assert all(t.count("{}") == 1 for t in parts[0].templates)
+
+
+def test_given_splits_are_kept(tmp_path):
+    for split, count in zip(SPLITS, (5, 1, 2), strict=True):
+        fill(tmp_path / split, count=count)
+    assert [len(load(tmp_path, split)) for split in SPLITS] == [10, 2, 4]
+    assert load(tmp_path, "val").sample_ids == ("val/cats/000.png", "val/dogs/000.png")
+
+
+def test_val_is_a_fifth_of_train_where_there_is_none(tmp_path):
+    fill(tmp_path / "train", count=10)
+    fill(tmp_path / "test", count=3)
+    train, val, test = (load(tmp_path, split) for split in SPLITS)
+    assert (len(train), len(val), len(test)) == (16, 4, 6)
+    assert np.bincount(val.labels).tolist() == [2, 2]
+    assert not set(train.sample_ids) & set(val.sample_ids)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    fill(tmp_path, ("bus", "train"))
+    assert load(tmp_path).class_names == ("bus", "train")
+
+
+def test_small_classes_reach_every_split(tmp_path):
+    fill(tmp_path, count=3)
+    assert [np.bincount(load(tmp_path, split).labels).tolist() for split in SPLITS] == [[1, 1]] * 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "PNG"])
+def test_formats(tmp_path, suffix):
+    fill(tmp_path, count=5, suffix=suffix)
+    assert load(tmp_path)[0][0].mode == "RGB"
+
+
+def test_hidden_files_and_other_files_are_skipped(tmp_path):
+    fill(tmp_path, count=5)
+    (tmp_path / ".thumbs").mkdir()
+    (tmp_path / ".thumbs" / "a.png").write_bytes(b"x")
+    (tmp_path / "cats" / ".hidden.png").write_bytes(b"x")
+    (tmp_path / "cats" / "notes.txt").write_text("x")
+    (tmp_path / "docs").mkdir()
+    ids = [i for split in SPLITS for i in load(tmp_path, split).sample_ids]
+    assert len(ids) == 10
+    assert load(tmp_path).class_names == ("cats", "dogs")
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    fill(tmp_path, count=5)
+    for name in os.listdir(tmp_path / "cats"):
+        Image.new("RGBA", (4, 4), (10, 20, 30, 0)).save(tmp_path / "cats" / name)
+    assert load(tmp_path)[0][0].getpixel((1, 1)) == (255, 255, 255)
+
+
+def test_sixteen_bit_and_palette_images_are_read(tmp_path):
+    fill(tmp_path, count=5)
+    for i, name in enumerate(sorted(os.listdir(tmp_path / "cats"))):
+        image = Image.new("P", (4, 4)) if i % 2 else Image.fromarray(np.full((4, 4), 65535, np.uint16))
+        image.save(tmp_path / "cats" / name)
+    data = load(tmp_path)
+    for i in range(len(data)):
+        image, label = data[i]
+        assert image.mode == "RGB"
+        if label == 0:
+            assert image.getpixel((0, 0)) in {(0, 0, 0), (255, 255, 255)}
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all", b"cut"])
+def test_an_unreadable_image_is_named(tmp_path, content):
+    fill(tmp_path, count=5, suffix="jpg")
+    data = load(tmp_path)
+    path = tmp_path / data.sample_ids[2]
+    path.write_bytes(path.read_bytes()[:200] if content == b"cut" else content)
+    assert data[1][0].mode == "RGB"
+    with pytest.raises(UnreadableImageError, match=data.sample_ids[2]) as caught:
+        data[2]
+    assert caught.value.sample_id == data.sample_ids[2]
+    with pytest.raises(UnreadableImageError, match="--on-error skip"):
+        data.subset([2])[0]
+
+
+def test_a_path_that_is_not_there(tmp_path):
+    with pytest.raises(ResidualError, match=r"nowhere' is not there\. Put images into"):
+        load(tmp_path / "nowhere")
+    (tmp_path / "file.png").write_text("x")
+    with pytest.raises(ResidualError, match="is a file, not a folder"):
+        load(tmp_path / "file.png")
+    with pytest.raises(ResidualError, match="needs a path after it"):
+        load_dataset("folder:", "train")
+
+
+def test_no_images(tmp_path):
+    (tmp_path / "cats").mkdir()
+    with pytest.raises(ResidualError, match=r"No images \(png, .*\) in class folders"):
+        load(tmp_path)
+
+
+def test_images_without_class_folders(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(ResidualError, match=r"No images .* in class folders"):
+        load(tmp_path)
+
+
+def test_only_one_class(tmp_path):
+    fill(tmp_path, ("cats",))
+    with pytest.raises(ResidualError, match="only one class, 'cats'"):
+        load(tmp_path)
+
+
+def test_too_few_images_in_a_class(tmp_path):
+    fill(tmp_path)
+    fill(tmp_path, ("owls",), 2)
+    with pytest.raises(ResidualError, match=r"Class 'owls' of .* too few images to split: 2, .* at least 3"):
+        load(tmp_path)
+
+
+def test_too_few_images_for_val(tmp_path):
+    fill(tmp_path / "train", count=1)
+    fill(tmp_path / "test")
+    with pytest.raises(
+        ResidualError, match="too few images to split: 1, where train and val need at least 2"
+    ):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_splits_that_disagree(tmp_path, split):
+    fill(tmp_path / "train", ("cats", "dogs"))
+    fill(tmp_path / "test", ("cats", "doge"))
+    with pytest.raises(ResidualError, match=r"disagree \(only in train: 'dogs'; only in test: 'doge'"):
+        load(tmp_path, split)
+
+
+def test_a_split_that_is_missing(tmp_path):
+    fill(tmp_path / "train")
+    fill(tmp_path / "val")
+    with pytest.raises(ResidualError, match="has 'train' and 'val' but no 'test'"):
+        load(tmp_path)
+
+
+def test_names_that_become_the_same(tmp_path):
+    fill(tmp_path, ("red_fox", "red-fox"))
+    with pytest.raises(ResidualError, match=r"'red-fox' and 'red_fox' .* same class name 'red fox'"):
+        load(tmp_path)
