@@ -18,7 +18,7 @@ class Counting(OneStyleEach):
         grid = 2 if count <= 4 and random.rand() < 0.5 else 3
         cell = 62 / grid
         size = random.uniform(0.76, 0.92) * cell
-        canvas = draw.backdrop(random, (0.6, 1.0), 0.35)
+        canvas = draw.backdrop_for(random, sprite(sample.source), (0.6, 1.0), 0.35)
         for place in random.permutation(grid * grid)[:count]:
             room = (cell - size) / 2
             x = 1 + (place % grid + 0.5) * cell + random.uniform(-room, room)

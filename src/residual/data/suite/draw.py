@@ -77,6 +77,24 @@ def backdrop(random: Random, value: tuple[float, float] = (0.35, 1.0), saturatio
     return blend(first, second, field(random, ((3, 1.0), (6, 0.5))))
 
 
+def backdrop_for(
+    random: Random, sprite: Image.Image, value: tuple[float, float], saturation: float
+) -> np.ndarray:
+    """A backdrop that the RGBA sprite stands out from: the best of up to four."""
+    pixels = np.asarray(sprite, np.float32) / 255
+    alpha = pixels[..., 3:]
+    own = (pixels[..., :3] * alpha).sum((0, 1)) / max(float(alpha.sum()), 1.0)
+    best, best_distance = backdrop(random, value, saturation), 0.0
+    for attempt in range(4):
+        canvas = backdrop(random, value, saturation) if attempt else best
+        distance = float(np.abs(canvas.mean((0, 1)) - own).sum())
+        if distance > best_distance:
+            best, best_distance = canvas, distance
+        if distance > 0.6:
+            break
+    return best
+
+
 def tinted(coverage: Image.Image, colour: np.ndarray) -> Image.Image:
     """Coverage (L) as an RGBA sprite of one colour."""
     red, green, blue = (round(255 * float(c)) for c in np.clip(colour, 0, 1))

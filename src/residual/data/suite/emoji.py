@@ -23,7 +23,7 @@ class Groups(Family):
 
     def image(self, random: draw.Random, sample: Sample) -> np.ndarray:
         """The icon nearly upright on a light background."""
-        canvas = draw.backdrop(random, (0.7, 1.0), 0.35)
+        canvas = draw.backdrop_for(random, sprite(sample.source), (0.7, 1.0), 0.35)
         icon = draw.placed(
             sprite(sample.source),
             random.uniform(50, 66),
@@ -38,7 +38,7 @@ class Concepts(OneStyleEach):
 
     def image(self, random: draw.Random, sample: Sample) -> np.ndarray:
         """The icon turned, stretched, perhaps mirrored, on any background."""
-        canvas = draw.backdrop(random, (0.5, 1.0), 0.6)
+        canvas = draw.backdrop_for(random, sprite(sample.source), (0.5, 1.0), 0.6)
         size = random.uniform(46, 66)
         room = 4 + max(0, 64 - size) / 2
         icon = draw.placed(
