@@ -18,7 +18,7 @@ from residual.adapters.scores import Scores
 from residual.errors import ResidualError
 from residual.text.classifier import ZeroShotClassifier
 
-Labels = Int[np.ndarray, " n"] | Int[Tensor, " n"]
+Labels = Int[np.ndarray, " _"] | Int[Tensor, " _"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class FitSettings:
         ResidualError: a setting isn't positive.
     """
 
-    learning_rate: float = 0.8
+    learning_rate: float | int = 0.8
     batch_size: int = 64
     epochs: int = 30
     patience: int = 5
@@ -161,7 +161,7 @@ def check_match(
         )
     if scores.directions.shape[1] != classifier.dim:
         raise ResidualError(
-            f"The {what} scores have width {scores.directions.shape[1]}, the classifier takes {classifier.dim}."
+            f"The {what} scores have width {scores.directions.shape[1]}, the classifier {classifier.dim}."
         )
     origin = adapter.bases.origin
     prints = {"bases": None if origin is None else origin.fingerprint, "classifier": classifier.fingerprint}

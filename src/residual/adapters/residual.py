@@ -164,10 +164,8 @@ def _ranks(bases: SpectralBases, rank: Rank) -> list[int]:
         if not 0 < rank < 1:
             raise ResidualError(f"A rank of explained variance lies in (0, 1), got {rank}.")
         return [_rank_at(values, rank) for values in bases.eigenvalues]
-    if isinstance(rank, int | np.integer):
-        wanted = [int(rank)] * len(most)
-    else:
-        wanted = [int(k) for k in rank]
+    each = [rank] * len(most) if isinstance(rank, int | np.integer) else rank
+    wanted = [int(k) for k in each]
     if isinstance(rank, bool) or len(wanted) != len(most):
         raise ResidualError(f"rank is None, an int, a float in (0, 1), or {len(most)} ints; got {rank!r}.")
     for unit, k, available in zip(bases.units, wanted, most, strict=True):

@@ -69,7 +69,8 @@ def check_origin(adapter: ResiDual, store: MemoryStore) -> None:
     if origin is not None and (origin.fingerprint, origin.split) != (store.fingerprint, store.split):
         raise ResidualError(
             f"The bases are of {origin.encoder_name} (weights {origin.fingerprint[:8]}, split "
-            f"{origin.split!r}), the store of {store.encoder_name} (weights {store.fingerprint[:8]}, split {store.split!r})."
+            f"{origin.split!r}), the store of {store.encoder_name} (weights {store.fingerprint[:8]}, "
+            f"split {store.split!r})."
         )
     adapter.check_units(len(store.units), store.linearization.output_dim)
 

@@ -32,7 +32,7 @@ def _encode_text(module: Any, ids: Tensor) -> Tensor:
 
 
 def _logit_scale(module: Any) -> float:
-    return float(module.logit_scale)
+    return module.logit_scale.item()
 
 
 _ANATOMY = Anatomy(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,10 @@ def _load_transformers(name: str, place: str, dtype: torch.dtype, split: str) ->
     if kind not in classes:
         raise ResidualError(f"{name} is a {kind!r} model. Known kinds: {', '.join(classes)}.")
     try:
-        module = classes[kind].from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True
-        )
+        with _quiet_progress():
+            module = classes[kind].from_pretrained(
+                folder, dtype=dtype, local_files_only=True, use_safetensors=True
+            )
     except (OSError, SafetensorError) as error:
         raise ResidualError(f"{name}: the weights in {folder} can't be loaded ({error}).") from error
     tokenizer = None
@@ -143,6 +145,20 @@ def _fetch(name: str, repo: str) -> Path:
         raise ResidualError(
             f"{name}: there is no folder {repo!r} here, and it can't be had from the hub ({error})."
         ) from error
+
+
+@contextmanager
+def _quiet_progress() -> Generator[None]:
+    """Without transformers' own progress bar, which would show over ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _padded(tokenizer: Callable[..., Any], module: Any) -> Callable[[list[str]], Tensor]:

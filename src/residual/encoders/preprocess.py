@@ -26,7 +26,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _INTERPOLATIONS: dict[int, InterpolationMode] = {
-    Image.Resampling.NEAREST.value: InterpolationMode.NEAREST,
+    Image.Resampling.NEAREST.value: InterpolationMode.NEAREST_EXACT,
     Image.Resampling.BILINEAR.value: InterpolationMode.BILINEAR,
     Image.Resampling.BICUBIC.value: InterpolationMode.BICUBIC,
 }

@@ -35,7 +35,7 @@ class ZeroShotClassifier:
         self,
         weights: Float[Tensor, "c d"],
         class_names: Sequence[str],
-        scale: float = CLIP_SCALE,
+        scale: float | int = CLIP_SCALE,
         fingerprint: str | None = None,
     ):
         self.class_names = _checked_names(class_names)
@@ -89,7 +89,7 @@ class ZeroShotClassifier:
         features: Float[Tensor, "n d"],
         labels: Int[np.ndarray, " n"] | Int[Tensor, " n"],
         class_names: Sequence[str],
-        scale: float = CLIP_SCALE,
+        scale: float | int = CLIP_SCALE,
         fingerprint: str | None = None,
     ) -> ZeroShotClassifier:
         """Each class's mean feature, for encoders without text (Basile et al. 2025, arXiv 2411.00246).

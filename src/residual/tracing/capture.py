@@ -68,17 +68,15 @@ def capture(encoder: Encoder) -> Generator[Capture]:
         return lambda module, args: kept._keep(kind, index, args[0])
 
     with ExitStack() as stack:
-        hooks = [
-            parts.embedding.register_forward_hook(output_of("emb", 0)),
-            parts.final_norm.register_forward_pre_hook(input_of("norm", 0)),
-        ]
+
+        def hook(place, function) -> None:
+            stack.callback(place(function).remove)
+
+        hook(parts.embedding.register_forward_hook, output_of("emb", 0))
+        hook(parts.final_norm.register_forward_pre_hook, input_of("norm", 0))
         for index, block in enumerate(parts.blocks):
-            hooks += [
-                block.attention_output.register_forward_pre_hook(input_of("z", index)),
-                block.mlp.register_forward_hook(output_of("mlp", index)),
-            ]
-        for hook in hooks:
-            stack.callback(hook.remove)
+            hook(block.attention_output.register_forward_pre_hook, input_of("z", index))
+            hook(block.mlp.register_forward_hook, output_of("mlp", index))
         yield kept
 
 

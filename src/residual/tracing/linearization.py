@@ -54,7 +54,7 @@ class Linearization:
     def __init__(self, state: dict[str, Tensor], split: str = "shared"):
         if split not in SPLITS:
             raise ResidualError(f"Split {split!r} isn't known. Known: {', '.join(SPLITS)}.")
-        self.state = {name: value.detach().to("cpu", torch.float64) for name, value in state.items()}
+        self.state = {name: _double(value).contiguous() for name, value in state.items()}
         self.split = split
         self.layers, self.heads, self.head_width, self.width = self.state["attention_weight"].shape
         self.output_dim: int = self.state["projection_weight"].shape[1]
@@ -64,24 +64,24 @@ class Linearization:
     def of(cls, encoder: Encoder) -> Linearization:
         """Read the map off an encoder's weights."""
         parts, width = encoder.parts, encoder.parts.width
+        ones, zeros = torch.ones(width), torch.zeros(width)
         weights, biases, mlp_scales = [], [], []
         for block in parts.blocks:
             output = block.attention_output
-            scale = _or(block.attention_scale, torch.ones(width))
-            weights.append((output.weight.double().cpu() * scale[:, None]).T)  # (D_in, D)
-            biases.append(_or(output.bias, torch.zeros(width)) * scale)
-            mlp_scales.append(_or(block.mlp_scale, torch.ones(width)))
+            scale = _double(ones if block.attention_scale is None else block.attention_scale)
+            weights.append((_double(output.weight) * scale[:, None]).T)  # (H h, D)
+            biases.append(_double(zeros if output.bias is None else output.bias) * scale)
+            mlp_scales.append(_double(ones if block.mlp_scale is None else block.mlp_scale))
         norm, projection = parts.final_norm, parts.projection
+        no_bias = torch.zeros(encoder.output_dim)
         state = {
             "attention_weight": torch.stack(weights).unflatten(1, (parts.heads, -1)),
             "attention_bias": torch.stack(biases),
             "mlp_scale": torch.stack(mlp_scales),
-            "norm_weight": _or(norm.weight, torch.ones(width)),
-            "norm_bias": _or(norm.bias, torch.zeros(width)),
+            "norm_weight": ones if norm.weight is None else norm.weight,
+            "norm_bias": zeros if norm.bias is None else norm.bias,
             "projection_weight": torch.eye(width) if projection is None else projection.weight.T,
-            "projection_bias": _or(
-                None if projection is None else projection.bias, torch.zeros(encoder.output_dim)
-            ),
+            "projection_bias": no_bias if projection is None or projection.bias is None else projection.bias,
         }
         return cls(state, encoder.split)
 
@@ -150,7 +150,7 @@ class Linearization:
         """Write as safetensors."""
         with written_beside(path) as beside:
             metadata = {"residual.linearization": json.dumps({"split": self.split})}
-            save_file({name: value.contiguous() for name, value in self.state.items()}, beside, metadata)
+            save_file(self.state, beside, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> Linearization:
@@ -196,5 +196,5 @@ class Linearization:
         return units
 
 
-def _or(value: Tensor | None, default: Tensor) -> Tensor:
-    return (default if value is None else value.detach()).to("cpu", torch.float64)
+def _double(value: Tensor) -> Tensor:
+    return value.detach().to("cpu", torch.float64)

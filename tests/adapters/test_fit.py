@@ -1,0 +1,175 @@
+"""The fit finds planted structure, repeats itself for a seed, keeps the best epoch, refuses mismatches."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import TinyImages, tiny_encoder
+
+from residual.adapters import FitSettings, ResiDual, Scores, compute_scores, evaluate, fit, residual_full
+from residual.errors import ResidualError
+from residual.spectral import SpectralBases, fit_bases
+from residual.store.memory import encode_dataset
+from residual.text import ZeroShotClassifier
+
+
+def planted(n=400, seed=0):
+    """Units 0 and 1 of width 8: unit 0's first four components carry the class, all else is louder noise."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (n,), generator=generator)
+    contributions = 3 * torch.randn(n, 2, 8, generator=generator)
+    contributions[:, 0, :4] = torch.nn.functional.one_hot(labels, 4) + 0.1 * torch.randn(
+        n, 4, generator=generator
+    )
+    return contributions, labels
+
+
+def planted_scores(adapter, contributions):
+    centred = contributions - adapter.means.float()
+    return Scores(
+        centred.flatten(1), adapter.directions.float(), torch.zeros(len(contributions), 8), "planted"
+    )
+
+
+@pytest.fixture
+def setting():
+    """An adapter on the planted units, scores and labels, and a classifier by the first four axes."""
+    train, labels = planted()
+    val, val_labels = planted(200, 1)
+    bases = SpectralBases([0, 1], train.mean(0), [torch.eye(8)] * 2, [torch.ones(8)] * 2)
+    adapter = ResiDual(bases)
+    classifier = ZeroShotClassifier(torch.eye(8)[:4] - 0.25 * torch.ones(8), list("abcd"))
+    scores = planted_scores(adapter, train), planted_scores(adapter, val)
+    return adapter, scores[0], labels, scores[1], val_labels, classifier
+
+
+def test_planted_structure_is_found(setting):
+    adapter, _, _, val, val_labels, classifier = setting
+    before = evaluate(adapter, val, val_labels, classifier)
+    seen = []
+    result = fit(*setting, progress=lambda done, total: seen.append((done, total)))
+    assert before < 0.6
+    assert result.val_accuracy > 0.97
+    useful, harmful = adapter.lambdas[:4], adapter.lambdas[8:12]  # the classes' axes: of unit 0, of the noise
+    assert useful.min() > 5 * harmful.abs().max()
+    assert evaluate(adapter, val, val_labels, classifier) == result.val_accuracy
+    assert result.val_accuracy == max(epoch.val_accuracy for epoch in result.history)
+    assert result.history[result.best_epoch - 1].val_accuracy == result.val_accuracy
+    assert seen == [(number, 30) for number in range(1, len(result.history) + 1)]
+
+
+def test_one_seed_gives_one_result(setting):
+    adapter, *rest = setting
+    start = adapter.lambdas.detach().clone()
+    results, weights = [], []
+    for seed in (0, 0, 1):
+        adapter.lambdas.data.copy_(start)
+        results.append(fit(adapter, *rest, settings=FitSettings(seed=seed, epochs=3)))
+        weights.append(adapter.lambdas.detach().clone())
+    assert torch.equal(weights[0], weights[1])
+    assert results[0].history == results[1].history
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_stops_after_patience_and_keeps_the_best(setting):
+    adapter, train, labels, val, val_labels, classifier = setting
+    shuffled = val_labels[torch.randperm(len(val_labels), generator=torch.Generator().manual_seed(0))]
+    result = fit(adapter, train, labels, val, shuffled, classifier, FitSettings(patience=2))
+    assert len(result.history) == result.best_epoch + 2
+    assert evaluate(adapter, val, shuffled, classifier) == result.val_accuracy
+
+
+def test_same_steps_as_the_adapter_on_full_contributions():
+    """One step in score space is one step of the same optimiser through `ResiDual.forward`."""
+    from schedulefree import AdamWScheduleFree
+
+    store = encode_dataset(tiny_encoder(), TinyImages(n=60))
+    adapter = residual_full(fit_bases(store, ("mlp", "head")))
+    classifier = ZeroShotClassifier.from_class_means(store.output(), store.labels, store.class_names)
+    scores = compute_scores(adapter, store)
+    full = residual_full(adapter.bases)
+    full.lambdas = torch.nn.Parameter(full.lambdas.double())
+    optimizer = AdamWScheduleFree(full.parameters(), lr=0.8)
+    order = torch.Generator().manual_seed(7)
+    optimizer.train()
+    for picked in torch.randperm(60, generator=order).split(16):
+        logits = classifier.logits(full(store.contributions(picked.numpy())))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, torch.as_tensor(store.labels)[picked]).backward()
+        optimizer.step()
+    optimizer.eval()
+    settings = FitSettings(epochs=1, batch_size=16, seed=7)
+    fit(adapter, scores, store.labels, scores, store.labels, classifier, settings)
+    torch.testing.assert_close(adapter.lambdas.double(), full.lambdas.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_settings_are_checked_where_they_are_made():
+    for name in ("learning_rate", "batch_size", "epochs", "patience"):
+        with pytest.raises(ResidualError, match=f"{name} must be positive, got 0"):
+            FitSettings(**{name: 0})
+    assert FitSettings() == FitSettings(0.8, 64, 30, 5, 0)
+
+
+def test_mismatches_are_refused_before_any_work(setting):
+    adapter, train, labels, val, val_labels, classifier = setting
+    start = adapter.lambdas.detach().clone()
+
+    def refused(message, **change):
+        whole = {
+            "train": train,
+            "train_labels": labels,
+            "val": val,
+            "val_labels": val_labels,
+            "classifier": classifier,
+        }
+        with pytest.raises(ResidualError, match=message):
+            fit(adapter, **{**whole, **change})
+
+    refused("400 training samples, but 3 labels", train_labels=labels[:3])
+    refused("There are no validation samples", val=planted_scores(adapter, planted()[0][:0]))
+    refused("go from 0 to 7, the classifier has 4", val_labels=np.arange(200) % 8)
+    refused("go from -1 to", train_labels=labels - 1)
+    wide = ZeroShotClassifier(torch.eye(9), list("abcdefghi"))
+    refused("scores have width 8, the classifier 9", classifier=wide)
+    cut = replace(train, scores=train.scores[:, :5], directions=train.directions[:5])
+    refused("on 5 components, the adapter has 16", train=cut)
+    other = ZeroShotClassifier(classifier.weights, classifier.class_names, fingerprint="f" * 64)
+    refused(r"another encoder \(weights planted\) than the classifier \(ffffffff\)", classifier=other)
+    broken = val.scores.clone()
+    broken[3, 3] = torch.nan
+    refused("validation scores hold NaN", val=replace(val, scores=broken))
+    assert torch.equal(adapter.lambdas, start)
+    with pytest.raises(ResidualError, match="200 test samples, but 400 labels"):
+        evaluate(adapter, val, labels, classifier)
+
+
+def test_a_loss_that_is_not_finite_is_said(setting):
+    adapter, *rest = setting
+    with pytest.raises(
+        ResidualError, match="no longer finite in epoch 1: try a smaller learning_rate than 1e"
+    ):
+        fit(adapter, *rest, settings=FitSettings(learning_rate=1e38))
+
+
+def test_a_real_size_is_quick():
+    """n = 3,000, K = 2,000, d = 128: seconds. The bound is loose, for busy machines."""
+    generator = torch.Generator().manual_seed(0)
+    d, count = 128, 16
+    components = [torch.linalg.qr(torch.randn(d, d, generator=generator))[0].T for _ in range(count)]
+    bases = SpectralBases(range(count), torch.zeros(count, d), components, [torch.ones(d)] * count)
+    adapter = ResiDual(bases)
+    scores = Scores(
+        torch.randn(3000, d * count, generator=generator),
+        adapter.directions.float(),
+        torch.zeros(3000, d),
+        "x",
+    )
+    labels = torch.randint(0, 10, (3000,), generator=generator)
+    classifier = ZeroShotClassifier(torch.randn(10, d, generator=generator), list("abcdefghij"))
+    start = time.perf_counter()
+    fit(adapter, scores, labels, scores, labels, classifier, FitSettings(epochs=5))
+    assert time.perf_counter() - start < 20

@@ -1,0 +1,120 @@
+"""Bases from small coordinates are the plain PCA of contributions; made by hand, saved, refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import TinyImages, tiny_encoder
+
+from residual.errors import ResidualError
+from residual.spectral import SpectralBases, fit_bases, pca
+from residual.store.memory import encode_dataset
+
+
+@pytest.mark.parametrize("split", ["shared", "own"])
+@pytest.mark.parametrize("sizes", [{}, {"output": 40}, {"head_width": 4, "output": 20}])
+def test_equal_to_plain_pca_of_contributions(split, sizes):
+    store = encode_dataset(tiny_encoder(split=split, **sizes), TinyImages(n=70))
+    bases = fit_bases(store, kinds=("emb", "mlp", "head"))
+    assert bases.units == tuple(store.units["unit"])
+    for place, unit in enumerate(bases.units):
+        plain = pca(store.contributions(units=[unit])[:, 0])
+        torch.testing.assert_close(bases.means[place], plain.mean)
+        torch.testing.assert_close(bases.eigenvalues[place], plain.eigenvalues, rtol=1e-6, atol=0)
+        cosines = (bases.components[place] * plain.components).sum(1).abs()
+        torch.testing.assert_close(cosines, torch.ones_like(cosines), rtol=1e-6, atol=0)
+        assert bases.ranks[place] <= min(store.linearization.matrix(unit).shape[0], bases.dim)
+    torch.testing.assert_close(bases.all_means, store.contributions().mean(0))
+
+
+def test_heads_are_the_default_and_several_stores_count_as_one():
+    encoder = tiny_encoder()
+    first, second = (encode_dataset(encoder, TinyImages(n=n, seed=n)) for n in (30, 50))
+    bases = fit_bases([first, second])
+    assert bases.units == tuple(range(4, 16))
+    contributions = torch.cat([first.contributions(), second.contributions()])
+    plain = pca(contributions[:, 7])
+    torch.testing.assert_close(bases.eigenvalues[3], plain.eigenvalues, rtol=1e-6, atol=0)
+    torch.testing.assert_close(bases.all_means, contributions.mean(0))
+    assert bases.origin.samples == 80
+    assert bases.origin.datasets == ("tiny/train", "tiny/train")
+    with pytest.raises(ResidualError, match="Stores of different encoders can't share bases"):
+        fit_bases([first, encode_dataset(tiny_encoder(seed=1), TinyImages())])
+    with pytest.raises(ResidualError, match=r"split 'shared'.*split 'own'"):
+        fit_bases([first, encode_dataset(tiny_encoder(split="own"), TinyImages())])
+    with pytest.raises(ResidualError, match="at least one store"):
+        fit_bases([])
+    with pytest.raises(ResidualError, match="Unknown kinds of unit: 'heads'"):
+        fit_bases(first, kinds=("heads",))
+    with pytest.raises(ResidualError, match="at least 2 samples, got 1"):
+        fit_bases(first.subset([0]))
+
+
+def test_a_silent_head_has_no_components():
+    encoder = tiny_encoder(split="own")
+    block = encoder.parts.blocks[1]
+    block.attention_output.weight.data[:, 8:16] = 0
+    block.attention_output.bias.data.zero_()
+    bases = fit_bases(encode_dataset(encoder, TinyImages()))
+    assert bases.ranks[4 + 1] == 0
+
+
+def test_save_and_load(tmp_path):
+    bases = fit_bases(encode_dataset(tiny_encoder(), TinyImages()), kinds=("head", "mlp"))
+    bases.save(tmp_path / "bases.safetensors")
+    loaded = SpectralBases.load(tmp_path / "bases.safetensors")
+    assert (loaded.units, loaded.origin) == (bases.units, bases.origin)
+    torch.testing.assert_close(loaded.means, bases.means, rtol=0, atol=0)
+    torch.testing.assert_close(loaded.all_means, bases.all_means, rtol=0, atol=0)
+    for got, expected in zip(loaded.components, bases.components, strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ResidualError, match="holds no spectral bases"):
+        SpectralBases.load(tmp_path / "other.safetensors")
+
+
+def test_made_by_hand_and_selected():
+    eye = torch.eye(4)
+    bases = SpectralBases(
+        units=[5, 2],
+        means=torch.zeros(2, 4),
+        components=[eye[:3], eye[2:]],
+        eigenvalues=[torch.ones(3)] * 1 + [torch.ones(2)],
+    )
+    assert (len(bases), bases.dim, bases.ranks) == (2, 4, (3, 2))
+    chosen = bases.select([2])
+    assert (chosen.units, chosen.ranks) == ((2,), (2,))
+    with pytest.raises(
+        ResidualError, match=r"No basis for units \[3\]; there are bases for 2 units from 2 to 5"
+    ):
+        bases.select([2, 3])
+
+
+GOOD = {
+    "units": [1],
+    "means": torch.zeros(1, 3),
+    "components": [torch.eye(3)[:2]],
+    "eigenvalues": [torch.tensor([2.0, 1.0])],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"units": [1, 1]}, "one or more different units"),
+        ({"units": []}, "one or more different units"),
+        ({"units": [-1]}, "none negative"),
+        ({"units": [1, 2]}, "Bases of 2 units need as many means"),
+        ({"means": torch.zeros(1, 4)}, r"unit 1 needs components \(k, 4\)"),
+        ({"eigenvalues": [torch.ones(3)]}, r"got \(2, 3\) and \(3,\)"),
+        ({"components": [2 * torch.eye(3)[:2]]}, "unit 1 aren't orthonormal: off by 3.0e"),
+        ({"eigenvalues": [torch.tensor([1.0, 2.0])]}, "must be finite, not negative, and descend"),
+        ({"eigenvalues": [torch.tensor([1.0, -2.0])]}, "must be finite, not negative, and descend"),
+        ({"eigenvalues": [torch.tensor([float("nan"), 1.0])]}, "must be finite"),
+        ({"all_means": torch.zeros(1, 3)}, "must be .* and reach unit 1"),
+    ],
+)
+def test_bad_bases_are_refused(change, message):
+    with pytest.raises(ResidualError, match=message):
+        SpectralBases(**{**GOOD, **change})

@@ -1,0 +1,88 @@
+"""A dataset through an encoder: the same numbers as in one go, whatever the batch; bad images are named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny import TinyImages, tiny_encoder
+
+from residual.errors import ResidualError, UnreadableImageError
+from residual.store.memory import encode_dataset
+from residual.tracing.decompose import decompose
+
+
+def test_store_holds_what_decompose_gives():
+    encoder, dataset = tiny_encoder(), TinyImages(n=21)
+    store = encode_dataset(encoder, dataset, batch_size=8)
+    pixels = encoder.pixels([dataset[index][0] for index in range(21)])
+    whole = decompose(encoder, pixels)
+    torch.testing.assert_close(store.contributions(), whole.contributions[:, 0])
+    torch.testing.assert_close(store.output(), whole.output[:, 0])
+    torch.testing.assert_close(store.contributions([3, 1], [5, 0]), whole.contributions[[3, 1], 0][:, [5, 0]])
+    torch.testing.assert_close(store.contributions(slice(2, 4)), whole.contributions[2:4, 0])
+    assert len(store) == 21
+    assert store.labels.tolist() == dataset.labels.tolist()
+    assert store.sample_ids == dataset.sample_ids
+    assert store.class_names == dataset.class_names
+    assert store.units.equals(whole.units)
+    assert (store.encoder_name, store.fingerprint) == ("tiny", encoder.fingerprint)
+    assert store.dataset == "tiny/train"
+    assert [len(batch) for batch in store.batches(10)] == [10, 10, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_coordinates_are_kept_in_float32(dtype):
+    store = encode_dataset(tiny_encoder(dtype=dtype), TinyImages(n=5))
+    assert store.coordinates.z.dtype == torch.float32
+    assert store.coordinates.std.dtype == torch.float32
+
+
+def test_subset_keeps_samples_with_their_labels():
+    store = encode_dataset(tiny_encoder(), TinyImages(n=12))
+    part = store.subset([7, 2])
+    torch.testing.assert_close(part.contributions(), store.contributions([7, 2]))
+    assert part.labels.tolist() == store.labels[[7, 2]].tolist()
+    assert part.sample_ids == ("tiny/7", "tiny/2")
+    assert len(store.subset(np.arange(12) < 5)) == 5
+
+
+def test_unreadable_images_stop_the_run_or_are_skipped_and_listed():
+    dataset = TinyImages(n=20, broken=(0, 3, 4, 5, 19))
+    with pytest.raises(UnreadableImageError, match="Image 'tiny/0' can't be read"):
+        encode_dataset(tiny_encoder(), dataset, batch_size=3)
+    store = encode_dataset(tiny_encoder(), dataset, batch_size=3, on_error="skip")
+    assert store.skipped == ("tiny/0", "tiny/3", "tiny/4", "tiny/5", "tiny/19")
+    good = [index for index in range(20) if index not in dataset.broken]
+    assert store.labels.tolist() == dataset.labels[good].tolist()
+    whole = encode_dataset(tiny_encoder(), TinyImages(n=20))
+    torch.testing.assert_close(store.output(), whole.output()[good])
+
+
+def test_progress_counts_samples():
+    seen = []
+    encode_dataset(
+        tiny_encoder(), TinyImages(n=10), 4, progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen == [(4, 10), (8, 10), (10, 10)]
+
+
+def test_bad_requests_are_refused():
+    encoder = tiny_encoder()
+    with pytest.raises(ResidualError, match="on_error is 'raise' or 'skip', got 'ignore'"):
+        encode_dataset(encoder, TinyImages(), on_error="ignore")
+    with pytest.raises(ResidualError, match="batch_size must be at least 1, got 0"):
+        encode_dataset(encoder, TinyImages(), batch_size=0)
+    with pytest.raises(ResidualError, match="Dataset tiny/train has no samples"):
+        encode_dataset(encoder, TinyImages(n=0))
+    with pytest.raises(ResidualError, match="None of the 3 images of tiny/train can be read"):
+        encode_dataset(encoder, TinyImages(n=3, broken=(0, 1, 2)), on_error="skip")
+
+
+def test_the_sum_is_checked_on_the_first_batch():
+    encoder = tiny_encoder()
+    encoder.module.vision_model.encoder.layers[0].register_forward_hook(
+        lambda module, args, output: 2 * output
+    )
+    with pytest.raises(ResidualError, match="tiny: the sum of units misses"):
+        encode_dataset(encoder, TinyImages())

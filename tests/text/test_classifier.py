@@ -1,0 +1,85 @@
+"""Class embeddings by their definition; names and rows that make no classifier are refused."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_clip
+
+from residual.encoders.load import wrap_encoder
+from residual.errors import ResidualError
+from residual.text import ZeroShotClassifier
+
+
+def _tokenizer(texts, padding, truncation, max_length, return_tensors):
+    rows = [[62, *(ord(letter) % 60 for letter in text[: max_length - 2]), 63] for text in texts]
+    return {"input_ids": torch.tensor([row + [63] * (max_length - len(row)) for row in rows])}
+
+
+@pytest.fixture
+def encoder():
+    return wrap_encoder(tiny_clip(dtype=torch.float32), tokenizer=_tokenizer)
+
+
+def test_prompts_are_normalised_averaged_normalised(encoder):
+    templates = ("a {}", "{} of {}", "my {}.")
+    got = ZeroShotClassifier.from_text(encoder, ("cat", "dog"), templates)
+    for row, name in zip(got.weights, ("cat", "dog"), strict=True):
+        with torch.no_grad():
+            each = encoder.encode_text([template.replace("{}", name) for template in templates])
+        mean = (each / each.norm(dim=1, keepdim=True)).mean(0)
+        torch.testing.assert_close(row, mean / mean.norm())
+    assert got.scale == pytest.approx(math.exp(encoder.logit_scale))
+    assert got.fingerprint == encoder.fingerprint
+    assert not got.weights.requires_grad
+
+
+def test_logits_are_scaled_cosines():
+    classifier = ZeroShotClassifier(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), ["x", "y"], scale=10)
+    logits = classifier.logits(torch.tensor([[3.0, 4.0]]))
+    torch.testing.assert_close(logits, torch.tensor([[6.0, 8.0]]))
+    x = torch.tensor([[3.0, 4.0], [5.0, 1.0], [1.0, 2.0]])
+    assert classifier.accuracy(x, np.array([1, 1, 1])) == pytest.approx(2 / 3)
+    with pytest.raises(ResidualError, match="features of width 2, got 3"):
+        classifier.logits(torch.zeros(1, 3))
+    with pytest.raises(ResidualError, match="at least one sample"):
+        classifier.accuracy(torch.zeros(0, 2), np.zeros(0, dtype=np.int64))
+
+
+def test_class_means():
+    features = torch.tensor([[2.0, 0.0], [0.0, 1.0], [4.0, 0.0], [0.0, 3.0], [1.0, 0.0]])
+    labels = np.array([0, 1, 0, 1, 1])
+    got = ZeroShotClassifier.from_class_means(features, labels, ["a", "b"])
+    expected = torch.stack(
+        [torch.tensor([1.0, 0.0]), torch.nn.functional.normalize(torch.tensor([1.0, 4.0]), dim=0)]
+    )
+    torch.testing.assert_close(got.weights, expected)
+    with pytest.raises(ResidualError, match="No samples of classes c, d"):
+        ZeroShotClassifier.from_class_means(features, labels, ["a", "b", "c", "d"])
+    with pytest.raises(ResidualError, match="Labels must be 0 to 0, got 0 to 1"):
+        ZeroShotClassifier.from_class_means(features, labels, ["a"])
+
+
+def test_refusals(encoder):
+    rows = torch.eye(2)
+    with pytest.raises(ResidualError, match="come twice: a"):
+        ZeroShotClassifier(rows, ["a", "a"])
+    with pytest.raises(ResidualError, match="can't be empty"):
+        ZeroShotClassifier(rows, ["a", " "])
+    with pytest.raises(ResidualError, match="at least one class"):
+        ZeroShotClassifier(rows, [])
+    with pytest.raises(ResidualError, match="3 classes need as many rows, got 2"):
+        ZeroShotClassifier(rows, ["a", "b", "c"])
+    with pytest.raises(ResidualError, match="No direction for classes b"):
+        ZeroShotClassifier(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), ["a", "b"])
+    with pytest.raises(ResidualError, match="No direction for classes b"):
+        ZeroShotClassifier(torch.tensor([[1.0, 0.0], [0.0, torch.nan]]), ["a", "b"])
+    with pytest.raises(ResidualError, match="must be positive, got 0"):
+        ZeroShotClassifier(rows, ["a", "b"], scale=0.0)
+    with pytest.raises(ResidualError, match=r"need {} where .* isn't in \['a photo'\]"):
+        ZeroShotClassifier.from_text(encoder, ["a"], ["a {}", "a photo"])
+    with pytest.raises(ResidualError, match="one prompt or more"):
+        ZeroShotClassifier.from_text(encoder, ["a"], [])

@@ -1,0 +1,258 @@
+"""The sum of units is the output; every unit is what its definition says; the model is left as it was."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from tiny import random_pixels, tiny_clip, tiny_encoder, tiny_vision
+
+from residual.encoders.load import wrap_encoder
+from residual.errors import ResidualError
+from residual.tracing.capture import capture, trace
+from residual.tracing.coordinates import Coordinates
+from residual.tracing.decompose import decompose
+from residual.tracing.linearization import Linearization
+
+SPLITS = ["shared", "own"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    layers=st.integers(1, 4),
+    heads=st.integers(1, 5),
+    head_width=st.integers(2, 9),
+    tokens=st.integers(1, 4),
+    output=st.integers(2, 30),
+    split=st.sampled_from(SPLITS),
+    seed=st.integers(0, 10_000),
+)
+def test_units_sum_to_the_output(layers, heads, head_width, tokens, output, split, seed):
+    sizes = {"layers": layers, "heads": heads, "head_width": head_width, "output": output}
+    encoder = tiny_encoder(seed, split=split, image=8 * tokens, patch=8, **sizes)
+    pixels = random_pixels(3, 8 * tokens, seed)
+    split_up = decompose(encoder, pixels)
+    with torch.no_grad():
+        own = encoder.encode_image(pixels)
+    assert split_up.contributions.shape == (3, 1, 1 + layers + layers * heads, output)
+    torch.testing.assert_close(split_up.output[:, 0], own, rtol=0, atol=0)
+    error = (split_up.contributions.sum(2)[:, 0] - own).norm() / own.norm()
+    assert error < 1e-12
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(
+    ("dtype", "allowed"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2), (torch.float16, 1e-2)]
+)
+def test_sum_in_lower_precision(split, dtype, allowed):
+    encoder = tiny_encoder(dtype=dtype, split=split, layers=6)
+    split_up = decompose(encoder, random_pixels(8, dtype=dtype))
+    error = (split_up.contributions.sum(2) - split_up.output).norm() / split_up.output.norm()
+    assert error < allowed
+
+
+def test_the_paper_s_definition_written_out():
+    """c_u = (x_u ⊙ γ/s − w_u (μ γ/s − β)) P + w_u p, from a forward pass by hand."""
+    encoder = tiny_encoder(layers=2, heads=2)
+    vision, pixels = encoder.module.vision_model, random_pixels()
+    expected = []
+    with torch.no_grad():
+        stream = vision.pre_layrnorm(vision.embeddings(pixels))
+        units = {"emb": [stream[:, 0]], "mlp": [], "head": []}
+        for block in vision.encoder.layers:
+            seen = []
+            attention = block.self_attn
+            hook = attention.out_proj.register_forward_pre_hook(
+                lambda module, args, seen=seen: seen.append(args[0])
+            )
+            added = attention(block.layer_norm1(stream))[0]
+            hook.remove()
+            for head in range(2):
+                only = torch.zeros_like(seen[0])
+                only[..., head * 8 : head * 8 + 8] = seen[0][..., head * 8 : head * 8 + 8]
+                units["head"].append((only @ attention.out_proj.weight.T + attention.out_proj.bias / 2)[:, 0])
+            stream = stream + added
+            added = block.mlp(block.layer_norm2(stream))
+            units["mlp"].append(added[:, 0])
+            stream = stream + added
+        x, norm = stream[:, 0], vision.post_layernorm
+        mean, s = x.mean(1, keepdim=True), (x.var(1, correction=0, keepdim=True) + norm.eps).sqrt()
+        for kind, share in (("emb", 1 / 5), ("mlp", 1 / 5), ("head", 1 / 10)):
+            for unit in units[kind]:
+                normed = unit * norm.weight / s - share * (mean * norm.weight / s - norm.bias)
+                expected.append(normed @ encoder.module.visual_projection.weight.T)
+    got = decompose(encoder, pixels).contributions[:, 0]
+    torch.testing.assert_close(got, torch.stack(expected, dim=1), rtol=1e-10, atol=1e-10)
+
+
+def test_a_head_isolated_by_hand():
+    """With every other unit's weights at zero the stream is one head (and its share of the common terms)."""
+    model = tiny_clip(layers=1, heads=3)
+    vision = model.vision_model
+    vision.encoder.layers[0].mlp.fc2.weight.data.zero_()
+    vision.encoder.layers[0].mlp.fc2.bias.data.zero_()
+    attention = vision.encoder.layers[0].self_attn
+    attention.out_proj.bias.data.zero_()
+    attention.out_proj.weight.data[:, :8].zero_()
+    attention.out_proj.weight.data[:, 16:].zero_()
+    encoder = wrap_encoder(model, split="own")
+    pixels = random_pixels()
+    split_up = decompose(encoder, pixels)
+    constant = vision.post_layernorm.bias @ model.visual_projection.weight.T
+    by_unit = split_up.contributions[:, 0]
+    for unit, share in ((1, 1 / 3), (2, 1 / 9), (4, 1 / 9)):  # the MLP, heads 0 and 2 are only their constant
+        torch.testing.assert_close(by_unit[:, unit], (share * constant).expand(5, -1))
+    with torch.no_grad():
+        alone = split_up.output[:, 0] - by_unit[:, 0] - constant * (1 / 3 + 2 / 9)
+    torch.testing.assert_close(by_unit[:, 3], alone)
+
+
+def test_layer_scales_are_part_of_the_unit():
+    """A layer scale of the attention or the MLP is the same as one multiplied into the weights."""
+    plain = Linearization.of(tiny_encoder())
+    scaled = tiny_encoder()
+    generator = torch.Generator().manual_seed(5)
+    ones = []
+    for block in scaled.parts.blocks:
+        scales = torch.rand(2, 32, generator=generator, dtype=torch.float64) + 0.5
+        block.attention_output.weight.data /= scales[0][:, None]
+        block.attention_output.bias.data /= scales[0]
+        object.__setattr__(block, "attention_scale", scales[0])
+        object.__setattr__(block, "mlp_scale", scales[1])
+        ones.append(scales[1])
+    got = Linearization.of(scaled)
+    torch.testing.assert_close(got.state["attention_weight"], plain.state["attention_weight"])
+    torch.testing.assert_close(got.state["attention_bias"], plain.state["attention_bias"])
+    torch.testing.assert_close(got.matrix(2)[:-2], ones[1][:, None] * plain.matrix(2)[:-2])
+    coordinates, _ = trace(tiny_encoder(), random_pixels())
+    torch.testing.assert_close(got.contributions(coordinates).sum(1), got.output(coordinates))
+
+
+def test_kinds_pick_units_in_order():
+    encoder = tiny_encoder()
+    pixels = random_pixels()
+    whole = decompose(encoder, pixels)
+    assert list(whole.units["kind"]) == ["emb"] + ["mlp"] * 3 + ["head"] * 12
+    assert whole.units["layer"].isna().sum() == 1
+    assert whole.units["head"].isna().sum() == 4
+    assert whole.units.columns.tolist() == ["unit", "kind", "layer", "head"]
+    heads = decompose(encoder, pixels, kinds=("head",))
+    assert heads.units["unit"].tolist() == list(range(4, 16))
+    assert (heads.units["layer"] * 4 + heads.units["head"]).tolist() == list(range(12))
+    torch.testing.assert_close(heads.contributions, whole.contributions[:, :, 4:])
+    pd.testing.assert_frame_equal(
+        decompose(encoder, pixels, pooling="cls", kinds=("mlp", "emb")).units, whole.units.iloc[:4]
+    )
+
+
+def test_unknown_choices_are_refused():
+    encoder, pixels = tiny_encoder(), random_pixels()
+    with pytest.raises(ResidualError, match=r"Unknown pooling 'avg'. Known: own, cls"):
+        decompose(encoder, pixels, pooling="avg")
+    with pytest.raises(ResidualError, match=r"Unknown kinds of unit: 'neuron'. Known: emb, mlp, head"):
+        decompose(encoder, pixels, kinds=("head", "neuron"))
+    with pytest.raises(ResidualError, match="No kind of unit"):
+        decompose(encoder, pixels, kinds=())
+    linearization = Linearization.of(encoder)
+    coordinates, _ = trace(encoder, pixels)
+    with pytest.raises(ResidualError, match=r"Units are 0 to 15, got \[16\]"):
+        linearization.contributions(coordinates, [0, 16])
+    with pytest.raises(ResidualError, match="Split 'half' isn't known"):
+        Linearization(linearization.state, "half")
+
+
+def test_a_wrong_sum_is_an_error_with_its_size():
+    encoder = tiny_encoder()
+    block = encoder.module.vision_model.encoder.layers[0]
+    block.register_forward_hook(lambda module, args, output: output * 1.01)
+    with pytest.raises(ResidualError, match=r"tiny: the sum of units misses .* by \d\.\de[+-]\d+ of it"):
+        decompose(encoder, random_pixels())
+    with pytest.raises(ResidualError, match="by nan of it"):
+        decompose(tiny_encoder(), random_pixels() * torch.nan)
+
+
+def _hooks(module):
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())
+
+
+def test_hooks_are_gone_on_every_exit():
+    encoder = tiny_encoder()
+    with capture(encoder):
+        assert _hooks(encoder.module) == 2 + 2 * 3
+    assert _hooks(encoder.module) == 0
+    with pytest.raises(RuntimeError, match="stop"), capture(encoder):
+        raise RuntimeError("stop")
+    assert _hooks(encoder.module) == 0
+    with pytest.raises(ResidualError, match="takes images"):
+        trace(encoder, torch.zeros(1, 3, 8, 8))
+    assert _hooks(encoder.module) == 0
+
+
+def test_hooks_are_gone_when_one_cannot_be_placed(monkeypatch):
+    encoder = tiny_encoder()
+
+    def refuse(hook):
+        raise RuntimeError("no hooks here")
+
+    monkeypatch.setattr(encoder.parts.blocks[-1].mlp, "register_forward_hook", refuse)
+    with pytest.raises(RuntimeError, match="no hooks here"), capture(encoder):
+        pass
+    assert _hooks(encoder.module) == 0
+
+
+def test_a_part_that_did_not_run_is_named():
+    with (
+        capture(tiny_encoder()) as kept,
+        pytest.raises(ResidualError, match="did not go through: emb 0, norm 0"),
+    ):
+        kept.take()
+
+
+def test_only_the_token_s_slice_is_kept():
+    coordinates, _ = trace(tiny_encoder(), random_pixels())
+    assert coordinates.emb.untyped_storage().nbytes() == coordinates.emb.numel() * 8
+
+
+def test_gradients_flow_through_contributions():
+    encoder = tiny_encoder()
+    pixels = random_pixels(2).requires_grad_()
+    coordinates, output = trace(encoder, pixels)
+    linearization = Linearization.of(encoder)
+    (by_units,) = torch.autograd.grad(
+        linearization.contributions(coordinates).sum(), pixels, retain_graph=True
+    )
+    (by_model,) = torch.autograd.grad(output.sum(), pixels)
+    torch.testing.assert_close(by_units, by_model, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_linearization_is_affine_in_small_features_and_survives_saving(split, tmp_path):
+    encoder = wrap_encoder(tiny_vision(), split=split)
+    coordinates, output = trace(encoder, random_pixels())
+    linearization = Linearization.of(encoder)
+    linearization.save(tmp_path / "map.safetensors")
+    loaded = Linearization.load(tmp_path / "map.safetensors")
+    assert loaded.split == split
+    contributions = loaded.contributions(coordinates)
+    torch.testing.assert_close(contributions, linearization.contributions(coordinates), rtol=0, atol=0)
+    for unit in range(len(loaded.units)):
+        features = loaded.features(coordinates, unit)
+        assert features.shape[1] == (32 if unit < 4 else 8) + 2
+        by_hand = features @ loaded.matrix(unit) + loaded.offset(unit)
+        torch.testing.assert_close(contributions[:, unit], by_hand)
+    torch.testing.assert_close(loaded.output(coordinates), output.detach())
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ResidualError, match="holds no Linearization"):
+        Linearization.load(tmp_path / "other.safetensors")
+
+
+def test_coordinates_are_indexed_joined_and_converted():
+    coordinates, _ = trace(tiny_encoder(), random_pixels(6))
+    joined = Coordinates.cat([coordinates[:2], coordinates[[2, 3]], coordinates[torch.tensor([4, 5])]])
+    torch.testing.assert_close(joined.z, coordinates.z)
+    torch.testing.assert_close(joined.std, coordinates.std)
+    assert len(coordinates[1:3]) == 2
+    assert coordinates.to(dtype=torch.float16).mlp.dtype == torch.float16
