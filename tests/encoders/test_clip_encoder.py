@@ -14,6 +14,7 @@ from PIL import Image
 from tiny import random_pixels, tiny_clip, tiny_encoder, tiny_vision
 
 import residual
+from residual.encoders import load
 from residual.encoders.anatomy import Anatomy
 from residual.encoders.load import load_encoder, wrap_encoder
 from residual.encoders.preprocess import Preprocess
@@ -165,6 +166,12 @@ def test_unknown_names_list_the_nearest():
         load_encoder("zzz")
     with pytest.raises(ResidualError, match="there is no folder 'no/such' here"):
         load_encoder("hf:no/such")
+
+
+def test_the_embedded_encoder_is_never_looked_for_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setitem(load._EMBEDDED, "picto", tmp_path / "picto")
+    with pytest.raises(ResidualError, match=r"picto: .* holds no config.json"):
+        load_encoder("picto")
 
 
 def test_folders_that_hold_something_else(tmp_path, folder):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from tiny import TinyImages, tiny_encoder
 
 from residual.errors import ResidualError
@@ -61,7 +60,9 @@ def test_a_silent_head_has_no_components():
 
 
 def test_save_and_load(tmp_path):
-    bases = fit_bases(encode_dataset(tiny_encoder(), TinyImages()), kinds=("head", "mlp"))
+    store = encode_dataset(tiny_encoder(), TinyImages())
+    bases = fit_bases(store, kinds=("head", "mlp"))
+    assert repr(bases) == "SpectralBases(15 units from 1 to 15, 156 components of width 12, of tiny)"
     bases.save(tmp_path / "bases.safetensors")
     loaded = SpectralBases.load(tmp_path / "bases.safetensors")
     assert (loaded.units, loaded.origin) == (bases.units, bases.origin)
@@ -69,8 +70,8 @@ def test_save_and_load(tmp_path):
     torch.testing.assert_close(loaded.all_means, bases.all_means, rtol=0, atol=0)
     for got, expected in zip(loaded.components, bases.components, strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
-    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ResidualError, match="holds no spectral bases"):
+    store.linearization.save(tmp_path / "other.safetensors")
+    with pytest.raises(ResidualError, match="holds no bases but linearization"):
         SpectralBases.load(tmp_path / "other.safetensors")
 
 

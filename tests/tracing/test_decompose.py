@@ -244,9 +244,19 @@ def test_linearization_is_affine_in_small_features_and_survives_saving(split, tm
         by_hand = features @ loaded.matrix(unit) + loaded.offset(unit)
         torch.testing.assert_close(contributions[:, unit], by_hand)
     torch.testing.assert_close(loaded.output(coordinates), output.detach())
-    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ResidualError, match="holds no Linearization"):
-        Linearization.load(tmp_path / "other.safetensors")
+
+
+def test_files_that_hold_no_linearization(tmp_path):
+    path = tmp_path / "map.safetensors"
+    with pytest.raises(ResidualError, match=r"map.safetensors can't be read \("):
+        Linearization.load(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ResidualError, match="holds no linearization but something else"):
+        Linearization.load(path)
+    Linearization.of(tiny_encoder()).save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ResidualError, match=r"map.safetensors can't be read \("):
+        Linearization.load(path)
 
 
 def test_coordinates_are_indexed_joined_and_converted():

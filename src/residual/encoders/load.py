@@ -47,10 +47,12 @@ def load_encoder(
         half = device.type == "cuda" and torch.cuda.is_bf16_supported()
         dtype = torch.bfloat16 if half else torch.float32
     if name in _EMBEDDED:
-        return _load_transformers(name, str(_EMBEDDED[name]), dtype, split).to(device)
+        return _load_transformers(name, _EMBEDDED[name], dtype, split).to(device)
     form, _, place = name.partition(":")
     if form == "hf" and place:
-        return _load_transformers(name, place, dtype, split).to(device)
+        local = Path(place).expanduser()
+        folder = local if local.is_dir() else _fetch(name, place)
+        return _load_transformers(name, folder, dtype, split).to(device)
     raise unknown_name("encoder", name, [*_EMBEDDED, *_FORMS])
 
 
@@ -99,11 +101,10 @@ def find_family(module: nn.Module) -> Family:
     )
 
 
-def _load_transformers(name: str, place: str, dtype: torch.dtype, split: str) -> Encoder:
+def _load_transformers(name: str, folder: Path, dtype: torch.dtype, split: str) -> Encoder:
     """A model saved by transformers: weights from safetensors only, everything from one folder."""
     import transformers
 
-    folder = Path(place) if Path(place).is_dir() else _fetch(name, place)
     if not (folder / "config.json").is_file():
         raise ResidualError(
             f"{name}: {folder} holds no config.json, so it isn't a model saved by transformers."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,14 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from residual.errors import ResidualError
-from residual.files import written_beside
+from residual.tracing.tensors import load_tensors, save_tensors
 
-_FORMAT = "residual.bases"
 _ORTHONORMAL = 1e-4
 
 
@@ -79,6 +75,10 @@ class SpectralBases:
     def __len__(self) -> int:
         return len(self.units)
 
+    def __repr__(self) -> str:
+        where = "" if self.origin is None else f", of {self.origin.encoder_name}"
+        return f"SpectralBases({_span(self.units)}, {sum(self.ranks)} components of width {self.dim}{where})"
+
     def select(self, units: Sequence[int] | np.ndarray) -> SpectralBases:
         """The bases of those units only, in the order given."""
         places = {unit: place for place, unit in enumerate(self.units)}
@@ -106,18 +106,13 @@ class SpectralBases:
         if self.all_means is not None:
             tensors["all_means"] = self.all_means
         origin = None if self.origin is None else asdict(self.origin)
-        with written_beside(path) as beside:
-            save_file(tensors, beside, {_FORMAT: json.dumps({"origin": origin})})
+        save_tensors(path, "bases", tensors, {"origin": origin})
 
     @classmethod
     def load(cls, path: str | Path) -> SpectralBases:
         """Read what `save` wrote."""
-        with safe_open(path, "pt") as file:
-            note = (file.metadata() or {}).get(_FORMAT)
-            if note is None:
-                raise ResidualError(f"{path} holds no spectral bases.")
-            got = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        origin = json.loads(note)["origin"]
+        got, note = load_tensors(path, "bases")
+        origin = note["origin"]
         if origin is not None:
             origin["datasets"] = tuple(origin["datasets"])
             origin = Origin(**origin)

@@ -7,7 +7,6 @@ the map needs of the model fits in a few matrices, so it can be saved and used w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +15,12 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from residual.encoders.encoder import SPLITS, Encoder
 from residual.errors import ResidualError
-from residual.files import written_beside
 from residual.tracing.coordinates import Coordinates
+from residual.tracing.tensors import load_tensors, save_tensors
 from residual.tracing.units import units_table
 
 
@@ -148,18 +145,13 @@ class Linearization:
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors."""
-        with written_beside(path) as beside:
-            metadata = {"residual.linearization": json.dumps({"split": self.split})}
-            save_file(self.state, beside, metadata)
+        save_tensors(path, "linearization", self.state, {"split": self.split})
 
     @classmethod
     def load(cls, path: str | Path) -> Linearization:
         """Read what `save` wrote."""
-        with safe_open(path, "pt") as file:
-            note = (file.metadata() or {}).get("residual.linearization")
-            if note is None:
-                raise ResidualError(f"{path} holds no Linearization.")
-            return cls({name: file.get_tensor(name) for name in file.keys()}, json.loads(note)["split"])  # noqa: SIM118
+        state, note = load_tensors(path, "linearization")
+        return cls(state, note["split"])
 
     @property
     def _first_head(self) -> int:
