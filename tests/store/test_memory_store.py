@@ -59,6 +59,13 @@ def test_unreadable_images_stop_the_run_or_are_skipped_and_listed():
     torch.testing.assert_close(store.output(), whole.output()[good])
 
 
+def test_what_is_kept_can_be_differentiated():
+    store = encode_dataset(tiny_encoder(), TinyImages(n=6))
+    z = store.coordinates.z.requires_grad_()
+    store.contributions().sum().backward()
+    assert z.grad.abs().sum() > 0
+
+
 def test_progress_counts_samples():
     seen = []
     encode_dataset(

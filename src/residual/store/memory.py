@@ -144,9 +144,9 @@ def encode_dataset(
         if batch.positions:
             with torch.inference_mode():
                 coordinates, output = trace(encoder, torch.stack(batch.pixels))
-                if not parts:
-                    check_sum(encoder, linearization, coordinates, output)
-                parts.append(coordinates.to("cpu", torch.promote_types(encoder.dtype, torch.float32)))
+            if not parts:
+                check_sum(encoder, linearization, coordinates, output)
+            parts.append(coordinates.to("cpu", torch.promote_types(encoder.dtype, torch.float32)))
             kept += batch.positions
         if progress is not None:
             progress(min(done * batch_size, len(dataset)), len(dataset))

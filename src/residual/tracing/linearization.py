@@ -85,7 +85,7 @@ class Linearization:
     def share(self, unit: int) -> float:
         """`w_u`, the unit's share of the common terms."""
         stream_units = 2 * self.layers + 1
-        return 1 / stream_units if self._first_head > unit else 1 / (stream_units * self.heads)
+        return 1 / stream_units if unit < self._first_head else 1 / (stream_units * self.heads)
 
     def features(self, coordinates: Coordinates, unit: int) -> Float[Tensor, "n f"]:
         """`f_u = (v/s, 1/s, μ/s)`: `h + 2` numbers for a head, `D + 2` for an MLP or the embedding."""
