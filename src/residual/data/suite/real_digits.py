@@ -35,4 +35,4 @@ class RealDigits(ImageDataset):
     def load(self, index: int) -> Image.Image:
         """Sample `index`, 64 px."""
         pixels = (self._images[index].astype(np.float32) * (255 / self._white)).round().astype(np.uint8)
-        return Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB")
+        return Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR).convert("RGB")
