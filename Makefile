@@ -1,0 +1,41 @@
+# `make run` and `make test` need Python 3.10 or newer and nothing else: uv is installed if it's missing, and uv
+# installs the rest, as `uv.lock` has it, the first time.
+#
+#     make run ARGS="--dataset letters --report out"
+#     make test ARGS="-m 'not slow'"
+
+PYTHON ?= python3
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv \
+	|| { $(PYTHON) -m uv --version >/dev/null 2>&1 && echo $(PYTHON) -m uv; } \
+	|| echo .tools/bin/uv)
+NEEDS_UV := $(filter .tools/bin/uv,$(UV))
+RUN := $(UV) run --frozen
+
+# Some of the packages are large; a slow line is no failure.
+export UV_HTTP_TIMEOUT ?= 300
+
+.PHONY: run test check help
+
+run: $(NEEDS_UV)  ## the main job, on a dataset and an encoder that come with the library
+	@$(RUN) --no-default-groups residual run $(ARGS)
+
+test: $(NEEDS_UV)  ## all tests, with the slow ones
+	@$(RUN) pytest $(ARGS)
+
+check: $(NEEDS_UV)  ## format, lint, types, and which room imports which
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(RUN) ty check --error-on-warning
+	@$(RUN) lint-imports --no-logo
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*  ## /make \1\t/p' Makefile
+
+# A folder of its own, so that it works with Pythons that let nobody install into them.
+.tools/bin/uv: export PIP_DISABLE_PIP_VERSION_CHECK = 1
+.tools/bin/uv: export PIP_ROOT_USER_ACTION = ignore
+.tools/bin/uv:
+	@echo "Installing uv into .tools/"
+	@$(PYTHON) -m pip install --quiet --target .tools uv \
+		|| { $(PYTHON) -m venv .tools && .tools/bin/python -m pip install --quiet uv; } \
+		|| { echo "uv couldn't be installed: get it from https://docs.astral.sh/uv and try again." >&2; exit 1; }
