@@ -1,7 +1,7 @@
-"""Strong augmentation on the device: every step sees each picture on another ground, bent, tinted, blurred and noisy.
+"""Strong augmentation on the device: each step sees a picture on new ground, bent, tinted, blurred, noisy.
 
-Pictures are RGBA; `kind` tells what may be done with each: 0 icon, 1 glyph, 2 scene. All functions work on a whole
-batch with a random choice a picture, and have no branches, so that they compile into few kernels.
+Pictures are RGBA; `kind` tells what may be done with each: 0 icon, 1 glyph, 2 scene. All functions work on a
+whole batch with a random choice a picture, and have no branches, so that they compile into few kernels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def uniform(like: Tensor, low: float, high: float, channels: int = 1) -> Tensor:
 
 
 def warp_grid(kind: Tensor, size: int) -> Tensor:
-    """(n, size, size, 2) sampling places: scale, turn, shear, shift, a little perspective, an elastic bend."""
+    """(n, size, size, 2) sampling places: scale, turn, shear, shift, some perspective, an elastic bend."""
     n, device = len(kind), kind.device
 
     def normal(*shape: int) -> Tensor:
@@ -124,7 +124,8 @@ def coarse(image: Tensor, side: int) -> Tensor:
 def augment(rgba: Tensor, kind: Tensor, ink: Tensor, others: Tensor) -> Tensor:
     """Pictures as the encoder meets them: `(n, 3, 64, 64)`, scaled to -1…1.
 
-    - `rgba` (n, 4, 64, 64) in 0…1, straight alpha; `kind` (n,); `ink` (n,) booleans: one colour, to be painted anew.
+    - `rgba` (n, 4, 64, 64) in 0…1, straight alpha; `kind` (n,).
+    - `ink` (n,) booleans: drawn in one colour, to be painted anew.
     - `others` (n, 3, 64, 64): pictures for grounds.
     """
     size = rgba.shape[-1]

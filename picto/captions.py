@@ -1,4 +1,4 @@
-"""What is said of each picture: captions in many forms, and the keys that tell which pictures a caption fits."""
+"""What is said of each picture: captions in many forms, and keys that tell which pictures a caption fits."""
 
 from __future__ import annotations
 

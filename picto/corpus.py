@@ -1,8 +1,9 @@
-"""Picto's corpus: every icon and glyph it learns from, drawn once at 64 px and packed with what is known of it.
+"""Picto's corpus: every icon and glyph it learns from, drawn once at 64 px, packed with what is known of it.
 
-`build/corpus/pictures.bin` holds one WebP picture after another, `build/corpus/pictures.json.gz` a record for each:
-kind, set, concept, words, group, main colour and place in the file. `corpus-manifest.json` (committed) names the
-sets, versions, counts and the hash of every drawing, so that a test can show the offline suite shares none.
+`build/corpus/pictures.bin` holds one WebP picture after another, `build/corpus/pictures.json.gz` a record for
+each: kind, set, concept, words, group, main colour and place in the file. `corpus-manifest.json` (committed)
+names the sets, versions, counts and the hash of every drawing, so that a test can show that the offline suite
+shares none.
 
     uv run --group picto python picto/corpus.py
 """
@@ -18,7 +19,6 @@ import json
 import string
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import words
@@ -49,8 +49,21 @@ def main_colour(pixels: np.ndarray) -> str:
     return top[0][0] if top and top[0][1] > 0.55 * len(inside) else ""
 
 
+def held_fonts() -> set[str]:
+    return {font for fonts in words.read_json("holdouts.json")["fonts"].values() for font in fonts}
+
+
+def refuse_held_out(icon_set: str = "", font: str = "") -> None:
+    """The offline suite's sets and fonts are no sources: raise where one is named."""
+    if icon_set in words.read_json("holdouts.json")["icon_sets"]:
+        raise ValueError(f"icon set {icon_set} is held out (holdouts.json) and can't be a source")
+    if font in held_fonts():
+        raise ValueError(f"font {font} is held out (holdouts.json) and can't be a source")
+
+
 def icon_records(kind: str, prefix: str, most: int | None) -> list[tuple[dict, bytes, str]]:
     """Each icon of a set that isn't left out: its record, its WebP bytes, the hash of its pixels."""
+    refuse_held_out(icon_set=prefix)
     icon_set = json.loads((words.MODULES / f"@iconify/json/json/{prefix}.json").read_text(encoding="utf-8"))
     codes = {name: code for code, name in icon_set.get("chars", {}).items()}
     names = [
@@ -95,6 +108,8 @@ def icon_records(kind: str, prefix: str, most: int | None) -> list[tuple[dict, b
 
 
 def glyph_records(font: str, handwritten: bool) -> list[tuple[dict, bytes, str]]:
+    """Each letter and digit of a font: its record, its WebP bytes, the hash of its coverage."""
+    refuse_held_out(font=font)
     path = words.MODULES / f"@fontsource/{font}/files/{font}-latin-400-normal.woff2"
     made = []
     for char in GLYPHS:
@@ -125,17 +140,15 @@ def job(task: tuple) -> list[tuple[dict, bytes, str]]:
 
 
 def build(workers: int) -> None:
-    sources, holdouts = words.read_json("sources.json"), words.read_json("holdouts.json")
-    held_fonts = {font for fonts in holdouts["fonts"].values() for font in fonts}
-    fonts = sorted(
-        path.name for path in (words.MODULES / "@fontsource").iterdir() if path.name not in held_fonts
-    )
+    """Draw and pack everything; write the manifest."""
+    sources = words.read_json("sources.json")
     tasks: list[tuple] = []
     for kind in ("emoji", "flags", "colour", "line"):
         for prefix in sources[kind]:
-            if prefix in holdouts["icon_sets"]:
-                raise ValueError(f"{prefix} is held out (holdouts.json) and can't be a source")
+            refuse_held_out(icon_set=prefix)
             tasks.append(("icons", kind, prefix, sources["most_per_line_set"] if kind == "line" else None))
+    held = held_fonts()
+    fonts = sorted(path.name for path in (words.MODULES / "@fontsource").iterdir() if path.name not in held)
     tasks += [("glyphs", font, font in sources["fonts_handwritten"]) for font in fonts]
 
     BUILD.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Zero-shot accuracy of an exported Picto on the offline suite, with stock transformers.
 
-Decisions about training look at `--split val` only; `--split test` is for the model card. For `mnist` the split
-`all` takes its 5,000 digits, none of which is ever trained on.
+Decisions about training look at `--split val` only; `--split test` is for the model card. The split `all`
+takes the three together: for `mnist` its 5,000 digits, none of which is ever trained on.
 
     uv run --group picto python picto/evaluate.py --split val
 """
@@ -52,7 +52,8 @@ def accuracy(model: Model, name: str, split: str) -> tuple[float, int]:
         classes = model.classes(dataset.class_names, dataset.templates)
         for at in range(0, len(dataset), 250):
             pictures, labels = zip(*(dataset[k] for k in range(at, min(at + 250, len(dataset)))), strict=True)
-            right += int((np.array(labels) == (model.image(list(pictures)) @ classes.T).argmax(1).cpu().numpy()).sum())
+            answers = (model.image(list(pictures)) @ classes.T).argmax(1).cpu().numpy()
+            right += int((answers == np.array(labels)).sum())
             total += len(labels)
     return right / total, total
 
@@ -71,4 +72,6 @@ if __name__ == "__main__":
         results[name], size = accuracy(model, name, args.split)
         print(f"{name:16s}{args.split:6s}{size:6d}  {results[name]:.3f}", flush=True)
     if args.json:
-        args.json.write_text(json.dumps({"split": args.split, "zero_shot": results}, indent=1), encoding="utf-8")
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        report = {"split": args.split, "zero_shot": results}
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

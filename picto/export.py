@@ -1,6 +1,6 @@
-"""Write the trained Picto as a Hugging Face CLIP folder in float16: config, weights, tokenizer, image processor.
+"""Write the trained Picto as a Hugging Face CLIP folder in float16, with its tokenizer and image processor.
 
-    uv run --group picto python picto/export.py --to src/residual/encoders/picto
+uv run --group picto python picto/export.py --to src/residual/encoders/picto
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Train Picto's byte-pair tokenizer on its own captions and save it in the format of CLIP's.
 
-uv run --group picto python picto/tokenizer.py
+Run it with `uv run --group picto python picto/tokenizer.py`, after corpus.py.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ import json
 import random
 
 import numpy as np
-
 from captions import icon_caption, scene_caption
-from pictures import BUILD
+from pictures import BUILD, read_pictures
 from scenes import MAKERS, make
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Regex as Pattern
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -76,8 +75,6 @@ def train(texts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    from pictures import read_pictures
-
     texts = caption_texts(read_pictures())
     print(len(texts), "captions, such as", texts[:: len(texts) // 12])
     train(texts)

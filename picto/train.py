@@ -1,10 +1,10 @@
 """Train Picto: a CLIP of 6.6 million weights, from scratch, on the packed corpus and procedural scenes.
 
 The loss is CLIP's, where every caption that fits a picture (same name, same group) counts as its match. A run
-is fixed by its seed: each step draws from a generator seeded by its own number, so a run that was cut off goes on
-from its last checkpoint exactly as if it had not been.
+is fixed by its seed: each step draws from a generator seeded by its own number, so a run that was cut off
+goes on from its last checkpoint exactly as if it had not been.
 
-    uv run --group picto python picto/train.py --steps 20000
+    uv run --group picto python picto/train.py --steps 18000
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import random
 import time
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ import torch.nn.functional as F  # noqa: N812
 from augment import GLYPH, ICON, SCENE, augment
 from captions import icon_caption, image_keys, scene_caption
 from pictures import BUILD, read_pictures
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scenes import MAKERS, make
 from torch import Tensor
@@ -40,11 +42,11 @@ def clip_config(tokenizer: PreTrainedTokenizerBase) -> CLIPConfig:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    text = {"vocab_size": len(tokenizer), "hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4,
-            "num_attention_heads": 6, "max_position_embeddings": tokenizer.model_max_length, "projection_dim": 192, **ids}  # fmt: skip
-    vision = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 8, "num_attention_heads": 6,
-              "image_size": 64, "patch_size": 8, "projection_dim": 192}  # fmt: skip
-    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=192)
+    both = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 6, "projection_dim": 192}
+    vocabulary, context = len(tokenizer), tokenizer.model_max_length
+    text = {"num_hidden_layers": 4, "vocab_size": vocabulary, "max_position_embeddings": context}
+    vision = {"num_hidden_layers": 8, "image_size": 64, "patch_size": 8}
+    return CLIPConfig(text_config=both | text | ids, vision_config=both | vision, projection_dim=192)
 
 
 _pictures: list = []
@@ -57,8 +59,8 @@ def _scenes(task: tuple[str, int, int]) -> list:
 def prepare(left_out: list[str], folder: Path) -> dict[str, Tensor]:
     """Everything a step draws from, as tensors; kept on disk beside the checkpoint.
 
-    `pixels` (n, 4, 64, 64) uint8, `kind` (n,), `ink` (n,), `pool` (n,) the index in SHARES, `keys` (n, 3),
-    `captions` (n, FORMS, 32) token ids, `caption_keys` (n, FORMS), `weight` (n,).
+    `pixels` (n, 4, 64, 64) uint8, `kind` (n,), `ink` (n,), `keys` (n, 3), `captions` (n, FORMS, 32)
+    token ids, `caption_keys` (n, FORMS), `weight` (n,).
     """
     if (folder / "prepared.safetensors").exists():
         return load_file(folder / "prepared.safetensors")
@@ -89,7 +91,8 @@ def prepare(left_out: list[str], folder: Path) -> dict[str, Tensor]:
         for which, (_, total) in MAKERS.items()
         for at in range(0, total, 500)
     ]
-    with ProcessPoolExecutor(os.cpu_count()) as workers:
+    # Workers are forked: they find the pictures where they are.
+    with ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as workers:
         for task, made in zip(tasks, workers.map(_scenes, tasks), strict=True):
             for rgb, form, name in made:
                 pixels[len(kind), :3] = rgb.transpose(2, 0, 1)
@@ -124,10 +127,14 @@ def prepare(left_out: list[str], folder: Path) -> dict[str, Tensor]:
     for index, share in enumerate(SHARES.values()):
         weight[pool_array == index] *= share / weight[pool_array == index].sum()
     data = {
-        "pixels": torch.from_numpy(pixels), "kind": torch.tensor(kind), "ink": torch.tensor(ink),
-        "pool": torch.tensor(pool), "keys": torch.tensor(keys), "caption_keys": torch.tensor(caption_keys),
-        "captions": torch.from_numpy(captions).view(len(pixels), FORMS, -1), "weight": torch.from_numpy(weight).float(),
-    }  # fmt: skip
+        "pixels": torch.from_numpy(pixels),
+        "kind": torch.tensor(kind),
+        "ink": torch.tensor(ink),
+        "keys": torch.tensor(keys),
+        "captions": torch.from_numpy(captions).view(len(pixels), FORMS, -1),
+        "caption_keys": torch.tensor(caption_keys),
+        "weight": torch.from_numpy(weight).float(),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     save_file(data, folder / "prepared.safetensors")
     print(f"{len(distinct)} different captions; prepared in {time.time() - began:.0f} s", flush=True)
@@ -135,7 +142,7 @@ def prepare(left_out: list[str], folder: Path) -> dict[str, Tensor]:
 
 
 def loss_of(image: Tensor, text: Tensor, scale: Tensor, fits: Tensor) -> Tensor:
-    """CLIP's loss with several right answers: cross-entropy against the even distribution over all that fit."""
+    """CLIP's loss with several right answers: cross-entropy against an even share for each that fits."""
     logits = scale.exp() * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
     wanted = fits.float()
     rows = (wanted / wanted.sum(1, keepdim=True) * F.log_softmax(logits, 1)).sum(1)
@@ -214,9 +221,10 @@ class Trainer:
             self.step += 1
             if self.step % self.args.every == 0 or self.step == self.args.steps:
                 spent = time.time() - began
-                rate_now = (self.step - first) * self.args.batch / spent
-                print(f"step {self.step} loss {torch.stack(losses).mean():.3f} scale {self.model.logit_scale.exp():.1f} "
-                      f"{rate_now:.0f} pairs/s {spent:.0f} s", flush=True)  # fmt: skip
+                pairs = (self.step - first) * self.args.batch / spent
+                loss, scale = torch.stack(losses).mean().item(), self.model.logit_scale.exp().item()
+                progress = f"step {self.step} loss {loss:.3f} scale {scale:.1f}"
+                print(f"{progress} {pairs:.0f} pairs/s {spent:.0f} s", flush=True)
                 losses = []
             if time.time() - began > self.args.seconds:
                 break
@@ -237,8 +245,6 @@ class Trainer:
         beside.replace(self.folder / "checkpoint.safetensors")
 
     def resume(self) -> None:
-        from safetensors import safe_open
-
         with safe_open(self.folder / "checkpoint.safetensors", "pt") as file:
             self.step = int(file.metadata()["step"])
             state = {name: file.get_tensor(name).to(self.device) for name in file.keys()}  # noqa: SIM118
@@ -259,7 +265,7 @@ class Trainer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--steps", type=int, default=18000)
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
