@@ -1,7 +1,7 @@
-"""What ships: the source distribution, the wheel built from it, and the main job in an environment of its own.
+"""What ships: the source distribution, the wheel built from it, the main job in an environment of its own.
 
-The environment holds the locked versions of what the wheel asks for and nothing else; `uv pip check` shows that
-the wheel asks for all it needs. The main job then runs in a network namespace with no network in it.
+The environment holds the locked versions of what the wheel asks for and nothing else; `uv pip check` shows
+that the wheel asks for all it needs. The main job then runs in a network namespace with no network in it.
 """
 
 from __future__ import annotations
@@ -71,12 +71,10 @@ def environment(wheel, tmp_path_factory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def cut_off() -> list[str]:
     """The start of a command line that runs the rest without a network."""
-    for namespace in (["unshare", "--net"], ["unshare", "--map-root-user", "--net"]):
-        if (
-            shutil.which("unshare")
-            and not subprocess.run([*namespace, "true"], capture_output=True).returncode
-        ):
-            return namespace
+    candidates = [["unshare", "--net"], ["unshare", "--map-root-user", "--net"]]
+    for start in candidates if shutil.which("unshare") else ():
+        if subprocess.run([*start, "true"], capture_output=True).returncode == 0:
+            return start
     pytest.skip("the network can't be cut off here: `unshare --net` is missing or not permitted")
 
 
