@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModelWithProjection
 
+from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import wrap_encoder
 from residual.errors import UnreadableImageError
@@ -80,33 +80,36 @@ def random_pixels(
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-@dataclass
-class TinyImages:
+class TinyImages(ImageDataset):
     """A labelled image dataset in memory; positions in `broken` can't be read."""
 
-    n: int = 40
-    classes: int = 4
-    size: int = 32
-    seed: int = 0
-    broken: tuple[int, ...] = ()
-    name: str = "tiny"
-    split: str = "train"
-    templates: tuple[str, ...] = ("a picture of {}",)
-    images: np.ndarray = field(init=False)
+    def __init__(
+        self,
+        n: int = 40,
+        classes: int = 4,
+        size: int = 32,
+        seed: int = 0,
+        broken: tuple[int, ...] = (),
+        name: str = "tiny",
+        split: str = "train",
+    ):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, classes, n).astype(np.int64)
+        means = np.random.default_rng(99).integers(60, 200, (classes, size, size, 3))
+        noise = rng.integers(-50, 50, (n, size, size, 3))
+        self.images = (means[labels] + noise).clip(0, 255).astype(np.uint8)
+        self.broken = broken
+        super().__init__(
+            name=name,
+            split=split,
+            class_names=[f"class {index}" for index in range(classes)],
+            templates=["a picture of {}"],
+            labels=labels,
+            sample_ids=[f"tiny/{index}" for index in range(n)],
+            licence="made up",
+        )
 
-    def __post_init__(self):
-        rng = np.random.default_rng(self.seed)
-        self.labels = rng.integers(0, self.classes, self.n).astype(np.int64)
-        means = np.random.default_rng(99).integers(60, 200, (self.classes, self.size, self.size, 3))
-        noise = rng.integers(-50, 50, (self.n, self.size, self.size, 3))
-        self.images = (means[self.labels] + noise).clip(0, 255).astype(np.uint8)
-        self.class_names = tuple(f"class {index}" for index in range(self.classes))
-        self.sample_ids = tuple(f"tiny/{index}" for index in range(self.n))
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def load(self, index: int) -> Image.Image:
         if index in self.broken:
             raise UnreadableImageError(self.sample_ids[index], "cut off")
-        return Image.fromarray(self.images[index]), int(self.labels[index])
+        return Image.fromarray(self.images[index])

@@ -14,8 +14,10 @@ class UnreadableImageError(ResidualError):
     """An image that cannot be decoded; `sample_id` names it."""
 
     def __init__(self, sample_id: str, reason: str):
-        super().__init__(f"Image {sample_id!r} can't be read ({reason}). Mend or remove it, or go on without "
-                         "such images: --on-error skip.")
+        super().__init__(
+            f"Image {sample_id!r} can't be read ({reason}). Mend or remove it, or go on without "
+            "such images: --on-error skip."
+        )
         self.sample_id = sample_id
 
 

@@ -1,17 +1,27 @@
 """ResiDual: re-weight the principal components of units, in the space of their scores."""
 
 from residual.adapters.fit import FitResult, FitSettings, evaluate, fit
+from residual.adapters.reading import Component, strongest_components, unit_gains
 from residual.adapters.residual import ResiDual, residual_full, residual_star
 from residual.adapters.scores import Scores, compute_scores
+from residual.adapters.task import Adapted, Task, adapt, bases_from, encode_task
 
 __all__ = [
+    "Adapted",
+    "Component",
     "FitResult",
     "FitSettings",
     "ResiDual",
     "Scores",
+    "Task",
+    "adapt",
+    "bases_from",
     "compute_scores",
+    "encode_task",
     "evaluate",
     "fit",
     "residual_full",
     "residual_star",
+    "strongest_components",
+    "unit_gains",
 ]

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
+from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, UnreadableImageError
 from residual.tracing.capture import trace
@@ -26,21 +25,6 @@ from residual.tracing.linearization import Linearization
 
 ON_ERROR = ("raise", "skip")
 Samples = slice | Sequence[int] | np.ndarray
-
-
-@runtime_checkable
-class LabelledImages(Protocol):
-    """What is needed of a dataset; `residual.load_dataset` gives one."""
-
-    name: str
-    split: str
-    class_names: Sequence[str]
-    labels: np.ndarray
-    sample_ids: Sequence[str]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
 
 
 @dataclass(frozen=True)
@@ -111,7 +95,7 @@ class MemoryStore:
 
 def encode_dataset(
     encoder: Encoder,
-    dataset: LabelledImages,
+    dataset: ImageDataset,
     batch_size: int = 64,
     on_error: str = "raise",
     progress: Callable[[int, int], object] | None = None,
@@ -120,7 +104,7 @@ def encode_dataset(
 
     Args:
         encoder: from `load_encoder` or `wrap_encoder`.
-        dataset: labelled images.
+        dataset: from `load_dataset`, or an `ImageDataset` of your own.
         batch_size: images at a time; changes speed and memory, not results.
         on_error: an image that can't be read stops the run ("raise") or is left out and listed ("skip").
         progress: called with the number of samples done and their total, after every batch.
@@ -172,7 +156,7 @@ class _Batch:
     skipped: list[str]
 
 
-def _read_ahead(encoder: Encoder, dataset: LabelledImages, size: int, skip: bool) -> Iterator[_Batch]:
+def _read_ahead(encoder: Encoder, dataset: ImageDataset, size: int, skip: bool) -> Iterator[_Batch]:
     """Batches in order; the next one is read by another thread while the caller works on this one."""
 
     def read(start: int) -> _Batch:
@@ -198,7 +182,7 @@ def _read_ahead(encoder: Encoder, dataset: LabelledImages, size: int, skip: bool
             yield batch
 
 
-def _label(dataset: LabelledImages) -> str:
+def _label(dataset: ImageDataset) -> str:
     return f"{dataset.name}/{dataset.split}"
 
 

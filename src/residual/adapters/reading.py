@@ -1,0 +1,90 @@
+"""What fitted weights say: how much each unit is turned up or down, and which components matter most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from residual.adapters.residual import ResiDual
+from residual.text.classifier import ZeroShotClassifier
+
+
+@dataclass(frozen=True)
+class Component:
+    """One re-weighted component.
+
+    Args:
+        unit: position of its unit among all units.
+        index: which component of the unit, from 0.
+        place: its place in the adapter's λ, and in a row of scores.
+        weight: `λ`.
+        strength: `|λ| √e`, the spread that it gives the output; `e` is its eigenvalue.
+        explained: its part of its unit's variance.
+        direction: `(d,)`, unit length.
+    """
+
+    unit: int
+    index: int
+    place: int
+    weight: float
+    strength: float
+    explained: float
+    direction: Float[Tensor, " d"]
+
+    def classes(self, classifier: ZeroShotClassifier, k: int = 3) -> tuple[list[str], list[str]]:
+        """The classes that a low score and a high score speak for, after the weight's sign; `k` each."""
+        weights = classifier.weights.detach().cpu().double()
+        toward = (weights - weights.mean(0)) @ self.direction * (1 if self.weight >= 0 else -1)
+        order = toward.argsort().tolist()
+        k = min(k, len(order) // 2)
+        names = classifier.class_names
+        return [names[i] for i in order[:k]], [names[i] for i in order[len(order) - k :][::-1]]
+
+
+def unit_gains(adapter: ResiDual, units: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `units` that have a basis, with three columns more.
+
+    `gain = √(Σ λ² e / Σ e)` over the unit's kept components: how its spread in the output changes.
+    `relative`: the same over the gain of all units together; since a classifier looks at the output's
+    direction only, this is what counts: 1 is as the average, 0 is silenced. `weights`: how many there are.
+    """
+    gains, counts, before, after = [], [], 0.0, 0.0
+    for unit, values in zip(adapter.units, adapter.bases.eigenvalues, strict=True):
+        weights = adapter.lambdas_of(unit).detach().double().cpu()
+        kept = values[: len(weights)]
+        total = kept.sum().item()
+        weighted = (weights**2 * kept).sum().item()
+        before, after = before + total, after + weighted
+        gains.append((weighted / total) ** 0.5 if total else 0.0)
+        counts.append(len(weights))
+    table = units.set_index("unit", drop=False).loc[list(adapter.units)].reset_index(drop=True)
+    overall = (after / before) ** 0.5 if before and after else 1.0
+    return table.assign(gain=gains, relative=[gain / overall for gain in gains], weights=counts)
+
+
+def strongest_components(adapter: ResiDual, count: int = 5) -> list[Component]:
+    """The components that move the output most, strongest first."""
+    found, at = [], 0
+    for unit, values, rows in zip(
+        adapter.units, adapter.bases.eigenvalues, adapter.bases.components, strict=True
+    ):
+        weights = adapter.lambdas_of(unit).detach().double().cpu()
+        strengths = weights.abs() * values[: len(weights)].sqrt()
+        for index in torch.topk(strengths, min(count, len(strengths))).indices.tolist():
+            found.append(
+                Component(
+                    unit=unit,
+                    index=index,
+                    place=at + index,
+                    weight=weights[index].item(),
+                    strength=strengths[index].item(),
+                    explained=(values[index] / values.sum()).item(),
+                    direction=rows[index],
+                )
+            )
+        at += len(weights)
+    return sorted(found, key=lambda component: -component.strength)[:count]

@@ -1,0 +1,104 @@
+"""The main job over one dataset or several: the encoder's bases once, then every task, with what it took."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from residual.adapters.fit import FitSettings
+from residual.adapters.task import METHODS, MIXED, Adapted, Progress, Task, adapt, bases_from, encode_task
+from residual.encoders.encoder import Encoder
+
+# Two-sided 95 % quantiles of Student's t with 1, 2, … degrees of freedom.
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One task done: what there is to report (`summary`, plain JSON) and what it was made from."""
+
+    summary: dict[str, Any]
+    task: Task
+    adapted: dict[str, list[Adapted]]
+
+
+def run_tasks(
+    encoder: Encoder,
+    datasets: Sequence[str],
+    settings: Sequence[FitSettings],
+    bases: str = MIXED,
+    per_dataset: int = 200,
+    batch_size: int = 64,
+    on_error: str = "raise",
+    progress: Progress | None = None,
+) -> Generator[Run]:
+    """Adapt `encoder` to each dataset by ResiDual* and ResiDual, one `FitSettings` a seed.
+
+    Gives one `Run` after another, so that only one task's coordinates are in memory. The summary holds
+    `encoder, dataset, bases, seeds, n_train, n_val, n_test, classes, accuracy, interval, per_seed,
+    parameters, epochs, seconds, skipped, versions`. An accuracy over several seeds is their mean;
+    `interval` is half the width of its 95 % interval by Student's t, over the randomness of the fit alone,
+    not over the choice of the test pictures.
+
+    Raises:
+        ResidualError: see `encode_task`, `bases_from` and `adapt`.
+    """
+    start = time.perf_counter()
+    basis = bases_from(encoder, bases, per_dataset, batch_size, on_error, _named(progress, "bases"))
+    bases_seconds = time.perf_counter() - start
+    for name in datasets:
+        named = _named(progress, name)
+        task = encode_task(encoder, name, batch_size, on_error, named)
+        adapted = {method: adapt(task, basis, method, settings, named) for method in METHODS}
+        summary = _summary(encoder, task, adapted)
+        summary["bases"] = bases
+        summary["seconds"]["bases"] = round(bases_seconds, 3)
+        yield Run(summary, task, adapted)
+
+
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean, and half the width of its 95 % interval by Student's t; None for one value."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, None
+    freedom = len(values) - 1
+    quantile = _T95[freedom - 1] if freedom <= len(_T95) else 1.96 + 2.5 / freedom
+    return mean, quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _summary(encoder: Encoder, task: Task, adapted: dict[str, list[Adapted]]) -> dict[str, Any]:
+    accuracy, interval = {"zero_shot": task.zero_shot}, {}
+    for method, fits in adapted.items():
+        accuracy[method], interval[method] = mean_and_interval([each.accuracy for each in fits])
+    sizes = {f"n_{split}": len(store) for split, store in task.stores.items()}
+    return {
+        "encoder": encoder.name,
+        "dataset": task.name,
+        "seeds": [each.seed for each in next(iter(adapted.values()))],
+        **sizes,
+        "classes": len(task.classifier.class_names),
+        "accuracy": accuracy,
+        "interval": interval,
+        "per_seed": {method: [each.accuracy for each in fits] for method, fits in adapted.items()},
+        "parameters": {method: len(fits[0].adapter.lambdas) for method, fits in adapted.items()},
+        "epochs": {method: [len(each.result.history) for each in fits] for method, fits in adapted.items()},
+        "seconds": {
+            "encode": round(task.seconds, 3),
+            "fit": round(sum(each.result.seconds for fits in adapted.values() for each in fits), 3),
+            **{f"fit_{m}": round(sum(e.result.seconds for e in fits), 3) for m, fits in adapted.items()},
+        },
+        "skipped": task.skipped,
+        "versions": {name: version(name) for name in ("residual-vit", "torch", "transformers")},
+    }
+
+
+def _named(progress: Progress | None, name: str) -> Progress | None:
+    """`progress` with the stages named after what they belong to."""
+    if progress is None:
+        return None
+    return lambda stage, done, total: progress(f"{name}: {stage}", done, total)

@@ -1,0 +1,214 @@
+"""The steps of one task: encode a dataset's splits, take bases, fit an adapter, test it.
+
+The encoder runs once over every picture. Bases come from pictures that need not be the task's own: by default
+a mixed, unlabelled sample of the whole offline suite, which plays the part of ImageNet in the paper.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from residual.adapters.fit import FitResult, FitSettings, evaluate, fit
+from residual.adapters.residual import ResiDual, residual_full, residual_star
+from residual.adapters.scores import compute_scores
+from residual.data import ImageDataset, dataset_names, load_dataset
+from residual.encoders.encoder import Encoder
+from residual.errors import ResidualError
+from residual.spectral.bases import SpectralBases
+from residual.spectral.fit import fit_bases
+from residual.store.memory import MemoryStore, encode_dataset
+from residual.text.classifier import ZeroShotClassifier
+from residual.tracing.units import units_of
+
+# Called with a stage, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], object]
+
+METHODS = ("residual_star", "residual")
+MIXED = "mixed"
+BASES_KINDS = ("mlp", "head")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset as an encoder sees it, and the frozen classifier of its classes.
+
+    Args:
+        name: of the dataset.
+        stores: coordinates of "train", "val" and "test".
+        datasets: the pictures themselves, for looking at.
+        classifier: from class names and templates, or from class means where the encoder has no text tower.
+        zero_shot: its accuracy on "test" without any adapter.
+        seconds: of reading, encoding and classifying.
+    """
+
+    name: str
+    stores: dict[str, MemoryStore]
+    datasets: dict[str, ImageDataset]
+    classifier: ZeroShotClassifier
+    zero_shot: float
+    seconds: float
+
+    @property
+    def skipped(self) -> list[str]:
+        """Ids of the pictures that could not be read."""
+        return [sample for store in self.stores.values() for sample in store.skipped]
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """One fitted adapter: its accuracy on "test", and how the fit went."""
+
+    method: str
+    seed: int
+    adapter: ResiDual
+    accuracy: float
+    result: FitResult = field(repr=False)
+
+
+def encode_task(
+    encoder: Encoder,
+    name: str,
+    batch_size: int = 64,
+    on_error: str = "raise",
+    progress: Progress | None = None,
+) -> Task:
+    """Encode the three splits of a dataset and make its classifier.
+
+    Args:
+        encoder: with a text tower, or without (then the class means of the train outputs classify).
+        name: as `load_dataset` takes it.
+        batch_size: pictures at a time.
+        on_error: see `encode_dataset`.
+        progress: told of every batch.
+
+    Raises:
+        ResidualError: see `load_dataset`, `encode_dataset` and `ZeroShotClassifier`.
+    """
+    start = time.perf_counter()
+    datasets = {split: load_dataset(name, split) for split in ("train", "val", "test")}
+    classes = datasets["train"]
+    classifier = None
+    if encoder.has_text:  # before the long part, so that class names that don't work are refused at once
+        classifier = ZeroShotClassifier.from_text(encoder, classes.class_names, classes.templates)
+    stores = {
+        split: encode_dataset(encoder, dataset, batch_size, on_error, _stage(progress, f"encode {split}"))
+        for split, dataset in datasets.items()
+    }
+    if classifier is None:
+        train = stores["train"]
+        classifier = ZeroShotClassifier.from_class_means(
+            train.output(), train.labels, classes.class_names, fingerprint=train.fingerprint
+        )
+    zero_shot = classifier.accuracy(stores["test"].output(), stores["test"].labels)
+    return Task(name, stores, datasets, classifier, zero_shot, time.perf_counter() - start)
+
+
+def bases_from(
+    encoder: Encoder,
+    source: str = MIXED,
+    per_dataset: int = 200,
+    batch_size: int = 64,
+    on_error: str = "raise",
+    progress: Progress | None = None,
+) -> SpectralBases:
+    """Bases of all heads and MLPs of `encoder`.
+
+    Args:
+        encoder: what is to be adapted.
+        source: "mixed", `per_dataset` train pictures of each dataset of the offline suite, labels unused; a
+            dataset as `load_dataset` takes it (its train pictures); or a file by `SpectralBases.save`.
+        per_dataset: pictures of each dataset, for "mixed".
+        batch_size: pictures at a time.
+        on_error: see `encode_dataset`.
+        progress: told of every batch.
+
+    Raises:
+        ResidualError: nothing is known by that name, or the file's bases are of another encoder.
+    """
+    if source.endswith(".safetensors"):
+        if not Path(source).is_file():
+            raise ResidualError(
+                f"No file of bases at {source!r}. Known: {MIXED!r}, a dataset, or such a file."
+            )
+        return SpectralBases.load(source)
+    if source != MIXED:
+        dataset = load_dataset(source, "train")
+        store = encode_dataset(encoder, dataset, batch_size, on_error, _stage(progress, "encode for bases"))
+        return fit_bases(store, BASES_KINDS)
+    if per_dataset < 1:
+        raise ResidualError(f"per_dataset must be at least 1, got {per_dataset}.")
+    parts = [_sample(load_dataset(name, "train"), per_dataset) for name in dataset_names()]
+    total, done, stores = sum(map(len, parts)), 0, []
+    for part in parts:
+        shifted = _stage(progress, "encode for bases", done, total)
+        stores.append(encode_dataset(encoder, part, batch_size, on_error, shifted))
+        done += len(part)
+    return fit_bases(stores, BASES_KINDS)
+
+
+def adapt(
+    task: Task,
+    bases: SpectralBases,
+    method: str,
+    settings: Sequence[FitSettings],
+    progress: Progress | None = None,
+) -> list[Adapted]:
+    """Fit one method on the train part, choose the epoch on val, measure on test; once for each setting.
+
+    Args:
+        task: from `encode_task`.
+        bases: of heads and MLPs, from `bases_from`.
+        method: "residual_star" (heads, 90 % of the variance, all else dropped) or "residual" (heads and MLPs,
+            all components, the embedding kept).
+        settings: of each fit; the seed also draws the first λ.
+        progress: told of every epoch.
+
+    Raises:
+        ResidualError: an unknown method, or bases that don't belong to the task's encoder.
+    """
+    if method not in METHODS:
+        raise ResidualError(f"Unknown method {method!r}. Known: {', '.join(METHODS)}.")
+    if method == "residual_star":
+        heads = set(units_of(task.stores["train"].units, ("head",)))
+        bases = bases.select([unit for unit in bases.units if unit in heads])
+    make = residual_star if method == "residual_star" else residual_full
+    adapters = [make(bases, seed=setting.seed) for setting in settings]
+    scores = {split: compute_scores(adapters[0], store) for split, store in task.stores.items()}
+    labels = {split: store.labels for split, store in task.stores.items()}
+    done, stage = [], f"fit {method}"
+    for adapter, setting in zip(adapters, settings, strict=True):
+        result = fit(
+            adapter,
+            scores["train"],
+            labels["train"],
+            scores["val"],
+            labels["val"],
+            task.classifier,
+            setting,
+            _stage(progress, stage),
+        )
+        if progress is not None:  # early stopping leaves the bar short
+            progress(stage, len(result.history), len(result.history))
+        accuracy = evaluate(adapter, scores["test"], labels["test"], task.classifier)
+        done.append(Adapted(method, setting.seed, adapter, accuracy, result))
+    return done
+
+
+def _sample(dataset: ImageDataset, count: int) -> ImageDataset:
+    """`count` pictures, the same every time."""
+    order = np.random.RandomState(42).permutation(len(dataset))[:count]
+    return dataset.subset(np.sort(order))
+
+
+def _stage(
+    progress: Progress | None, stage: str, before: int = 0, total: int | None = None
+) -> Callable[[int, int], object] | None:
+    """`progress` for one stage, or for a part of one that `before` steps of `total` went ahead of."""
+    if progress is None:
+        return None
+    return lambda done, parts: progress(stage, before + done, total or parts)

@@ -1,0 +1,34 @@
+"""All commands under one name."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from residual.cli.run import run
+
+app = typer.Typer(
+    help="Open up vision transformers and re-tune them with a few thousand numbers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command()(run)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"residual-vit {version('residual-vit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def residual(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Open up vision transformers and re-tune them with a few thousand numbers."""

@@ -1,0 +1,54 @@
+"""What commands show on the way: a bar for each stage, on stderr, so that stdout holds results only."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+class Stages:
+    """Called with a stage ("mnist: encode train"), how much of it is done and how much there is."""
+
+    def __init__(self, bars: Progress):
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Move the stage's bar, or begin one."""
+        if stage not in self._tasks:
+            self._leave_behind(stage.partition(":")[0])
+            self._tasks[stage] = self._bars.add_task(stage.replace("_", " "), total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+    def _leave_behind(self, name: str) -> None:
+        """When a new dataset begins, the bars of the last one go away."""
+        for stage in [stage for stage in self._tasks if stage.partition(":")[0] not in (name, "bases")]:
+            self._bars.remove_task(self._tasks.pop(stage))
+
+
+@contextmanager
+def stages() -> Generator[Stages]:
+    """Bars for as long as the context lasts; where stderr is no terminal, none."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bars:
+        yield Stages(bars)

@@ -1,0 +1,77 @@
+"""Settings from gin files and `--param name=value`, under what is given on the command line itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from residual.errors import ResidualError
+
+
+def read_settings(files: Sequence[Path], params: Sequence[str], **given: Any) -> tuple[dict[str, Any], Any]:
+    """The options of `residual run`, and a maker of `FitSettings` with the bindings applied.
+
+    What is not None in `given` wins over `--param`, that over the files, those over the defaults.
+
+    Raises:
+        ResidualError: a file that isn't there, or a binding that names nothing or can't be read.
+    """
+    import gin
+
+    from residual.adapters.fit import FitSettings
+
+    def run(
+        dataset: str = "mnist",
+        encoder: str = "picto",
+        bases: str = "mixed",
+        per_dataset: int = 200,
+        seed: int = 0,
+        seeds: int = 1,
+        batch_size: int = 64,
+        on_error: str = "raise",
+    ) -> dict[str, Any]:
+        return dict(locals())
+
+    gin.clear_config(clear_constants=True)
+    with gin.unlock_config():
+        options = _once("run", run)
+        make_fit = _once("FitSettings", FitSettings)
+    for file in files:
+        if not file.is_file():
+            raise ResidualError(f"There is no settings file {str(file)!r}.")
+    try:
+        gin.parse_config_files_and_bindings([str(file) for file in files], [_quoted(p) for p in params])
+        chosen = options(**{name: value for name, value in given.items() if value is not None})
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise ResidualError(
+            f"A setting can't be used: {str(error).splitlines()[0]} Settings look like run.seed=1 or "
+            "FitSettings.learning_rate=0.4."
+        ) from error
+    return chosen, make_fit
+
+
+_registered: dict[str, Any] = {}
+
+
+def _once(name: str, target: Any) -> Any:
+    """gin's registry lasts as long as the process: each name is entered once."""
+    import gin
+
+    if name not in _registered:
+        _registered[name] = gin.external_configurable(target, name, module="residual")
+    return _registered[name]
+
+
+def _quoted(param: str) -> str:
+    """`run.dataset=letters` without the quotes that a shell takes away."""
+    name, equals, value = param.partition("=")
+    if not equals:
+        raise ResidualError(f"--param takes name=value, got {param!r}.")
+    value = value.strip()
+    word = bool(value) and not value[0].isdigit() and value[0] not in "'\"[({-+.@%"
+    return (
+        f"{name.strip()} = '{value}'"
+        if word and value not in ("True", "False", "None")
+        else f"{name} = {value}"
+    )

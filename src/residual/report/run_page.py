@@ -1,0 +1,160 @@
+"""One self-contained HTML page for a run: the table, the weights by head and layer, pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from residual.adapters.reading import Component, strongest_components, unit_gains
+from residual.adapters.residual import ResiDual
+from residual.adapters.run import Run
+from residual.adapters.scores import compute_scores
+from residual.files import write_text
+from residual.report.tables import (
+    METHOD_NAMES,
+    SUITE_HEADINGS,
+    run_rows,
+    sentence,
+    suite_markdown,
+    suite_rows,
+)
+
+PICTURES = 8  # at each end of a component
+_PAGES = jinja2.Environment(
+    loader=jinja2.PackageLoader("residual.report"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write_run_page(path: str | Path, run: Run, components: int = 5) -> Path:
+    """Write the page of one run; where there are several seeds, weights and pictures are of the first.
+
+    Args:
+        path: of the HTML file; nothing else is written, pictures are inside it.
+        run: from `run_tasks`.
+        components: how many of the strongest components to show.
+    """
+    units = run.task.stores["train"].units
+    panels = [
+        {"title": METHOD_NAMES[method], "grid": gain_grid(unit_gains(fits[0].adapter, units))}
+        for method, fits in run.adapted.items()
+    ]
+    adapter = run.adapted["residual"][0].adapter
+    page = _PAGES.get_template("run.html").render(
+        summary=run.summary,
+        sentence=sentence(run.summary),
+        rows=run_rows(run.summary),
+        panels=panels,
+        legend=[(f"{gain:g}", *gain_colour(gain)) for gain in (0.25, 0.5, 1, 2, 4)],
+        components=_component_rows(run, adapter, units, components),
+        seconds={stage: f"{value:.1f}" for stage, value in run.summary["seconds"].items()},
+    )
+    write_text(path, page)
+    return Path(path)
+
+
+def write_suite_page(folder: str | Path, summaries: Sequence[dict[str, Any]]) -> None:
+    """Write `index.html`, a table that leads to the pages of the runs, and `table.md`, the same table."""
+    page = _PAGES.get_template("suite.html").render(
+        headings=SUITE_HEADINGS,
+        rows=suite_rows(summaries),
+        encoder=summaries[0]["encoder"],
+        summaries=summaries,
+    )
+    write_text(Path(folder) / "index.html", page)
+    write_text(Path(folder) / "table.md", suite_markdown(summaries))
+
+
+def gain_grid(gains: pd.DataFrame) -> dict[str, Any]:
+    """Layers down, heads and then the MLP across: what each cell says, and its colours."""
+    heads = gains[gains["kind"] == "head"]
+    mlps = gains[gains["kind"] == "mlp"]
+    columns = [f"head {head}" for head in range(int(heads["head"].max()) + 1)] + (
+        ["MLP"] if len(mlps) else []
+    )
+    rows = []
+    for layer in sorted(heads["layer"].unique()):
+        cells = [*heads[heads["layer"] == layer].sort_values("head").itertuples()]
+        cells += [*mlps[mlps["layer"] == layer].itertuples()]
+        rows.append((f"layer {layer}", [_cell(cell) for cell in cells]))
+    return {"columns": columns, "rows": rows}
+
+
+def _cell(unit: Any) -> dict[str, Any]:
+    ground, ink = gain_colour(unit.relative)
+    return {"text": f"{unit.relative:.2f}", "ground": ground, "ink": ink, "weights": unit.weights}
+
+
+def gain_colour(gain: float) -> tuple[str, str]:
+    """Ground and ink for a gain: blue below 1, white at 1, orange above; even steps of the logarithm.
+
+    Blue and orange keep apart for colour-blind eyes.
+    """
+    at = max(-1.0, min(1.0, math.log2(max(gain, 1e-6)) / 2))  # full colour at a quarter and at fourfold
+    far = np.array((33, 102, 172) if at < 0 else (217, 95, 2))
+    colour = np.array((255, 255, 255)) * (1 - abs(at)) + far * abs(at)
+    return f"rgb({', '.join(str(round(part)) for part in colour)})", "#fff" if abs(at) > 0.6 else "#222"
+
+
+def _component_rows(run: Run, adapter: ResiDual, units: pd.DataFrame, count: int) -> list[dict[str, Any]]:
+    """The strongest components, each with the train pictures at its two ends."""
+    store, dataset = run.task.stores["train"], run.task.datasets["train"]
+    positions = {sample: place for place, sample in enumerate(dataset.sample_ids)}  # some may be left out
+    scores = compute_scores(adapter, store).scores
+    rows = []
+    for component in strongest_components(adapter, count):
+        order = scores[:, component.place].argsort().tolist()
+        k = min(PICTURES, len(order) // 2)
+        ends = {"low": order[:k], "high": order[len(order) - k :][::-1]}
+        low, high = component.classes(run.task.classifier)
+        rows.append(
+            {
+                "title": _component_title(component, units),
+                "weight": f"{component.weight:+.2f}",
+                "explained": f"{100 * component.explained:.0f} %",
+                "low_classes": low,
+                "high_classes": high,
+                **{
+                    end: [
+                        (
+                            picture_uri(dataset[positions[store.sample_ids[sample]]][0]),
+                            _class_of(store, sample),
+                        )
+                        for sample in samples
+                    ]
+                    for end, samples in ends.items()
+                },
+            }
+        )
+    return rows
+
+
+def _class_of(store: Any, sample: int) -> str:
+    return store.class_names[store.labels[sample]]
+
+
+def _component_title(component: Component, units: pd.DataFrame) -> str:
+    unit = units.iloc[component.unit]
+    where = f"head {unit['head']}" if unit["kind"] == "head" else "MLP"
+    return f"Layer {unit['layer']}, {where}, component {component.index + 1}"
+
+
+def picture_uri(image: Image.Image, side: int = 64) -> str:
+    """The picture as a data URI, at most `side` pixels a side."""
+    image = image.convert("RGB")
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

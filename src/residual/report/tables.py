@@ -1,0 +1,88 @@
+"""Results as tables and as a sentence: for the terminal, for Markdown, for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+METHOD_NAMES = {"zero_shot": "zero-shot", "residual_star": "ResiDual*", "residual": "ResiDual"}
+
+
+def percent(summary: dict[str, Any], method: str) -> str:
+    """`98.7 %`, or `98.7 ± 0.3 %` where there are several seeds."""
+    accuracy, half = 100 * summary["accuracy"][method], summary["interval"].get(method)
+    return f"{accuracy:.1f} %" if half is None else f"{accuracy:.1f} ± {100 * half:.1f} %"
+
+
+def run_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Method, accuracy, weights trained, seconds of fitting (for one seed)."""
+    rows = [(METHOD_NAMES["zero_shot"], percent(summary, "zero_shot"), "0", "")]
+    for method, weights in summary["parameters"].items():
+        seconds = summary["seconds"][f"fit_{method}"] / len(summary["seeds"])
+        rows.append((METHOD_NAMES[method], percent(summary, method), f"{weights:,}", f"{seconds:.1f}"))
+    return rows
+
+
+def run_table(summary: dict[str, Any]) -> Table:
+    """One dataset: a row a method."""
+    table = Table(
+        title=f"{summary['encoder']} on {summary['dataset']}, {summary['n_test']:,} unseen pictures"
+    )
+    table.add_column("method")
+    for heading in ("accuracy", "weights trained", "seconds to fit"):
+        table.add_column(heading, justify="right")
+    for row in run_rows(summary):
+        table.add_row(*row)
+    return table
+
+
+def suite_rows(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Dataset, classes, test pictures, and each method's accuracy; the last row is the mean."""
+    rows = [
+        (
+            s["dataset"],
+            str(s["classes"]),
+            f"{s['n_test']:,}",
+            *(percent(s, method) for method in METHOD_NAMES),
+        )
+        for s in summaries
+    ]
+    means = [sum(s["accuracy"][m] for s in summaries) / len(summaries) for m in METHOD_NAMES]
+    return [*rows, ("mean", "", "", *(f"{100 * mean:.1f} %" for mean in means))]
+
+
+SUITE_HEADINGS = ("dataset", "classes", "test pictures", *METHOD_NAMES.values())
+
+
+def suite_table(summaries: Sequence[dict[str, Any]]) -> Table:
+    """Several datasets: a row each, and their mean."""
+    table = Table(title=f"{summaries[0]['encoder']} on the offline suite, accuracy on test pictures")
+    for place, heading in enumerate(SUITE_HEADINGS):
+        table.add_column(heading, justify="right" if place else "left")
+    rows = suite_rows(summaries)
+    for row in rows[:-1]:
+        table.add_row(*row)
+    table.add_section()
+    table.add_row(*rows[-1])
+    return table
+
+
+def suite_markdown(summaries: Sequence[dict[str, Any]]) -> str:
+    """The same as a Markdown table."""
+    lines = [SUITE_HEADINGS, ("---", *["---:"] * (len(SUITE_HEADINGS) - 1)), *suite_rows(summaries)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def sentence(summary: dict[str, Any]) -> str:
+    """What came out, in plain words."""
+    accuracy, weights = summary["accuracy"], summary["parameters"]
+    before, full, star = (100 * accuracy[m] for m in ("zero_shot", "residual", "residual_star"))
+    moved = "raises" if full > before else "lowers" if full < before else "leaves"
+    what = f"{moved} the share of {summary['dataset']} pictures that {summary['encoder']} gets right"
+    amount = f"from {before:.1f} to {full:.1f} %" if full != before else f"at {full:.1f} %"
+    return (
+        f"With the encoder frozen, weighting {weights['residual']:,} components of its heads and MLPs {what} "
+        f"{amount}; {weights['residual_star']:,} weights on heads alone reach {star:.1f} %."
+    )
