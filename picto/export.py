@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from pictures import BUILD
+from packed import BUILD
 from safetensors.torch import load_file
 from train import clip_config
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel

@@ -10,7 +10,7 @@ import random
 
 import numpy as np
 from captions import icon_caption, scene_caption
-from pictures import BUILD, read_pictures
+from packed import BUILD, read_pictures
 from scenes import MAKERS, make
 from tokenizers import Regex as Pattern
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from augment import GLYPH, ICON, SCENE, augment
 from captions import icon_caption, image_keys, scene_caption
-from pictures import BUILD, read_pictures
+from packed import BUILD, read_pictures
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scenes import MAKERS, make

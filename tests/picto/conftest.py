@@ -76,9 +76,9 @@ def tiny_build(tmp_path_factory) -> Path:
 @pytest.fixture
 def build(tiny_build, monkeypatch) -> Path:
     """The tiny build folder, in the place of picto/build."""
-    import pictures
+    import packed
     import train
 
-    monkeypatch.setattr(pictures, "BUILD", tiny_build)
+    monkeypatch.setattr(packed, "BUILD", tiny_build)
     monkeypatch.setattr(train, "BUILD", tiny_build)
     return tiny_build

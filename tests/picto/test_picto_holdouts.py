@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PICTO = ROOT / "picto"
-TRAINING = ["corpus", "words", "render", "pictures", "captions", "augment", "tokenizer", "train", "export"]
+TRAINING = ["corpus", "words", "render", "packed", "captions", "augment", "tokenizer", "train", "export"]
 
 
 def read(path: Path) -> dict:

@@ -15,7 +15,7 @@ KINDS = ["pen", "row", "texture", "shape", "count", "sign"]
 
 @pytest.fixture
 def corpus(build) -> list:
-    from pictures import read_pictures
+    from packed import read_pictures
 
     return read_pictures()
 
@@ -29,7 +29,7 @@ def test_all_kinds_are_here():
 
 @pytest.mark.parametrize("which", KINDS)
 def test_a_scene_is_fixed_by_its_number(corpus, which):
-    from pictures import read_pictures
+    from packed import read_pictures
     from scenes import make
 
     first = [make(which, index, corpus) for index in range(40)]
