@@ -101,7 +101,7 @@ def test_real_digits_keep_their_pixels():
         image, label = data[index]
         small = np.asarray(image.convert("L").resize((28, 28), Image.Resampling.BOX), float)
         assert label == labels[number]
-        assert np.corrcoef(small.ravel(), images[number].ravel())[0, 1] > 0.98
+        assert np.corrcoef(small.ravel(), images[number].ravel())[0, 1] > 0.97
 
 
 @pytest.mark.parametrize("name", list(FAMILIES))

@@ -11,7 +11,17 @@ from importlib.metadata import version
 from typing import Any
 
 from residual.adapters.fit import FitSettings
-from residual.adapters.task import METHODS, MIXED, Adapted, Progress, Task, adapt, bases_from, encode_task
+from residual.adapters.task import (
+    METHODS,
+    MIXED,
+    Adapted,
+    Progress,
+    Task,
+    adapt,
+    bases_from,
+    encode_task,
+    load_splits,
+)
 from residual.encoders.encoder import Encoder
 
 # Two-sided 95 % quantiles of Student's t with 1, 2, … degrees of freedom.
@@ -48,6 +58,8 @@ def run_tasks(
     Raises:
         ResidualError: see `encode_task`, `bases_from` and `adapt`.
     """
+    for name in datasets:  # a name that isn't there is refused before any work
+        load_splits(name)
     start = time.perf_counter()
     basis = bases_from(encoder, bases, per_dataset, batch_size, on_error, _named(progress, "bases"))
     bases_seconds = time.perf_counter() - start

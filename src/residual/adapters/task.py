@@ -70,6 +70,11 @@ class Adapted:
     result: FitResult = field(repr=False)
 
 
+def load_splits(name: str) -> dict[str, ImageDataset]:
+    """The three splits of a dataset, none of it decoded yet."""
+    return {split: load_dataset(name, split) for split in ("train", "val", "test")}
+
+
 def encode_task(
     encoder: Encoder,
     name: str,
@@ -90,7 +95,7 @@ def encode_task(
         ResidualError: see `load_dataset`, `encode_dataset` and `ZeroShotClassifier`.
     """
     start = time.perf_counter()
-    datasets = {split: load_dataset(name, split) for split in ("train", "val", "test")}
+    datasets = load_splits(name)
     classes = datasets["train"]
     classifier = None
     if encoder.has_text:  # before the long part, so that class names that don't work are refused at once

@@ -19,7 +19,7 @@ app = typer.Typer(
 app.command()(run)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool | None) -> None:
     if wanted:
         typer.echo(f"residual-vit {version('residual-vit')}")
         raise typer.Exit
@@ -28,7 +28,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def residual(
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
-    ] = False,
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = None,
 ) -> None:
     """Open up vision transformers and re-tune them with a few thousand numbers."""

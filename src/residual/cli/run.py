@@ -75,14 +75,13 @@ def run(
         raise ResidualError(
             "--all takes every dataset of the suite: leave out --dataset, or leave out --all."
         )
-    options, make_fit = read_settings(
+    options, settings = read_settings(
         cfg or [], param or [], dataset=dataset, encoder=encoder, bases=bases, seed=seed, seeds=seeds,
         batch_size=batch_size, on_error=on_error,
     )  # fmt: skip
     for path in filter(None, (json, report and report / "index.html")):
         check_writable(path)
     names = dataset_names() if every else [options["dataset"]]
-    settings = [make_fit(seed=options["seed"] + k) for k in range(options["seeds"])]
     reading = {name: options[name] for name in ("bases", "per_dataset", "batch_size", "on_error")}
     model = load_encoder(options["encoder"], device=device)
     summaries = []

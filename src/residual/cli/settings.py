@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from residual.adapters.fit import FitSettings
 from residual.errors import ResidualError
 
 
-def read_settings(files: Sequence[Path], params: Sequence[str], **given: Any) -> tuple[dict[str, Any], Any]:
-    """The options of `residual run`, and a maker of `FitSettings` with the bindings applied.
+def read_settings(
+    files: Sequence[Path], params: Sequence[str], **given: Any
+) -> tuple[dict[str, Any], list[FitSettings]]:
+    """The options of `residual run`, and the settings of its fits, one a seed.
 
     What is not None in `given` wins over `--param`, that over the files, those over the defaults.
 
@@ -18,8 +21,6 @@ def read_settings(files: Sequence[Path], params: Sequence[str], **given: Any) ->
         ResidualError: a file that isn't there, or a binding that names nothing or can't be read.
     """
     import gin
-
-    from residual.adapters.fit import FitSettings
 
     def run(
         dataset: str = "mnist",
@@ -43,12 +44,15 @@ def read_settings(files: Sequence[Path], params: Sequence[str], **given: Any) ->
     try:
         gin.parse_config_files_and_bindings([str(file) for file in files], [_quoted(p) for p in params])
         chosen = options(**{name: value for name, value in given.items() if value is not None})
+        fits = [make_fit(seed=chosen["seed"] + k) for k in range(chosen["seeds"])]
     except (ValueError, SyntaxError, TypeError) as error:
         raise ResidualError(
             f"A setting can't be used: {str(error).splitlines()[0]} Settings look like run.seed=1 or "
             "FitSettings.learning_rate=0.4."
         ) from error
-    return chosen, make_fit
+    if not fits:
+        raise ResidualError(f"run.seeds must be at least 1, got {chosen['seeds']}.")
+    return chosen, fits
 
 
 _registered: dict[str, Any] = {}

@@ -40,9 +40,9 @@ def load_encoder(
 
     Raises:
         ResidualError: the name isn't known (the nearest are listed), nothing loadable is there, or the model
-            can't be split.
+            can't be split; or there is no such device.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _device(device)
     if dtype is None:
         half = device.type == "cuda" and torch.cuda.is_bf16_supported()
         dtype = torch.bfloat16 if half else torch.float32
@@ -99,6 +99,21 @@ def find_family(module: nn.Module) -> Family:
         f"{type(module).__name__} is of no known family (known classes: {classes}). Compared with the "
         f"nearest, {nearest.name}: {complaint}"
     )
+
+
+def _device(wanted: str | torch.device | None) -> torch.device:
+    """The device that was asked for, or the best one there is."""
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ResidualError(
+            f"The device {str(wanted)!r} isn't there ({str(error).splitlines()[0]}). Known here: cpu"
+            f"{', cuda' if torch.cuda.is_available() else ''}."
+        ) from error
+    return device
 
 
 def _load_transformers(name: str, folder: Path, dtype: torch.dtype, split: str) -> Encoder:

@@ -57,7 +57,7 @@ def write_run_page(path: str | Path, run: Run, components: int = 5) -> Path:
         sentence=sentence(run.summary),
         rows=run_rows(run.summary),
         panels=panels,
-        legend=[(f"{gain:g}", *gain_colour(gain)) for gain in (0.25, 0.5, 1, 2, 4)],
+        legend=[(f"{gain:g}", *gain_colour(gain)) for gain in (0.25, 0.5, 1.0, 2.0, 4.0)],
         components=_component_rows(run, adapter, units, components),
         seconds={stage: f"{value:.1f}" for stage, value in run.summary["seconds"].items()},
     )

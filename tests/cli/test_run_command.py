@@ -1,0 +1,170 @@
+"""`residual run` as a user runs it, on Picto and a small folder of pictures."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from pictures import write_folder
+
+from residual.cli import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("pictures") / "digits", each=20)
+
+
+@pytest.fixture
+def residual(monkeypatch, capsys):
+    """Run the command in this process: exit code, stdout, stderr."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["residual", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        shown = capsys.readouterr()
+        return stop.value.code or 0, shown.out, shown.err
+
+    return call
+
+
+def quick(folder) -> list[str]:
+    return ["run", "--dataset", f"folder:{folder}", "--bases", f"folder:{folder}"]
+
+
+def test_prints_a_table_and_a_sentence_and_writes_json_and_a_page(residual, folder, tmp_path):
+    code, shown, _ = residual(*quick(folder), "--json", tmp_path / "r.json", "--report", tmp_path / "page")
+    assert code == 0
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert {"encoder", "dataset", "n_train", "n_test", "accuracy", "parameters", "seconds"} <= set(result)
+    assert set(result["accuracy"]) == {"zero_shot", "residual_star", "residual"}
+    assert set(result["parameters"]) == {"residual_star", "residual"}
+    assert {"encode", "bases", "fit"} <= set(result["seconds"])
+    assert (result["n_train"], result["n_val"], result["n_test"]) == (36, 12, 12)
+    for method in ("zero-shot", "ResiDual*", "ResiDual"):
+        assert method in shown
+    assert f"{result['parameters']['residual']:,}" in shown
+    assert "With the encoder frozen" in shown
+    assert (tmp_path / "page/index.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_two_runs_with_one_seed_give_the_same_and_another_seed_another_fit(folder, tmp_path):
+    results = []
+    for number, seed in enumerate((3, 3, 4)):
+        command = [*quick(folder), "--seed", str(seed), "--json", str(tmp_path / f"{number}.json")]
+        subprocess.run([sys.executable, "-m", "residual", *command], check=True, capture_output=True)
+        results.append(json.loads((tmp_path / f"{number}.json").read_text()))
+    for result in results:
+        del result["seconds"]
+    assert results[0] == results[1]
+    assert results[2]["seeds"] == [4]
+
+
+def test_several_seeds_give_a_mean_and_an_interval(residual, folder, tmp_path):
+    code, shown, _ = residual(*quick(folder), "--seeds", "3", "--json", tmp_path / "r.json")
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert code == 0
+    assert result["seeds"] == [0, 1, 2]
+    assert result["accuracy"]["residual"] == pytest.approx(sum(result["per_seed"]["residual"]) / 3)
+    assert "±" in shown
+
+
+def test_settings_from_gin_files_and_params_and_the_command_line_wins(residual, folder, tmp_path):
+    (tmp_path / "a.gin").write_text("FitSettings.epochs = 2\nrun.seed = 5\nrun.seeds = 2\n")
+    words = [*quick(folder), "--cfg", tmp_path / "a.gin", "--param", "FitSettings.epochs=1", "--seed", "9"]
+    code, _, error = residual(*words, "--json", tmp_path / "r.json")
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (code, error) == (0, "")
+    assert result["epochs"] == {"residual_star": [1, 1], "residual": [1, 1]}
+    assert result["seeds"] == [9, 10]
+
+
+def test_params_take_words_without_quotes(residual, folder, tmp_path):
+    place = f"run.dataset=folder:{folder}"
+    bases = f"run.bases=folder:{folder}"
+    words = ["run", "--param", place, "--param", bases, "--param", "FitSettings.epochs=1"]
+    code, _, error = residual(*words, "--json", tmp_path / "r.json")
+    assert (code, error) == (0, "")
+    assert json.loads((tmp_path / "r.json").read_text())["bases"] == f"folder:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dataset", "mnits"], "Did you mean 'mnist'"),
+        (["--encoder", "pictoo"], "Did you mean 'picto'"),
+        (["--encoder", "hf:no_such_folder_here/at_all"], "no folder"),
+        (["--dataset", "folder:nowhere"], "nowhere"),
+        (["--bases", "lost.safetensors"], "No file of bases"),
+        (["--bases", "mixd"], "mixd"),
+        (["--all", "--dataset", "mnist"], "leave out --dataset"),
+        (["--cfg", "lost.gin"], "no settings file"),
+        (["--param", "FitSettings.speed=2"], "speed"),
+        (["--param", "Nothing.at_all=2"], "Nothing"),
+        (["--param", "FitSettings.epochs"], "name=value"),
+        (["--param", "FitSettings.epochs=0"], "epochs must be positive"),
+        (["--param", "run.per_dataset=0"], "per_dataset must be at least 1"),
+        (["--on-error", "ignore"], "on_error is"),
+        (["--device", "abacus"], "device"),
+    ],
+)
+def test_bad_input_gets_one_clear_line_and_exit_code_2(residual, monkeypatch, tmp_path, words, message):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    code, shown, error = residual("run", *words)
+    assert code == 2
+    assert shown == ""
+    assert message in error
+    assert error.startswith("residual: ")
+    assert "Traceback" not in error
+    assert error.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(residual, folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, shown, error = residual(*quick(folder), "--json", tmp_path / "file" / "r.json")
+    assert (code, shown) == (2, "")
+    assert "can't be made" in error
+
+
+def test_an_unreadable_picture_stops_the_run_or_is_left_out_and_listed(residual, tmp_path):
+    root = write_folder(tmp_path / "pictures")
+    for broken in sorted((root / "digit 1").iterdir())[:2]:
+        broken.write_bytes(b"not a picture")
+    code, _, error = residual(*quick(root))
+    assert code == 2
+    assert "can't be read" in error
+    assert "--on-error skip" in error
+    code, _, error = residual(*quick(root), "--on-error", "skip", "--json", tmp_path / "r.json")
+    skipped = json.loads((tmp_path / "r.json").read_text())["skipped"]
+    assert code == 0
+    assert sorted(skipped) == ["digit 1/00.png", "digit 1/01.png"]
+    for sample in skipped:
+        assert sample in error
+
+
+def test_help_shows_an_example(residual):
+    code, shown, _ = residual("run", "--help")
+    assert code == 0
+    assert "residual run --dataset letters" in " ".join(shown.split())
+
+
+def test_version(residual):
+    code, shown, _ = residual("--version")
+    assert code == 0
+    assert shown.startswith("residual-vit ")
+
+
+@pytest.mark.slow
+def test_the_whole_suite_with_its_pages(tmp_path):
+    """Every dataset above zero-shot with ResiDual; the pages and tables are all there."""
+    command = ["run", "--all", "--json", str(tmp_path / "all.json"), "--report", str(tmp_path / "pages")]
+    subprocess.run([sys.executable, "-m", "residual", *command], check=True, capture_output=True)
+    results = json.loads((tmp_path / "all.json").read_text())
+    assert len(results) == 10
+    for result in results:
+        assert result["accuracy"]["residual"] > result["accuracy"]["zero_shot"], result["dataset"]
+        assert (tmp_path / "pages" / f"{result['dataset']}.html").is_file()
+    assert (tmp_path / "pages/table.md").read_text().count("\n") == 13
+    assert 'href="flags.html"' in (tmp_path / "pages/index.html").read_text()

@@ -1,0 +1,113 @@
+"""The page of a run: self-contained, well-formed, and its pictures are the right ones."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from pictures import write_folder
+from PIL import Image
+
+import residual
+from residual.adapters import FitSettings, compute_scores, strongest_components
+from residual.adapters.run import run_tasks
+from residual.report.run_page import PICTURES, gain_colour, write_run_page
+from residual.report.tables import sentence, suite_markdown, suite_rows
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    name = f"folder:{write_folder(tmp_path_factory.mktemp('page') / 'a <b> & c', each=20)}"
+    encoder = residual.load_encoder("picto", device="cpu")
+    return next(run_tasks(encoder, [name], [FitSettings(epochs=2)], bases=name))
+
+
+@pytest.fixture(scope="module")
+def page(run, tmp_path_factory):
+    return write_run_page(tmp_path_factory.mktemp("out") / "deep/index.html", run).read_text()
+
+
+class Reader(HTMLParser):
+    """Collects attributes and checks that tags are closed in order."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links, self.pictures = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.links += [value for name, value in attrs.items() if name in ("src", "href")]
+        if tag == "img":
+            self.pictures.append(attrs["src"])
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_it_is_well_formed_and_needs_nothing_from_outside(page):
+    reader = Reader()
+    reader.feed(page)
+    assert reader.open == []
+    assert all(link.startswith("data:") for link in reader.links)
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert "<script" not in page
+
+
+def test_names_are_escaped(page):
+    assert "a &lt;b&gt; &amp; c" in page
+    assert "<b>" not in page
+
+
+def test_the_pictures_are_those_at_the_ends_of_the_strongest_components(run, page):
+    reader = Reader()
+    reader.feed(page)
+    shown = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))) for uri in reader.pictures
+    ]
+    assert len(shown) == 5 * 2 * PICTURES
+    adapter, store = run.adapted["residual"][0].adapter, run.task.stores["train"]
+    scores = compute_scores(adapter, store).scores
+    dataset = run.task.datasets["train"]
+    for place, component in enumerate(strongest_components(adapter, 5)):
+        column = scores[:, component.place]
+        first = place * 2 * PICTURES
+        lowest, highest = (
+            np.asarray(dataset[int(column.argmin())][0]),
+            np.asarray(dataset[int(column.argmax())][0]),
+        )
+        assert np.array_equal(shown[first], lowest)
+        assert np.array_equal(shown[first + PICTURES], highest)
+
+
+def test_every_head_and_mlp_has_a_cell(page):
+    assert len(re.findall(r'<td style="background:', page)) == 48 + 56
+
+
+def test_colours_are_even_about_one():
+    assert gain_colour(1.0)[0] == "rgb(255, 255, 255)"
+    assert gain_colour(4.0)[0] == gain_colour(100.0)[0]
+    assert gain_colour(0.25)[0] == gain_colour(0.0)[0]
+
+
+@pytest.mark.parametrize(("full", "word"), [(0.9, "raises"), (0.5, "lowers"), (0.7, "leaves")])
+def test_the_sentence_says_what_happened(run, full, word):
+    summary = run.summary | {"accuracy": {"zero_shot": 0.7, "residual": full, "residual_star": 0.65}}
+    said = sentence(summary)
+    assert word in said
+    assert f"{100 * full:.1f} %" in said
+    assert "65.0 %" in said
+
+
+def test_the_suite_table_ends_with_the_mean(run):
+    other = run.summary | {"dataset": "other", "accuracy": dict.fromkeys(run.summary["accuracy"], 0.0)}
+    rows = suite_rows([run.summary, other])
+    assert [row[0] for row in rows] == [run.summary["dataset"], "other", "mean"]
+    assert rows[-1][-1] == f"{50 * run.summary['accuracy']['residual']:.1f} %"
+    table = suite_markdown([run.summary, other]).splitlines()
+    assert len({line.count("|") for line in table}) == 1
