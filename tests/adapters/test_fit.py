@@ -79,8 +79,22 @@ def test_stops_after_patience_and_keeps_the_best(setting):
     adapter, train, labels, val, val_labels, classifier = setting
     shuffled = val_labels[torch.randperm(len(val_labels), generator=torch.Generator().manual_seed(0))]
     result = fit(adapter, train, labels, val, shuffled, classifier, FitSettings(patience=2))
-    assert len(result.history) == result.best_epoch + 2
+    first = [epoch.val_accuracy for epoch in result.history].index(result.val_accuracy) + 1
+    assert len(result.history) == first + 2
     assert evaluate(adapter, val, shuffled, classifier) == result.val_accuracy
+
+
+def test_among_epochs_of_equal_accuracy_the_lowest_validation_loss_is_kept(setting):
+    adapter, train, labels, val, _, classifier = setting
+    picked = slice(0, 1)  # one sample: accuracy is 0 or 1, the loss tells epochs apart
+    one = Scores(val.scores[picked], val.directions, val.rest[picked], val.fingerprint)
+    label = classifier.logits(one.output(torch.zeros_like(adapter.lambdas).to(one.scores))).argmax(dim=1)
+    result = fit(adapter, train, labels, one, label, classifier, FitSettings(epochs=8, patience=8))
+    best = max(result.history, key=lambda epoch: (epoch.val_accuracy, -epoch.val_loss))
+    assert result.best_epoch == best.epoch
+    weights = adapter.lambdas.detach().to(one.scores)
+    loss = torch.nn.functional.cross_entropy(classifier.logits(one.output(weights)), label)
+    assert loss.item() == pytest.approx(best.val_loss, rel=1e-4)
 
 
 def test_same_steps_as_the_adapter_on_full_contributions():

@@ -77,6 +77,19 @@ def test_ones_on_a_full_basis_is_the_identity_up_to_the_means(store, bases):
     torch.testing.assert_close(cut(store.contributions()), store.output() - bases.means.sum(0))
 
 
+def test_kept_means_make_ones_the_encoder_itself(store, bases):
+    for basis, others in ((bases, "keep"), (fit_bases(store, ("emb", "mlp", "head")), "zero")):
+        adapter = ResiDual(basis, init="ones", mean="keep", others=others)
+        torch.testing.assert_close(adapter(store.contributions()), store.output())
+    drawn = ResiDual(bases, rank=1, mean="keep", others="mean", tail="keep")
+    expected = drawn(store.contributions())
+    torch.testing.assert_close(compute_scores(drawn, store).output(drawn.lambdas.double()), expected)
+    dropped = ResiDual(bases, rank=1, mean="drop", others="mean", tail="keep")
+    torch.testing.assert_close(
+        expected - dropped(store.contributions()), bases.means.sum(0).expand_as(expected)
+    )
+
+
 def test_scores_in_float32(store):
     single = encode_dataset(tiny_encoder(dtype=torch.float32), TinyImages(n=60))
     adapter = residual_full(fit_bases(single, ("mlp", "head")))

@@ -50,11 +50,12 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training samples: their mean loss on the way, the validation accuracy after it."""
+    """One pass over the training samples: their mean loss on the way, accuracy and loss on val after it."""
 
     epoch: int
     train_loss: float
     val_accuracy: float
+    val_loss: float
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def fit(
     """Minimise the cross-entropy of the classifier's logits over λ, in place; the classifier stays frozen.
 
     Schedule-free AdamW (Defazio et al. 2024, arXiv 2405.15682) without weight decay. After every epoch the
-    averaged weights are tried on the validation samples; those of the best epoch (the earliest of equals) are
-    what the adapter holds in the end. The same seed gives the same weights.
+    averaged weights are tried on the validation samples; those of the epoch with the best accuracy are what
+    the adapter holds in the end. Among equals the lowest validation loss counts: where a small validation set
+    is all right soon, accuracy alone would keep the first such epoch. The same seed gives the same weights.
 
     Args:
         adapter: its λ is the start and the result.
@@ -105,7 +107,7 @@ def fit(
     optimizer = AdamWScheduleFree([lambdas], lr=settings.learning_rate)
     order = torch.Generator().manual_seed(settings.seed)
     history: list[Epoch] = []
-    best, best_lambdas = None, lambdas.detach().clone()
+    best, best_lambdas, improved = None, lambdas.detach().clone(), 0
     for number in range(1, settings.epochs + 1):
         optimizer.train()
         loss = _train_epoch(lambdas, optimizer, train, y, classifier, settings.batch_size, order)
@@ -116,13 +118,17 @@ def fit(
             )
         optimizer.eval()
         with torch.no_grad():
-            accuracy = classifier.accuracy(val.output(lambdas), y_val)
-        history.append(Epoch(number, loss, accuracy))
+            logits = classifier.logits(val.output(lambdas))
+            accuracy = (logits.argmax(dim=1) == y_val).double().mean().item()
+            val_loss = cross_entropy(logits, y_val).item()
+        history.append(Epoch(number, loss, accuracy, val_loss))
         if best is None or accuracy > best.val_accuracy:
+            improved = number
+        if best is None or (accuracy, -val_loss) > (best.val_accuracy, -best.val_loss):
             best, best_lambdas = history[-1], lambdas.detach().clone()
         if progress is not None:
             progress(number, settings.epochs)
-        if number - best.epoch >= settings.patience:
+        if number - improved >= settings.patience:
             break
     if best is None:
         raise ResidualError("No epoch was run.")

@@ -17,6 +17,7 @@ from residual.spectral.bases import SpectralBases
 
 OTHERS = ("keep", "mean", "zero")
 TAILS = ("drop", "keep")
+MEANS = ("drop", "keep")
 INITS = ("randn", "ones", "eigenvalues")
 
 # ResiDual* keeps a head's components up to this part of its variance (Basile et al. 2025).
@@ -32,7 +33,8 @@ class ResiDual(nn.Module):
 
         o' = Σ_i ((c_i − m_i) Φ_iᵀ ⊙ λ_i) Φ_i  +  tails  +  other units
 
-    The mean of a unit is subtracted and not added back, as in the paper.
+    The mean of a unit is subtracted and not added back, as in the paper; `mean="keep"` adds `Σ_i m_i`, so
+    that λ = 1 on all components is the encoder itself.
 
     Args:
         bases: units, means, components and eigenvalues.
@@ -40,6 +42,7 @@ class ResiDual(nn.Module):
             to and with the first at which the running explained variance ratio exceeds it; or one int a unit.
         others: units without a basis: "keep" them, put them at their "mean" (`bases.all_means`), or "zero".
         tail: the components beyond the rank: "drop", or "keep" at weight 1 (with what is outside the basis).
+        mean: the means of the units with a basis: "drop" them, as in the paper, or "keep" them.
         init: of λ: "randn", N(1, 1) as in the paper; "ones"; "eigenvalues", each over the sum of its unit's
             (all components counted); or a tensor `(K,)`.
         seed: of "randn".
@@ -64,9 +67,10 @@ class ResiDual(nn.Module):
         tail: str = "drop",
         init: str | Tensor = "randn",
         seed: int = 0,
+        mean: str = "drop",
     ):
         super().__init__()
-        for what, choice, known in (("others", others, OTHERS), ("tail", tail, TAILS)):
+        for what, choice, known in (("others", others, OTHERS), ("tail", tail, TAILS), ("mean", mean, MEANS)):
             if choice not in known:
                 raise ResidualError(f"{what} is {' or '.join(map(repr, known))}, got {choice!r}.")
         if others == "mean" and bases.all_means is None:
@@ -74,7 +78,7 @@ class ResiDual(nn.Module):
                 'others="mean" needs the means of the units without a basis: these bases hold no all_means '
                 "(fit_bases gives them)."
             )
-        self.bases, self.others, self.tail = bases, others, tail
+        self.bases, self.others, self.tail, self.mean = bases, others, tail, mean
         self.ranks = _ranks(bases, rank)
         self.register_buffer("means", bases.means.clone(), persistent=False)
         kept = [rows[:k] for rows, k in zip(bases.components, self.ranks, strict=True)]
@@ -126,23 +130,23 @@ class ResiDual(nn.Module):
             output = (scores * weights) @ directions
         else:
             output = (scores * (weights - 1)) @ directions + centred.sum(dim=1)
-        others = self.other_units(n_units)
         if self.others == "keep":
-            output = output + contributions[:, others].sum(dim=1)
-        elif self.others == "mean":
-            output = output + self.mean_of_others(n_units).to(output)
-        return output
+            output = output + contributions[:, self.other_units(n_units)].sum(dim=1)
+        return output + self.constant(n_units).to(output)
 
-    def mean_of_others(self, n_units: int) -> Float[Tensor, " d"]:
-        """The sum of the means of the units without a basis."""
-        if self.bases.all_means is None:
-            raise ResidualError("These bases hold no means of units without a basis.")
-        return self.bases.all_means[self.other_units(n_units)].sum(dim=0)
+    def constant(self, n_units: int) -> Float[Tensor, " d"]:
+        """What is added to every sample: the means that are kept, in float64."""
+        total = torch.zeros(self.dim, dtype=torch.float64)
+        if self.mean == "keep":
+            total = total + self.bases.means.sum(dim=0)
+        if self.others == "mean" and self.bases.all_means is not None:
+            total = total + self.bases.all_means[self.other_units(n_units)].sum(dim=0)
+        return total
 
     def extra_repr(self) -> str:
         """What shows in `repr`."""
         counts = f"{len(self.units)} units, {len(self.lambdas)} weights"
-        return f"{counts}, others={self.others!r}, tail={self.tail!r}"
+        return f"{counts}, others={self.others!r}, tail={self.tail!r}, mean={self.mean!r}"
 
 
 def residual_star(bases: SpectralBases, init: str | Tensor = "randn", seed: int = 0) -> ResiDual:

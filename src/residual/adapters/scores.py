@@ -94,13 +94,11 @@ class _Work:
             matrix, offset = linearization.matrix(unit), linearization.offset(unit)
             self.maps.append((unit, matrix @ rows.T, (offset - mean) @ rows.T))
         self.summed = list(adapter.units) if adapter.tail == "keep" else []
-        self.constant = torch.zeros(adapter.dim, dtype=torch.float64)
+        self.constant = adapter.constant(self.n_units)
         if adapter.tail == "keep":
-            self.constant -= adapter.bases.means.sum(dim=0)
+            self.constant = self.constant - adapter.bases.means.sum(dim=0)
         if adapter.others == "keep":
             self.summed += adapter.other_units(self.n_units)
-        elif adapter.others == "mean":
-            self.constant += adapter.mean_of_others(self.n_units)
 
     def scores(self, batch: Coordinates) -> tuple[Tensor, Tensor]:
         """Scores `(n, K)` and rest `(n, d)` of one batch."""
