@@ -1,0 +1,36 @@
+"""The README's figures are those of the results they name, and its Python runs."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from residual.data import dataset_names, load_dataset
+from residual.report.tables import suite_markdown
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_is_made_from_the_results():
+    results = json.loads((ROOT / "benchmarks/results/suite.json").read_text())
+    assert suite_markdown(results) in README
+    assert [result["dataset"] for result in results] == list(dataset_names())
+    assert all(len(result["seeds"]) == 3 for result in results)
+
+
+@pytest.mark.parametrize("name", dataset_names())
+def test_sizes_are_those_of_the_datasets(name):
+    sizes = " / ".join(f"{len(load_dataset(name, split)):,}" for split in ("train", "val", "test"))
+    (line,) = [line for line in README.splitlines() if line.startswith("| `") and f"`{name}`" in line]
+    assert sizes in line
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    shape, *_, accuracy = capsys.readouterr().out.splitlines()
+    assert shape.startswith("torch.Size([8, 1, 57, 192])")
+    assert float(accuracy) > 0.9
