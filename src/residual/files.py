@@ -16,6 +16,10 @@ from residual.errors import ResidualError
 def written_beside(path: str | Path) -> Generator[Path]:
     """Give a temporary path in the folder of `path`; it replaces `path` on a clean exit only."""
     path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe or a device can't be replaced, only written to
+        yield path
+        return
+    path = path.resolve()  # through a link, to the file that it names
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)

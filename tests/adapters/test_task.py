@@ -34,7 +34,8 @@ def test_the_sum_of_units_is_pictos_output(picto):
 
 def test_mixed_bases_come_from_train_pictures_of_every_dataset(picto):
     told = []
-    bases = bases_from(picto, per_dataset=3, progress=lambda *step: told.append(step))
+    bases, skipped = bases_from(picto, per_dataset=3, progress=lambda *step: told.append(step))
+    assert skipped == []
     assert bases.origin.samples == 3 * len(dataset_names())
     assert bases.origin.datasets == tuple(f"{name}/train" for name in dataset_names())
     assert told[-1] == ("encode for bases", 30, 30)
@@ -42,9 +43,9 @@ def test_mixed_bases_come_from_train_pictures_of_every_dataset(picto):
 
 
 def test_bases_from_a_file_are_those_that_were_saved(picto, name, tmp_path):
-    bases = bases_from(picto, name)
+    bases, _ = bases_from(picto, name)
     bases.save(tmp_path / "bases.safetensors")
-    again = bases_from(picto, str(tmp_path / "bases.safetensors"))
+    again, _ = bases_from(picto, str(tmp_path / "bases.safetensors"))
     assert torch.equal(torch.cat(bases.components), torch.cat(again.components))
 
 
@@ -52,9 +53,23 @@ def test_bases_of_another_encoder_are_refused(picto, name, tmp_path):
     other = residual.wrap_encoder(tiny_clip())
     store = encode_dataset(other, load_dataset(name, "train"))
     residual.fit_bases(store, ("mlp", "head")).save(tmp_path / "other.safetensors")
-    bases = bases_from(picto, str(tmp_path / "other.safetensors"))
-    with pytest.raises(ResidualError, match=r"another|bases are of"):
-        adapt(encode_task(picto, name), bases, "residual", [FitSettings()])
+    with pytest.raises(ResidualError, match="are of another encoder"):
+        bases_from(picto, str(tmp_path / "other.safetensors"))
+
+
+def test_bases_of_heads_alone_are_refused(picto, name, tmp_path):
+    store = encode_dataset(picto, load_dataset(name, "train"))
+    residual.fit_bases(store).save(tmp_path / "heads.safetensors")
+    with pytest.raises(ResidualError, match="all 56 heads and MLPs of picto; 8 are missing"):
+        bases_from(picto, str(tmp_path / "heads.safetensors"))
+
+
+def test_pictures_left_out_of_the_bases_are_listed(picto, name, tmp_path):
+    root = write_folder(tmp_path / "broken")
+    broken = load_dataset(f"folder:{root}", "train").sample_ids[5]
+    (root / broken).write_bytes(b"")
+    (run,) = run_tasks(picto, [name], [FitSettings(epochs=1)], bases=f"folder:{root}", on_error="skip")
+    assert run.summary["skipped"] == [broken]
 
 
 def test_an_encoder_without_text_is_classified_by_class_means(name, tmp_path):
@@ -73,12 +88,12 @@ def test_an_encoder_without_text_is_classified_by_class_means(name, tmp_path):
 def test_unknown_method(picto, name):
     task = encode_task(picto, name)
     with pytest.raises(ResidualError, match="Unknown method 'lora'"):
-        adapt(task, bases_from(picto, name), "lora", [FitSettings()])
+        adapt(task, bases_from(picto, name)[0], "lora", [FitSettings()])
 
 
 def test_test_pictures_do_not_touch_the_weights(picto, name):
     """Wrong labels on test change the accuracy and nothing else; wrong labels on train change the weights."""
-    bases = bases_from(picto, name)
+    bases, _ = bases_from(picto, name)
     task = encode_task(picto, name)
     fitted = adapt(task, bases, "residual", [FitSettings(epochs=3)])[0]
     task.stores["test"].labels[:] = (task.stores["test"].labels + 1) % 3

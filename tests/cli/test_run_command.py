@@ -105,6 +105,8 @@ def test_params_take_words_without_quotes(residual, folder, tmp_path):
         (["--param", "FitSettings.epochs"], "name=value"),
         (["--param", "FitSettings.epochs=0"], "epochs must be positive"),
         (["--param", "run.per_dataset=0"], "per_dataset must be at least 1"),
+        (["--param", "FitSettings.seed=7"], "follows run.seed"),
+        (["--seed", "99999999999999999999999"], "run.seed must be"),
         (["--on-error", "ignore"], "on_error is"),
         (["--device", "abacus"], "device"),
     ],
@@ -144,6 +146,47 @@ def test_an_unreadable_picture_stops_the_run_or_is_left_out_and_listed(residual,
         assert sample in error
 
 
+def test_settings_of_another_type_are_refused_before_any_work():
+    """In a process of its own, where nothing but the library looks at types."""
+    for param, message in (
+        ("run.dataset=5", "run.dataset is of type str, got 5"),
+        ("run.batch_size=1.5", "run.batch_size is of type int, got 1.5"),
+        ("FitSettings.epochs=2.5", "epochs must be a whole number, got 2.5"),
+    ):
+        command = [sys.executable, "-m", "residual", "run", "--param", param]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_gin_file_with_a_bad_import_is_one_sentence(residual, tmp_path):
+    (tmp_path / "a.gin").write_text("import no_such_module_here\n")
+    code, _, error = residual("run", "--cfg", tmp_path / "a.gin")
+    assert code == 2
+    assert "A setting can't be used" in error
+
+
+def test_brackets_in_names_are_shown_as_they_are(residual, tmp_path):
+    root = write_folder(tmp_path / "old [red] x[" / "y]")
+    code, shown, _ = residual(*quick(root), "--json", tmp_path / "r.json")
+    assert code == 0
+    assert "old [red] x[/y]" in shown
+    assert (tmp_path / "r.json").is_file()
+
+
+def test_json_goes_through_links_and_into_pipes(residual, folder, tmp_path):
+    (tmp_path / "real.json").write_text("")
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    code, _, _ = residual(*quick(folder), "--json", tmp_path / "link.json")
+    assert code == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "real.json").read_text())["encoder"] == "picto"
+    command = [sys.executable, "-m", "residual", *quick(folder), "--json", "/dev/stdout"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert '"encoder": "picto"' in done.stdout
+
+
 def test_help_shows_an_example(residual):
     code, shown, _ = residual("run", "--help")
     assert code == 0
@@ -169,6 +212,7 @@ def test_the_whole_suite_with_its_pages(tmp_path):
     narrow = ("emoji-concepts", "letters")
     assert all(gain > 0 for name, gain in gains.items() if name not in narrow), gains
     assert abs(gains["letters"]) < 0.01, gains
+    assert gains["emoji-concepts"] > -0.15, gains
     assert sum(gains.values()) / 10 > 0.05, gains
     for name in gains:
         assert (tmp_path / "pages" / f"{name}.html").is_file()

@@ -181,3 +181,37 @@ def test_names_that_become_the_same(tmp_path):
     fill(tmp_path, ("red_fox", "red-fox"))
     with pytest.raises(ResidualError, match=r"'red-fox' and 'red_fox' .* same class name 'red fox'"):
         load(tmp_path)
+
+
+def test_sixteen_bits_become_eight_and_fractions_are_refused_by_name(tmp_path):
+    ramp = np.linspace(0, 65535, 64).reshape(8, 8).round().astype(np.uint16)
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for place in range(3):
+            Image.fromarray(ramp).save(tmp_path / label / f"{place}.png")
+    data = load_dataset(f"folder:{tmp_path}", "train")
+    assert np.abs(np.asarray(data[0][0])[..., 0] - ramp / 257).max() <= 0.5
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(data._files[0], format="TIFF")
+    with pytest.raises(UnreadableImageError, match="fractions"):
+        data[0]
+
+
+def test_photographs_stand_upright(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for place in range(3):
+            exif = Image.Exif()
+            exif[0x0112] = 6  # lying on its side
+            Image.new("RGB", (40, 20), "red").save(tmp_path / label / f"{place}.jpg", exif=exif)
+    assert load_dataset(f"folder:{tmp_path}", "train")[0][0].size == (20, 40)
+
+
+@pytest.mark.parametrize(("there", "wanted"), [("Train", "train"), ("valid", "val"), ("testing", "test")])
+def test_a_folder_that_seems_to_be_a_split_is_asked_about(tmp_path, there, wanted):
+    names = {"train": "train", "val": "val", "test": "test"} | {wanted: there}
+    for split in names.values():
+        for label in ("a", "b"):
+            (tmp_path / split / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / split / label / "0.png")
+    with pytest.raises(ResidualError, match=f"'{there}' of .* seems to be a split: call it '{wanted}'"):
+        load_dataset(f"folder:{tmp_path}", "train")

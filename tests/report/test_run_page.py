@@ -111,3 +111,21 @@ def test_the_suite_table_ends_with_the_mean(run):
     assert rows[-1][-1] == f"{50 * run.summary['accuracy']['residual']:.1f} %"
     table = suite_markdown([run.summary, other]).splitlines()
     assert len({line.count("|") for line in table}) == 1
+
+
+def test_pictures_are_the_right_ones_where_some_were_left_out(tmp_path):
+    root = write_folder(tmp_path / "pictures")
+    (root / "digit 0/00.png").write_bytes(b"")
+    (root / "digit 1/01.png").write_bytes(b"")
+    encoder = residual.load_encoder("picto", device="cpu")
+    (run,) = run_tasks(
+        encoder, [f"folder:{root}"], [FitSettings(epochs=1)], bases=f"folder:{root}", on_error="skip"
+    )
+    reader = Reader()
+    reader.feed(write_run_page(tmp_path / "index.html", run).read_text())
+    store = run.task.stores["train"]
+    component = strongest_components(run.adapted["residual"][0].adapter, 1)[0]
+    scores = compute_scores(run.adapted["residual"][0].adapter, store).scores[:, component.place]
+    lowest = root / store.sample_ids[int(scores.argmin())]
+    shown = Image.open(io.BytesIO(base64.b64decode(reader.pictures[0].partition(",")[2])))
+    assert np.array_equal(np.asarray(shown), np.asarray(Image.open(lowest).convert("RGB")))

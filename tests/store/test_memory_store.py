@@ -69,7 +69,10 @@ def test_what_is_kept_can_be_differentiated():
 def test_progress_counts_samples():
     seen = []
     encode_dataset(
-        tiny_encoder(), TinyImages(n=10), 4, progress=lambda done, total: seen.append((done, total))
+        tiny_encoder(),
+        TinyImages(n=10),
+        batch_size=4,
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(4, 10), (8, 10), (10, 10)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class FitSettings:
         seed: of the order of samples.
 
     Raises:
-        ResidualError: a setting isn't positive.
+        ResidualError: a setting isn't positive, or no whole number where it must be one.
     """
 
     learning_rate: float | int = 0.8
@@ -43,8 +44,11 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self):
+        for name in ("batch_size", "epochs", "patience", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise ResidualError(f"{name} must be a whole number, got {getattr(self, name)!r}.")
         for name in ("learning_rate", "batch_size", "epochs", "patience"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ResidualError(f"{name} must be positive, got {getattr(self, name)}.")
 
 

@@ -50,8 +50,8 @@ def run_tasks(
     """Adapt `encoder` to each dataset by ResiDual* and ResiDual, one `FitSettings` a seed.
 
     Gives one `Run` after another, so that only one task's coordinates are in memory. The summary holds
-    `encoder, dataset, bases, seeds, n_train, n_val, n_test, classes, accuracy, interval, per_seed,
-    parameters, epochs, seconds, skipped, versions`. An accuracy over several seeds is their mean;
+    `encoder, dataset, bases, seeds, n_train, n_val, n_test, classes, classifier, accuracy, interval,
+    per_seed, parameters, epochs, seconds, skipped, versions`. An accuracy over several seeds is their mean;
     `interval` is half the width of its 95 % interval by Student's t, over the randomness of the fit alone,
     not over the choice of the test pictures.
 
@@ -61,7 +61,7 @@ def run_tasks(
     for name in datasets:  # a name that isn't there is refused before any work
         load_splits(name)
     start = time.perf_counter()
-    basis = bases_from(encoder, bases, per_dataset, batch_size, on_error, _named(progress, "bases"))
+    basis, skipped = bases_from(encoder, bases, per_dataset, batch_size, on_error, _named(progress, "bases"))
     bases_seconds = time.perf_counter() - start
     for name in datasets:
         named = _named(progress, name)
@@ -69,6 +69,7 @@ def run_tasks(
         adapted = {method: adapt(task, basis, method, settings, named) for method in METHODS}
         summary = _summary(encoder, task, adapted)
         summary["bases"] = bases
+        summary["skipped"] = list(dict.fromkeys(skipped + summary["skipped"]))
         summary["seconds"]["bases"] = round(bases_seconds, 3)
         yield Run(summary, task, adapted)
 
@@ -94,6 +95,7 @@ def _summary(encoder: Encoder, task: Task, adapted: dict[str, list[Adapted]]) ->
         "seeds": [each.seed for each in next(iter(adapted.values()))],
         **sizes,
         "classes": len(task.classifier.class_names),
+        "classifier": "text" if encoder.has_text else "class means",
         "accuracy": accuracy,
         "interval": interval,
         "per_seed": {method: [each.accuracy for each in fits] for method, fits in adapted.items()},

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
 from residual.store.memory import MemoryStore, encode_dataset
 from residual.text.classifier import ZeroShotClassifier
-from residual.tracing.units import units_of
+from residual.tracing.units import units_of, units_table
 
 # Called with a stage, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], object]
@@ -95,13 +96,14 @@ def encode_task(
         ResidualError: see `load_dataset`, `encode_dataset` and `ZeroShotClassifier`.
     """
     start = time.perf_counter()
+    reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error}
     datasets = load_splits(name)
     classes = datasets["train"]
     classifier = None
     if encoder.has_text:  # before the long part, so that class names that don't work are refused at once
         classifier = ZeroShotClassifier.from_text(encoder, classes.class_names, classes.templates)
     stores = {
-        split: encode_dataset(encoder, dataset, batch_size, on_error, _stage(progress, f"encode {split}"))
+        split: encode_dataset(encoder, dataset, progress=_stage(progress, f"encode {split}"), **reading)
         for split, dataset in datasets.items()
     }
     if classifier is None:
@@ -120,8 +122,8 @@ def bases_from(
     batch_size: int = 64,
     on_error: str = "raise",
     progress: Progress | None = None,
-) -> SpectralBases:
-    """Bases of all heads and MLPs of `encoder`.
+) -> tuple[SpectralBases, list[str]]:
+    """Bases of all heads and MLPs of `encoder`, and the ids of pictures that were left out, unreadable.
 
     Args:
         encoder: what is to be adapted.
@@ -135,25 +137,27 @@ def bases_from(
     Raises:
         ResidualError: nothing is known by that name, or the file's bases are of another encoder.
     """
+    reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error}
     if source.endswith(".safetensors"):
         if not Path(source).is_file():
             raise ResidualError(
                 f"No file of bases at {source!r}. Known: {MIXED!r}, a dataset, or such a file."
             )
-        return SpectralBases.load(source)
+        return _belonging(SpectralBases.load(source), encoder, source), []
     if source != MIXED:
         dataset = load_dataset(source, "train")
-        store = encode_dataset(encoder, dataset, batch_size, on_error, _stage(progress, "encode for bases"))
-        return fit_bases(store, BASES_KINDS)
+        told = _stage(progress, "encode for bases")
+        store = encode_dataset(encoder, dataset, progress=told, **reading)
+        return fit_bases(store, BASES_KINDS), list(store.skipped)
     if per_dataset < 1:
         raise ResidualError(f"per_dataset must be at least 1, got {per_dataset}.")
     parts = [_sample(load_dataset(name, "train"), per_dataset) for name in dataset_names()]
     total, done, stores = sum(map(len, parts)), 0, []
     for part in parts:
         shifted = _stage(progress, "encode for bases", done, total)
-        stores.append(encode_dataset(encoder, part, batch_size, on_error, shifted))
+        stores.append(encode_dataset(encoder, part, progress=shifted, **reading))
         done += len(part)
-    return fit_bases(stores, BASES_KINDS)
+    return fit_bases(stores, BASES_KINDS), [sample for store in stores for sample in store.skipped]
 
 
 def adapt(
@@ -202,6 +206,25 @@ def adapt(
         accuracy = evaluate(adapter, scores["test"], labels["test"], task.classifier)
         done.append(Adapted(method, setting.seed, adapter, accuracy, result))
     return done
+
+
+def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> SpectralBases:
+    """The bases, if they are of this encoder and of all its heads and MLPs."""
+    origin, parts = bases.origin, encoder.parts
+    if origin is not None and (origin.fingerprint, origin.split) != (encoder.fingerprint, encoder.split):
+        raise ResidualError(
+            f"The bases of {source!r} are of another encoder: {origin.encoder_name} (weights "
+            f"{origin.fingerprint[:8]}, split {origin.split!r}), not {encoder.name} (weights "
+            f"{encoder.fingerprint[:8]}, split {encoder.split!r}). Another "
+            "precision counts as another encoder."
+        )
+    wanted = set(units_of(units_table(len(parts.blocks), parts.heads), BASES_KINDS))
+    if not wanted <= set(bases.units):
+        raise ResidualError(
+            f"The bases of {source!r} must be of all {len(wanted)} heads and MLPs of {encoder.name}; "
+            f"{len(wanted - set(bases.units))} are missing (fit_bases(store, kinds=('mlp', 'head')))."
+        )
+    return bases
 
 
 def _sample(dataset: ImageDataset, count: int) -> ImageDataset:

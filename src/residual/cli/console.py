@@ -16,8 +16,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# No markup: names of files and folders may hold brackets.
+out = Console(highlight=False, markup=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 class Stages:
@@ -44,7 +45,7 @@ class Stages:
 def stages() -> Generator[Stages]:
     """Bars for as long as the context lasts; where stderr is no terminal, none."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

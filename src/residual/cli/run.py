@@ -88,6 +88,8 @@ def run(
     with stages() as show:
         for done in run_tasks(model, names, settings, progress=show, **reading):
             summaries.append(done.summary)
+            if json:  # after each dataset, so that what is done is kept if a later one stops the run
+                write_json(json, summaries if every else summaries[0])
             if report:
                 write_run_page(report / ("index.html" if not every else f"{done.task.name}.html"), done)
     out.print(suite_table(summaries) if every else run_table(summaries[0]))
@@ -99,8 +101,6 @@ def run(
         if every:
             write_suite_page(report, summaries)
         out.print(f"The page to look at: {report / 'index.html'}")
-    if json:
-        write_json(json, summaries if every else summaries[0])
 
 
 run.__doc__ = f"{run.__doc__}\n{EXAMPLE}"

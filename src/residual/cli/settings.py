@@ -44,8 +44,16 @@ def read_settings(
     try:
         gin.parse_config_files_and_bindings([str(file) for file in files], [_quoted(p) for p in params])
         chosen = options(**{name: value for name, value in given.items() if value is not None})
+        for name, value in chosen.items():
+            wanted = run.__annotations__[name]
+            if type(value).__name__ != wanted:
+                raise ResidualError(f"run.{name} is of type {wanted}, got {value!r}.")
+        if not 0 <= chosen["seed"] < 2**63 - chosen["seeds"]:
+            raise ResidualError(f"run.seed must be from 0 to 2**63, got {chosen['seed']}.")
+        if "seed" in gin.get_bindings("FitSettings", resolve_references=False):
+            raise ResidualError("FitSettings.seed follows run.seed: set that instead.")
         fits = [make_fit(seed=chosen["seed"] + k) for k in range(chosen["seeds"])]
-    except (ValueError, SyntaxError, TypeError) as error:
+    except (ValueError, SyntaxError, TypeError, OSError, ImportError) as error:
         raise ResidualError(
             f"A setting can't be used: {str(error).splitlines()[0]} Settings look like run.seed=1 or "
             "FitSettings.learning_rate=0.4."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from residual.data.dataset import SPLITS, ImageDataset, stratified_split
 from residual.errors import ResidualError, UnreadableImageError
@@ -41,21 +41,33 @@ class FolderDataset(ImageDataset):
         )
 
     def load(self, index: int) -> Image.Image:
-        """Sample `index` as an RGB image, transparent parts on white."""
+        """Sample `index` as an RGB image, upright as its EXIF says, transparent parts on white."""
         try:
             with Image.open(self._files[index]) as image:
-                if image.has_transparency_data:
-                    rgba = image.convert("RGBA")
+                upright = ImageOps.exif_transpose(_eight_bits(image))
+                if upright.has_transparency_data:
+                    rgba = upright.convert("RGBA")
                     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-                return image.convert("RGB")
+                return upright.convert("RGB")
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as problem:
             reason = f"{_reason(problem)}; folder '{self.root}'"
             raise UnreadableImageError(self.sample_ids[index], reason) from problem
 
 
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A picture of 16-bit grey as one of 8 bits; Pillow alone would cut its values off at 255."""
+    if image.mode == "F":
+        raise ValueError("its pixels are fractions: save it with 8 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    return image
+
+
 def _class_names(root: Path, folders: list[str]) -> list[str]:
     names: dict[str, str] = {}
     for folder in folders:
+        if not folder.isprintable():
+            raise ResidualError(f"Class folder {folder!r} of '{root}' isn't readable as text. Rename it.")
         name = " ".join(folder.replace("_", " ").replace("-", " ").split()) or folder
         if name in names:
             raise ResidualError(
@@ -77,6 +89,12 @@ def _reason(problem: Exception) -> str:
 
 def _split(root: Path, split: str) -> tuple[list[str], list[tuple[str, Path]]]:
     """The class folders' names and the (class, file) pairs of one split."""
+    near = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+    for folder in _folders(root):
+        name = folder.name.casefold()
+        meant = near.get(name, name if name in SPLITS else None)
+        if meant and meant != folder.name and not (root / meant).is_dir() and _folders(folder):
+            raise ResidualError(f"Folder {folder.name!r} of '{root}' seems to be a split: call it {meant!r}.")
     present = [s for s in SPLITS if (root / s).is_dir()]
     if "train" not in present or "test" not in present:
         if present and len(_folders(root)) == len(present):

@@ -82,7 +82,7 @@ def wrap_encoder(
         module=module,
         family=family,
         preprocess=preprocess or Preprocess.square(family.image_size(module)),
-        tokenize=_padded(tokenizer, module) if tokenizer is not None else None,
+        tokenize=_padded(tokenizer, module) if tokenizer is not None and family.encode_text else None,
         split=split,
     )
 
@@ -124,28 +124,40 @@ def _load_transformers(name: str, folder: Path, dtype: torch.dtype, split: str) 
         raise ResidualError(
             f"{name}: {folder} holds no config.json, so it isn't a model saved by transformers."
         )
-    kind = json.loads((folder / "config.json").read_text()).get("model_type")
-    classes = {
+    classes: dict[str, Any] = {
         "clip": transformers.CLIPModel,
         "clip_vision_model": transformers.CLIPVisionModelWithProjection,
     }
-    if kind not in classes:
-        raise ResidualError(f"{name} is a {kind!r} model. Known kinds: {', '.join(classes)}.")
     try:
-        with _quiet_progress():
-            module = classes[kind].from_pretrained(
-                folder, dtype=dtype, local_files_only=True, use_safetensors=True
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        if kind not in classes:
+            raise ResidualError(f"{name} is a {kind!r} model. Known kinds: {', '.join(classes)}.")
+        with _quiet():
+            module, told = classes[kind].from_pretrained(
+                folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
-    except (OSError, SafetensorError) as error:
-        raise ResidualError(f"{name}: the weights in {folder} can't be loaded ({error}).") from error
-    tokenizer = None
-    if (folder / "tokenizer_config.json").is_file():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if lacking := sorted(told["missing_keys"]):
+            raise ResidualError(
+                f"{name}: {folder} lacks weights, {', '.join(lacking[:3])}{' …' if lacking[3:] else ''}: "
+                "random ones would take their place. Get the whole model."
+            )
+        family = find_family(module)
+        tokenizer = None
+        if family.encode_text is not None:
+            with _quiet():
+                tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        preprocess = Preprocess.from_folder(folder)
+    except ResidualError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ResidualError(
+            f"{name}: the model in {folder} can't be loaded ({_first_line(error)})."
+        ) from error
     return Encoder(
         name=name,
         module=module,
-        family=find_family(module),
-        preprocess=Preprocess.from_folder(folder),
+        family=family,
+        preprocess=preprocess,
         tokenize=_padded(tokenizer, module) if tokenizer is not None else None,
         split=split,
     )
@@ -159,22 +171,29 @@ def _fetch(name: str, repo: str) -> Path:
         return Path(snapshot_download(repo, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
     except (OSError, ValueError) as error:
         raise ResidualError(
-            f"{name}: there is no folder {repo!r} here, and it can't be had from the hub ({error})."
+            f"{name}: there is no folder {repo!r} here, and it can't be had from the hub "
+            f"({_first_line(error)})."
         ) from error
 
 
 @contextmanager
-def _quiet_progress() -> Generator[None]:
-    """Without transformers' own progress bar, which would show over ours."""
+def _quiet() -> Generator[None]:
+    """Without transformers' own progress bar and reports, which would show among ours."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _padded(tokenizer: Callable[..., Any], module: Any) -> Callable[[list[str]], Tensor]:

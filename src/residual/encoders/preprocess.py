@@ -64,11 +64,15 @@ class Preprocess:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Preprocess:
-        """Read `preprocessor_config.json`."""
-        path = Path(folder) / "preprocessor_config.json"
-        if not path.is_file():
-            raise ResidualError(f"{path} isn't there: it tells how images are resized and normalised.")
-        return cls.from_config(json.loads(path.read_text()))
+        """Read `preprocessor_config.json`, or the image processor's part of `processor_config.json`."""
+        alone, together = (Path(folder) / f"{name}_config.json" for name in ("preprocessor", "processor"))
+        if alone.is_file():
+            return cls.from_config(json.loads(alone.read_text(encoding="utf-8")))
+        if together.is_file():
+            whole = json.loads(together.read_text(encoding="utf-8"))
+            if "image_processor" in whole:
+                return cls.from_config(whole["image_processor"])
+        raise ResidualError(f"{alone} isn't there: it tells how images are resized and normalised.")
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Preprocess:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 METHOD_NAMES = {"zero_shot": "zero-shot", "residual_star": "ResiDual*", "residual": "ResiDual"}
 
@@ -18,7 +19,8 @@ def percent(summary: dict[str, Any], method: str) -> str:
 
 def run_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Method, accuracy, weights trained, seconds of fitting (for one seed)."""
-    rows = [(METHOD_NAMES["zero_shot"], percent(summary, "zero_shot"), "0", "")]
+    untrained = METHOD_NAMES["zero_shot"] if summary["classifier"] == "text" else "class means"
+    rows = [(untrained, percent(summary, "zero_shot"), "0", "")]
     for method, weights in summary["parameters"].items():
         seconds = summary["seconds"][f"fit_{method}"] / len(summary["seeds"])
         rows.append((METHOD_NAMES[method], percent(summary, method), f"{weights:,}", f"{seconds:.1f}"))
@@ -27,9 +29,8 @@ def run_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def run_table(summary: dict[str, Any]) -> Table:
     """One dataset: a row a method."""
-    table = Table(
-        title=f"{summary['encoder']} on {summary['dataset']}, {summary['n_test']:,} unseen pictures"
-    )
+    title = f"{summary['encoder']} on {summary['dataset']}, {summary['n_test']:,} unseen pictures"
+    table = Table(title=Text(title))
     table.add_column("method")
     for heading in ("accuracy", "weights trained", "seconds to fit"):
         table.add_column(heading, justify="right")
@@ -58,7 +59,7 @@ SUITE_HEADINGS = ("dataset", "classes", "test pictures", *METHOD_NAMES.values())
 
 def suite_table(summaries: Sequence[dict[str, Any]]) -> Table:
     """Several datasets: a row each, and their mean."""
-    table = Table(title=f"{summaries[0]['encoder']} on the offline suite, accuracy on test pictures")
+    table = Table(title=Text(f"{summaries[0]['encoder']} on the offline suite, accuracy on test pictures"))
     for place, heading in enumerate(SUITE_HEADINGS):
         table.add_column(heading, justify="right" if place else "left")
     rows = suite_rows(summaries)

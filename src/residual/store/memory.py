@@ -96,6 +96,7 @@ class MemoryStore:
 def encode_dataset(
     encoder: Encoder,
     dataset: ImageDataset,
+    *,
     batch_size: int = 64,
     on_error: str = "raise",
     progress: Callable[[int, int], object] | None = None,

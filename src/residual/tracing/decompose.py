@@ -54,6 +54,8 @@ def decompose(
     """
     if pooling not in POOLINGS:
         raise ResidualError(f"Unknown pooling {pooling!r}. Known: {', '.join(POOLINGS)}.")
+    if pooling == "cls" and encoder.parts.token != 0:
+        raise ResidualError(f"{encoder.name} doesn't pool its class token; pooling 'own' is what it does.")
     linearization = Linearization.of(encoder)
     chosen = units_of(linearization.units, kinds)
     with torch.no_grad():
