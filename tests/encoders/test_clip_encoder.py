@@ -68,7 +68,12 @@ def test_preprocess_equals_the_folders_processor(folder, size, mode):
         else Image.fromarray(noise).convert(mode)
     )
     processor = transformers.CLIPImageProcessor.from_pretrained(folder)
-    expected = processor(image, return_tensors="pt")["pixel_values"][0]
+    shown = image
+    if "A" in mode and tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 24):
+        # Older processors drop transparency; newer ones, and ours, put the picture on white.
+        rgba = image.convert("RGBA")
+        shown = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    expected = processor(shown, return_tensors="pt")["pixel_values"][0]
     torch.testing.assert_close(Preprocess.from_folder(folder)(image), expected, atol=2e-6, rtol=0)
 
 
