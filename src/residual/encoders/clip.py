@@ -6,6 +6,7 @@ The class token goes through `post_layernorm` and `visual_projection`; the strea
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -45,25 +46,21 @@ _ANATOMY = Anatomy(
     projection="visual_projection",
 )
 
-FAMILIES = (
-    Family(
-        name="transformers CLIP",
-        classes=("CLIPModel",),
-        anatomy=_ANATOMY,
-        vision=("vision_model.", "visual_projection."),
-        settings=_settings,
-        encode_image=_encode_image,
-        image_size=lambda module: _vision_config(module).image_size,
-        encode_text=_encode_text,
-        logit_scale=_logit_scale,
-    ),
-    Family(
-        name="transformers CLIP vision",
-        classes=("CLIPVisionModelWithProjection",),
-        anatomy=_ANATOMY,
-        vision=("vision_model.", "visual_projection."),
-        settings=_settings,
-        encode_image=_encode_image,
-        image_size=lambda module: _vision_config(module).image_size,
-    ),
+_VISION = Family(
+    name="transformers CLIP vision",
+    classes=("CLIPVisionModelWithProjection",),
+    anatomy=_ANATOMY,
+    vision=("vision_model.", "visual_projection."),
+    settings=_settings,
+    encode_image=_encode_image,
+    image_size=lambda module: _vision_config(module).image_size,
 )
+_BOTH = replace(
+    _VISION,
+    name="transformers CLIP",
+    classes=("CLIPModel",),
+    encode_text=_encode_text,
+    logit_scale=_logit_scale,
+)
+
+FAMILIES = (_BOTH, _VISION)
