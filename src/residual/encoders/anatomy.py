@@ -1,4 +1,4 @@
-"""Where things are inside a vision transformer: all that a model family has to tell.
+"""Where things are inside a transformer: all that a model family has to tell.
 
 An `Anatomy` is a list of dotted paths. `Anatomy.locate` follows them once in a real module and gives the
 `Parts` that tracing works with; every path that leads nowhere is named in one error. Head counts and widths
@@ -7,35 +7,74 @@ are read off the module, never written down.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
 
+from residual.encoders.pooling import AttentionPool, Pool, PoolingAttention, TokenPool
 from residual.errors import ResidualError
 
 
 @dataclass(frozen=True)
-class BlockParts:
-    """One block: the output projection of its attention, its MLP, and what scales each, if anything."""
+class Projection:
+    """`x W + b`: a linear layer, or a bare matrix `(D, d)`."""
 
+    source: nn.Linear | Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        """`W (D, d)`."""
+        return self.source.weight.T if isinstance(self.source, nn.Linear) else self.source
+
+    @property
+    def bias(self) -> Tensor | None:
+        """`b (d,)`, or None."""
+        return self.source.bias if isinstance(self.source, nn.Linear) else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.source(x) if isinstance(self.source, nn.Linear) else x @ self.source
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """One block: the output projection of its attention, its MLP, and what scales each, if anything.
+
+    `multihead` is the name of the block's `nn.MultiheadAttention`, which hides its output projection and is
+    stood in for while a forward pass is captured; None where the projection is called as a module.
+    """
+
+    block: nn.Module
     attention_output: nn.Linear
     mlp: nn.Module
     heads: int
     attention_scale: Tensor | None
     mlp_scale: Tensor | None
+    multihead: str | None = None
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The submodules an `Anatomy` found, and which token (its index) the model pools."""
+    """What an `Anatomy` found.
 
-    embedding: nn.Module
+    Args:
+        blocks: in order.
+        final_norm: the last LayerNorm.
+        projection: from the normed token to the output, or None.
+        pool: how the encoder pools by itself.
+        pooling_attention: the module of an `AttentionPool`.
+        prefix: tokens ahead of the patches: class token, registers.
+        class_token: whether the first of them is one.
+    """
+
     blocks: tuple[BlockParts, ...]
     final_norm: nn.LayerNorm
-    projection: nn.Linear | None
-    token: int
+    projection: Projection | None
+    pool: Pool
+    pooling_attention: PoolingAttention | None = None
+    prefix: int = 1
+    class_token: bool = True
 
     @property
     def heads(self) -> int:
@@ -47,27 +86,33 @@ class Parts:
         """Width of the residual stream."""
         return self.final_norm.normalized_shape[-1]
 
+    @property
+    def output_dim(self) -> int:
+        """Width of the output, `d`."""
+        return self.width if self.projection is None else self.projection.weight.shape[1]
+
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Dotted paths of the parts of a pre-norm vision transformer.
+    """Dotted paths of the parts of a pre-norm transformer; its residual stream starts where the first block does.
 
     Args:
-        embedding: module whose output starts the residual stream (all that is added or normalised before the
-            first block is behind it).
         blocks: the list of blocks.
         attention_output: inside a block, the linear layer that mixes the heads; its input is the heads'
             outputs side by side.
         heads: inside a block, the attribute that holds the number of heads.
-        mlp: inside a block, the module whose output is added to the stream.
-        final_norm: the LayerNorm of the pooled token.
-        projection: the linear map from the normed token to the output, or None.
-        attention_scale: inside a block, the tensor that scales the attention's output, or None.
+        mlp: inside a block, the module whose output is added to the stream (before a layer scale).
+        final_norm: the last LayerNorm.
+        projection: the linear map from the normed token to the output (a linear layer or a matrix), or None.
+        attention_scale: inside a block, the tensor that scales the attention's output, if any; an
+            `nn.Identity` on the way means there is none.
         mlp_scale: the same for the MLP.
-        token: index of the token that the model pools by itself ("own" pooling).
+        block_kinds: names of block classes that are pre-norm and add nothing else; empty if all are.
+        pool: how the encoder pools by itself.
+        prefix: number of tokens ahead of the patches.
+        class_token: whether the first of them is a class token.
     """
 
-    embedding: str
     blocks: str
     attention_output: str
     heads: str
@@ -76,7 +121,20 @@ class Anatomy:
     projection: str | None = None
     attention_scale: str | None = None
     mlp_scale: str | None = None
-    token: int = 0
+    block_kinds: tuple[str, ...] = ()
+    pool: Pool = TokenPool(0)
+    prefix: int = 1
+    class_token: bool = True
+
+    def under(self, prefix: str) -> Anatomy:
+        """The same anatomy of a model that lies at `prefix` inside another."""
+        if not prefix:
+            return self
+        whole = ("blocks", "final_norm", "projection")
+        paths = {name: f"{prefix}.{getattr(self, name)}" for name in whole if getattr(self, name)}
+        if isinstance(self.pool, AttentionPool):
+            paths["pool"] = replace(self.pool, pool=f"{prefix}.{self.pool.pool}")
+        return replace(self, **paths)
 
     def locate(self, module: nn.Module) -> Parts:
         """Follow every path in `module`.
@@ -87,19 +145,23 @@ class Anatomy:
         if complaint := self.complaint(module):
             raise ResidualError(f"{type(module).__name__} can't be split: {complaint}")
         blocks = tuple(self._block(block) for block in _follow(module, self.blocks))
-        parts = Parts(
-            embedding=_follow(module, self.embedding),
-            blocks=blocks,
-            final_norm=_follow(module, self.final_norm),
-            projection=_follow(module, self.projection) if self.projection else None,
-            token=self.token,
-        )
         if len({(block.heads, block.attention_output.in_features) for block in blocks}) > 1:
             raise ResidualError(
                 f"{type(module).__name__} can't be split: its blocks differ in heads or width, got "
                 f"{[block.heads for block in blocks]} heads."
             )
-        return parts
+        pool = self.pool
+        return Parts(
+            blocks=blocks,
+            final_norm=_follow(module, self.final_norm),
+            projection=Projection(_follow(module, self.projection)) if self.projection else None,
+            pool=pool,
+            pooling_attention=pool.kind(_follow(module, pool.pool))
+            if isinstance(pool, AttentionPool)
+            else None,
+            prefix=self.prefix,
+            class_token=self.class_token,
+        )
 
     def complaint(self, module: nn.Module) -> str:
         """What was looked for and not found, as a sentence; empty if everything is there."""
@@ -109,10 +171,13 @@ class Anatomy:
     def missing(self, module: nn.Module) -> list[str]:
         """The parts that aren't there, each with what is in its place if that is of another kind."""
         found = [
-            _wrong(module, self.embedding, nn.Module),
             _wrong(module, self.final_norm, nn.LayerNorm),
-            _wrong(module, self.projection, nn.Linear),
+            _wrong(module, self.projection, nn.Linear | Tensor),
         ]
+        if isinstance(self.pool, AttentionPool):
+            found.append(_wrong(module, self.pool.pool, nn.Module))
+            if found[-1] is None:
+                found += self.pool.kind(_follow(module, self.pool.pool)).missing()
         blocks = _get(module, self.blocks)
         if not isinstance(blocks, nn.ModuleList | nn.Sequential) or len(blocks) == 0:
             found += [self.blocks, *(f"{self.blocks}.*.{path}" for path in self._block_paths())]
@@ -122,27 +187,40 @@ class Anatomy:
                     _wrong(block, self.attention_output, nn.Linear),
                     _wrong(block, self.mlp, nn.Module),
                     _wrong(block, self.heads, int),
-                    _wrong(block, self.attention_scale, Tensor),
-                    _wrong(block, self.mlp_scale, Tensor),
+                    _wrong_scale(block, self.attention_scale),
+                    _wrong_scale(block, self.mlp_scale),
                 ]
-                found += [f"{self.blocks}.{index}.{wrong}" for wrong in inside if wrong]
+                at = f"{self.blocks}.{index}"
+                found += [f"{at}.{wrong}" for wrong in inside if wrong]
+                kind = type(block).__name__
+                if self.block_kinds and kind not in self.block_kinds:
+                    expected = " or ".join(self.block_kinds)
+                    found.append(
+                        f"{at} as a block that norms before its attention and MLP (a {kind}, expected a "
+                        f"{expected})"
+                    )
         return [wrong for wrong in found if wrong]
 
     def _block(self, block: nn.Module) -> BlockParts:
+        name = self.attention_output.rpartition(".")[0]
+        hidden = bool(name) and isinstance(_follow(block, name), nn.MultiheadAttention)
         return BlockParts(
+            block=block,
             attention_output=_follow(block, self.attention_output),
             mlp=_follow(block, self.mlp),
             heads=_follow(block, self.heads),
-            attention_scale=_follow(block, self.attention_scale) if self.attention_scale else None,
-            mlp_scale=_follow(block, self.mlp_scale) if self.mlp_scale else None,
+            attention_scale=_get(block, self.attention_scale),
+            mlp_scale=_get(block, self.mlp_scale),
+            multihead=name if hidden else None,
         )
 
     def _block_paths(self) -> list[str]:
-        paths = [self.attention_output, self.heads, self.mlp, self.attention_scale, self.mlp_scale]
-        return [path for path in paths if path]
+        return [path for path in (self.attention_output, self.heads, self.mlp) if path]
 
     def _paths(self) -> list[str]:
-        whole = [self.embedding, self.blocks, self.final_norm, self.projection]
+        whole = [self.final_norm, self.projection, self.blocks]
+        if isinstance(self.pool, AttentionPool):
+            whole.append(self.pool.pool)
         return [path for path in whole if path] + [f"{self.blocks}.*.{path}" for path in self._block_paths()]
 
 
@@ -150,14 +228,16 @@ def _follow(module: Any, path: str) -> Any:
     return attrgetter(path)(module)
 
 
-def _get(module: Any, path: str) -> Any:
+def _get(module: Any, path: str | None) -> Any:
+    if path is None:
+        return None
     try:
         return _follow(module, path)
     except AttributeError:
         return None
 
 
-def _wrong(module: Any, path: str | None, kind: type) -> str | None:
+def _wrong(module: Any, path: str | None, kind: Any) -> str | None:
     """`path` if it leads nowhere, the path and what is there if that isn't a `kind`, else None."""
     if path is None:
         return None
@@ -165,5 +245,13 @@ def _wrong(module: Any, path: str | None, kind: type) -> str | None:
     if value is None:
         return path
     if not isinstance(value, kind):
-        return f"{path} (a {type(value).__name__}, expected a {kind.__name__})"
+        expected = getattr(kind, "__name__", "Linear")
+        return f"{path} (a {type(value).__name__}, expected a {expected})"
     return None
+
+
+def _wrong_scale(block: Any, path: str | None) -> str | None:
+    """The same for a layer scale: an `nn.Identity` in the place of its module means that there is none."""
+    if path is None or isinstance(_get(block, path.rpartition(".")[0]), nn.Identity):
+        return None
+    return _wrong(block, path, Tensor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from residual.encoders.anatomy import Anatomy, Parts
-from residual.encoders.family import Family
-from residual.encoders.preprocess import Preprocess
+from residual.encoders.family import Family, Tower
 from residual.errors import ResidualError
 
 Split = Literal["shared", "own"]
 SPLITS = ("shared", "own")
+TOWERS = ("image", "text")
 _TEXTS_AT_ONCE = 256
 
 
@@ -43,7 +43,7 @@ class Encoder:
         name: str,
         module: nn.Module,
         family: Family,
-        preprocess: Preprocess,
+        preprocess: Callable[[Image.Image], Tensor],
         tokenize: Callable[[list[str]], Tensor] | None = None,
         split: str = "shared",
     ):
@@ -54,23 +54,51 @@ class Encoder:
         self.family = family
         self.preprocess = preprocess
         self.split = split
-        self.parts: Parts = family.anatomy.locate(module)
+        self.anatomy: Anatomy = family.image.anatomy_of(module)
+        self.parts: Parts = self.anatomy.locate(module)
+        self.compiling: dict[str, Any] | None = None
         self._tokenize = tokenize
 
-    @property
-    def anatomy(self) -> Anatomy:
-        """Where the parts of the vision tower are."""
-        return self.family.anatomy
+    @cached_property
+    def text_parts(self) -> Parts:
+        """The parts of the text tower.
+
+        Raises:
+            ResidualError: there is none, or it isn't of a kind that can be split.
+        """
+        tower = self.tower("text")
+        if self.family.no_text_parts:
+            raise ResidualError(
+                f"The text tower of {self.name} ({self.family.name}) can't be split: "
+                f"{self.family.no_text_parts}."
+            )
+        return tower.anatomy_of(self.module).locate(self.module)
+
+    def tower(self, which: str) -> Tower:
+        """The "image" or the "text" tower.
+
+        Raises:
+            ResidualError: there is no such tower.
+        """
+        if which not in TOWERS:
+            raise ResidualError(f"Unknown tower {which!r}. Known: {', '.join(TOWERS)}.")
+        tower = self.family.image if which == "image" else self.family.text
+        if tower is None:
+            raise ResidualError(f"{self.name} ({self.family.name}) has no text tower.")
+        return tower
+
+    def parts_of(self, which: str) -> Parts:
+        """The parts of the "image" or the "text" tower."""
+        return self.text_parts if which == "text" else self.parts
 
     @property
     def output_dim(self) -> int:
         """Width of the output, `d`."""
-        projection = self.parts.projection
-        return self.parts.width if projection is None else projection.out_features
+        return self.parts.output_dim
 
     @property
-    def image_size(self) -> int:
-        """Side of the square image that the model takes."""
+    def image_size(self) -> tuple[int, int] | None:
+        """`(height, width)` that the model takes, or None if it takes any multiple of its patches."""
         return self.family.image_size(self.module)
 
     @property
@@ -81,32 +109,43 @@ class Encoder:
     @property
     def dtype(self) -> torch.dtype:
         """What the weights are kept in."""
-        return self.parts.final_norm.weight.dtype
+        return self.parts.blocks[0].attention_output.weight.dtype
 
     @property
     def has_text(self) -> bool:
         """Whether `encode_text` can be called."""
-        return self.family.encode_text is not None and self._tokenize is not None
+        return self.family.text is not None and self._tokenize is not None
 
     @property
     def logit_scale(self) -> float | None:
-        """Logarithm of the factor on cosine similarities; None without a text tower."""
+        """Logarithm of the factor on cosine similarities; None where the model has none."""
         return None if self.family.logit_scale is None else self.family.logit_scale(self.module)
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the vision side: the weights, as float32, and the settings that change the output."""
-        digest = hashlib.sha256(self.family.settings(self.module).encode())
+        """sha256 over the vision side: its weights, and the settings that change its output.
+
+        Weights are rounded to bfloat16 first, so that the same model in float32 and in bfloat16 is the same.
+        """
+        norm = self.parts.final_norm
+        settings = f"{self.parts.heads} {norm.eps} {self.family.settings(self.module)}"
+        digest = hashlib.sha256(settings.encode())
         for name, value in sorted(self.module.state_dict().items()):
-            if name.startswith(self.family.vision):
+            if name.startswith(self.family.image.weights or ("",)):
                 digest.update(f"{name} {tuple(value.shape)}".encode())
-                digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+                rounded = value.detach().to("cpu", torch.bfloat16).float()
+                digest.update(rounded.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Encoder:
         """Move the model (in place) and give the encoder back."""
         self.module.to(device=device, dtype=dtype)
-        self.__dict__.pop("fingerprint", None)
+        return self
+
+    def compile(self, **how: Any) -> Encoder:
+        """From now on run compiled, plain and traced alike; `how` goes to `torch.compile`. Gives itself back."""
+        self.compiling = how
+        self.__dict__.pop("_compiled", None)
         return self
 
     def encode_image(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
@@ -115,13 +154,7 @@ class Encoder:
         Raises:
             ResidualError: the images aren't of the model's size.
         """
-        size = self.image_size
-        if pixels.shape[-2:] != (size, size):
-            raise ResidualError(
-                f"{self.name} takes images of {size} by {size} pixels, got {pixels.shape[-2]} by "
-                f"{pixels.shape[-1]}: run them through encoder.preprocess first."
-            )
-        return self.family.encode_image(self.module, pixels.to(self.device, self.dtype))
+        return self.run("image", self.checked_pixels(pixels))
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "c d"]:
         """The model's own text output, not normalised.
@@ -129,18 +162,42 @@ class Encoder:
         Raises:
             ResidualError: there is no text tower or no tokenizer, or no text.
         """
-        if isinstance(texts, str):
-            raise ResidualError(f"encode_text takes a list of texts, got one string: {texts!r}.")
-        if not texts:
-            raise ResidualError("encode_text takes at least one text, got none.")
-        if self.family.encode_text is None:
-            raise ResidualError(f"{self.name} ({self.family.name}) has no text tower.")
         ids = self.tokenize(texts)
-        chunks = [self.family.encode_text(self.module, part) for part in ids.split(_TEXTS_AT_ONCE)]
-        return torch.cat(chunks)
+        return torch.cat([self.run("text", part) for part in ids.split(_TEXTS_AT_ONCE)])
+
+    def run(self, tower: str, inputs: Tensor, traced: str = "") -> Tensor:
+        """A tower on inputs that are ready for it. `traced` names what hooks are placed, if any: compiled
+        code with hooks in it is kept apart from that without.
+        """
+        encode = self.tower(tower).encode
+        if self.compiling is None:
+            return encode(self.module, inputs)
+        return self._compiled(tower, inputs, traced)
+
+    @cached_property
+    def _compiled(self) -> Callable[[str, Tensor, str], Tensor]:
+        def forward(tower: str, inputs: Tensor, traced: str) -> Tensor:
+            return self.tower(tower).encode(self.module, inputs)
+
+        return torch.compile(forward, **(self.compiling or {}))
+
+    def checked_pixels(self, pixels: Tensor) -> Tensor:
+        """The pixels where and in what precision the model wants them, if they are of its size."""
+        size = self.image_size
+        if size is not None and pixels.shape[-2:] != size:
+            raise ResidualError(
+                f"{self.name} takes images of {size[0]} by {size[1]} pixels, got {pixels.shape[-2]} by "
+                f"{pixels.shape[-1]}: run them through encoder.preprocess first."
+            )
+        return pixels.to(self.device, self.dtype)
 
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "c t"]:
         """Token ids, padded to the context length and cut there."""
+        if isinstance(texts, str):
+            raise ResidualError(f"Texts are given as a list, got one string: {texts!r}.")
+        if not texts:
+            raise ResidualError("At least one text is needed, got none.")
+        self.tower("text")
         if self._tokenize is None:
             raise ResidualError(f"{self.name} has no tokenizer: its folder holds none, or none was given.")
         return self._tokenize(list(texts)).to(self.device)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from residual.encoders import clip
+from residual.encoders import transformers_folder
+from residual.encoders.aliases import ALIASES
 from residual.encoders.encoder import Encoder
+from residual.encoders.families import FAMILIES, open_clip, timm
 from residual.encoders.family import Family
-from residual.encoders.preprocess import Preprocess
+from residual.encoders.sources import Loaded, fetched
 from residual.errors import ResidualError, unknown_name
 
-FAMILIES: tuple[Family, ...] = clip.FAMILIES
 _EMBEDDED = {"picto": Path(__file__).parent / "picto"}
-_FORMS = ("hf:REPO_OR_FOLDER",)
+_FORMS = ("open_clip:ARCH/PRETRAINED", "hf:REPO_OR_FOLDER", "timm:NAME")
 
 
 def load_encoder(
@@ -28,32 +26,41 @@ def load_encoder(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     split: str = "shared",
+    *,
+    classifier: bool = False,
 ) -> Encoder:
-    """Load an encoder by name.
+    """Load an encoder by name; weights come from safetensors only, from a folder or file, or from the hub.
 
     Args:
-        name: "picto", the encoder that comes with the library, or "hf:REPO_OR_FOLDER": a CLIP saved by
-            transformers, in a local folder (then nothing is fetched) or on the hub.
+        name: "picto", the encoder that comes with the library; an alias of the paper's models
+            (`residual encoders` lists them); or
+            "open_clip:ARCH/TAG", "open_clip:ARCH/FILE.safetensors", "open_clip:FOLDER",
+            "open_clip:hf-hub:REPO";
+            "hf:FOLDER", "hf:REPO" or "hf:REPO@REVISION", as transformers saves models;
+            "timm:NAME", "timm:NAME/FILE.safetensors", "timm:FOLDER", "timm:hf-hub:REPO".
         device: where to put it; by default the GPU if there is one, else the CPU.
         dtype: by default bfloat16 on a GPU that has it, else float32.
         split: see `Encoder`.
+        classifier: keep the classifier of a model that was saved with one: the output is its logits. By
+            default it is left off, and the output is the features.
 
     Raises:
-        ResidualError: the name isn't known (the nearest are listed), nothing loadable is there, or the model
-            can't be split; or there is no such device.
+        ResidualError: the name isn't known (the nearest are listed), nothing loadable is there, the library
+            that loads it isn't installed, or the model can't be split; or there is no such device.
     """
     device = _device(device)
     if dtype is None:
         half = device.type == "cuda" and torch.cuda.is_bf16_supported()
         dtype = torch.bfloat16 if half else torch.float32
-    if name in _EMBEDDED:
-        return _load_transformers(name, _EMBEDDED[name], dtype, split).to(device)
-    form, _, place = name.partition(":")
-    if form == "hf" and place:
-        local = Path(place).expanduser()
-        folder = local if local.is_dir() else _fetch(name, place)
-        return _load_transformers(name, folder, dtype, split).to(device)
-    raise unknown_name("encoder", name, [*_EMBEDDED, *_FORMS])
+    loaded = _load(name, ALIASES[name].spec if name in ALIASES else name, dtype, classifier)
+    return Encoder(
+        name=name,
+        module=loaded.module.to(device, dtype),
+        family=find_family(loaded.module),
+        preprocess=loaded.preprocess,
+        tokenize=loaded.tokenize,
+        split=split,
+    )
 
 
 def wrap_encoder(
@@ -61,30 +68,42 @@ def wrap_encoder(
     split: str = "shared",
     *,
     name: str | None = None,
-    preprocess: Preprocess | None = None,
+    preprocess: Callable[[Any], Tensor] | None = None,
     tokenizer: Callable[..., Any] | None = None,
+    family: Family | None = None,
 ) -> Encoder:
-    """Make an encoder around a model that is already built (transformers' CLIP for now).
+    """Make an encoder around a model of open_clip, transformers or timm that is already built.
 
     Args:
-        module: the model; it is put into evaluation mode.
+        module: the model; it is put into evaluation mode. One that `torch.compile` was called on runs
+            compiled.
         split: see `Encoder`.
         name: how messages call it, by default its class.
-        preprocess: by default CLIP's usual settings at the model's image size.
-        tokenizer: a transformers tokenizer, if texts are to be encoded.
+        preprocess: by default what the model says of itself, else what its family was trained with.
+        tokenizer: of open_clip or transformers, if texts are to be encoded.
+        family: one of your own, for a kind of model that isn't known here.
 
     Raises:
-        ResidualError: the model is of no known family; says which parts were looked for and not found.
+        ResidualError: the model is of no known family, or can't be split; says which parts were looked for
+            and not found.
     """
-    family = find_family(module)
-    return Encoder(
+    compiled = isinstance(module, torch._dynamo.OptimizedModule)
+    if compiled:
+        module = module._orig_mod
+    family = family or find_family(module)
+    tokenize = None
+    if tokenizer is not None and family.tokenize is not None:
+        tokenize = family.tokenize(tokenizer, module)
+    family.image.anatomy_of(module).locate(module)
+    encoder = Encoder(
         name=name or type(module).__name__,
         module=module,
         family=family,
-        preprocess=preprocess or Preprocess.square(family.image_size(module)),
-        tokenize=_padded(tokenizer, module) if tokenizer is not None and family.encode_text else None,
+        preprocess=preprocess or family.preprocess(module),
+        tokenize=tokenize,
         split=split,
     )
+    return encoder.compile() if compiled else encoder
 
 
 def find_family(module: nn.Module) -> Family:
@@ -92,13 +111,30 @@ def find_family(module: nn.Module) -> Family:
     for family in FAMILIES:
         if family.handles(module):
             return family
-    nearest = min(FAMILIES, key=lambda family: len(family.anatomy.missing(module)))
+    nearest = min(FAMILIES, key=lambda family: len(family.image.anatomy.missing(module)))
     classes = ", ".join(kind for family in FAMILIES for kind in family.classes)
-    complaint = nearest.anatomy.complaint(module) or "all parts are there, but in another class."
+    complaint = nearest.image.anatomy.complaint(module) or "all parts are there, but in another class."
     raise ResidualError(
         f"{type(module).__name__} is of no known family (known classes: {classes}). Compared with the "
         f"nearest, {nearest.name}: {complaint}"
     )
+
+
+def _load(name: str, spec: str, dtype: torch.dtype, classifier: bool) -> Loaded:
+    if spec in _EMBEDDED:
+        return transformers_folder.load(name, _EMBEDDED[spec], FAMILIES, dtype, classifier)
+    form, _, place = spec.partition(":")
+    if form == "hf" and place:
+        local = Path(place).expanduser()
+        folder = local if local.is_dir() else fetched(name, place, transformers_folder.FILES)
+        return transformers_folder.load(name, folder, FAMILIES, dtype, classifier)
+    if form == "timm" and place:
+        return timm.load(name, place, classifier)
+    if form == "open_clip" and place:
+        if classifier:
+            raise ResidualError(f"{name}: models of open_clip have no classifier.")
+        return open_clip.load(name, place)
+    raise unknown_name("encoder", name, [*_EMBEDDED, *ALIASES, *_FORMS])
 
 
 def _device(wanted: str | torch.device | None) -> torch.device:
@@ -114,94 +150,3 @@ def _device(wanted: str | torch.device | None) -> torch.device:
             f"{', cuda' if torch.cuda.is_available() else ''}."
         ) from error
     return device
-
-
-def _load_transformers(name: str, folder: Path, dtype: torch.dtype, split: str) -> Encoder:
-    """A model saved by transformers: weights from safetensors only, everything from one folder."""
-    import transformers
-
-    if not (folder / "config.json").is_file():
-        raise ResidualError(
-            f"{name}: {folder} holds no config.json, so it isn't a model saved by transformers."
-        )
-    classes: dict[str, Any] = {
-        "clip": transformers.CLIPModel,
-        "clip_vision_model": transformers.CLIPVisionModelWithProjection,
-    }
-    try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-        if kind not in classes:
-            raise ResidualError(f"{name} is a {kind!r} model. Known kinds: {', '.join(classes)}.")
-        with _quiet():
-            module, told = classes[kind].from_pretrained(
-                folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-        if lacking := sorted(told["missing_keys"]):
-            raise ResidualError(
-                f"{name}: {folder} lacks weights, {', '.join(lacking[:3])}{' …' if lacking[3:] else ''}: "
-                "random ones would take their place. Get the whole model."
-            )
-        family = find_family(module)
-        tokenizer = None
-        if family.encode_text is not None:
-            with _quiet():
-                tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        preprocess = Preprocess.from_folder(folder)
-    except ResidualError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ResidualError(
-            f"{name}: the model in {folder} can't be loaded ({_first_line(error)})."
-        ) from error
-    return Encoder(
-        name=name,
-        module=module,
-        family=family,
-        preprocess=preprocess,
-        tokenize=_padded(tokenizer, module) if tokenizer is not None else None,
-        split=split,
-    )
-
-
-def _fetch(name: str, repo: str) -> Path:
-    """The local copy of a hub repository, fetched once."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repo, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
-    except (OSError, ValueError) as error:
-        raise ResidualError(
-            f"{name}: there is no folder {repo!r} here, and it can't be had from the hub "
-            f"({_first_line(error)})."
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Without transformers' own progress bar and reports, which would show among ours."""
-    from transformers.utils import logging
-
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _padded(tokenizer: Callable[..., Any], module: Any) -> Callable[[list[str]], Tensor]:
-    """Texts to ids as CLIP was trained: padded to the context length and cut there."""
-    length = module.config.text_config.max_position_embeddings
-
-    def tokenize(texts: list[str]) -> Tensor:
-        ids = tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-        return ids["input_ids"]
-
-    return tokenize

@@ -1,12 +1,13 @@
-"""From a PIL image to the pixels an encoder takes: what CLIP's own image processor does, step by step.
+"""From a PIL image to the pixels an encoder takes: what transformers' image processors do, step by step.
 
-Same numbers as transformers' `CLIPImageProcessor` (tested), without its batch machinery: an image that has
-the right size already is only normalised.
+Same numbers as theirs (tested), without their batch machinery: an image that has the right size already is
+only normalised. open_clip's and timm's models keep those libraries' own transforms.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from residual.errors import ResidualError
 # OpenAI's statistics, which CLIP models keep (transformers.image_utils.OPENAI_CLIP_MEAN, OPENAI_CLIP_STD).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# Usual statistics of models trained on ImageNet, and those that map bytes to [-1, 1].
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
 
 _INTERPOLATIONS: dict[int, InterpolationMode] = {
     Image.Resampling.NEAREST.value: InterpolationMode.NEAREST_EXACT,
@@ -76,24 +80,39 @@ class Preprocess:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Preprocess:
-        """From the fields of transformers' `CLIPImageProcessor`; absent ones mean its defaults."""
-        size, crop = config.get("size", 224), config.get("crop_size", 224)
+        """From the fields of an image processor's config; absent ones mean the defaults of its class."""
+        defaults = _defaults(config.get("image_processor_type") or config.get("feature_extractor_type"))
+
+        def get(field: str) -> Any:
+            value = config.get(field)
+            return getattr(defaults, field, None) if value is None else value
+
+        size, crop = get("size"), get("crop_size")
+        if isinstance(size, int) and getattr(defaults, "default_to_square", True):
+            size = (size, size)
         if isinstance(size, dict):
+            if "shortest_edge" not in size and "height" not in size:
+                raise ResidualError(f"Image size {size} isn't known: shortest_edge, or height and width.")
             size = size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
         crop = (crop["height"], crop["width"]) if isinstance(crop, dict) else (crop, crop)
-        normalize = config.get("do_normalize", True)
+        normalize, rescale = get("do_normalize"), get("rescale_factor")
         return cls(
-            resize=size if config.get("do_resize", True) else None,
-            crop=crop if config.get("do_center_crop", True) else None,
-            interpolation=config.get("resample", Image.Resampling.BICUBIC),
-            mean=tuple(config.get("image_mean", CLIP_MEAN)) if normalize else (0.0, 0.0, 0.0),
-            std=tuple(config.get("image_std", CLIP_STD)) if normalize else (1.0, 1.0, 1.0),
-            rescale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
+            resize=size if get("do_resize") else None,
+            crop=crop if get("do_center_crop") else None,
+            interpolation=get("resample"),
+            mean=tuple(get("image_mean")) if normalize else (0.0, 0.0, 0.0),
+            std=tuple(get("image_std")) if normalize else (1.0, 1.0, 1.0),
+            rescale=rescale if get("do_rescale") else 1.0,
         )
+
+    @property
+    def output_size(self) -> tuple[int, int] | None:
+        """`(height, width)` of the pixels, or None where that depends on the image."""
+        return self.crop or (self.resize if isinstance(self.resize, tuple) else None)
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
         """The pixels of one image."""
-        pixels = torch.from_numpy(np.array(_to_rgb(image))).permute(2, 0, 1)  # (3, h, w), bytes
+        pixels = torch.from_numpy(np.array(on_white(image))).permute(2, 0, 1)  # (3, h, w), bytes
         if (size := self._resized(image.height, image.width)) != (image.height, image.width):
             pixels = tv.resize(pixels, list(size), _INTERPOLATIONS[self.interpolation], antialias=True)
         if self.crop and self.crop != size:
@@ -112,7 +131,18 @@ class Preprocess:
         return int(self.resize * height / width), self.resize
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+@dataclass(frozen=True)
+class OnWhite:
+    """Another library's transform, given what is transparent on white, as all preprocessing here."""
+
+    transform: Callable[[Image.Image], Tensor]
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
+        """The pixels of one image."""
+        return self.transform(on_white(image))
+
+
+def on_white(image: Image.Image) -> Image.Image:
     """Colours only; what is transparent shows white, as in transformers."""
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
@@ -126,3 +156,15 @@ def _center_crop(pixels: Tensor, height: int, width: int) -> Tensor:
     pixels = torch.nn.functional.pad(pixels, (wide // 2, (wide + 1) // 2, tall // 2, (tall + 1) // 2))
     top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
     return pixels[:, top : top + height, left : left + width]
+
+
+def _defaults(processor: str | None) -> Any:
+    """The class of an image processor, which holds its defaults; CLIP's where it isn't said."""
+    import transformers
+
+    name = (processor or "CLIPImageProcessor").removesuffix("Fast").removesuffix("Pil")
+    name = name.replace("FeatureExtractor", "ImageProcessor")
+    found = getattr(transformers, name, None)
+    if found is None:
+        raise ResidualError(f"The image processor {processor!r} isn't known to this transformers.")
+    return found

@@ -18,10 +18,10 @@ from torch import Tensor
 from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, UnreadableImageError
-from residual.tracing.capture import trace
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.decompose import check_sum
 from residual.tracing.linearization import Linearization
+from residual.tracing.trace import trace
 
 ON_ERROR = ("raise", "skip")
 Samples = slice | Sequence[int] | np.ndarray

@@ -1,89 +1,202 @@
 """Capture a forward pass with hooks on submodules, gone when the context is left, however it is left.
 
-Nothing in torch is patched and the forward pass isn't changed. Only the pooled token's slice is kept, copied,
-so that a whole layer's activations can be freed as usual.
+Nothing in torch is patched. An `nn.MultiheadAttention`, which hides its output projection, is stood in for by
+an equal module with the same parameters. Only the kept tokens' slices are copied, so that a layer's
+activations can be freed as usual; and where the encoder pools one token, the last block's output projection
+and MLP run on that token alone: nothing else of theirs is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from residual.encoders.anatomy import Parts
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.tracing.attention import SplitAttention, can_stand_in
 from residual.tracing.coordinates import Coordinates
+from residual.tracing.pooling import Pooling, resolve, weighted
+
+_CAPTURED = "_residual_captured"
 
 
 class Capture:
-    """The slices of the latest forward pass, until `take` hands them out."""
+    """The slices of the latest forward pass of one tower, until `take` hands them out."""
 
-    def __init__(self, parts: Parts):
+    def __init__(self, parts: Parts, pooling: Pooling):
+        self.pooling = pooling
+        self._positions: Tensor | None = None
         self._parts = parts
-        self._slices: dict[tuple[str, int], Tensor] = {}
+        self._slices: dict[str, Tensor] = {}
 
-    def take(self) -> Coordinates:
-        """The coordinates of the forward pass since the last call.
+    def expect(self, module: nn.Module, inputs: Tensor) -> None:
+        """Say what comes next, where each sample's pooled token depends on it (the end of a text)."""
+        if self.pooling.position is not None:
+            self._positions = self.pooling.position(module, inputs)
+
+    def take(self) -> tuple[Coordinates, Float[Tensor, "n *t D"]]:
+        """The coordinates of the forward pass since the last call, and the stream before the last norm (of
+        the tokens, or of their mean where that is what's normed).
 
         Raises:
-            ResidualError: there was none, or a part of the model did not run in it.
+            ResidualError: there was none, or a part of the model did not run in it; or no token is kept.
         """
         layers = range(len(self._parts.blocks))
-        wanted = [("emb", 0), ("norm", 0), *(("z", i) for i in layers), *(("mlp", i) for i in layers)]
-        if missing := [f"{kind} {index}" for kind, index in wanted if (kind, index) not in self._slices]:
+        wanted = ["embedding", "stream", *(f"{kind} {index}" for kind in ("z", "mlp") for index in layers)]
+        if self.pooling.reduce == "attention":
+            wanted.append("pool_mlp")
+        if missing := [name for name in wanted if name not in self._slices]:
             raise ResidualError(f"The forward pass did not go through: {', '.join(missing)}.")
         got, self._slices = self._slices, {}
-        z = torch.stack([got["z", i] for i in layers], dim=1)  # (n, L, D)
-        stream = got["norm", 0]
-        stream = stream.to(torch.promote_types(stream.dtype, torch.float32))
-        variance, mean = torch.var_mean(stream, dim=-1, correction=0)  # (n,)
-        return Coordinates(
-            z=z.unflatten(-1, (self._parts.heads, -1)),  # (n, L, H, h)
-            mlp=torch.stack([got["mlp", i] for i in layers], dim=1),
-            emb=got["emb", 0],
-            mean=mean,
-            std=(variance + self._parts.final_norm.eps).sqrt(),
-        )
+        if not got["stream"].shape[1]:
+            raise ResidualError(f"Pooling {self.pooling.name!r} keeps none of this tower's tokens.")
+        with torch.autocast(got["stream"].device.type, enabled=False):
+            pick, mean, std, stream = self._pooled(got["stream"])
+            z = torch.stack([pick(got[f"z {index}"]) for index in layers], dim=-2)  # (n, …, L, D)
+            coordinates = Coordinates(
+                z=z.unflatten(-1, (self._parts.heads, -1)),  # (n, …, L, H, h)
+                mlp=torch.stack([pick(got[f"mlp {index}"]) for index in layers], dim=-2),
+                emb=pick(got["embedding"]),
+                mean=mean,
+                std=std,
+                pool_mlp=got["pool_mlp"].flatten(1) if "pool_mlp" in got else None,
+            )
+        return coordinates, stream
 
-    def _keep(self, kind: str, index: int, value: Tensor) -> None:
-        if value.ndim == 3:
-            value = value[:, self._parts.token]
-        self._slices[kind, index] = value.clone()
+    def keep(self, name: str, value: Tensor) -> None:
+        """Copy the kept tokens of `value (n, t, …)`."""
+        self._slices[name] = self.kept(value).clone()
+
+    def keep_whole(self, name: str, value: Tensor) -> None:
+        """Copy all of it."""
+        self._slices[name] = value.clone()
+
+    def kept(self, value: Tensor) -> Tensor:
+        """The kept tokens of `value`; what holds one token already has no others."""
+        if self.pooling.one_token and value.shape[1] == 1:
+            return value
+        if self._positions is not None:
+            return value[torch.arange(len(value), device=value.device), self._positions][:, None]
+        return value[:, self.pooling.start : self.pooling.stop]
+
+    def _pooled(self, stream: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor, Tensor]:
+        """How kept tokens become one, `μ` and `s` of that, and the stream to norm."""
+        wide = torch.promote_types(stream.dtype, torch.float32)
+        reduce = self.pooling.reduce
+        if reduce == "none":
+            one = self.pooling.one_token
+            stream = stream[:, 0] if one else stream
+            return (lambda x: x[:, 0] if one else x), *self._norm(stream.to(wide)), stream
+        if reduce == "output of mean":
+            mean = stream.to(wide).mean(1)
+            return (lambda x: x.to(wide).mean(1)), *self._norm(mean), mean.to(stream.dtype)
+        means, stds = self._norm(stream.to(wide))  # (n, t)
+        attention = self._parts.pooling_attention
+        if reduce == "attention" and attention is not None:
+            weights = attention.weights(self._parts.final_norm(stream)).to(wide)  # (n, P, t)
+            share, std = weighted(weights, stds)
+
+            def pick(x: Tensor) -> Tensor:
+                return torch.einsum("npt,nt...->np...", share, x.to(wide))
+
+            return pick, pick(means), std, stream
+        share, std = weighted(torch.full_like(stds[:, None], 1 / stds.shape[1]), stds)
+
+        def average(x: Tensor) -> Tensor:
+            return torch.einsum("nt,nt...->n...", share[:, 0], x.to(wide))
+
+        return average, average(means), std[:, 0], stream
+
+    def _norm(self, stream: Tensor) -> tuple[Tensor, Tensor]:
+        variance, mean = torch.var_mean(stream, dim=-1, correction=0)
+        return mean, (variance + self._parts.final_norm.eps).sqrt()
 
 
 @contextmanager
-def capture(encoder: Encoder) -> Generator[Capture]:
-    """Within this context, every image that goes through `encoder` leaves its coordinates to be taken."""
-    parts = encoder.parts
-    kept = Capture(parts)
+def capture(encoder: Encoder, tower: str = "image", pooling: str = "own") -> Generator[Capture]:
+    """Within this context, all that goes through a tower of `encoder` leaves its coordinates to be taken.
 
-    def output_of(kind: str, index: int):
-        return lambda module, args, output: kept._keep(kind, index, output)
-
-    def input_of(kind: str, index: int):
-        return lambda module, args: kept._keep(kind, index, args[0])
-
+    Raises:
+        ResidualError: the tower can't be split, has no such tokens, or is being captured already.
+    """
+    parts = encoder.parts_of(tower)
+    kept = Capture(parts, resolve(pooling, parts, encoder.name))
     with ExitStack() as stack:
-
-        def hook(place, function) -> None:
-            stack.callback(place(function).remove)
-
-        hook(parts.embedding.register_forward_hook, output_of("emb", 0))
-        hook(parts.final_norm.register_forward_pre_hook, input_of("norm", 0))
-        for index, block in enumerate(parts.blocks):
-            hook(block.attention_output.register_forward_pre_hook, input_of("z", index))
-            hook(block.mlp.register_forward_hook, output_of("mlp", index))
+        place_hooks(kept, parts, stack)
         yield kept
 
 
-def trace(
-    encoder: Encoder, pixels: Float[Tensor, "n 3 height width"]
-) -> tuple[Coordinates, Float[Tensor, "n d"]]:
-    """Run `pixels` through the encoder: their coordinates, and the model's own output."""
-    with capture(encoder) as kept:
-        output = encoder.encode_image(pixels)
-        return kept.take(), output
+def place_hooks(kept: Capture, parts: Parts, stack: ExitStack) -> None:
+    """Place the hooks that feed `kept`, and stand-ins for attentions that hide their output projection; what
+    takes them away again goes onto `stack` one by one.
+    """
+    blocks = parts.blocks
+    if getattr(blocks[0].block, _CAPTURED, False):
+        raise ResidualError("This tower is being captured already; leave that context first.")
+    setattr(blocks[0].block, _CAPTURED, True)
+    stack.callback(delattr, blocks[0].block, _CAPTURED)
+
+    def hook(place: Callable[..., Any], function: Callable[..., Any], **how: Any) -> None:
+        stack.callback(place(function, **how).remove)
+
+    last = len(blocks) - 1
+    trim = kept.pooling.own and kept.pooling.one_token
+    hook(
+        blocks[0].block.register_forward_pre_hook,
+        lambda module, args, kwargs: kept.keep("embedding", _first(args, kwargs)),
+        with_kwargs=True,
+    )
+    for index, block in enumerate(blocks):
+        if block.multihead:
+            _stand_in(block.block, block.multihead, stack)
+        hook(
+            block.attention_output.register_forward_pre_hook, _heads_seen(kept, index, trim and index == last)
+        )
+        if trim and index == last:
+            hook(block.mlp.register_forward_pre_hook, lambda module, args: (kept.kept(args[0]), *args[1:]))
+        hook(block.mlp.register_forward_hook, _mlp_seen(kept, index))
+    hook(
+        blocks[-1].block.register_forward_hook,
+        lambda module, args, output: kept.keep("stream", output[0] if isinstance(output, tuple) else output),
+    )
+    if kept.pooling.reduce == "attention" and parts.pooling_attention is not None:
+        hook(
+            parts.pooling_attention.mlp.register_forward_hook,
+            lambda module, args, output: kept.keep_whole("pool_mlp", output),
+        )
+
+
+def _heads_seen(kept: Capture, index: int, trim: bool) -> Callable[..., Any]:
+    def seen(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        kept.keep(f"z {index}", args[0])
+        return (kept.kept(args[0]),) if trim else None
+
+    return seen
+
+
+def _mlp_seen(kept: Capture, index: int) -> Callable[..., Any]:
+    return lambda module, args, output: kept.keep(f"mlp {index}", output)
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def _stand_in(block: nn.Module, name: str, stack: ExitStack) -> None:
+    """Put a `SplitAttention` in the place of the block's attention, until `stack` is closed."""
+    holder_name, _, attribute = name.rpartition(".")
+    holder = block.get_submodule(holder_name)
+    original = getattr(holder, attribute)
+    if not can_stand_in(original):
+        raise ResidualError(
+            f"{type(block).__name__}.{name} is a MultiheadAttention with extra keys, other widths or tokens first: "
+            "it can't be split."
+        )
+    setattr(holder, attribute, SplitAttention(original))
+    stack.callback(setattr, holder, attribute, original)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Raw coordinates of `n` samples at the pooled token.
+    """Raw coordinates of `n` samples: of the pooled token; of each token where several are kept; or of each
+    head of an attention pool (then `t` of them, see `residual.tracing.pooling`).
 
     Args:
         z: each head's numbers before the output projection of its attention.
@@ -20,13 +21,15 @@ class Coordinates:
         emb: the stream before the first block.
         mean: `μ`, mean of the stream before the last LayerNorm.
         std: `s = sqrt(var + ε)` of it.
+        pool_mlp: the output of an attention pool's own MLP, or None.
     """
 
-    z: Float[Tensor, "n l h w"]
-    mlp: Float[Tensor, "n l D"]
-    emb: Float[Tensor, "n D"]
-    mean: Float[Tensor, " n"]
-    std: Float[Tensor, " n"]
+    z: Float[Tensor, "n *t l h w"]
+    mlp: Float[Tensor, "n *t l D"]
+    emb: Float[Tensor, "n *t D"]
+    mean: Float[Tensor, "n *t"]
+    std: Float[Tensor, "n *t"]
+    pool_mlp: Float[Tensor, "n D"] | None = None
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -44,8 +47,13 @@ class Coordinates:
     @staticmethod
     def cat(parts: Sequence[Coordinates]) -> Coordinates:
         """Samples of several, one after the other."""
-        names = [field.name for field in fields(Coordinates)]
-        return Coordinates(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Coordinates)}
+        return Coordinates(
+            **{name: None if values[0] is None else torch.cat(values) for name, values in columns.items()}
+        )
 
-    def _each(self, change) -> Coordinates:
-        return Coordinates(**{field.name: change(getattr(self, field.name)) for field in fields(self)})
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Coordinates:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Coordinates(
+            **{name: None if value is None else change(value) for name, value in values.items()}
+        )

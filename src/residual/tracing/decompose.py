@@ -1,9 +1,9 @@
-"""Split what an encoder outputs for some images into the contributions of its units."""
+"""Split what an encoder outputs into the contributions of its units."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
@@ -12,12 +12,10 @@ from torch import Tensor
 
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.tracing.capture import trace
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
+from residual.tracing.trace import Images, Texts, trace
 from residual.tracing.units import KINDS, units_of
-
-POOLINGS = ("own", "cls")
 
 # How far the sum of units may be from the model's own output, by the precision of the model.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
@@ -28,63 +26,89 @@ class Decomposition:
     """Contributions `(n, t, u, d)` of the units that were asked for, and the model's own output `(n, t, d)`.
 
     `units` has one row for each contribution, in order; its column `unit` is the position among all units.
+    `coordinates` are the small numbers behind them, and `linearization` the exact map from those.
     """
 
     contributions: Float[Tensor, "n t u d"]
     output: Float[Tensor, "n t d"]
     units: pd.DataFrame
+    coordinates: Coordinates = field(repr=False)
+    linearization: Linearization = field(repr=False)
 
 
 def decompose(
     encoder: Encoder,
-    pixels: Float[Tensor, "n 3 height width"],
+    inputs: Images | Texts,
     pooling: str = "own",
     kinds: Sequence[str] = KINDS,
+    *,
+    tower: str = "image",
+    grad: bool = False,
 ) -> Decomposition:
-    """Split the encoder's output into units: `Σ_u c_u` is the output, exactly (see `Linearization`).
+    """Split a tower's output into units: `Σ_u c_u` is the output, exactly (see `Linearization`).
 
     Args:
         encoder: from `load_encoder` or `wrap_encoder`.
-        pixels: from `encoder.preprocess`, stacked.
-        pooling: which token's output; "own", what the encoder does itself, or "cls".
+        inputs: pixels from `encoder.preprocess`, stacked; for the text tower texts, or their token ids.
+        pooling: which tokens' output.
+            "own": what the encoder does itself (class token, average, attention pool, end of text);
+            "cls": the class token;
+            "avg", "avg:all": the mean over the patches, or over all tokens, normed where the encoder norms
+            if it averages itself, else each token before;
+            "all", "patches", "token:INDEX": each of those tokens, normed and projected as the encoder does
+            the token it pools (with an attention pool: normed); the result keeps the token axis.
         kinds: which kinds of unit to give: "emb", "mlp", "head".
+        tower: "image" or "text".
+        grad: let gradients flow to the inputs (and to whatever the coordinates depend on; the map from
+            them to contributions is constant). By default none are kept.
 
     Raises:
-        ResidualError: an unknown pooling or kind; or the sum of all units misses the model's own output.
+        ResidualError: an unknown pooling, kind or tower; or the sum of all units misses the model's own output.
     """
-    if pooling not in POOLINGS:
-        raise ResidualError(f"Unknown pooling {pooling!r}. Known: {', '.join(POOLINGS)}.")
-    if pooling == "cls" and encoder.parts.token != 0:
-        raise ResidualError(f"{encoder.name} doesn't pool its class token; pooling 'own' is what it does.")
-    linearization = Linearization.of(encoder)
+    linearization = Linearization.of(encoder, tower, pooling)
     chosen = units_of(linearization.units, kinds)
-    with torch.no_grad():
-        coordinates, output = trace(encoder, pixels)
+    with torch.set_grad_enabled(grad):
+        coordinates, output = trace(encoder, inputs, tower, pooling)
         check_sum(encoder, linearization, coordinates, output)
-        contributions = linearization.contributions(coordinates, chosen)
+        with torch.autocast(encoder.device.type, enabled=False):
+            contributions = linearization.contributions(coordinates, chosen)
+    if output.ndim == 2:  # one token, or what was made of several
+        contributions, output = contributions[:, None], output[:, None]
     return Decomposition(
-        contributions=contributions[:, None],
-        output=output[:, None],
+        contributions=contributions,
+        output=output,
         units=linearization.units.iloc[chosen].reset_index(drop=True),
+        coordinates=coordinates,
+        linearization=linearization,
     )
 
 
 def check_sum(
-    encoder: Encoder, linearization: Linearization, coordinates: Coordinates, output: Float[Tensor, "n d"]
+    encoder: Encoder, linearization: Linearization, coordinates: Coordinates, output: Float[Tensor, "n *t d"]
 ) -> float:
     """The relative miss `‖Σ_u c_u − o‖ / ‖o‖` over all these samples together.
 
     Raises:
         ResidualError: it is above the tolerance of the model's precision; names the encoder and the miss.
     """
-    total = linearization.contributions(coordinates).sum(dim=1)
-    output = output.to(total.dtype)
-    miss = ((total - output).norm() / output.norm()).item()
-    tolerance = TOLERANCES[encoder.dtype]
+    with torch.no_grad(), torch.autocast(encoder.device.type, enabled=False):
+        total = linearization.output(coordinates)
+        output = output.to(total.dtype)
+        miss = ((total - output).norm() / output.norm()).item()
+    dtype = _computed_in(encoder)
+    tolerance = TOLERANCES[dtype]
     if not miss <= tolerance:
         raise ResidualError(
             f"{encoder.name}: the sum of units misses the model's own output by {miss:.1e} of it (allowed "
-            f"{tolerance:.0e} in {str(encoder.dtype).removeprefix('torch.')}). Its anatomy doesn't describe "
-            "this model, the images hold NaN, or matrix products run in reduced precision (TF32)."
+            f"{tolerance:.0e} in {str(dtype).removeprefix('torch.')}). Its anatomy doesn't describe "
+            "this model, the inputs hold NaN, or matrix products run in reduced precision (TF32)."
         )
     return miss
+
+
+def _computed_in(encoder: Encoder) -> torch.dtype:
+    """The precision of matrix products: the weights', or that of an autocast around the call."""
+    kind = encoder.device.type
+    if encoder.dtype == torch.float32 and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return encoder.dtype

@@ -20,6 +20,7 @@ from torch import Tensor
 from residual.encoders.encoder import SPLITS, Encoder
 from residual.errors import ResidualError
 from residual.tracing.coordinates import Coordinates
+from residual.tracing.pooling import resolve
 from residual.tracing.tensors import load_tensors, save_tensors
 from residual.tracing.units import units_table
 
@@ -38,9 +39,14 @@ class Linearization:
     Basile et al. 2025, arXiv 2411.00246). With `split="own"` a unit loses its own mean instead,
     `x_u − mean(x_u)`, and `w_u` shares out only `β` and `p`. Both sum exactly to the output.
 
+    Where an attention pool with `P` heads makes the output, there is one `P` for each head, and a unit's
+    features are those of every head side by side. The pool's own MLP is one more unit; it lies behind the
+    norm, so it has no share of the common terms and its features are its output.
+
     Args:
         state: tensors `attention_weight (L, H, h, D)`, `attention_bias (L, D)`, `mlp_scale (L, D)`,
-            `norm_weight (D,)`, `norm_bias (D,)`, `projection_weight (D, d)`, `projection_bias (d,)`; the
+            `norm_weight (D,)`, `norm_bias (D,)`, `projection_weight (P, D, d)` with `P = 1` without an
+            attention pool, `projection_bias (d,)`, and with the MLP of a pool `pool_mlp_weight (D, d)`; the
             attention's layer scales are multiplied into the first two.
         split: "shared" or "own".
 
@@ -54,13 +60,15 @@ class Linearization:
         self.state = {name: _double(value).contiguous() for name, value in state.items()}
         self.split = split
         self.layers, self.heads, self.head_width, self.width = self.state["attention_weight"].shape
-        self.output_dim: int = self.state["projection_weight"].shape[1]
-        self.units: pd.DataFrame = units_table(self.layers, self.heads)
+        self.pool_heads, _, self.output_dim = self.state["projection_weight"].shape
+        self.pool_mlp = "pool_mlp_weight" in self.state
+        self.units: pd.DataFrame = units_table(self.layers, self.heads, self.pool_mlp)
 
     @classmethod
-    def of(cls, encoder: Encoder) -> Linearization:
-        """Read the map off an encoder's weights."""
-        parts, width = encoder.parts, encoder.parts.width
+    def of(cls, encoder: Encoder, tower: str = "image", pooling: str = "own") -> Linearization:
+        """Read the map off the weights of an encoder's tower; `pooling` as in `decompose`."""
+        parts = encoder.parts_of(tower)
+        width = parts.width
         ones, zeros = torch.ones(width), torch.zeros(width)
         weights, biases, mlp_scales = [], [], []
         for block in parts.blocks:
@@ -70,78 +78,102 @@ class Linearization:
             biases.append(_double(zeros if output.bias is None else output.bias) * scale)
             mlp_scales.append(_double(ones if block.mlp_scale is None else block.mlp_scale))
         norm, projection = parts.final_norm, parts.projection
-        no_bias = torch.zeros(encoder.output_dim)
         state = {
             "attention_weight": torch.stack(weights).unflatten(1, (parts.heads, -1)),
             "attention_bias": torch.stack(biases),
             "mlp_scale": torch.stack(mlp_scales),
             "norm_weight": ones if norm.weight is None else norm.weight,
             "norm_bias": zeros if norm.bias is None else norm.bias,
-            "projection_weight": torch.eye(width) if projection is None else projection.weight.T,
-            "projection_bias": no_bias if projection is None or projection.bias is None else projection.bias,
         }
+        matrix = torch.eye(width).double() if projection is None else _double(projection.weight)
+        bias = None if projection is None else projection.bias
+        bias = torch.zeros(matrix.shape[1]).double() if bias is None else _double(bias)
+        if resolve(pooling, parts, encoder.name).reduce == "attention" and parts.pooling_attention:
+            values, constant = (_double(value) for value in parts.pooling_attention.maps())
+            state["pool_mlp_weight"] = matrix
+            matrix, bias = values @ matrix, constant @ matrix + bias
+        state |= {"projection_weight": matrix.view(-1, *matrix.shape[-2:]), "projection_bias": bias}
         return cls(state, encoder.split)
 
     def share(self, unit: int) -> float:
         """`w_u`, the unit's share of the common terms."""
         stream_units = 2 * self.layers + 1
+        if unit == self._pool_mlp_unit:
+            return 0.0
         return 1 / stream_units if unit < self._first_head else 1 / (stream_units * self.heads)
 
-    def features(self, coordinates: Coordinates, unit: int) -> Float[Tensor, "n f"]:
-        """`f_u = (v/s, 1/s, μ/s)`: `h + 2` numbers for a head, `D + 2` for an MLP or the embedding."""
+    def features(self, coordinates: Coordinates, unit: int) -> Float[Tensor, "n *t f"]:
+        """`f_u = (v/s, 1/s, μ/s)`: `h + 2` numbers for a head, `D + 2` for an MLP or the embedding.
+
+        With an attention pool, `P` times as many, those of each of its heads side by side.
+        """
+        if unit == self._pool_mlp_unit:
+            if coordinates.pool_mlp is None:
+                raise ResidualError("These coordinates lack the output of the attention pool's MLP.")
+            return coordinates.pool_mlp.to(coordinates.mean.dtype)
         if unit == 0:
             own = coordinates.emb
         elif unit < self._first_head:
-            own = coordinates.mlp[:, unit - 1]
+            own = coordinates.mlp[..., unit - 1, :]
         else:
-            own = coordinates.z[:, self._layer_head(unit)[0], self._layer_head(unit)[1]]
-        mean, std = coordinates.mean[:, None], coordinates.std[:, None]
-        return torch.cat([own.to(mean.dtype), torch.ones_like(mean), mean], dim=1) / std
+            layer, head = self._layer_head(unit)
+            own = coordinates.z[..., layer, head, :]
+        mean, std = coordinates.mean[..., None], coordinates.std[..., None]
+        features = torch.cat([own.to(mean.dtype), torch.ones_like(mean), mean], dim=-1) / std
+        return features.flatten(1) if self.pool_mlp else features
 
     def matrix(self, unit: int) -> Float[Tensor, "f d"]:
         """`M_u` in float64; its rows go with `features`."""
+        if unit == self._pool_mlp_unit:
+            return self.state["pool_mlp_weight"]
         if unit == 0:
-            own, bias = self._from_stream, torch.zeros_like(self._from_stream[0])
+            own, bias = self._from_stream, torch.zeros_like(self._from_stream[:, 0])
         elif unit < self._first_head:
-            own = self.state["mlp_scale"][unit - 1][:, None] * self._from_stream
-            bias = torch.zeros_like(own[0])
+            own = self.state["mlp_scale"][unit - 1][:, None] * self._from_stream  # (P, D, d)
+            bias = torch.zeros_like(own[:, 0])
         else:
             layer, head = self._layer_head(unit)
-            own = self.state["attention_weight"][layer, head] @ self._from_stream  # (h, d)
+            own = self.state["attention_weight"][layer, head] @ self._from_stream  # (P, h, d)
             bias = self.state["attention_bias"][layer] / self.heads @ self._from_stream
-        common = (
-            self.share(unit) * self._to_output.sum(0) if self.split == "shared" else torch.zeros_like(bias)
-        )
-        return torch.cat([own, bias[None], -common[None]])
+        common = torch.zeros_like(bias)
+        if self.split == "shared":
+            common = self.share(unit) * self._to_output.sum(1)
+        return torch.cat([own, bias[:, None], -common[:, None]], dim=1).flatten(0, 1)
 
     def offset(self, unit: int) -> Float[Tensor, " d"]:
         """`o_u`, the constant part of the contribution, in float64."""
-        constant = self.state["norm_bias"] @ self.state["projection_weight"] + self.state["projection_bias"]
-        return self.share(unit) * constant
+        through = self.state["projection_weight"].sum(0)
+        return self.share(unit) * (self.state["norm_bias"] @ through + self.state["projection_bias"])
 
     def contributions(
         self, coordinates: Coordinates, units: Sequence[int] | np.ndarray | None = None
-    ) -> Float[Tensor, "n u d"]:
+    ) -> Float[Tensor, "n *t u d"]:
         """Every unit's contribution, or those of some units (their positions, in the order wanted)."""
         chosen = range(len(self.units)) if units is None else self._checked(units)
         like = coordinates.mean
-        result = like.new_empty(len(coordinates), len(chosen), self.output_dim)
+        axes = like.shape[:1] if self.pool_mlp else like.shape
+        result = like.new_empty(*axes, len(chosen), self.output_dim)
         for place, unit in enumerate(chosen):
-            features = self.features(coordinates, unit).to(like.dtype)
             matrix, offset = self._map(unit, like.dtype, like.device)
-            result[:, place] = torch.addmm(offset, features, matrix)
+            features = self.features(coordinates, unit)
+            result[..., place, :] = torch.addmm(offset, features.flatten(0, -2), matrix).view(*axes, -1)
         return result
 
-    def output(self, coordinates: Coordinates) -> Float[Tensor, "n d"]:
+    def output(self, coordinates: Coordinates) -> Float[Tensor, "n *t d"]:
         """The sum of all contributions, without making them."""
         like = coordinates.mean
         state = {name: value.to(like) for name, value in self.state.items()}
-        stream = coordinates.emb.to(like) + (coordinates.mlp.to(like) * state["mlp_scale"]).sum(1)  # (n, D)
-        stream = stream + coordinates.z.to(like).flatten(1) @ state["attention_weight"].flatten(0, 2)
-        stream = stream + state["attention_bias"].sum(0)
-        mean = coordinates.mean[:, None] if self.split == "shared" else stream.mean(1, keepdim=True)
-        normed = (stream - mean) / coordinates.std[:, None] * state["norm_weight"] + state["norm_bias"]
-        return normed @ state["projection_weight"] + state["projection_bias"]
+        stream = coordinates.emb.to(like) + (coordinates.mlp.to(like) * state["mlp_scale"]).sum(-2)
+        stream = stream + coordinates.z.to(like).flatten(-3) @ state["attention_weight"].flatten(0, 2)
+        stream = stream + state["attention_bias"].sum(0)  # (n, …, D)
+        mean = like[..., None] if self.split == "shared" else stream.mean(-1, keepdim=True)
+        normed = (stream - mean) / coordinates.std[..., None] * state["norm_weight"] + state["norm_bias"]
+        if self.pool_mlp:
+            output = torch.einsum("npx,pxd->nd", normed, state["projection_weight"])
+            output = output + self.features(coordinates, self._pool_mlp_unit) @ state["pool_mlp_weight"]
+        else:
+            output = normed @ state["projection_weight"][0]
+        return output + state["projection_bias"]
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors."""
@@ -155,20 +187,29 @@ class Linearization:
 
     @property
     def _first_head(self) -> int:
-        return 1 + self.layers
+        return 1 + self.layers + self.pool_mlp
+
+    @property
+    def _pool_mlp_unit(self) -> int:
+        """Its position, or -1 if there is none."""
+        return 1 + self.layers if self.pool_mlp else -1
 
     def _layer_head(self, unit: int) -> tuple[int, int]:
         return divmod(unit - self._first_head, self.heads)
 
     @cached_property
-    def _to_output(self) -> Float[Tensor, "D d"]:
+    def _to_output(self) -> Float[Tensor, "P D d"]:
         """`diag(γ) P`."""
         return self.state["norm_weight"][:, None] * self.state["projection_weight"]
 
     @cached_property
-    def _from_stream(self) -> Float[Tensor, "D d"]:
+    def _from_stream(self) -> Float[Tensor, "P D d"]:
         """The same behind the subtraction of a unit's own mean, where it loses that."""
-        return self._to_output if self.split == "shared" else self._to_output - self._to_output.mean(0)
+        return (
+            self._to_output
+            if self.split == "shared"
+            else self._to_output - self._to_output.mean(1, keepdim=True)
+        )
 
     @cached_property
     def _maps(self) -> dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]]:

@@ -12,18 +12,21 @@ from residual.errors import ResidualError
 KINDS = ("emb", "mlp", "head")
 
 
-def units_table(layers: int, heads: int) -> pd.DataFrame:
+def units_table(layers: int, heads: int, pool_mlp: bool = False) -> pd.DataFrame:
     """One row a unit: the embedding, the MLPs by layer, the heads by layer and then head.
+
+    The MLP of an attention pool, where there is one, follows the last layer's: its layer is `layers`.
 
     Columns: `unit` (its position in that order), `kind`, `layer`, `head` (NA where there is none).
     """
-    layer = np.arange(layers)
+    layer, mlps = np.arange(layers), np.arange(layers + pool_mlp)
+    heads_of_none = [pd.NA] * (1 + len(mlps))
     return pd.DataFrame(
         {
-            "unit": np.arange(1 + layers + layers * heads),
-            "kind": ["emb"] + ["mlp"] * layers + ["head"] * (layers * heads),
-            "layer": pd.array([pd.NA, *layer, *layer.repeat(heads)], dtype="Int64"),
-            "head": pd.array([pd.NA] * (1 + layers) + list(np.tile(np.arange(heads), layers)), dtype="Int64"),
+            "unit": np.arange(1 + len(mlps) + layers * heads),
+            "kind": ["emb"] + ["mlp"] * len(mlps) + ["head"] * (layers * heads),
+            "layer": pd.array([pd.NA, *mlps, *layer.repeat(heads)], dtype="Int64"),
+            "head": pd.array(heads_of_none + list(np.tile(np.arange(heads), layers)), dtype="Int64"),
         }
     )
 

@@ -1,0 +1,80 @@
+"""CLIP as in transformers: `CLIPModel` with both towers, `CLIPVisionModelWithProjection` with the vision one.
+
+The class token goes through `post_layernorm` and `visual_projection`. A text's end-of-text token goes through
+`final_layer_norm` and `text_projection`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from residual.encoders.anatomy import Anatomy
+from residual.encoders.family import Family, Tower
+from residual.encoders.pooling import EndPool
+from residual.encoders.preprocess import Preprocess
+from residual.encoders.tokens import padded
+
+_LEGACY_EOS = 2  # configs from before the end-of-text token was written down: there it is the largest id
+
+
+def _vision_config(module: Any) -> Any:
+    return getattr(module.config, "vision_config", module.config)
+
+
+def _size(module: Any) -> tuple[int, int]:
+    return (_vision_config(module).image_size,) * 2
+
+
+def _end(module: Any, ids: Tensor) -> Tensor:
+    end = module.config.text_config.eos_token_id
+    return (ids if end == _LEGACY_EOS else (ids == end).int()).argmax(-1)
+
+
+_LAYERS = Anatomy(
+    blocks="encoder.layers",
+    attention_output="self_attn.out_proj",
+    heads="self_attn.num_heads",
+    mlp="mlp",
+    final_norm="post_layernorm",
+)
+_VISION = Family(
+    name="transformers CLIP vision",
+    classes=("transformers.CLIPVisionModelWithProjection",),
+    image=Tower(
+        anatomy=replace(_LAYERS.under("vision_model"), projection="visual_projection"),
+        encode=lambda module, pixels: module.visual_projection(
+            module.vision_model(pixel_values=pixels).pooler_output
+        ),
+        weights=("vision_model.", "visual_projection."),
+    ),
+    image_size=_size,
+    settings=lambda module: _vision_config(module).hidden_act,
+    preprocess=lambda module: Preprocess.square(_vision_config(module).image_size),
+    saved_as={"clip_vision_model": "CLIPVisionModelWithProjection"},
+)
+_BOTH = replace(
+    _VISION,
+    name="transformers CLIP",
+    classes=("transformers.CLIPModel",),
+    text=Tower(
+        anatomy=replace(
+            _LAYERS,
+            blocks="text_model.encoder.layers",
+            final_norm="text_model.final_layer_norm",
+            projection="text_projection",
+            pool=EndPool(_end),
+            prefix=0,
+            class_token=False,
+        ),
+        encode=lambda module, ids: module.text_projection(module.text_model(input_ids=ids).pooler_output),
+        weights=("text_model.", "text_projection."),
+    ),
+    logit_scale=lambda module: module.logit_scale.item(),
+    tokenize=padded,
+    saved_as={"clip": "CLIPModel"},
+)
+
+FAMILIES = (_BOTH, _VISION)

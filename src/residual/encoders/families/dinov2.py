@@ -1,0 +1,34 @@
+"""DINOv2 as in transformers, with or without registers: the normed class token, layer scales, any image size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from residual.encoders.anatomy import Anatomy
+from residual.encoders.family import Family, Tower
+from residual.encoders.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+FAMILIES = (
+    Family(
+        name="transformers DINOv2",
+        classes=("transformers.Dinov2Model", "transformers.Dinov2WithRegistersModel"),
+        image=Tower(
+            anatomy=Anatomy(
+                blocks="encoder.layer",
+                attention_output="attention.o_proj",
+                heads="attention.num_attention_heads",
+                mlp="mlp",
+                final_norm="layernorm",
+                attention_scale="layer_scale1.lambda1",
+                mlp_scale="layer_scale2.lambda1",
+            ),
+            encode=lambda module, pixels: module(pixel_values=pixels).pooler_output,
+            adjust=lambda module, anatomy: replace(
+                anatomy, prefix=1 + getattr(module.config, "num_register_tokens", 0)
+            ),
+        ),
+        settings=lambda module: f"{module.config.hidden_act} {module.config.use_swiglu_ffn}",
+        preprocess=lambda module: Preprocess(256, (224, 224), mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        saved_as={"dinov2": "Dinov2Model", "dinov2_with_registers": "Dinov2WithRegistersModel"},
+    ),
+)

@@ -1,0 +1,176 @@
+"""open_clip: its own `VisionTransformer` or a timm trunk, alone or inside `CLIP` and `CustomTextCLIP`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from residual.encoders.anatomy import Anatomy
+from residual.encoders.families import timm
+from residual.encoders.family import Family, Tower
+from residual.encoders.pooling import EndPool, MeanPool, TokenPool
+from residual.encoders.preprocess import OnWhite
+from residual.encoders.sources import Loaded, fetched, fetching, has_safetensors, library, reading
+from residual.encoders.tokens import direct
+from residual.errors import ResidualError
+
+_WEIGHTS = "open_clip_model.safetensors"
+_BLOCKS = Anatomy(
+    blocks="transformer.resblocks",
+    attention_output="attn.out_proj",
+    heads="attn.num_heads",
+    mlp="mlp",
+    final_norm="ln_post",
+    projection="proj",
+    attention_scale="ls_1.gamma",
+    mlp_scale="ls_2.gamma",
+    block_kinds=("ResidualAttentionBlock",),
+)
+_TEXT = replace(_BLOCKS, final_norm="ln_final", projection="text_projection", prefix=0, class_token=False)
+
+
+def _image_anatomy(module: Any, anatomy: Anatomy) -> Anatomy:
+    """Of a whole model or of its vision tower, which is open_clip's own or timm's."""
+    visual, path = (module.visual, "visual") if hasattr(module, "visual") else (module, "")
+    if hasattr(visual, "trunk"):
+        if "mlp" in dict(visual.head.named_children()):
+            raise ResidualError(
+                "TimmModel can't be split: an MLP stands between its trunk and the output. Can be split: "
+                "timm_proj linear or none."
+            )
+        if not timm.FAMILIES[0].handles(visual.trunk):
+            return timm.ANATOMY.under(f"{path}.trunk".lstrip("."))
+        trunk = timm.anatomy_of(visual.trunk, timm.ANATOMY).under("trunk")
+        return (replace(trunk, projection="head.proj") if hasattr(visual.head, "proj") else trunk).under(path)
+    if getattr(visual, "attn_pool", None) is not None or getattr(visual, "pool_type", "tok") == "none":
+        raise ResidualError(
+            f"{type(visual).__name__} can't be split: its attentional pooler has a norm of its own behind it "
+            "(CoCa). Can be split: class token or average pooling."
+        )
+    last = getattr(visual, "final_ln_after_pool", False)
+    average = getattr(visual, "pool_type", "tok") == "avg"
+    return replace(
+        anatomy,
+        pool=MeanPool(1, norm_first=not last) if average else TokenPool(0),
+        projection=None if getattr(visual, "proj", None) is None else "proj",
+    ).under(path)
+
+
+def _text_anatomy(module: Any, anatomy: Anatomy) -> Anatomy:
+    text, path = (module.text, "text") if hasattr(module, "text") else (module, "")
+    kind = getattr(text, "pool_type", getattr(module, "text_pool_type", None))
+    pools = {"first": TokenPool(0), "last": TokenPool(-1), "argmax": EndPool(_largest), "eos": EndPool(_end)}
+    if kind not in pools or getattr(text, "cls_emb", None) is not None:
+        raise ResidualError(
+            f"{type(text).__name__} can't be split: it pools by {kind!r} or a token of its own."
+        )
+    has = getattr(text, "text_projection", None) is not None
+    return replace(anatomy, pool=pools[kind], projection="text_projection" if has else None).under(path)
+
+
+def _largest(module: Any, ids: Tensor) -> Tensor:
+    return ids.argmax(-1)
+
+
+def _end(module: Any, ids: Tensor) -> Tensor:
+    end = module.text.eos_id if hasattr(module, "text") else module.text_eos_id
+    return (ids == end).int().argmax(-1)
+
+
+def _size(module: Any) -> tuple[int, int]:
+    return getattr(module, "visual", module).image_size
+
+
+def _activation(module: Any) -> str:
+    visual = getattr(module, "visual", module)
+    if hasattr(visual, "trunk"):
+        return timm.FAMILIES[0].settings(visual.trunk)
+    return type(visual.transformer.resblocks[0].mlp.gelu).__name__
+
+
+def _preprocess(module: Any) -> OnWhite:
+    from open_clip.model import get_model_preprocess_cfg
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    return OnWhite(image_transform_v2(PreprocessCfg(**get_model_preprocess_cfg(module)), is_train=False))
+
+
+_VISION = Family(
+    name="open_clip vision",
+    classes=("open_clip.VisionTransformer", "open_clip.TimmModel"),
+    image=Tower(_BLOCKS, lambda module, pixels: module(pixels), adjust=_image_anatomy),
+    image_size=_size,
+    settings=_activation,
+    preprocess=_preprocess,
+)
+_BOTH = replace(
+    _VISION,
+    name="open_clip",
+    classes=("open_clip.CLIP", "open_clip.CustomTextCLIP"),
+    image=Tower(
+        _BLOCKS.under("visual"),
+        lambda module, pixels: module.encode_image(pixels),
+        weights=("visual.",),
+        adjust=lambda module, anatomy: _image_anatomy(module, _BLOCKS),
+    ),
+    text=Tower(_TEXT, lambda module, ids: module.encode_text(ids), adjust=_text_anatomy),
+    logit_scale=lambda module: module.logit_scale.item(),
+    tokenize=direct,
+)
+
+FAMILIES = (_BOTH, _VISION)
+
+
+def load(name: str, place: str) -> Loaded:
+    """`ARCH/TAG` from the hub, `ARCH/FILE.safetensors`, a folder, or `hf-hub:REPO`."""
+    open_clip = library("open_clip", name, extra="open-clip")
+    folder = Path(place).expanduser()
+    if folder.is_dir() or place.startswith("hf-hub:"):
+        if not folder.is_dir():
+            folder = fetched(name, place.removeprefix("hf-hub:"), ["*.json", "*.txt", "*.model", _WEIGHTS])
+        has_safetensors(name, folder, _WEIGHTS)
+        return _load(open_clip, name, f"local-dir:{folder}", {})
+    architecture, _, weights = place.partition("/")
+    known = open_clip.list_models()
+    if architecture not in known:
+        raise ResidualError(f"{name}: open_clip has no {architecture!r} and there is no such folder.")
+    how: dict[str, Any] = {"pretrained": str(Path(weights).expanduser())}
+    if not weights.endswith(".safetensors"):
+        config = open_clip.get_pretrained_cfg(architecture, weights)
+        if not config:
+            tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+            raise ResidualError(f"{name}: {architecture} has no weights {weights!r}. Known: {tags}.")
+        if not config["hf_hub"]:
+            raise ResidualError(
+                f"{name}: these weights aren't on the hub as safetensors; nothing else is read."
+            )
+        repo = config["hf_hub"].rpartition("/")[0]
+        how = {
+            "pretrained": str(fetched(name, repo, [_WEIGHTS]) / _WEIGHTS),
+            "force_quick_gelu": config.get("quick_gelu", False),
+            "force_preprocess_cfg": {
+                key: config[key] for key in ("mean", "std", "interpolation", "resize_mode")
+            },
+        }
+    if not Path(how["pretrained"]).is_file():
+        raise ResidualError(f"{name}: there is no file {how['pretrained']!r}.")
+    return _load(open_clip, name, architecture, how)
+
+
+def _load(open_clip: Any, name: str, model: str, how: dict[str, Any]) -> Loaded:
+    with reading(name, model):
+        module = open_clip.create_model(model, **how)
+        has_text = hasattr(module, "visual")
+    tokenizer = None
+
+    def tokenize(texts: list[str]) -> Tensor:
+        nonlocal tokenizer
+        if tokenizer is None:
+            with fetching(name):
+                tokenizer = open_clip.get_tokenizer(model)
+        return tokenizer(texts)
+
+    return Loaded(module, _preprocess(module), tokenize if has_text else None)

@@ -1,0 +1,66 @@
+"""SigLIP as in transformers: no class token, an attention pool with an MLP of its own; texts end in the last token.
+
+SigLIP 2 checkpoints of a fixed resolution are saved in the same form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from residual.encoders.anatomy import Anatomy
+from residual.encoders.family import Family, Tower
+from residual.encoders.pooling import AttentionPool, ProbePool, TokenPool
+from residual.encoders.preprocess import HALF, Preprocess
+from residual.encoders.tokens import padded
+
+
+def _vision_config(module: Any) -> Any:
+    return getattr(module.config, "vision_config", module.config)
+
+
+def _size(module: Any) -> tuple[int, int]:
+    return (_vision_config(module).image_size,) * 2
+
+
+_LAYERS = Anatomy(
+    blocks="encoder.layers",
+    attention_output="self_attn.out_proj",
+    heads="self_attn.num_heads",
+    mlp="mlp",
+    final_norm="post_layernorm",
+    pool=AttentionPool("head", ProbePool),
+    prefix=0,
+    class_token=False,
+)
+_VISION = Family(
+    name="transformers SigLIP vision",
+    classes=("transformers.SiglipVisionModel",),
+    image=Tower(_LAYERS, lambda module, pixels: module(pixel_values=pixels).pooler_output),
+    image_size=_size,
+    settings=lambda module: _vision_config(module).hidden_act,
+    preprocess=lambda module: Preprocess(_size(module), None, mean=HALF, std=HALF),
+    saved_as={"siglip_vision_model": "SiglipVisionModel"},
+)
+_BOTH = replace(
+    _VISION,
+    name="transformers SigLIP",
+    classes=("transformers.SiglipModel",),
+    image=Tower(
+        anatomy=_LAYERS.under("vision_model"),
+        encode=lambda module, pixels: module.vision_model(pixel_values=pixels).pooler_output,
+        weights=("vision_model.",),
+    ),
+    text=Tower(
+        anatomy=replace(_LAYERS, final_norm="final_layer_norm", projection="head", pool=TokenPool(-1)).under(
+            "text_model"
+        ),
+        encode=lambda module, ids: module.text_model(input_ids=ids).pooler_output,
+        weights=("text_model.",),
+    ),
+    logit_scale=lambda module: module.logit_scale.item(),
+    tokenize=padded,
+    saved_as={"siglip": "SiglipModel"},
+)
+
+FAMILIES = (_BOTH, _VISION)

@@ -1,0 +1,49 @@
+"""ViT as in transformers: `ViTModel` gives the normed class token, `ViTForImageClassification` the logits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from residual.encoders.anatomy import Anatomy
+from residual.encoders.family import Family, Tower
+from residual.encoders.preprocess import HALF, Preprocess
+
+
+def _size(module: Any) -> tuple[int, int]:
+    return (module.config.image_size,) * 2
+
+
+_ANATOMY = Anatomy(
+    blocks="layers",
+    attention_output="attention.o_proj",
+    heads="attention.num_attention_heads",
+    mlp="mlp",
+    final_norm="layernorm",
+)
+_FEATURES = Family(
+    name="transformers ViT",
+    classes=("transformers.ViTModel",),
+    image=Tower(
+        anatomy=_ANATOMY,
+        encode=lambda module, pixels: module(pixel_values=pixels).last_hidden_state[:, 0],
+        weights=("embeddings.", "layers.", "layernorm."),
+    ),
+    image_size=_size,
+    settings=lambda module: module.config.hidden_act,
+    preprocess=lambda module: Preprocess(_size(module), None, interpolation=2, mean=HALF, std=HALF),
+    saved_as={"vit": "ViTModel"},
+)
+_LOGITS = replace(
+    _FEATURES,
+    name="transformers ViT with classifier",
+    classes=("transformers.ViTForImageClassification",),
+    image=Tower(
+        anatomy=replace(_ANATOMY.under("vit"), projection="classifier"),
+        encode=lambda module, pixels: module(pixel_values=pixels).logits,
+    ),
+    saved_as={},
+    saved_with_classifier={"vit": "ViTForImageClassification"},
+)
+
+FAMILIES = (_FEATURES, _LOGITS)

@@ -1,0 +1,144 @@
+"""How an encoder makes one output of many tokens, by itself ("own" pooling): a family declares one of these.
+
+A class token and an average are the same for every sample; the end of a text differs from text to text; an
+attention pool weighs every token by what is in it. In each case what is pooled is a fixed weighted sum once
+the weights are frozen, so it stays a sum over units.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TokenPool:
+    """One token, by its position: a class token is 0, the last of a padded text is -1."""
+
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class EndPool:
+    """The end-of-text token: `position(module, ids (n, t)) -> (n,)` finds it."""
+
+    position: Callable[[Any, Int[Tensor, "n t"]], Int[Tensor, " n"]]
+
+
+@dataclass(frozen=True)
+class MeanPool:
+    """The average of all tokens from `first` on; each is normed before (`norm_first`), or the average after."""
+
+    first: int
+    norm_first: bool
+
+
+@dataclass(frozen=True)
+class AttentionPool:
+    """A learnt query attends to the normed tokens from `first` on, with a residual MLP behind it.
+
+    Args:
+        pool: path of the pooling module.
+        kind: wraps that module; tells the attention weights and the maps of the values.
+        first: the first token attended to.
+    """
+
+    pool: str
+    kind: Callable[[Any], PoolingAttention]
+    first: int = 0
+
+
+Pool = TokenPool | EndPool | MeanPool | AttentionPool
+
+
+class PoolingAttention(ABC):
+    """What tracing must know of the module of an attention pool with `P` heads."""
+
+    def __init__(self, module: Any):
+        self.module = module
+        self.mlp: nn.Module = module.mlp
+
+    def missing(self) -> list[str]:
+        """What of it can't be split, named; empty if everything can."""
+        return []
+
+    @abstractmethod
+    def weights(self, tokens: Float[Tensor, "n t D"]) -> Float[Tensor, "n P t"]:
+        """The softmax over tokens, for each head of the pool, in float32 or better."""
+
+    @abstractmethod
+    def maps(self) -> tuple[Float[Tensor, "P D d"], Float[Tensor, " d"]]:
+        """From a head's weighted sum of tokens to its part of the output, in float64; and the constant."""
+
+
+class ProbePool(PoolingAttention):
+    """A `probe` that goes through an `nn.MultiheadAttention`, as in transformers' SigLIP."""
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """See `PoolingAttention`."""
+        attention = self.module.attention
+        heads, width = attention.num_heads, attention.embed_dim
+        weight, bias = attention.in_proj_weight, attention.in_proj_bias
+        query = nn.functional.linear(self.module.probe[0], weight[:width], bias[:width])  # (1, D)
+        keys = nn.functional.linear(tokens, weight[width : 2 * width], bias[width : 2 * width])
+        return _softmax(query[0].unflatten(-1, (heads, -1)), keys.unflatten(-1, (heads, -1)))
+
+    def maps(self) -> tuple[Tensor, Tensor]:
+        """See `PoolingAttention`."""
+        attention = self.module.attention
+        width = attention.embed_dim
+        return _value_maps(
+            attention.in_proj_weight[2 * width :],
+            attention.in_proj_bias[2 * width :],
+            attention.out_proj,
+            attention.num_heads,
+        )
+
+
+class LatentPool(PoolingAttention):
+    """timm's `AttentionPoolLatent` with one latent."""
+
+    def missing(self) -> list[str]:
+        """A pool of several latents, without an MLP, or with positions of its own isn't split."""
+        module = self.module
+        return [
+            *(["attn_pool.mlp"] if module.mlp is None else []),
+            *([f"attn_pool.latent (of {module.latent_len}, expected one)"] if module.latent_len != 1 else []),
+            *(["attn_pool without positions of its own"] if module.pos_embed is not None else []),
+        ]
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """See `PoolingAttention`."""
+        module = self.module
+        query = module.q_norm(module.q(module.latent[0, 0]).unflatten(-1, (module.num_heads, -1)))
+        width, bias = module.kv.in_features, module.kv.bias
+        keys = nn.functional.linear(tokens, module.kv.weight[:width], None if bias is None else bias[:width])
+        return _softmax(query, module.k_norm(keys.unflatten(-1, (module.num_heads, -1))))
+
+    def maps(self) -> tuple[Tensor, Tensor]:
+        """See `PoolingAttention`."""
+        width, bias = self.module.kv.in_features, self.module.kv.bias
+        value_bias = torch.zeros(width) if bias is None else bias[width:]
+        return _value_maps(self.module.kv.weight[width:], value_bias, self.module.proj, self.module.num_heads)
+
+
+def _softmax(query: Float[Tensor, "P h"], keys: Float[Tensor, "n t P h"]) -> Float[Tensor, "n P t"]:
+    wide = torch.promote_types(keys.dtype, torch.float32)
+    logits = torch.einsum("ph,ntph->npt", query.to(wide), keys.to(wide)) * query.shape[-1] ** -0.5
+    return logits.softmax(-1)
+
+
+def _value_maps(weight: Tensor, bias: Tensor, output: nn.Linear, heads: int) -> tuple[Tensor, Tensor]:
+    """Value and output projections of each head multiplied into one: `V_p O_p`, and `b_V O + b_O`."""
+    weight, bias, out = (value.detach().double() for value in (weight, bias, output.weight))
+    values = weight.T.unflatten(1, (heads, -1))  # (D, P, h)
+    constant = out @ bias.to(out.device)
+    if output.bias is not None:
+        constant = constant + output.bias.detach().double()
+    return torch.einsum("xph,dph->pxd", values, out.unflatten(1, (heads, -1))), constant

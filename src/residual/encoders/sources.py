@@ -1,0 +1,84 @@
+"""Where models come from: the hub and folders, safetensors only; what goes wrong there in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from residual.errors import ResidualError
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as it was loaded, from a PIL image to its pixels, and from texts to its token ids, if it has any."""
+
+    module: nn.Module
+    preprocess: Callable[[Any], Tensor]
+    tokenize: Callable[[list[str]], Tensor] | None = None
+
+
+def library(module: str, name: str, extra: str) -> Any:
+    """An optional library.
+
+    Raises:
+        ResidualError: it isn't installed; says how to install it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ResidualError(
+            f"{name} needs {module}, which isn't installed: pip install 'residual-vit[{extra}]'."
+        ) from error
+
+
+def fetched(name: str, repo: str, files: Sequence[str]) -> Path:
+    """The local copy of a hub repository's `files`, fetched once; `REPO@REVISION` takes one revision."""
+    from huggingface_hub import snapshot_download
+
+    repo, _, revision = repo.partition("@")
+    with fetching(name, f"there is no folder {repo!r} here, and it can't be had from the hub"):
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=list(files)))
+
+
+def has_safetensors(name: str, folder: Path, file: str) -> None:
+    """Refuse a folder without this file of weights: nothing is ever unpickled."""
+    if not (folder / file).is_file():
+        raise ResidualError(
+            f"{name}: {folder} holds no {file}, and weights in any other form aren't read, since reading them "
+            "can run code. Convert them to safetensors, or name a revision of the repository that holds them "
+            "(REPO@refs/pr/N)."
+        )
+
+
+@contextmanager
+def fetching(name: str, failed: str = "it can't be had from the hub") -> Generator[None]:
+    """Turn what goes wrong on the way from a hub into one sentence."""
+    try:
+        yield
+    except ResidualError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ResidualError(f"{name}: {failed} ({first_line(error)}).") from error
+
+
+@contextmanager
+def reading(name: str, place: str | Path) -> Generator[None]:
+    """Turn what goes wrong while a model is built from files into one sentence."""
+    try:
+        yield
+    except ResidualError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ResidualError(f"{name}: the model in {place} can't be loaded ({first_line(error)}).") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the rest of its page."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,115 @@
+"""Run a tower and take its coordinates: the one way from inputs to small numbers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import fields
+from itertools import chain
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from residual.encoders.anatomy import Parts
+from residual.encoders.encoder import Encoder
+from residual.tracing.capture import Capture, capture, place_hooks
+from residual.tracing.coordinates import Coordinates
+from residual.tracing.pooling import Pooling, resolve
+
+Images = Float[Tensor, "n 3 height width"]
+Texts = Sequence[str] | Int[Tensor, "n t"]
+
+
+def trace(
+    encoder: Encoder, inputs: Images | Texts, tower: str = "image", pooling: str = "own"
+) -> tuple[Coordinates, Float[Tensor, "n *t d"]]:
+    """Run `inputs` through a tower: their coordinates, and the model's own output.
+
+    Args:
+        encoder: from `load_encoder` or `wrap_encoder`. One that was compiled is traced compiled.
+        inputs: pixels from `encoder.preprocess`, stacked; or texts, or their token ids.
+        tower: "image" or "text".
+        pooling: which tokens, see `decompose`.
+
+    Raises:
+        ResidualError: inputs that don't fit, a tower that can't be split, or tokens that aren't there.
+    """
+    if encoder.compiling is not None and not torch.compiler.is_compiling():
+        return _compiled(encoder, inputs, tower, pooling)
+    return _eager(encoder, inputs, tower, pooling)
+
+
+@torch.compiler.disable
+def _eager(encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str) -> tuple[Coordinates, Tensor]:
+    ready = _ready(encoder, inputs, tower)
+    # Compiled parts of the user's model were compiled without hooks and would not call them.
+    with torch.compiler.set_stance("force_eager"), capture(encoder, tower, pooling) as kept:
+        kept.expect(encoder.module, ready)
+        output = encoder.tower(tower).encode(encoder.module, ready)
+        coordinates, stream = kept.take()
+    return coordinates, output if kept.pooling.own else reference(
+        encoder.parts_of(tower), kept.pooling, stream
+    )
+
+
+def _compiled(
+    encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str
+) -> tuple[Coordinates, Tensor]:
+    ready = _ready(encoder, inputs, tower)
+    made = _made.setdefault(encoder, {})
+    key = (tower, pooling, id(encoder.compiling))
+    if key not in made:
+        made[key] = _CompiledTrace(encoder, tower, pooling)
+    return made[key](ready)
+
+
+def _ready(encoder: Encoder, inputs: Images | Texts, tower: str) -> Tensor:
+    """Pixels or token ids where the model wants them."""
+    if tower == "image":
+        return encoder.checked_pixels(inputs)
+    return inputs.to(encoder.device) if isinstance(inputs, Tensor) else encoder.tokenize(inputs)
+
+
+class _CompiledTrace:
+    """A traced forward pass as one compiled function.
+
+    Compiled code doesn't look whether hooks come or go, so it is given a twin of the model: its own modules,
+    with hooks that stay, around the same parameters. The model itself isn't touched.
+    """
+
+    def __init__(self, encoder: Encoder, tower: str, pooling: str):
+        module = encoder.module
+        shared = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
+        self.twin = copy.deepcopy(module, shared)
+        self.tower = encoder.tower(tower)
+        self.parts = self.tower.anatomy_of(self.twin).locate(self.twin)
+        self.kept = Capture(self.parts, resolve(pooling, self.parts, encoder.name))
+        place_hooks(self.kept, self.parts, ExitStack())
+        self.run = torch.compile(self._run, **(encoder.compiling or {}))
+
+    def __call__(self, ready: Tensor) -> tuple[Coordinates, Tensor]:
+        values, output = self.run(ready)
+        return Coordinates(**dict(zip(_FIELDS, values, strict=True))), output
+
+    def _run(self, ready: Tensor) -> tuple[list[Tensor | None], Tensor]:
+        self.kept.expect(self.twin, ready)
+        output = self.tower.encode(self.twin, ready)
+        coordinates, stream = self.kept.take()
+        if not self.kept.pooling.own:
+            output = reference(self.parts, self.kept.pooling, stream)
+        return [getattr(coordinates, name) for name in _FIELDS], output
+
+
+_FIELDS = tuple(field.name for field in fields(Coordinates))
+_made: WeakKeyDictionary[Encoder, dict[tuple[str, str, int], _CompiledTrace]] = WeakKeyDictionary()
+
+
+def reference(parts: Parts, pooling: Pooling, stream: Float[Tensor, "n *t D"]) -> Float[Tensor, "n *t d"]:
+    """What the model's own last norm and projection make of the stream, where it pools another way itself."""
+    output = parts.final_norm(stream)
+    if pooling.reduce == "mean of outputs":
+        output = output.mean(1)
+    return output if parts.projection is None else parts.projection(output)

@@ -1,0 +1,200 @@
+"""A tiny random model of every family, built from its config object, norms, biases and scales far from defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import open_clip
+import timm
+import torch
+import transformers
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+from tiny import tiny_clip, tiny_vision
+
+IMAGE, PATCH = 32, 16
+PATCHES = (IMAGE // PATCH) ** 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model of a family, and what the library must find in it."""
+
+    make: Callable[..., torch.nn.Module]
+    prefix: int = 1
+    class_token: bool = True
+    pool_mlp: bool = False
+    text: bool = False
+    output: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] | None = None
+
+
+def randomized(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Matrices as a trained model's (unit gain), vectors of order one, norms' and scales' weights around one."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            if name.endswith(("logit_scale", "logit_bias")):
+                continue
+            noise = torch.randn(value.shape, generator=generator)
+            around_one = ("norm" in name or "ln_" in name) and name.endswith("weight")
+            if around_one or name.endswith((".gamma", ".lambda1")):
+                value.copy_(1 + 0.5 * noise)
+            elif value.ndim < 2:
+                value.copy_(0.5 * noise)
+            else:
+                value.copy_(noise / value[0].numel() ** 0.5)
+    return module.eval()
+
+
+def open_clip_model(layers: int = 2, heads: int = 3, width: int = 24, seed: int = 0, **vision: Any) -> Any:
+    quick = vision.pop("quick_gelu", False)
+    custom = vision.pop("custom_text", False)
+    text = {"context_length": 10, "vocab_size": 64, "width": 16, "heads": 2, "layers": 2}
+    text |= vision.pop("text", {})
+    config = {"layers": layers, "width": width, "head_width": width // heads}
+    size = vision.pop("image_size", IMAGE)
+    vision_cfg = CLIPVisionCfg(image_size=size, patch_size=PATCH, **(config | vision))
+    kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    return randomized(kind(12, vision_cfg, CLIPTextCfg(**text), quick_gelu=quick), seed)
+
+
+def timm_model(layers: int = 2, heads: int = 3, width: int = 24, seed: int = 0, **how: Any) -> Any:
+    size = how.pop("image_size", IMAGE)
+    settings = {
+        "img_size": size,
+        "patch_size": PATCH,
+        "embed_dim": width,
+        "depth": layers,
+        "num_heads": heads,
+    }
+    settings |= {"num_classes": 0}
+    return randomized(timm.models.VisionTransformer(**(settings | how)), seed)
+
+
+def _vision_settings(layers: int, heads: int, width: int, size: int) -> dict[str, Any]:
+    return {
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "image_size": size,
+        "patch_size": PATCH,
+    }
+
+
+def transformers_model(
+    kind: str,
+    layers: int = 2,
+    heads: int = 3,
+    width: int = 24,
+    image_size: int = IMAGE,
+    seed: int = 0,
+    **how: Any,
+) -> Any:
+    """Of the class `kind`."""
+    vision = _vision_settings(layers, heads, width, image_size)
+    text = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 64,
+        "max_position_embeddings": 10,
+    }
+    if kind.startswith("ViT"):
+        config = transformers.ViTConfig(**vision, **how)
+    elif kind == "Dinov2WithRegistersModel":
+        config = transformers.Dinov2WithRegistersConfig(**vision, **how)
+    elif kind == "Dinov2Model":
+        config = transformers.Dinov2Config(**vision, **how)
+    elif kind == "SiglipVisionModel":
+        config = transformers.SiglipVisionConfig(**vision, **how)
+    elif kind == "SiglipModel":
+        config = transformers.SiglipConfig(
+            text_config=text | {"projection_size": width}, vision_config=vision
+        )
+    elif kind == "BlipForImageTextRetrieval":
+        text |= {"encoder_hidden_size": width, "pad_token_id": 0, "bos_token_id": 1, "sep_token_id": 2}
+        config = transformers.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=12)
+    return randomized(getattr(transformers, kind)(config), seed)
+
+
+def _trunk(name: str = "vit_tiny_patch16_224", **how: Any) -> Any:
+    """open_clip around a timm trunk made tiny."""
+    model = open_clip_model(timm_model_name=name, custom_text=True, image_size=IMAGE, **how)
+    return randomized(model)
+
+
+def _clip_heads(
+    layers: int = 2, heads: int = 3, width: int = 24, image_size: int = IMAGE, seed: int = 0, **_: Any
+):
+    sizes = {"layers": layers, "heads": heads, "head_width": width // heads, "image": image_size}
+    return randomized(tiny_clip(dtype=torch.float32, patch=PATCH, **sizes), seed)
+
+
+def _clip_vision(layers: int = 2, heads: int = 3, width: int = 24, image_size: int = IMAGE, seed: int = 0):
+    sizes = {"layers": layers, "heads": heads, "head_width": width // heads, "image": image_size}
+    return randomized(tiny_vision(dtype=torch.float32, patch=PATCH, **sizes), seed)
+
+
+CASES: dict[str, Case] = {
+    "clip": Case(_clip_heads, text=True),
+    "clip vision": Case(_clip_vision),
+    "open_clip": Case(open_clip_model, text=True),
+    "open_clip quick-gelu": Case(partial(open_clip_model, quick_gelu=True), text=True),
+    "open_clip layer scale": Case(partial(open_clip_model, ls_init_value=0.1), text=True),
+    "open_clip average": Case(partial(open_clip_model, pool_type="avg"), text=True),
+    "open_clip norm after average": Case(
+        partial(open_clip_model, pool_type="avg", final_ln_after_pool=True, no_ln_pre=True), text=True
+    ),
+    "open_clip custom text": Case(
+        partial(
+            open_clip_model,
+            custom_text=True,
+            text={"pool_type": "last", "proj_bias": True, "no_causal_mask": True},
+        ),
+        text=True,
+    ),
+    "open_clip text eos": Case(
+        partial(open_clip_model, custom_text=True, text={"pool_type": "eos", "eos_id": 63}), text=True
+    ),
+    "open_clip visual": Case(lambda **how: open_clip_model(**how).visual),
+    "siglip": Case(
+        partial(transformers_model, "SiglipModel"), prefix=0, class_token=False, pool_mlp=True, text=True
+    ),
+    "siglip vision": Case(
+        partial(transformers_model, "SiglipVisionModel"), prefix=0, class_token=False, pool_mlp=True
+    ),
+    "blip": Case(partial(transformers_model, "BlipForImageTextRetrieval")),
+    "vit": Case(partial(transformers_model, "ViTModel")),
+    "vit classifier": Case(partial(transformers_model, "ViTForImageClassification", num_labels=7)),
+    "vit without biases": Case(partial(transformers_model, "ViTModel", qkv_bias=False)),
+    "dinov2": Case(partial(transformers_model, "Dinov2Model")),
+    "dinov2 swiglu": Case(partial(transformers_model, "Dinov2Model", use_swiglu_ffn=True)),
+    "dinov2 registers": Case(
+        partial(transformers_model, "Dinov2WithRegistersModel", num_register_tokens=3), prefix=4
+    ),
+    "timm": Case(timm_model),
+    "timm classifier": Case(partial(timm_model, num_classes=7)),
+    "timm layer scale, registers": Case(
+        partial(timm_model, init_values=0.1, reg_tokens=2, no_embed_class=True), prefix=3
+    ),
+    "timm norm after average": Case(partial(timm_model, global_pool="avg", num_classes=7)),
+    "timm average of normed": Case(partial(timm_model, global_pool="avg", fc_norm=False)),
+    "timm average, no class token": Case(
+        partial(timm_model, global_pool="avg", class_token=False), prefix=0, class_token=False
+    ),
+    "timm average of all": Case(partial(timm_model, global_pool="avg", pool_include_prefix=True)),
+    "timm class token, norm after": Case(partial(timm_model, fc_norm=True)),
+    "timm pre-norm": Case(partial(timm_model, pre_norm=True, qk_norm=True, scale_attn_norm=True)),
+    "timm attention pool": Case(
+        partial(timm_model, global_pool="map", class_token=False, num_classes=5),
+        prefix=0,
+        class_token=False,
+        pool_mlp=True,
+    ),
+    "timm attention pool past a class token": Case(partial(timm_model, global_pool="map"), pool_mlp=True),
+}
+SPLIT_TEXT = [name for name, case in CASES.items() if case.text]
