@@ -57,7 +57,10 @@ def preprocess_of(module: Any) -> OnWhite:
     """timm's own transform for this model."""
     from timm.data import create_transform, resolve_data_config
 
-    return OnWhite(create_transform(**resolve_data_config({}, model=module), is_training=False))
+    # A model may have been made for another size than its settings say, or have none.
+    fixed = not getattr(module, "dynamic_img_size", True)
+    size = {"input_size": (3, *module.patch_embed.img_size)} if fixed else {}
+    return OnWhite(create_transform(**resolve_data_config(size, model=module), is_training=False))
 
 
 FAMILIES = (
@@ -87,6 +90,8 @@ def load(name: str, place: str, classifier: bool) -> Loaded:
         with fetching(name):
             config = None if ":" in place else timm.models.get_pretrained_cfg(place, allow_unregistered=False)
         repo = place.removeprefix("hf-hub:") if config is None else config.hf_hub_id
+        if not repo:
+            raise ResidualError(f"{name}: timm knows no weights of {place!r} on the hub.")
         folder = fetched(name, repo, ["config.json", "model.safetensors"])
     has_safetensors(name, folder, "model.safetensors")
     return _load(timm, name, f"local-dir:{folder}", how)
