@@ -1,4 +1,4 @@
-"""A tiny random model of every family, built from its config object, norms, biases and scales far from defaults."""
+"""A tiny random model of every family, built from its config: norms, biases, scales far from defaults."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Case:
 
 
 def randomized(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Matrices as a trained model's (unit gain), vectors of order one, norms' and scales' weights around one."""
+    """Matrices of unit gain, vectors of order one, weights of norms and layer scales around one."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in module.named_parameters():

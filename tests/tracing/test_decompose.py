@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from families import open_clip_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -112,24 +113,22 @@ def test_a_head_isolated_by_hand():
 
 
 def test_layer_scales_are_part_of_the_unit():
-    """A layer scale of the attention or the MLP is the same as one multiplied into the weights."""
-    plain = Linearization.of(tiny_encoder())
-    scaled = tiny_encoder()
-    generator = torch.Generator().manual_seed(5)
-    ones = []
-    for block in scaled.parts.blocks:
-        scales = torch.rand(2, 32, generator=generator, dtype=torch.float64) + 0.5
-        block.attention_output.weight.data /= scales[0][:, None]
-        block.attention_output.bias.data /= scales[0]
-        object.__setattr__(block, "attention_scale", scales[0])
-        object.__setattr__(block, "mlp_scale", scales[1])
-        ones.append(scales[1])
-    got = Linearization.of(scaled)
-    torch.testing.assert_close(got.state["attention_weight"], plain.state["attention_weight"])
-    torch.testing.assert_close(got.state["attention_bias"], plain.state["attention_bias"])
-    torch.testing.assert_close(got.matrix(2)[:-2], ones[1][:, None] * plain.matrix(2)[:-2])
-    coordinates, _ = trace(tiny_encoder(), random_pixels())
-    torch.testing.assert_close(got.contributions(coordinates).sum(1), got.output(coordinates))
+    """A layer scale of the attention or the MLP is the same as one multiplied into the weights before it."""
+    scaled = open_clip_model(ls_init_value=0.1).double()
+    plain = open_clip_model().double()
+    plain.load_state_dict({k: v for k, v in scaled.state_dict().items() if ".ls_" not in k})
+    for with_scale, block in zip(
+        scaled.visual.transformer.resblocks, plain.visual.transformer.resblocks, strict=True
+    ):
+        for part, scale in (
+            (block.attn.out_proj, with_scale.ls_1.gamma),
+            (block.mlp.c_proj, with_scale.ls_2.gamma),
+        ):
+            part.weight.data *= scale.data[:, None]
+            part.bias.data *= scale.data
+    pixels = random_pixels()
+    expected = decompose(wrap_encoder(plain), pixels)
+    torch.testing.assert_close(decompose(wrap_encoder(scaled), pixels).contributions, expected.contributions)
 
 
 def test_kinds_pick_units_in_order():
@@ -182,7 +181,7 @@ def _hooks(module):
 def test_hooks_are_gone_on_every_exit():
     encoder = tiny_encoder()
     with capture(encoder):
-        assert _hooks(encoder.module) == 3 + 2 * 3
+        assert _hooks(encoder.module) == 3 + 3 * 3
     assert _hooks(encoder.module) == 0
     with pytest.raises(RuntimeError, match="stop"), capture(encoder):
         raise RuntimeError("stop")

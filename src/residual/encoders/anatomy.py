@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from residual.encoders.pooling import AttentionPool, Pool, PoolingAttention, TokenPool
+from residual.encoders.pooling import CLASS_TOKEN, AttentionPool, Pool, PoolingAttention
 from residual.errors import ResidualError
 
 
@@ -34,6 +34,7 @@ class Projection:
         return self.source.bias if isinstance(self.source, nn.Linear) else None
 
     def __call__(self, x: Tensor) -> Tensor:
+        """`x W + b`."""
         return self.source(x) if isinstance(self.source, nn.Linear) else x @ self.source
 
 
@@ -94,7 +95,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Dotted paths of the parts of a pre-norm transformer; its residual stream starts where the first block does.
+    """Dotted paths of the parts of a pre-norm transformer, whose residual stream starts where its blocks do.
 
     Args:
         blocks: the list of blocks.
@@ -122,7 +123,7 @@ class Anatomy:
     attention_scale: str | None = None
     mlp_scale: str | None = None
     block_kinds: tuple[str, ...] = ()
-    pool: Pool = TokenPool(0)
+    pool: Pool = CLASS_TOKEN
     prefix: int = 1
     class_token: bool = True
 
@@ -131,7 +132,9 @@ class Anatomy:
         if not prefix:
             return self
         whole = ("blocks", "final_norm", "projection")
-        paths = {name: f"{prefix}.{getattr(self, name)}" for name in whole if getattr(self, name)}
+        paths: dict[str, Any] = {
+            name: f"{prefix}.{getattr(self, name)}" for name in whole if getattr(self, name)
+        }
         if isinstance(self.pool, AttentionPool):
             paths["pool"] = replace(self.pool, pool=f"{prefix}.{self.pool.pool}")
         return replace(self, **paths)

@@ -143,7 +143,7 @@ class Encoder:
         return self
 
     def compile(self, **how: Any) -> Encoder:
-        """From now on run compiled, plain and traced alike; `how` goes to `torch.compile`. Gives itself back."""
+        """From now on run compiled, traced or not; `how` goes to `torch.compile`. Gives itself back."""
         self.compiling = how
         self.__dict__.pop("_compiled", None)
         return self

@@ -1,4 +1,4 @@
-"""What a model family declares: its classes, its two towers' anatomies, how they are called, how it is loaded.
+"""What a model family declares: its classes, its towers' anatomies, how they are called, how it is loaded.
 
 Families are files in `residual.encoders.families`; a new one is one short file there.
 """

@@ -24,6 +24,9 @@ class TokenPool:
     index: int = 0
 
 
+CLASS_TOKEN = TokenPool(0)
+
+
 @dataclass(frozen=True)
 class EndPool:
     """The end-of-text token: `position(module, ids (n, t)) -> (n,)` finds it."""
@@ -33,7 +36,7 @@ class EndPool:
 
 @dataclass(frozen=True)
 class MeanPool:
-    """The average of all tokens from `first` on; each is normed before (`norm_first`), or the average after."""
+    """The average of the tokens from `first` on; each is normed before (`norm_first`), or it after."""
 
     first: int
     norm_first: bool

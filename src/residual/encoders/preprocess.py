@@ -35,6 +35,8 @@ _INTERPOLATIONS: dict[int, InterpolationMode] = {
     Image.Resampling.BICUBIC.value: InterpolationMode.BICUBIC,
 }
 
+_PROCESSORS = {"vit": "ViT", "siglip": "Siglip", "blip": "Blip", "dinov2": "Bit"}
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -70,12 +72,14 @@ class Preprocess:
     def from_folder(cls, folder: str | Path) -> Preprocess:
         """Read `preprocessor_config.json`, or the image processor's part of `processor_config.json`."""
         alone, together = (Path(folder) / f"{name}_config.json" for name in ("preprocessor", "processor"))
+        config = {}
         if alone.is_file():
-            return cls.from_config(json.loads(alone.read_text(encoding="utf-8")))
-        if together.is_file():
-            whole = json.loads(together.read_text(encoding="utf-8"))
-            if "image_processor" in whole:
-                return cls.from_config(whole["image_processor"])
+            config = json.loads(alone.read_text(encoding="utf-8"))
+        elif together.is_file():
+            config = json.loads(together.read_text(encoding="utf-8")).get("image_processor", {})
+        if config:
+            named = config.get("image_processor_type") or config.get("feature_extractor_type")
+            return cls.from_config(config | {"image_processor_type": named or _usual(Path(folder))})
         raise ResidualError(f"{alone} isn't there: it tells how images are resized and normalised.")
 
     @classmethod
@@ -156,6 +160,14 @@ def _center_crop(pixels: Tensor, height: int, width: int) -> Tensor:
     pixels = torch.nn.functional.pad(pixels, (wide // 2, (wide + 1) // 2, tall // 2, (tall + 1) // 2))
     top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
     return pixels[:, top : top + height, left : left + width]
+
+
+def _usual(folder: Path) -> str:
+    """The image processor of the kind of model in a folder, for old files that don't name one."""
+    config = folder / "config.json"
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type", "") if config.is_file() else ""
+    family = kind.partition("_")[0]
+    return f"{_PROCESSORS.get(family, 'CLIP')}ImageProcessor"
 
 
 def _defaults(processor: str | None) -> Any:

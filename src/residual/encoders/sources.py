@@ -17,7 +17,7 @@ from residual.errors import ResidualError
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model as it was loaded, from a PIL image to its pixels, and from texts to its token ids, if it has any."""
+    """A loaded model, from a PIL image to its pixels, and from texts to its token ids if it takes any."""
 
     module: nn.Module
     preprocess: Callable[[Any], Tensor]
@@ -51,7 +51,7 @@ def has_safetensors(name: str, folder: Path, file: str) -> None:
     """Refuse a folder without this file of weights: nothing is ever unpickled."""
     if not (folder / file).is_file():
         raise ResidualError(
-            f"{name}: {folder} holds no {file}, and weights in any other form aren't read, since reading them "
+            f"{name}: {folder} holds no {file}, and weights in another form aren't read, since reading them "
             "can run code. Convert them to safetensors, or name a revision of the repository that holds them "
             "(REPO@refs/pr/N)."
         )
@@ -80,5 +80,6 @@ def reading(name: str, place: str | Path) -> Generator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the rest of its page."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an error says, without the rest of its page. (torch names missing weights on its second line.)"""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])

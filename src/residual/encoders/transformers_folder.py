@@ -11,7 +11,7 @@ import torch
 
 from residual.encoders.family import Family
 from residual.encoders.preprocess import Preprocess
-from residual.encoders.sources import Loaded, reading
+from residual.encoders.sources import Loaded, has_safetensors, reading
 from residual.errors import ResidualError
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -41,6 +41,8 @@ def load(
     with reading(name, folder), _quiet():
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
         family, made = _known(name, kind, families, classifier)
+        if not any(folder.glob("*.safetensors")):  # in several files if the model is large
+            has_safetensors(name, folder, "model.safetensors")
         extra = {"add_pooling_layer": False} if made == "ViTModel" else {}
         module, told = getattr(transformers, made).from_pretrained(
             folder,

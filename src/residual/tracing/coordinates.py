@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -17,19 +18,23 @@ class Coordinates:
 
     Args:
         z: each head's numbers before the output projection of its attention.
-        mlp: each MLP's output, before a layer scale.
+        mlp: what each MLP adds to the stream: its output, times its layer scale if it has one.
         emb: the stream before the first block.
         mean: `μ`, mean of the stream before the last LayerNorm.
         std: `s = sqrt(var + ε)` of it.
         pool_mlp: the output of an attention pool's own MLP, or None.
+        rounding: how much of the stream, by norm, a half-precision model lost where it added units up; that
+            is shared out evenly over `emb` and `mlp`, so that units sum to the stream there was. None in
+            float32, where nothing is.
     """
 
     z: Float[Tensor, "n *t l h w"]
     mlp: Float[Tensor, "n *t l D"]
     emb: Float[Tensor, "n *t D"]
-    mean: Float[Tensor, "n *t"]
-    std: Float[Tensor, "n *t"]
+    mean: Float[Tensor, "n ..."]
+    std: Float[Tensor, "n ..."]
     pool_mlp: Float[Tensor, "n D"] | None = None
+    rounding: Float[Tensor, "n ..."] | None = None
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -48,12 +53,14 @@ class Coordinates:
     def cat(parts: Sequence[Coordinates]) -> Coordinates:
         """Samples of several, one after the other."""
         columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Coordinates)}
-        return Coordinates(
-            **{name: None if values[0] is None else torch.cat(values) for name, values in columns.items()}
-        )
+        joined: dict[str, Any] = {
+            name: None if values[0] is None else torch.cat(values) for name, values in columns.items()
+        }
+        return Coordinates(**joined)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Coordinates:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Coordinates(
-            **{name: None if value is None else change(value) for name, value in values.items()}
-        )
+        changed: dict[str, Any] = {
+            name: None if value is None else change(value) for name, value in values.items()
+        }
+        return Coordinates(**changed)

@@ -29,8 +29,8 @@ class Linearization:
     """Features to contributions, for every unit of one encoder.
 
     A unit's stream vector is `x_u = v A_u + b_u`: for a head `A` is its slice of the output projection and
-    `b` the projection's bias over the number of heads, both times the layer scale; for an MLP `A` is its
-    layer scale; for the embedding `A = 1`. Its contribution, with `w_u` its share of the common terms, is
+    `b` the projection's bias over the number of heads, both times the layer scale; for an MLP and for the
+    embedding `A = 1`. Its contribution, with `w_u` its share of the common terms, is
 
         c_u = (x_u ⊙ γ/s − w_u (μ γ/s − β)) P + w_u p = f_u M_u + o_u
         Σ_u c_u = ((x − μ)/s ⊙ γ + β) P + p
@@ -44,7 +44,7 @@ class Linearization:
     norm, so it has no share of the common terms and its features are its output.
 
     Args:
-        state: tensors `attention_weight (L, H, h, D)`, `attention_bias (L, D)`, `mlp_scale (L, D)`,
+        state: tensors `attention_weight (L, H, h, D)`, `attention_bias (L, D)`,
             `norm_weight (D,)`, `norm_bias (D,)`, `projection_weight (P, D, d)` with `P = 1` without an
             attention pool, `projection_bias (d,)`, and with the MLP of a pool `pool_mlp_weight (D, d)`; the
             attention's layer scales are multiplied into the first two.
@@ -70,18 +70,16 @@ class Linearization:
         parts = encoder.parts_of(tower)
         width = parts.width
         ones, zeros = torch.ones(width), torch.zeros(width)
-        weights, biases, mlp_scales = [], [], []
+        weights, biases = [], []
         for block in parts.blocks:
             output = block.attention_output
             scale = _double(ones if block.attention_scale is None else block.attention_scale)
             weights.append((_double(output.weight) * scale[:, None]).T)  # (H h, D)
             biases.append(_double(zeros if output.bias is None else output.bias) * scale)
-            mlp_scales.append(_double(ones if block.mlp_scale is None else block.mlp_scale))
         norm, projection = parts.final_norm, parts.projection
         state = {
             "attention_weight": torch.stack(weights).unflatten(1, (parts.heads, -1)),
             "attention_bias": torch.stack(biases),
-            "mlp_scale": torch.stack(mlp_scales),
             "norm_weight": ones if norm.weight is None else norm.weight,
             "norm_bias": zeros if norm.bias is None else norm.bias,
         }
@@ -126,11 +124,8 @@ class Linearization:
         """`M_u` in float64; its rows go with `features`."""
         if unit == self._pool_mlp_unit:
             return self.state["pool_mlp_weight"]
-        if unit == 0:
-            own, bias = self._from_stream, torch.zeros_like(self._from_stream[:, 0])
-        elif unit < self._first_head:
-            own = self.state["mlp_scale"][unit - 1][:, None] * self._from_stream  # (P, D, d)
-            bias = torch.zeros_like(own[:, 0])
+        if unit < self._first_head:
+            own, bias = self._from_stream, torch.zeros_like(self._from_stream[:, 0])  # (P, D, d), (P, d)
         else:
             layer, head = self._layer_head(unit)
             own = self.state["attention_weight"][layer, head] @ self._from_stream  # (P, h, d)
@@ -163,7 +158,7 @@ class Linearization:
         """The sum of all contributions, without making them."""
         like = coordinates.mean
         state = {name: value.to(like) for name, value in self.state.items()}
-        stream = coordinates.emb.to(like) + (coordinates.mlp.to(like) * state["mlp_scale"]).sum(-2)
+        stream = coordinates.emb.to(like) + coordinates.mlp.to(like).sum(-2)
         stream = stream + coordinates.z.to(like).flatten(-3) @ state["attention_weight"].flatten(0, 2)
         stream = stream + state["attention_bias"].sum(0)  # (n, …, D)
         mean = like[..., None] if self.split == "shared" else stream.mean(-1, keepdim=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from itertools import chain
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from residual.encoders.anatomy import Parts
 from residual.encoders.encoder import Encoder
+from residual.errors import ResidualError
 from residual.tracing.capture import Capture, capture, place_hooks
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.pooling import Pooling, resolve
@@ -68,9 +70,11 @@ def _compiled(
 
 def _ready(encoder: Encoder, inputs: Images | Texts, tower: str) -> Tensor:
     """Pixels or token ids where the model wants them."""
-    if tower == "image":
-        return encoder.checked_pixels(inputs)
-    return inputs.to(encoder.device) if isinstance(inputs, Tensor) else encoder.tokenize(inputs)
+    if not isinstance(inputs, Tensor):
+        if tower == "image":
+            raise ResidualError("The image tower takes pixels, from encoder.preprocess: got no tensor.")
+        return encoder.tokenize(inputs)
+    return encoder.checked_pixels(inputs) if tower == "image" else inputs.to(encoder.device)
 
 
 class _CompiledTrace:
@@ -87,12 +91,13 @@ class _CompiledTrace:
         self.tower = encoder.tower(tower)
         self.parts = self.tower.anatomy_of(self.twin).locate(self.twin)
         self.kept = Capture(self.parts, resolve(pooling, self.parts, encoder.name))
-        place_hooks(self.kept, self.parts, ExitStack())
+        place_hooks(self.kept, self.parts, self.twin, ExitStack())
         self.run = torch.compile(self._run, **(encoder.compiling or {}))
 
     def __call__(self, ready: Tensor) -> tuple[Coordinates, Tensor]:
         values, output = self.run(ready)
-        return Coordinates(**dict(zip(_FIELDS, values, strict=True))), output
+        named: dict[str, Any] = dict(zip(_FIELDS, values, strict=True))
+        return Coordinates(**named), output
 
     def _run(self, ready: Tensor) -> tuple[list[Tensor | None], Tensor]:
         self.kept.expect(self.twin, ready)
@@ -107,7 +112,7 @@ _FIELDS = tuple(field.name for field in fields(Coordinates))
 _made: WeakKeyDictionary[Encoder, dict[tuple[str, str, int], _CompiledTrace]] = WeakKeyDictionary()
 
 
-def reference(parts: Parts, pooling: Pooling, stream: Float[Tensor, "n *t D"]) -> Float[Tensor, "n *t d"]:
+def reference(parts: Parts, pooling: Pooling, stream: Float[Tensor, "n *t D"]) -> Float[Tensor, "n *k d"]:
     """What the model's own last norm and projection make of the stream, where it pools another way itself."""
     output = parts.final_norm(stream)
     if pooling.reduce == "mean of outputs":

@@ -1,4 +1,4 @@
-"""All families of encoders that are known: one file a family. The first that handles a module's class has it."""
+"""All families of encoders that are known, one file each; the first that handles a module's class has it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DINOv2 as in transformers, with or without registers: the normed class token, layer scales, any image size."""
+"""DINOv2 as in transformers, with registers or without: normed class token, layer scales, any image size."""
 
 from __future__ import annotations
 

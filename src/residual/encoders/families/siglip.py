@@ -1,6 +1,7 @@
-"""SigLIP as in transformers: no class token, an attention pool with an MLP of its own; texts end in the last token.
+"""SigLIP as in transformers: no class token, but an attention pool with an MLP of its own.
 
-SigLIP 2 checkpoints of a fixed resolution are saved in the same form.
+A text's last token is pooled, padding or not. SigLIP 2 checkpoints of a fixed resolution are saved in the
+same form.
 """
 
 from __future__ import annotations

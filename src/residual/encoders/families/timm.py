@@ -1,5 +1,7 @@
-"""timm's `VisionTransformer`: class token, average (normed before or after) or attention pooling, registers, layer
-scales; with its classifier or without.
+"""timm's `VisionTransformer`, with its classifier or without.
+
+It pools its class token, an average (normed before or after) or by attention; it may have registers and layer
+scales.
 """
 
 from __future__ import annotations
@@ -8,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import AttentionPool, LatentPool, MeanPool, TokenPool
 from residual.encoders.preprocess import OnWhite
-from residual.encoders.sources import Loaded, fetched, fetching, has_safetensors, library, reading
-from residual.errors import ResidualError
+from residual.encoders.sources import Loaded, fetched, has_safetensors, library, reading
+from residual.errors import ResidualError, unknown_name
 
 ANATOMY = Anatomy(
     blocks="blocks",
@@ -25,6 +29,7 @@ ANATOMY = Anatomy(
     mlp_scale="ls2.gamma",
     block_kinds=("Block",),
 )
+_WEIGHTS = "model.safetensors"
 _POOLS = ("token", "avg", "map")
 
 
@@ -78,26 +83,43 @@ FAMILIES = (
 def load(name: str, place: str, classifier: bool) -> Loaded:
     """`NAME` with weights from the hub, a folder, `hf-hub:REPO`, or `NAME/FILE.safetensors`."""
     timm = library("timm", name, extra="timm")
-    how: dict[str, Any] = {} if classifier else {"num_classes": 0}
     folder = Path(place).expanduser()
-    if not folder.is_dir():
-        architecture, _, weights = place.partition("/")
-        if weights.endswith(".safetensors"):
-            how["pretrained_cfg_overlay"] = {"file": str(Path(weights).expanduser())}
-            if not Path(weights).expanduser().is_file():
-                raise ResidualError(f"{name}: there is no file {weights!r}.")
-            return _load(timm, name, architecture, how)
-        with fetching(name):
-            config = None if ":" in place else timm.models.get_pretrained_cfg(place, allow_unregistered=False)
-        repo = place.removeprefix("hf-hub:") if config is None else config.hf_hub_id
+    if folder.is_dir():
+        return _from_folder(timm, name, folder, classifier)
+    architecture, _, weights = place.partition("/")
+    if weights.endswith(".safetensors"):
+        file = Path(weights).expanduser()
+        if not file.is_file():
+            raise ResidualError(f"{name}: there is no file {weights!r}.")
+        with reading(name, file), safe_open(file, "pt") as tensors:
+            names = set(tensors.keys())
+            classes = tensors.get_slice("head.weight").get_shape()[0] if "head.weight" in names else 0
+        overlay = {"file": str(file), "num_classes": classes}
+        return _load(
+            timm, name, architecture, file, classifier, num_classes=classes, pretrained_cfg_overlay=overlay
+        )
+    repo = place.removeprefix("hf-hub:")
+    if repo == place:
+        if not timm.is_model(place):
+            raise ResidualError(f"{name}: {unknown_name('model of timm', place, timm.list_models())}")
+        with reading(name, "timm's list"):
+            repo = getattr(timm.models.get_pretrained_cfg(place), "hf_hub_id", None)
         if not repo:
-            raise ResidualError(f"{name}: timm knows no weights of {place!r} on the hub.")
-        folder = fetched(name, repo, ["config.json", "model.safetensors"])
-    has_safetensors(name, folder, "model.safetensors")
-    return _load(timm, name, f"local-dir:{folder}", how)
+            raise ResidualError(f"{name}: timm has no weights of {place!r}.")
+    return _from_folder(timm, name, fetched(name, repo, ["config.json", _WEIGHTS]), classifier)
 
 
-def _load(timm: Any, name: str, model: str, how: dict[str, Any]) -> Loaded:
-    with reading(name, model):
+def _from_folder(timm: Any, name: str, folder: Path, classifier: bool) -> Loaded:
+    has_safetensors(name, folder, _WEIGHTS)
+    return _load(timm, name, f"local-dir:{folder}", folder, classifier)
+
+
+def _load(timm: Any, name: str, model: str, place: Path, classifier: bool, **how: Any) -> Loaded:
+    """With as many classes as were saved, so that timm lets no weight be missing; then without them."""
+    with reading(name, place):
         module = timm.create_model(model, pretrained=True, **how)
-        return Loaded(module, preprocess_of(module))
+    if not classifier:
+        module.reset_classifier(0)
+    elif not module.num_classes:
+        raise ResidualError(f"{name}: the model in {place} was saved without a classifier.")
+    return Loaded(module, preprocess_of(module))

@@ -1,0 +1,96 @@
+"""Modules that stand in for a model's own while a forward pass is captured: equal, with the same parameters.
+
+`nn.MultiheadAttention` hands the weight of its output projection to a function, so that the heads never show;
+`SplitAttention` calls it as a module, where hooks see it. A convolution that cuts an image into patches is a
+matrix product, and much faster as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+
+class SplitAttention(nn.Module):
+    """Self-attention with the parameters of `original`, over batch-first tokens `(n, t, D)`.
+
+    `only` picks the tokens whose output is wanted; the others are attended to, but don't attend.
+    """
+
+    def __init__(self, original: nn.MultiheadAttention, only: Callable[[Tensor], Tensor] | None = None):
+        super().__init__()
+        self.only = only
+        self.heads = original.num_heads
+        self.in_proj_weight = original.in_proj_weight
+        self.in_proj_bias = original.in_proj_bias
+        self.out_proj = original.out_proj
+        self.train(original.training)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        **ignored: object,
+    ) -> tuple[Tensor, None]:
+        """The attention's output and None, as the original gives without weights."""
+        if self.only is None or attn_mask is not None or is_causal:
+            q, k, v = self._heads(query, slice(None)).unbind(1)  # each (n, H, t, h)
+        else:
+            width = query.shape[-1]
+            (q,) = self._heads(self.only(query), slice(width)).unbind(1)
+            k, v = self._heads(query, slice(width, None)).unbind(1)
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask, is_causal=is_causal and attn_mask is None)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2)), None
+
+    def _heads(self, tokens: Tensor, rows: slice) -> Tensor:
+        """Queries, keys and values, or those that `rows` of their joint weight make: `(n, 1…3, H, t, h)`."""
+        bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
+        joined = linear(tokens, self.in_proj_weight[rows], bias)
+        head_width = tokens.shape[-1] // self.heads
+        return joined.unflatten(-1, (-1, self.heads, head_width)).movedim(1, 3)
+
+
+def can_split(original: nn.MultiheadAttention) -> bool:
+    """Whether `SplitAttention` equals `original`: one width, batch first, no extra keys."""
+    return bool(
+        original.batch_first
+        and original._qkv_same_embed_dim
+        and original.bias_k is None
+        and not original.add_zero_attn
+    )
+
+
+class PatchProduct(nn.Module):
+    """The patches of an image times the weights of `original`, a convolution that `cuts_patches`."""
+
+    def __init__(self, original: nn.Conv2d):
+        super().__init__()
+        self.weight, self.bias = original.weight, original.bias
+        self.train(original.training)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`(n, channels, height, width)` to `(n, D, rows, columns)`, as the original gives."""
+        height, width = self.weight.shape[2:]
+        rows, columns = image.shape[2] // height, image.shape[3] // width
+        whole = image[:, :, : rows * height, : columns * width]
+        cut = whole.unflatten(3, (columns, width)).unflatten(2, (rows, height))  # (n, c, rows, h, columns, w)
+        patches = cut.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (n, rows, columns, c h w)
+        return linear(patches, self.weight.flatten(1), self.bias).movedim(3, 1)
+
+
+def cuts_patches(module: nn.Module) -> bool:
+    """Whether a module is a convolution whose windows lie side by side."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == module.stride
+        and module.groups == 1
+        and set(module.dilation) == {1}
+        and module.padding in ("valid", (0, 0))
+        and module.weight.shape[2] > 1
+    )
