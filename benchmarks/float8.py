@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import open_clip
 import torch
 from precision import by_kind
-from speed import compare, versions
+from speed import command, compare, versions
 from torch import Tensor, nn
 
 from residual.encoders.load import wrap_encoder
@@ -122,7 +121,7 @@ def main() -> None:
     with torch.inference_mode():
         measured = compare(ways, options.batch, options.rounds, options.repeats, device)
     result = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command(),
         "versions": versions(device),
         "model": options.model,
         "batch": options.batch,

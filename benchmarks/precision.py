@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import open_clip
 import torch
-from speed import versions
+from speed import command, versions
 
 from residual.data import dataset_names, load_dataset
 from residual.encoders.encoder import Encoder
@@ -85,7 +84,7 @@ def main() -> None:
         print(dataset, accuracy[dataset], flush=True)
     changes = [abs(values["change"]) for values in accuracy.values()]
     result = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command(),
         "versions": versions(device),
         "relative_error": errors,
         "zero_shot_accuracy": accuracy,

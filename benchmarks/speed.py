@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -158,6 +159,14 @@ def matmul_tflops(device: torch.device, size: int = 8192) -> float:
     return 2 * size**3 / timed(lambda: a @ b, 20, device) / 1e12
 
 
+def command() -> str:
+    """How this was called, without the folder that results went to."""
+    words = ["python", *sys.argv]
+    where = words.index("--out") + 1
+    words[where] = f"benchmarks/results/{Path(words[where]).name}"
+    return shlex.join(words)
+
+
 def versions(device: torch.device) -> dict[str, str]:
     return {
         "card": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU",
@@ -183,7 +192,7 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     results = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command(),
         "versions": versions(device),
         "matmul_bf16_tflops": matmul_tflops(device),
         "tolerances": {str(dtype).removeprefix("torch."): value for dtype, value in TOLERANCES.items()},

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from residual import adapters, spectral, text
+    from residual import adapters, encoders, spectral, text, tracing
     from residual.adapters.residual import ResiDual
     from residual.data import load_dataset
     from residual.encoders.encoder import Encoder
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from residual.spectral.fit import fit_bases
     from residual.store.memory import MemoryStore, encode_dataset
     from residual.tracing.decompose import Decomposition, decompose
+    from residual.tracing.linearization import Linearization
+    from residual.tracing.trace import trace
 
 _HOMES = {
     "load_encoder": "encoders.load",
@@ -27,6 +29,8 @@ _HOMES = {
     "Encoder": "encoders.encoder",
     "decompose": "tracing.decompose",
     "Decomposition": "tracing.decompose",
+    "Linearization": "tracing.linearization",
+    "trace": "tracing.trace",
     "load_dataset": "data",
     "encode_dataset": "store.memory",
     "MemoryStore": "store.memory",
@@ -35,7 +39,7 @@ _HOMES = {
     "ResiDual": "adapters.residual",
     "ResidualError": "errors",
 }
-_ROOMS = ("spectral", "text", "adapters")
+_ROOMS = ("encoders", "tracing", "spectral", "text", "adapters")
 
 __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "load_encoder",
@@ -43,6 +47,8 @@ __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "Encoder",
     "decompose",
     "Decomposition",
+    "Linearization",
+    "trace",
     "load_dataset",
     "encode_dataset",
     "MemoryStore",
@@ -50,6 +56,8 @@ __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "SpectralBases",
     "ResiDual",
     "ResidualError",
+    "encoders",
+    "tracing",
     "spectral",
     "text",
     "adapters",

@@ -7,26 +7,10 @@ import sys
 import pytest
 from pictures import write_folder
 
-from residual.cli import main
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("pictures") / "digits", each=20)
-
-
-@pytest.fixture
-def residual(monkeypatch, capsys):
-    """Run the command in this process: exit code, stdout, stderr."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["residual", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        shown = capsys.readouterr()
-        return stop.value.code or 0, shown.out, shown.err
-
-    return call
 
 
 def quick(folder) -> list[str]:

@@ -215,10 +215,10 @@ def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> SpectralB
         raise ResidualError(
             f"The bases of {source!r} are of another encoder: {origin.encoder_name} (weights "
             f"{origin.fingerprint[:8]}, split {origin.split!r}), not {encoder.name} (weights "
-            f"{encoder.fingerprint[:8]}, split {encoder.split!r}). Another "
-            "precision counts as another encoder."
+            f"{encoder.fingerprint[:8]}, split {encoder.split!r})."
         )
-    wanted = set(units_of(units_table(len(parts.blocks), parts.heads), BASES_KINDS))
+    table = units_table(len(parts.blocks), parts.heads, parts.pooling_attention is not None)
+    wanted = set(units_of(table, BASES_KINDS))
     if not wanted <= set(bases.units):
         raise ResidualError(
             f"The bases of {source!r} must be of all {len(wanted)} heads and MLPs of {encoder.name}; "

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from residual.cli.encoders import encoders
 from residual.cli.run import run
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(run)
+app.command()(encoders)
 
 
 def _version(wanted: bool | None) -> None:

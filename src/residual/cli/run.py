@@ -26,7 +26,7 @@ def run(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All ten datasets of the offline suite.")] = False,
     encoder: Annotated[
-        str | None, typer.Option(help="picto, or hf:FOLDER of a CLIP saved by transformers. [default: picto]")
+        str | None, typer.Option(help="A name as `residual encoders` lists them. [default: picto]")
     ] = None,
     bases: Annotated[
         str | None,

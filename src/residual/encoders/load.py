@@ -18,7 +18,11 @@ from residual.encoders.sources import Loaded, fetched
 from residual.errors import ResidualError, unknown_name
 
 _EMBEDDED = {"picto": Path(__file__).parent / "picto"}
-_FORMS = ("open_clip:ARCH/PRETRAINED", "hf:REPO_OR_FOLDER", "timm:NAME")
+FORMS = {
+    "open_clip:ARCH/PRETRAINED": "a tag or a file; or open_clip:FOLDER, open_clip:hf-hub:REPO",
+    "hf:REPO_OR_FOLDER": "CLIP, SigLIP, BLIP, ViT or DINOv2 of transformers; or hf:REPO@REVISION",
+    "timm:NAME": "a VisionTransformer; or timm:NAME/FILE, timm:FOLDER, timm:hf-hub:REPO",
+}
 
 
 def load_encoder(
@@ -32,7 +36,7 @@ def load_encoder(
     """Load an encoder by name; weights come from safetensors only, from a folder or file, or from the hub.
 
     Args:
-        name: "picto", the encoder that comes with the library; an alias of the paper's models
+        name: "picto", the encoder that comes with the library; an alias of one of the paper's models
             (`residual encoders` lists them); or
             "open_clip:ARCH/TAG", "open_clip:ARCH/FILE.safetensors", "open_clip:FOLDER",
             "open_clip:hf-hub:REPO";
@@ -94,7 +98,6 @@ def wrap_encoder(
     tokenize = None
     if tokenizer is not None and family.tokenize is not None:
         tokenize = family.tokenize(tokenizer, module)
-    family.image.anatomy_of(module).locate(module)
     encoder = Encoder(
         name=name or type(module).__name__,
         module=module,
@@ -134,7 +137,7 @@ def _load(name: str, spec: str, dtype: torch.dtype, classifier: bool) -> Loaded:
         if classifier:
             raise ResidualError(f"{name}: models of open_clip have no classifier.")
         return open_clip.load(name, place)
-    raise unknown_name("encoder", name, [*_EMBEDDED, *ALIASES, *_FORMS])
+    raise unknown_name("encoder", name, [*ALIASES, *FORMS])
 
 
 def _device(wanted: str | torch.device | None) -> torch.device:

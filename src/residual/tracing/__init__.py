@@ -1,1 +1,20 @@
 """Capture a forward pass, split it into units, project units to the output."""
+
+from residual.tracing.capture import capture
+from residual.tracing.coordinates import Coordinates
+from residual.tracing.decompose import Decomposition, check_sum, decompose
+from residual.tracing.linearization import Linearization
+from residual.tracing.trace import trace
+from residual.tracing.units import units_of, units_table
+
+__all__ = [
+    "Coordinates",
+    "Decomposition",
+    "Linearization",
+    "capture",
+    "check_sum",
+    "decompose",
+    "trace",
+    "units_of",
+    "units_table",
+]

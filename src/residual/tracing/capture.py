@@ -1,9 +1,9 @@
 """Capture a forward pass with hooks on submodules, gone when the context is left, however it is left.
 
-Nothing in torch is patched. Attentions that hide their output projection, and patch embeddings, are stood in
-for by equal modules with the same parameters (`residual.tracing.stand_ins`). Only the kept tokens' slices are
-copied, so that a layer's activations can be freed as usual; and where the encoder pools one token, the last
-block's output projection and MLP run on that token alone: nothing else of theirs is read.
+Nothing in torch is patched. Attentions that hide their output projection are stood in for by equal modules
+with the same parameters (`residual.tracing.stand_ins`). Only the kept tokens' slices are copied, so that a
+layer's activations can be freed as usual; and where the encoder pools one token, the last block's output
+projection and MLP run on that token alone: nothing else of theirs is read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.pooling import Pooling, resolve, weighted
-from residual.tracing.stand_ins import PatchProduct, SplitAttention, can_split, cuts_patches
+from residual.tracing.stand_ins import SplitAttention, can_split, replace_module
 
 _CAPTURED = "_residual_captured"
 
@@ -168,11 +168,11 @@ def capture(encoder: Encoder, tower: str = "image", pooling: str = "own") -> Gen
     parts = encoder.parts_of(tower)
     kept = Capture(parts, resolve(pooling, parts, encoder.name))
     with ExitStack() as stack:
-        place_hooks(kept, parts, encoder.module, stack)
+        place_hooks(kept, parts, stack)
         yield kept
 
 
-def place_hooks(kept: Capture, parts: Parts, module: nn.Module, stack: ExitStack) -> None:
+def place_hooks(kept: Capture, parts: Parts, stack: ExitStack) -> None:
     """Place the hooks that feed `kept`, and the stand-ins; what takes each away again goes onto `stack`."""
     blocks = parts.blocks
     if getattr(blocks[0].block, _CAPTURED, False):
@@ -183,9 +183,6 @@ def place_hooks(kept: Capture, parts: Parts, module: nn.Module, stack: ExitStack
     def hook(place: Callable[..., Any], function: Callable[..., Any], **how: Any) -> None:
         stack.callback(place(function, **how).remove)
 
-    for name, part in list(module.named_modules()):
-        if cuts_patches(part):
-            _replace(module, name, PatchProduct(part), stack)
     last = len(blocks) - 1
     trim = kept.pooling.own and kept.pooling.one_token
     hook(
@@ -246,12 +243,4 @@ def _split(block: nn.Module, name: str, stack: ExitStack, only: Callable[[Tensor
             f"{type(block).__name__}.{name} is a MultiheadAttention with extra keys, other widths or tokens "
             "first: it can't be split."
         )
-    _replace(block, name, SplitAttention(original, only), stack)
-
-
-def _replace(module: nn.Module, name: str, stand_in: nn.Module, stack: ExitStack) -> None:
-    """Put a module in the place of another, until `stack` is closed."""
-    holder_name, _, attribute = name.rpartition(".")
-    holder = module.get_submodule(holder_name)
-    stack.callback(setattr, holder, attribute, getattr(holder, attribute))
-    setattr(holder, attribute, stand_in)
+    replace_module(block, name, SplitAttention(original, only), stack)

@@ -2,12 +2,14 @@
 
 `nn.MultiheadAttention` hands the weight of its output projection to a function, so that the heads never show;
 `SplitAttention` calls it as a module, where hooks see it. A convolution that cuts an image into patches is a
-matrix product, and much faster as one.
+matrix product, and much faster as one; but it rounds otherwise, so only compiled traces, which round
+otherwise anyhow, take `PatchProduct`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
@@ -94,3 +96,11 @@ def cuts_patches(module: nn.Module) -> bool:
         and module.padding in ("valid", (0, 0))
         and module.weight.shape[2] > 1
     )
+
+
+def replace_module(module: nn.Module, name: str, stand_in: nn.Module, stack: ExitStack) -> None:
+    """Put a module in the place of another, until `stack` is closed."""
+    holder_name, _, attribute = name.rpartition(".")
+    holder = module.get_submodule(holder_name)
+    stack.callback(setattr, holder, attribute, getattr(holder, attribute))
+    setattr(holder, attribute, stand_in)

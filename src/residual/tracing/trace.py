@@ -20,6 +20,7 @@ from residual.errors import ResidualError
 from residual.tracing.capture import Capture, capture, place_hooks
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.pooling import Pooling, resolve
+from residual.tracing.stand_ins import PatchProduct, cuts_patches, replace_module
 
 Images = Float[Tensor, "n 3 height width"]
 Texts = Sequence[str] | Int[Tensor, "n t"]
@@ -91,7 +92,11 @@ class _CompiledTrace:
         self.tower = encoder.tower(tower)
         self.parts = self.tower.anatomy_of(self.twin).locate(self.twin)
         self.kept = Capture(self.parts, resolve(pooling, self.parts, encoder.name))
-        place_hooks(self.kept, self.parts, self.twin, ExitStack())
+        for_good = ExitStack()
+        place_hooks(self.kept, self.parts, for_good)
+        for name, part in list(self.twin.named_modules()):
+            if cuts_patches(part):
+                replace_module(self.twin, name, PatchProduct(part), for_good)
         self.run = torch.compile(self._run, **(encoder.compiling or {}))
 
     def __call__(self, ready: Tensor) -> tuple[Coordinates, Tensor]:

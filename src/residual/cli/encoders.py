@@ -1,0 +1,54 @@
+"""`residual encoders`: what can be loaded, and what is inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLE = """
+Examples:
+
+    residual encoders                          # short names, and the forms of all others
+
+    residual encoders picto                    # one encoder, looked into
+
+    residual encoders hf:FOLDER --json it.json
+"""
+
+
+def encoders(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Load this one and say what is inside; by default list the short names."),
+    ] = None,
+    classifier: Annotated[bool, typer.Option(help="Keep the classifier it was saved with.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
+) -> None:
+    """List the encoders by their short names, or look into one."""
+    from residual.cli.console import out
+    from residual.encoders.aliases import ALIASES
+    from residual.encoders.load import FORMS, load_encoder
+    from residual.files import check_writable, write_json
+    from residual.report.encoders import alias_rows, aliases_table, encoder_facts, facts_table
+
+    if json:
+        check_writable(json)
+    if name is None:
+        out.print(aliases_table(ALIASES))
+        out.print("\nThey stand for (licence of the weights in brackets):")
+        for short, alias in ALIASES.items():
+            out.print(f"  {short:14} {alias.spec} ({alias.licence or 'unknown'})")
+        out.print("\nAny other, from a folder, a file of safetensors or the hub:")
+        for form, about in FORMS.items():
+            out.print(f"  {form:27} {about}")
+        result = alias_rows(ALIASES)
+    else:
+        result = encoder_facts(load_encoder(name, device="cpu", classifier=classifier))
+        out.print(facts_table(result))
+    if json:
+        write_json(json, result)
+
+
+encoders.__doc__ = f"{encoders.__doc__}\n{EXAMPLE}"

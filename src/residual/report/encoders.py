@@ -1,0 +1,91 @@
+"""Encoders as tables: the short names there are, and what is inside one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from residual.encoders.aliases import Alias
+from residual.encoders.encoder import Encoder
+from residual.encoders.pooling import AttentionPool, MeanPool
+from residual.errors import ResidualError
+from residual.tracing.linearization import Linearization
+
+_TEXT = {"split": "yes", "encode": "not split", "": "no"}
+
+
+def alias_rows(aliases: Mapping[str, Alias]) -> list[dict[str, Any]]:
+    """One entry a short name."""
+    return [{"name": name, **asdict(alias)} for name, alias in aliases.items()]
+
+
+def aliases_table(aliases: Mapping[str, Alias]) -> Table:
+    """A row a short name."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "family", "layers×heads", "width→output", "image", "text"):
+        table.add_column(heading, no_wrap=True)
+    for name, alias in aliases.items():
+        table.add_row(
+            name,
+            alias.family,
+            f"{alias.layers}×{alias.heads}",
+            f"{alias.width}→{alias.output_dim}",
+            str(alias.image_size),
+            _TEXT[alias.text],
+        )
+    return table
+
+
+def encoder_facts(encoder: Encoder) -> dict[str, Any]:
+    """What is inside an encoder, read off its modules."""
+    parts, units = encoder.parts, Linearization.of(encoder).units
+    facts: dict[str, Any] = {
+        "name": encoder.name,
+        "family": encoder.family.name,
+        "parameters": sum(parameter.numel() for parameter in encoder.module.parameters()),
+        "layers": len(parts.blocks),
+        "heads": parts.heads,
+        "head_width": parts.blocks[0].attention_output.in_features // parts.heads,
+        "width": parts.width,
+        "output_dim": encoder.output_dim,
+        "image_size": encoder.image_size,
+        "pooling": _pooling(encoder),
+        "units": {kind: int(count) for kind, count in units["kind"].value_counts(sort=False).items()},
+        "fingerprint": encoder.fingerprint,
+        "text": None,
+    }
+    if encoder.family.text is not None:
+        try:
+            text = encoder.text_parts
+            facts["text"] = {"layers": len(text.blocks), "heads": text.heads, "width": text.width}
+        except ResidualError as error:
+            facts["text"] = str(error)
+    return facts
+
+
+def _pooling(encoder: Encoder) -> str:
+    pool = encoder.parts.pool
+    if isinstance(pool, AttentionPool):
+        return "attention, with an MLP behind it"
+    if isinstance(pool, MeanPool):
+        tokens = "patches" if pool.first == encoder.parts.prefix else "all tokens"
+        return f"mean of {tokens}, normed {'before' if pool.norm_first else 'after'}"
+    return "class token"
+
+
+def facts_table(facts: Mapping[str, Any]) -> Table:
+    """A row a fact."""
+    table = Table(show_header=False)
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{count:,} {kind}" for kind, count in value.items())
+        elif isinstance(value, int):
+            value = f"{value:,}"
+        elif isinstance(value, tuple):
+            value = " × ".join(map(str, value))
+        shown = {None: "none" if name == "text" else "any multiple of its patches"}.get(value, value)
+        table.add_row(name.replace("_", " "), str(shown))
+    return table

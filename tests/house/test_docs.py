@@ -1,0 +1,59 @@
+"""The tables in docs/ are those of their results; the developer guide's example is a family that works."""
+
+import re
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+from families import PATCH, randomized
+from PIL import Image
+
+from residual.encoders import load, load_encoder, wrap_encoder
+from residual.tracing import decompose
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import tables  # noqa: E402 (a script, beside the library)
+
+
+def test_the_tables_are_made_from_the_results():
+    page = tables.PAGE.read_text(encoding="utf-8")
+    assert tables.filled(page) == page
+
+
+def test_the_figures_that_are_promised():
+    for run in tables.result("speed")["runs"]:
+        traced = run["ways"]["traced"]
+        assert traced["of_plain"] >= 0.97
+        assert traced["memory_of_plain"] <= 1.05
+        assert traced["sum_against_own_output"] <= 1e-2
+    (run,) = tables.result("speed-compiled")["runs"]
+    assert run["ways"]["traced compiled"]["images_per_second"] >= 2750
+
+
+def test_the_guide_s_family_is_short_and_works(tmp_path, monkeypatch):
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert code.count("\n") < 60
+    (tmp_path / "msn_family.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    from msn_family import FAMILIES  # ty: ignore[unresolved-import]
+
+    sizes = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3}
+    config = transformers.ViTMSNConfig(**sizes, image_size=32, patch_size=PATCH)
+    model = randomized(transformers.ViTMSNModel(config))
+    pixels = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    encoder = wrap_encoder(model.double(), family=FAMILIES[0])
+    split = decompose(encoder, pixels)
+    with torch.no_grad():
+        expected = model(pixels).last_hidden_state[:, 0]
+    torch.testing.assert_close(split.contributions.sum(2)[:, 0], expected)
+
+    model.float().save_pretrained(tmp_path / "saved")
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "saved")
+    monkeypatch.setattr(load, "FAMILIES", (*load.FAMILIES, *FAMILIES))
+    loaded = load_encoder(f"hf:{tmp_path / 'saved'}", device="cpu")
+    assert loaded.fingerprint == encoder.fingerprint
+    assert loaded.pixels([Image.new("RGB", (50, 40))]).shape == (1, 3, 32, 32)
