@@ -25,7 +25,8 @@ def speed() -> str:
         plain, traced = run["ways"]["plain"], run["ways"]["traced"]
         rows.append([run["model"], run["precision"], run["batch"], *_pair(plain, traced)])
     return _table(
-        ["model", "precision", "batch", "plain", "traced", "of plain", "memory", "sum misses by"], rows
+        ["model", "precision", "batch", "plain", "traced", "of plain", "memory", "sum misses own", "plain"],
+        rows,
     )
 
 
@@ -102,6 +103,7 @@ def _pair(plain: dict[str, float], traced: dict[str, float]) -> list[str]:
         f"{traced['of_plain']:.3f}",
         f"{traced['memory_of_plain']:.3f}",
         _percent(traced["sum_against_own_output"]),
+        _percent(traced["sum_against_plain"]),
     ]
 
 

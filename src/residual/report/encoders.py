@@ -25,17 +25,13 @@ def alias_rows(aliases: Mapping[str, Alias]) -> list[dict[str, Any]]:
 def aliases_table(aliases: Mapping[str, Alias]) -> Table:
     """A row a short name."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("name", "family", "layers×heads", "width→output", "image", "text"):
-        table.add_column(heading, no_wrap=True)
+    numbers = ("layers", "heads", "width", "output", "image")
+    for heading in ("name", "family", *numbers, "text"):
+        justify = "right" if heading in numbers else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading != "family")
     for name, alias in aliases.items():
-        table.add_row(
-            name,
-            alias.family,
-            f"{alias.layers}×{alias.heads}",
-            f"{alias.width}→{alias.output_dim}",
-            str(alias.image_size),
-            _TEXT[alias.text],
-        )
+        shape = (alias.layers, alias.heads, alias.width, alias.output_dim, alias.image_size)
+        table.add_row(name, alias.family, *map(str, shape), _TEXT[alias.text])
     return table
 
 
