@@ -1,0 +1,252 @@
+"""Every pooling of every family, images and texts: sums, shapes, how poolings agree, what is refused."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+import torch
+from families import CASES, IMAGE, PATCHES, SPLIT_TEXT, open_clip_model, timm_model
+from saved import TOKENIZERS
+from tiny import random_pixels
+from torch import Tensor, nn
+
+from residual.encoders.load import wrap_encoder
+from residual.errors import ResidualError
+from residual.tracing.decompose import decompose
+from residual.tracing.units import units_table
+
+FAMILY = pytest.mark.parametrize("name", CASES)
+TEXT = pytest.mark.parametrize("name", SPLIT_TEXT)
+SPLIT = pytest.mark.parametrize("split", ["shared", "own"])
+POOLINGS = ["own", "cls", "avg", "avg:all", "all", "patches", "token:0", "token:2", "token:-1"]
+# What each encoder does itself, where that has a name among the poolings; None for an attention pool.
+OWN = {
+    **{name: None for name, case in CASES.items() if case.pool_mlp},
+    **{name: "avg" for name in CASES if "average" in name},
+    "timm average of all": "avg:all",
+}
+NORM_AFTER = (
+    "open_clip norm after average",
+    "timm norm after average",
+    "timm average, no class token",
+    "timm average of all",
+)
+TEXT_LENGTH, ENDS = 10, [9, 1, 4, 7, 2]
+
+
+def exact(got: Tensor, expected: Tensor) -> None:
+    assert got.shape == expected.shape
+    assert (got - expected).norm() <= 1e-12 * expected.norm()
+
+
+def same(got: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
+
+
+def last_hidden_state(encoder, pixels: Tensor) -> Tensor:
+    """What leaves the last block, from a plain forward pass."""
+    seen = []
+    hook = encoder.parts.blocks[-1].block.register_forward_hook(lambda _, args, output: seen.append(output))
+    with torch.no_grad():
+        encoder.encode_image(pixels)
+    hook.remove()
+    return seen[0]
+
+
+def normed_and_projected(encoder, tokens: Tensor) -> Tensor:
+    norm, projection = encoder.parts.final_norm, encoder.parts.projection
+    normed = nn.functional.layer_norm(tokens, tokens.shape[-1:], norm.weight, norm.bias, norm.eps)
+    if projection is None:
+        return normed
+    return normed @ projection.weight + (0 if projection.bias is None else projection.bias)
+
+
+@FAMILY
+@pytest.mark.parametrize("pooling", POOLINGS)
+@SPLIT
+@torch.no_grad()
+def test_every_pooling_sums_to_norm_and_projection_by_hand(name, pooling, split):
+    case = CASES[name]
+    encoder, pixels = wrap_encoder(case.make().double(), split), random_pixels(3)
+    if pooling == "cls" and not case.class_token:
+        with pytest.raises(ResidualError, match=r"has no class token; pooling 'own' is what it does"):
+            decompose(encoder, pixels, "cls")
+        return
+    got = decompose(encoder, pixels, pooling)
+    exact(got.contributions.sum(2), got.output)
+    stream = last_hidden_state(encoder, pixels)
+    if pooling == "own":
+        expected = encoder.encode_image(pixels)[:, None]
+    elif pooling.startswith("avg"):
+        tokens = stream[:, case.prefix if pooling == "avg" else 0 :]
+        if name in NORM_AFTER:
+            expected = normed_and_projected(encoder, tokens.mean(1, keepdim=True))
+        else:
+            expected = normed_and_projected(encoder, tokens).mean(1, keepdim=True)
+    elif pooling.startswith("token"):
+        index = int(pooling.partition(":")[2])
+        expected = normed_and_projected(encoder, stream[:, index][:, None])
+    else:
+        first, last = {"cls": (0, 1), "all": (0, None), "patches": (case.prefix, None)}[pooling]
+        expected = normed_and_projected(encoder, stream[:, first:last])
+    exact(got.output, expected)
+    tokens = {"all": case.prefix + PATCHES, "patches": PATCHES}.get(pooling, 1)
+    pool_mlp = case.pool_mlp and pooling == "own"
+    assert got.contributions.shape == (3, tokens, 9 + pool_mlp, expected.shape[-1])
+    assert got.units.equals(units_table(2, 3, pool_mlp))
+
+
+@FAMILY
+@SPLIT
+def test_poolings_agree_with_each_other(name, split):
+    case = CASES[name]
+    encoder, pixels = wrap_encoder(case.make().double(), split), random_pixels(3)
+
+    def by_units(pooling: str) -> Tensor:
+        return decompose(encoder, pixels, pooling).contributions
+
+    whole = by_units("all")
+    same(by_units("patches"), whole[:, case.prefix :])
+    for index in (0, 1, 3, -1, -2, -whole.shape[1]):
+        same(by_units(f"token:{index}")[:, 0], whole[:, index])
+    if case.class_token:
+        same(by_units("cls"), whole[:, :1])
+    if name not in NORM_AFTER:
+        same(by_units("avg"), whole[:, case.prefix :].mean(1, keepdim=True))
+        same(by_units("avg:all"), whole.mean(1, keepdim=True))
+    if own := OWN.get(name, "cls"):
+        same(by_units("own"), by_units(own))
+
+
+@pytest.mark.parametrize("index", [5, 99, -6, -99])
+@pytest.mark.parametrize("name", ["clip", "open_clip", "vit classifier", "timm"])
+def test_tokens_that_are_not_there_are_refused(name, index):
+    encoder = wrap_encoder(CASES[name].make().double())
+    with pytest.raises(ResidualError, match=rf"Pooling 'token:{index}' keeps none of this tower's tokens"):
+        decompose(encoder, random_pixels(), f"token:{index}")
+
+
+@pytest.mark.parametrize("index", [1, 3, -2])
+def test_tokens_that_are_not_there_are_refused_where_there_is_one(index):
+    model = timm_model(global_pool="avg", class_token=False, image_size=16).double()
+    with pytest.raises(ResidualError, match=rf"Pooling 'token:{index}' keeps none of this tower's tokens"):
+        decompose(wrap_encoder(model), random_pixels(2, 16), f"token:{index}")
+
+
+@pytest.mark.parametrize("pooling", ["max", "", "token", "token:", "token:x", "token:1.0", "patch:1", "CLS"])
+def test_unknown_poolings_are_refused(pooling):
+    with pytest.raises(ResidualError, match=rf"Unknown pooling '{pooling}'. Known: own, cls, avg, .*token:"):
+        decompose(wrap_encoder(CASES["clip"].make()), random_pixels(dtype=torch.float32), pooling)
+
+
+@pytest.mark.parametrize("pooling", ["token:--1", "token:²", "token:1-"])
+def test_tokens_that_are_no_numbers_are_refused(pooling):
+    with pytest.raises(ResidualError, match=r"Unknown pooling 'token:.*'. Known: own, cls"):
+        decompose(wrap_encoder(CASES["clip"].make()), random_pixels(dtype=torch.float32), pooling)
+
+
+def ids(largest: int = 63) -> Tensor:
+    """Texts of different lengths in one batch: the end of each, and padding behind it."""
+    made = torch.randint(3, 60, (5, TEXT_LENGTH), generator=torch.Generator().manual_seed(3))
+    for row, end in enumerate(ENDS):
+        made[row, end], made[row, end + 1 :] = largest, 0
+    return made
+
+
+def raw_text(model, tokens: Tensor) -> Tensor:
+    """As users of the model's own library get it."""
+    with torch.no_grad():
+        if hasattr(model, "encode_text"):
+            return model.encode_text(tokens)
+        return model.get_text_features(tokens).pooler_output
+
+
+@TEXT
+@SPLIT
+def test_texts_sum_to_the_model_s_own_output(name, split):
+    model = CASES[name].make().double()
+    expected = raw_text(model, ids())
+    got = decompose(wrap_encoder(model, split), ids(), tower="text")
+    exact(got.contributions.sum(2)[:, 0], expected)
+    exact(got.output[:, 0], expected)
+    assert got.contributions.shape == (5, 1, 1 + 2 + 2 * 2, expected.shape[1])
+    assert got.units.equals(units_table(2, 2))  # an attention pool is the image tower's alone
+
+
+@TEXT
+@SPLIT
+def test_texts_are_pooled_where_each_ends(name, split):
+    encoder = wrap_encoder(CASES[name].make().double(), split)
+    own, whole = (decompose(encoder, ids(), how, tower="text") for how in ("own", "all"))
+    assert whole.contributions.shape == (5, TEXT_LENGTH, 7, own.output.shape[-1])
+    exact(whole.contributions.sum(2), whole.output)
+    last = name.startswith("siglip") or name == "open_clip custom text"
+    at = torch.full((5,), TEXT_LENGTH - 1) if last else torch.tensor(ENDS)
+    same(own.contributions[:, 0], whole.contributions[torch.arange(5), at])
+    same(own.output[:, 0], whole.output[torch.arange(5), at])
+    same(decompose(encoder, ids(), "avg", tower="text").contributions[:, 0], whole.contributions.mean(1))
+    same(decompose(encoder, ids(), "token:4", tower="text").contributions, whole.contributions[:, 4:5])
+
+
+def test_a_text_s_units_do_not_depend_on_what_else_is_in_the_batch():
+    encoder = wrap_encoder(CASES["clip"].make().double())
+    together = decompose(encoder, ids(), tower="text").contributions
+    for row in range(5):
+        alone = decompose(encoder, ids()[row : row + 1], tower="text").contributions
+        same(alone[0], together[row])
+
+
+def test_text_towers_pooled_at_the_first_token_and_without_a_projection():
+    model = open_clip_model(custom_text=True, text={"pool_type": "first", "no_causal_mask": True}).double()
+    got = decompose(wrap_encoder(model), ids(), tower="text")
+    exact(got.contributions.sum(2)[:, 0], raw_text(model, ids()))
+    model.text.text_projection = None
+    got = decompose(wrap_encoder(model), ids(), tower="text")
+    assert got.output.shape == (5, 1, 16)
+    exact(got.contributions.sum(2)[:, 0], raw_text(model, ids()))
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_strings_go_through_the_tokenizer(name):
+    model = CASES[name].make().double()
+    tokenizer, _ = TOKENIZERS["CLIPModel" if name == "clip" else "SiglipModel"]()
+    encoder = wrap_encoder(model, tokenizer=tokenizer)
+    texts = ["a", "a red cat", "cat"]
+    tokens = tokenizer(
+        texts, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
+    )
+    got = decompose(encoder, texts, tower="text")
+    exact(got.contributions.sum(2)[:, 0], raw_text(model, tokens["input_ids"]))
+    same(got.output[:, 0], encoder.encode_text(texts).detach())
+
+
+def test_strings_go_through_open_clip_s_tokenizer():
+    model = open_clip_model(text={"vocab_size": 49408}).double()
+    tokenizer = open_clip.SimpleTokenizer(context_length=TEXT_LENGTH)
+    texts = ["a", "a photo of a cat"]
+    got = decompose(wrap_encoder(model, tokenizer=tokenizer), texts, tower="text")
+    exact(got.contributions.sum(2)[:, 0], raw_text(model, tokenizer(texts)))
+
+
+def test_text_towers_that_are_not_there_or_cannot_be_split_are_refused():
+    blip = wrap_encoder(CASES["blip"].make(), name="tiny")
+    why = r"it is a BERT, whose blocks norm after each sum \(post-norm\)"
+    with pytest.raises(ResidualError, match=rf"The text tower of tiny \(.*BLIP.* can't be split: {why}"):
+        decompose(blip, ids(), tower="text")
+    for name in ("clip vision", "open_clip visual", "siglip vision", "vit", "dinov2", "timm"):
+        encoder = wrap_encoder(CASES[name].make(), name="tiny")
+        with pytest.raises(ResidualError, match=r"tiny \(.*\) has no text tower"):
+            decompose(encoder, ids(), tower="text")
+        with pytest.raises(ResidualError, match=r"tiny \(.*\) has no text tower"):
+            decompose(encoder, ["a cat"], tower="text")
+    encoder = wrap_encoder(CASES["clip"].make(), name="tiny")
+    with pytest.raises(ResidualError, match=r"Unknown tower 'audio'. Known: image, text"):
+        decompose(encoder, ids(), tower="audio")
+    with pytest.raises(ResidualError, match="tiny has no tokenizer: its folder holds none, or none"):
+        decompose(encoder, ["a cat"], tower="text")
+    with pytest.raises(ResidualError, match=r"The image tower takes pixels, from encoder.preprocess"):
+        decompose(encoder, ["a cat"])
+    with pytest.raises(ResidualError, match="has no class token"):
+        decompose(encoder, ids(), "cls", tower="text")
+    with pytest.raises(ResidualError, match=f"takes images of {IMAGE} by {IMAGE} pixels, got 48 by 48"):
+        decompose(encoder, random_pixels(1, 48, dtype=torch.float32))
