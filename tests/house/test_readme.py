@@ -31,8 +31,14 @@ def test_sizes_are_those_of_the_datasets(name):
 
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    shape, *_, accuracy = done.stdout.splitlines()
+    splitting, training = (
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    )
+    shapes = [(4, 1, 48, 192), (4, 64, 57, 192), (2, 1, 29, 192), (4, 57, 192)]
+    assert splitting.split("torch.Size(")[1:] == [
+        f"{list(shape)}){end}" for shape, end in zip(shapes, "   \n", strict=True)
+    ]
+    shape, *_, accuracy = training.splitlines()
     assert shape.startswith("torch.Size([8, 1, 57, 192])")
     assert float(accuracy) > 0.9
