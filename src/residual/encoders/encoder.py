@@ -57,6 +57,7 @@ class Encoder:
         self.anatomy: Anatomy = family.image.anatomy_of(module)
         self.parts: Parts = self.anatomy.locate(module)
         self.compiling: dict[str, Any] | None = None
+        self.compiled: dict[tuple[str, ...], Any] = {}
         self._tokenize = tokenize
 
     @cached_property
@@ -143,9 +144,11 @@ class Encoder:
         return self
 
     def compile(self, **how: Any) -> Encoder:
-        """From now on run compiled, traced or not; `how` goes to `torch.compile`. Gives itself back."""
-        self.compiling = how
-        self.__dict__.pop("_compiled", None)
+        """From now on run compiled, traced or not; `how` goes to `torch.compile`. Gives itself back.
+
+        Called again, it forgets what was compiled: needed after a module inside the model was exchanged.
+        """
+        self.compiling, self.compiled = how, {}
         return self
 
     def encode_image(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
@@ -165,21 +168,16 @@ class Encoder:
         ids = self.tokenize(texts)
         return torch.cat([self.run("text", part) for part in ids.split(_TEXTS_AT_ONCE)])
 
-    def run(self, tower: str, inputs: Tensor, traced: str = "") -> Tensor:
-        """A tower on inputs that are ready for it. `traced` names what hooks are placed, if any: compiled
-        code with hooks in it is kept apart from that without.
-        """
+    def run(self, tower: str, inputs: Tensor) -> Tensor:
+        """A tower on inputs that are ready for it."""
         encode = self.tower(tower).encode
         if self.compiling is None:
             return encode(self.module, inputs)
-        return self._compiled(tower, inputs, traced)
-
-    @cached_property
-    def _compiled(self) -> Callable[[str, Tensor, str], Tensor]:
-        def forward(tower: str, inputs: Tensor, traced: str) -> Tensor:
-            return self.tower(tower).encode(self.module, inputs)
-
-        return torch.compile(forward, **(self.compiling or {}))
+        if (tower,) not in self.compiled:
+            self.compiled[(tower,)] = torch.compile(
+                lambda ready: encode(self.module, ready), **self.compiling
+            )
+        return self.compiled[(tower,)](inputs)
 
     def checked_pixels(self, pixels: Tensor) -> Tensor:
         """The pixels where and in what precision the model wants them, if they are of its size."""

@@ -232,7 +232,7 @@ def _mlp_seen(kept: Capture, index: int) -> Callable[..., Any]:
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    return args[0] if args else kwargs["hidden_states"]
+    return next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
 
 
 def _split(block: nn.Module, name: str, stack: ExitStack, only: Callable[[Tensor], Tensor] | None) -> None:

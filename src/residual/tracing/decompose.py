@@ -42,7 +42,7 @@ class Decomposition:
 
 def decompose(
     encoder: Encoder,
-    inputs: Images | Texts,
+    pixels: Images | Texts,
     pooling: str = "own",
     kinds: Sequence[str] = KINDS,
     *,
@@ -53,7 +53,7 @@ def decompose(
 
     Args:
         encoder: from `load_encoder` or `wrap_encoder`.
-        inputs: pixels from `encoder.preprocess`, stacked; for the text tower texts, or their token ids.
+        pixels: from `encoder.preprocess`, stacked; for the text tower texts instead, or their token ids.
         pooling: which tokens' output.
             "own": what the encoder does itself (class token, average, attention pool, end of text);
             "cls": the class token;
@@ -73,7 +73,7 @@ def decompose(
     linearization = Linearization.of(encoder, tower, pooling)
     chosen = units_of(linearization.units, kinds)
     with torch.set_grad_enabled(grad):
-        coordinates, output = trace(encoder, inputs, tower, pooling)
+        coordinates, output = trace(encoder, pixels, tower, pooling)
         check_sum(encoder, linearization, coordinates, output)
         with torch.autocast(encoder.device.type, enabled=False):
             contributions = linearization.contributions(coordinates, chosen)

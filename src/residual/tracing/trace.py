@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import fields
 from itertools import chain
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -62,11 +61,9 @@ def _compiled(
     encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str
 ) -> tuple[Coordinates, Tensor]:
     ready = _ready(encoder, inputs, tower)
-    made = _made.setdefault(encoder, {})
-    key = (tower, pooling, id(encoder.compiling))
-    if key not in made:
-        made[key] = _CompiledTrace(encoder, tower, pooling)
-    return made[key](ready)
+    if (tower, pooling) not in encoder.compiled:
+        encoder.compiled[tower, pooling] = _CompiledTrace(encoder, tower, pooling)
+    return encoder.compiled[tower, pooling](ready)
 
 
 def _ready(encoder: Encoder, inputs: Images | Texts, tower: str) -> Tensor:
@@ -114,7 +111,6 @@ class _CompiledTrace:
 
 
 _FIELDS = tuple(field.name for field in fields(Coordinates))
-_made: WeakKeyDictionary[Encoder, dict[tuple[str, str, int], _CompiledTrace]] = WeakKeyDictionary()
 
 
 def reference(parts: Parts, pooling: Pooling, stream: Float[Tensor, "n *t D"]) -> Float[Tensor, "n *k d"]:
