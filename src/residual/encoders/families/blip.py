@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from residual.encoders.anatomy import Anatomy
+from residual.encoders.families.configs import activation, image_size
 from residual.encoders.family import Family, Tower
 from residual.encoders.preprocess import Preprocess
 from residual.encoders.tokens import longest
@@ -24,10 +25,6 @@ def _encode_image(module: Any, pixels: Tensor) -> Tensor:
 def _encode_text(module: Any, ids: Tensor) -> Tensor:
     seen = (ids != module.config.text_config.pad_token_id).long()
     return module.text_proj(module.text_encoder(input_ids=ids, attention_mask=seen).last_hidden_state[:, 0])
-
-
-def _size(module: Any) -> tuple[int, int]:
-    return (module.config.vision_config.image_size,) * 2
 
 
 FAMILIES = (
@@ -48,9 +45,9 @@ FAMILIES = (
         ),
         text=Tower(Anatomy("", "", "", "", ""), _encode_text, ("text_encoder.", "text_proj.")),
         no_text_parts="it is a BERT, whose blocks norm after each sum (post-norm)",
-        image_size=_size,
-        settings=lambda module: module.config.vision_config.hidden_act,
-        preprocess=lambda module: Preprocess(_size(module), None),
+        image_size=image_size,
+        settings=activation,
+        preprocess=lambda module: Preprocess(image_size(module), None),
         tokenize=longest(_TEXT_LENGTH),
         saved_as={"blip": "BlipForImageTextRetrieval"},
     ),

@@ -12,20 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from residual.encoders.anatomy import Anatomy
+from residual.encoders.families.configs import activation, image_size, logit_scale
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import EndPool
 from residual.encoders.preprocess import Preprocess
 from residual.encoders.tokens import padded
 
 _LEGACY_EOS = 2  # configs from before the end-of-text token was written down: there it is the largest id
-
-
-def _vision_config(module: Any) -> Any:
-    return getattr(module.config, "vision_config", module.config)
-
-
-def _size(module: Any) -> tuple[int, int]:
-    return (_vision_config(module).image_size,) * 2
 
 
 def _end(module: Any, ids: Tensor) -> Tensor:
@@ -50,9 +43,9 @@ _VISION = Family(
         ),
         weights=("vision_model.", "visual_projection."),
     ),
-    image_size=_size,
-    settings=lambda module: _vision_config(module).hidden_act,
-    preprocess=lambda module: Preprocess.square(_vision_config(module).image_size),
+    image_size=image_size,
+    settings=activation,
+    preprocess=lambda module: Preprocess.square(image_size(module)[0]),
     saved_as={"clip_vision_model": "CLIPVisionModelWithProjection"},
 )
 _BOTH = replace(
@@ -72,7 +65,7 @@ _BOTH = replace(
         encode=lambda module, ids: module.text_projection(module.text_model(input_ids=ids).pooler_output),
         weights=("text_model.", "text_projection."),
     ),
-    logit_scale=lambda module: module.logit_scale.item(),
+    logit_scale=logit_scale,
     tokenize=padded,
     saved_as={"clip": "CLIPModel"},
 )

@@ -7,22 +7,13 @@ same form.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from residual.encoders.anatomy import Anatomy
+from residual.encoders.families.configs import activation, image_size, logit_scale
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import AttentionPool, ProbePool, TokenPool
 from residual.encoders.preprocess import HALF, Preprocess
 from residual.encoders.tokens import padded
-
-
-def _vision_config(module: Any) -> Any:
-    return getattr(module.config, "vision_config", module.config)
-
-
-def _size(module: Any) -> tuple[int, int]:
-    return (_vision_config(module).image_size,) * 2
-
 
 _LAYERS = Anatomy(
     blocks="encoder.layers",
@@ -38,9 +29,9 @@ _VISION = Family(
     name="transformers SigLIP vision",
     classes=("transformers.SiglipVisionModel",),
     image=Tower(_LAYERS, lambda module, pixels: module(pixel_values=pixels).pooler_output),
-    image_size=_size,
-    settings=lambda module: _vision_config(module).hidden_act,
-    preprocess=lambda module: Preprocess(_size(module), None, mean=HALF, std=HALF),
+    image_size=image_size,
+    settings=activation,
+    preprocess=lambda module: Preprocess(image_size(module), None, mean=HALF, std=HALF),
     saved_as={"siglip_vision_model": "SiglipVisionModel"},
 )
 _BOTH = replace(
@@ -59,7 +50,7 @@ _BOTH = replace(
         encode=lambda module, ids: module.text_model(input_ids=ids).pooler_output,
         weights=("text_model.",),
     ),
-    logit_scale=lambda module: module.logit_scale.item(),
+    logit_scale=logit_scale,
     tokenize=padded,
     saved_as={"siglip": "SiglipModel"},
 )

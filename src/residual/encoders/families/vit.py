@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from residual.encoders.anatomy import Anatomy
+from residual.encoders.families.configs import activation, image_size
 from residual.encoders.family import Family, Tower
 from residual.encoders.preprocess import HALF, Preprocess
-
-
-def _size(module: Any) -> tuple[int, int]:
-    return (module.config.image_size,) * 2
-
 
 _ANATOMY = Anatomy(
     blocks="layers",
@@ -29,9 +24,9 @@ _FEATURES = Family(
         encode=lambda module, pixels: module(pixel_values=pixels).last_hidden_state[:, 0],
         weights=("embeddings.", "layers.", "layernorm."),
     ),
-    image_size=_size,
-    settings=lambda module: module.config.hidden_act,
-    preprocess=lambda module: Preprocess(_size(module), None, interpolation=2, mean=HALF, std=HALF),
+    image_size=image_size,
+    settings=activation,
+    preprocess=lambda module: Preprocess(image_size(module), None, interpolation=2, mean=HALF, std=HALF),
     saved_as={"vit": "ViTModel"},
 )
 _LOGITS = replace(
