@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import torch
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any library that reads it is imported
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests share `tiny`
 torch.manual_seed(0)
