@@ -85,14 +85,19 @@ class Capture:
         self._slices[name] = value.clone()
 
     @property
+    def trims(self) -> bool:
+        """Whether nothing but the pooled token of the last block is read."""
+        return self.pooling.own and self.pooling.one_token
+
+    @property
     def rounds(self) -> bool:
         """Whether the stream is in half precision: what heads add to it is then wanted as it was added."""
         embedding = self._slices.get("embedding")
         return embedding is not None and torch.finfo(embedding.dtype).bits < 32
 
     def kept(self, value: Tensor) -> Tensor:
-        """The kept tokens of `value`; what holds one token already has no others."""
-        if self.pooling.one_token and value.shape[1] == 1:
+        """The kept tokens of `value`, or all of it where it was cut to the pooled token before."""
+        if self.trims and value.shape[1] == 1:
             return value
         if self._positions is not None:
             return value[torch.arange(len(value), device=value.device), self._positions][:, None]
@@ -184,7 +189,7 @@ def place_hooks(kept: Capture, parts: Parts, stack: ExitStack) -> None:
         stack.callback(place(function, **how).remove)
 
     last = len(blocks) - 1
-    trim = kept.pooling.own and kept.pooling.one_token
+    trim = kept.trims
     hook(
         blocks[0].block.register_forward_pre_hook,
         lambda module, args, kwargs: kept.keep("embedding", _first(args, kwargs)),

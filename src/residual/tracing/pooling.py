@@ -11,6 +11,7 @@ pool does this once for each of its heads.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -74,9 +75,8 @@ def resolve(pooling: str, parts: Parts, called: str) -> Pooling:
         return Pooling(pooling, start, reduce=reduce, own=own)
     if pooling in ("all", "patches"):
         return Pooling(pooling, first if pooling == "patches" else 0, keeps_tokens=True)
-    name, _, index = pooling.partition(":")
-    if name == "token" and index.lstrip("-").isdigit():
-        position = int(index)
+    if found := re.fullmatch("token:(-?[0-9]+)", pooling):
+        position = int(found[1])
         return Pooling(pooling, position, position + 1 or None)
     raise ResidualError(f"Unknown pooling {pooling!r}. Known: {', '.join(POOLINGS)}.")
 
