@@ -131,6 +131,21 @@ def test_layer_scales_are_part_of_the_unit():
     torch.testing.assert_close(decompose(wrap_encoder(scaled), pixels).contributions, expected.contributions)
 
 
+def test_the_map_follows_weights_that_change_between_calls():
+    encoder, pixels = tiny_encoder(), random_pixels()
+    first = decompose(encoder, pixels)
+    assert decompose(encoder, pixels).linearization is first.linearization
+    attention = encoder.parts.blocks[1].attention_output
+    attention.weight.data[0, 0] += 1
+    changed = decompose(encoder, pixels)
+    torch.testing.assert_close(changed.contributions.sum(2), changed.output)
+    attention.weight.data[0, 0] -= 1
+    encoder.split = "own"
+    again = decompose(encoder, pixels)
+    torch.testing.assert_close(again.contributions.sum(2), first.output)
+    assert not torch.allclose(again.contributions, first.contributions)
+
+
 def test_kinds_pick_units_in_order():
     encoder = tiny_encoder()
     pixels = random_pixels()

@@ -87,6 +87,17 @@ class Parts:
         """Width of the residual stream."""
         return self.final_norm.normalized_shape[-1]
 
+    def mapped(self) -> list[Tensor]:
+        """The weights between a unit's own numbers and the output."""
+        found: list[Tensor | None] = [*self.final_norm.parameters()]
+        for block in self.blocks:
+            found += [*block.attention_output.parameters(), block.attention_scale]
+        if self.projection is not None:
+            found += [self.projection.weight, self.projection.bias]
+        if self.pooling_attention is not None:
+            found += self.pooling_attention.module.parameters()
+        return [value for value in found if value is not None]
+
     @property
     def output_dim(self) -> int:
         """Width of the output, `d`."""

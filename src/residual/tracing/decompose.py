@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 import torch
@@ -70,7 +71,7 @@ def decompose(
         ResidualError: an unknown pooling, kind or tower; or the sum of all units misses the model's own
             output.
     """
-    linearization = Linearization.of(encoder, tower, pooling)
+    linearization = _linearization(encoder, tower, pooling)
     chosen = units_of(linearization.units, kinds)
     with torch.set_grad_enabled(grad):
         coordinates, output = trace(encoder, pixels, tower, pooling)
@@ -116,6 +117,26 @@ def check_sum(
             "this model, the inputs hold NaN, or matrix products run in reduced precision (TF32)."
         )
     return miss
+
+
+_Known = tuple[list[list[float]], Linearization]
+_known: WeakKeyDictionary[Encoder, dict[tuple[str, ...], _Known]] = WeakKeyDictionary()
+
+
+def _linearization(encoder: Encoder, tower: str, pooling: str) -> Linearization:
+    """The map for this tower, that of the last call if its weights are still what they were: making it takes
+    longer than running the encoder on a few images.
+    """
+    with torch.no_grad():
+        sizes = [
+            torch.stack([value.float().sum(), value.float().norm()])
+            for value in encoder.parts_of(tower).mapped()
+        ]
+        now = torch.stack(sizes).tolist()
+    known, key = _known.setdefault(encoder, {}), (tower, pooling, encoder.split)
+    if key not in known or known[key][0] != now:
+        known[key] = now, Linearization.of(encoder, tower, pooling)
+    return known[key][1]
 
 
 def _computed_in(encoder: Encoder) -> torch.dtype:
