@@ -35,7 +35,7 @@ class Projection:
 
     def __call__(self, x: Tensor) -> Tensor:
         """`x W + b`."""
-        return self.source(x) if isinstance(self.source, nn.Linear) else x @ self.source
+        return self.source.forward(x) if isinstance(self.source, nn.Linear) else x @ self.source
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,8 @@ class Anatomy:
         if isinstance(self.pool, AttentionPool):
             found.append(_wrong(module, self.pool.pool, nn.Module))
             if found[-1] is None:
-                found += self.pool.kind(_follow(module, self.pool.pool)).missing()
+                path = self.pool.pool
+                found += [f"{path}.{name}" for name in self.pool.kind.missing(_follow(module, path))]
         blocks = _get(module, self.blocks)
         if not isinstance(blocks, nn.ModuleList | nn.Sequential) or len(blocks) == 0:
             found += [self.blocks, *(f"{self.blocks}.*.{path}" for path in self._block_paths())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from residual.encoders.anatomy import Anatomy, Parts
+from residual.encoders.compiling import Compiler, own_code
 from residual.encoders.family import Family, Tower
 from residual.errors import ResidualError
 
@@ -56,7 +57,7 @@ class Encoder:
         self.split = split
         self.anatomy: Anatomy = family.image.anatomy_of(module)
         self.parts: Parts = self.anatomy.locate(module)
-        self.compiling: dict[str, Any] | None = None
+        self.compiling: Compiler | None = None
         self.compiled: dict[tuple[str, ...], Any] = {}
         self._tokenize = tokenize
 
@@ -143,12 +144,13 @@ class Encoder:
         self.module.to(device=device, dtype=dtype)
         return self
 
-    def compile(self, **how: Any) -> Encoder:
+    def compile(self, compiler: Compiler | None = None, **how: Any) -> Encoder:
         """From now on run compiled, traced or not; `how` goes to `torch.compile`. Gives itself back.
 
         Called again, it forgets what was compiled: needed after a module inside the model was exchanged.
+        `compiler` takes the place of `torch.compile`: a function from a function to the compiled one.
         """
-        self.compiling, self.compiled = how, {}
+        self.compiling, self.compiled = compiler or partial(torch.compile, **how), {}
         return self
 
     def encode_image(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
@@ -174,9 +176,7 @@ class Encoder:
         if self.compiling is None:
             return encode(self.module, inputs)
         if (tower,) not in self.compiled:
-            self.compiled[(tower,)] = torch.compile(
-                lambda ready: encode(self.module, ready), **self.compiling
-            )
+            self.compiled[(tower,)] = self.compiling(own_code(lambda ready: encode(self.module, ready)))
         return self.compiled[(tower,)](inputs)
 
     def checked_pixels(self, pixels: Tensor) -> Tensor:

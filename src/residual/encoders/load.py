@@ -91,9 +91,9 @@ def wrap_encoder(
         ResidualError: the model is of no known family, or can't be split; says which parts were looked for
             and not found.
     """
-    compiled = isinstance(module, torch._dynamo.OptimizedModule)
-    if compiled:
-        module = module._orig_mod
+    compiler = None
+    if isinstance(module, torch._dynamo.OptimizedModule):
+        module, compiler = module._orig_mod, module.dynamo_ctx
     family = family or find_family(module)
     tokenize = None
     if tokenizer is not None and family.tokenize is not None:
@@ -106,7 +106,7 @@ def wrap_encoder(
         tokenize=tokenize,
         split=split,
     )
-    return encoder.compile() if compiled else encoder
+    return encoder.compile(compiler) if compiler else encoder
 
 
 def find_family(module: nn.Module) -> Family:

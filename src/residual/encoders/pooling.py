@@ -53,7 +53,7 @@ class AttentionPool:
     """
 
     pool: str
-    kind: Callable[[Any], PoolingAttention]
+    kind: type[PoolingAttention]
     first: int = 0
 
 
@@ -61,15 +61,21 @@ Pool = TokenPool | EndPool | MeanPool | AttentionPool
 
 
 class PoolingAttention(ABC):
-    """What tracing must know of the module of an attention pool with `P` heads."""
+    """What tracing must know of the module of an attention pool with `P` heads.
+
+    `needs` are the attributes that such a module has.
+    """
+
+    needs: tuple[str, ...] = ("mlp",)
 
     def __init__(self, module: Any):
         self.module = module
         self.mlp: nn.Module = module.mlp
 
-    def missing(self) -> list[str]:
-        """What of it can't be split, named; empty if everything can."""
-        return []
+    @classmethod
+    def missing(cls, module: Any) -> list[str]:
+        """What of it isn't there or can't be split, named; empty if nothing."""
+        return [name for name in cls.needs if getattr(module, name, None) is None]
 
     @abstractmethod
     def weights(self, tokens: Float[Tensor, "n t D"]) -> Float[Tensor, "n P t"]:
@@ -82,6 +88,8 @@ class PoolingAttention(ABC):
 
 class ProbePool(PoolingAttention):
     """A `probe` that goes through an `nn.MultiheadAttention`, as in transformers' SigLIP."""
+
+    needs = ("probe", "attention", "mlp")
 
     def weights(self, tokens: Tensor) -> Tensor:
         """See `PoolingAttention`."""
@@ -107,22 +115,27 @@ class ProbePool(PoolingAttention):
 class LatentPool(PoolingAttention):
     """timm's `AttentionPoolLatent` with one latent."""
 
-    def missing(self) -> list[str]:
-        """A pool of several latents, without an MLP, or with positions of its own isn't split."""
-        module = self.module
-        return [
-            *(["attn_pool.mlp"] if module.mlp is None else []),
-            *([f"attn_pool.latent (of {module.latent_len}, expected one)"] if module.latent_len != 1 else []),
-            *(["attn_pool without positions of its own"] if module.pos_embed is not None else []),
-        ]
+    needs = ("latent", "q", "kv", "q_norm", "k_norm", "proj", "mlp")
+
+    @classmethod
+    def missing(cls, module: Any) -> list[str]:
+        """Several latents, or positions of the pool's own, aren't split."""
+        found = super().missing(module)
+        if not found and module.latent_len != 1:
+            found.append(f"latent (of {module.latent_len}, expected one)")
+        if not found and module.pos_embed is not None:
+            found.append("pos_embed (expected none)")
+        return found
 
     def weights(self, tokens: Tensor) -> Tensor:
         """See `PoolingAttention`."""
         module = self.module
-        query = module.q_norm(module.q(module.latent[0, 0]).unflatten(-1, (module.num_heads, -1)))
+        query = module.q.forward(module.latent[0, 0]).unflatten(-1, (module.num_heads, -1))
         width, bias = module.kv.in_features, module.kv.bias
         keys = nn.functional.linear(tokens, module.kv.weight[:width], None if bias is None else bias[:width])
-        return _softmax(query, module.k_norm(keys.unflatten(-1, (module.num_heads, -1))))
+        keys = keys.unflatten(-1, (module.num_heads, -1))
+        # By `forward`, so that hooks on these modules see the model's own calls only.
+        return _softmax(module.q_norm.forward(query), module.k_norm.forward(keys))
 
     def maps(self) -> tuple[Tensor, Tensor]:
         """See `PoolingAttention`."""

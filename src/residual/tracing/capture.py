@@ -127,7 +127,7 @@ class Capture:
         means, stds = self._norm(stream.to(wide))  # (n, t)
         attention = self._parts.pooling_attention
         if reduce == "attention" and attention is not None:
-            weights = attention.weights(self._parts.final_norm(stream)).to(wide)  # (n, P, t)
+            weights = attention.weights(self._parts.final_norm.forward(stream)).to(wide)  # (n, P, t)
             share, std = weighted(weights, stds)
 
             def pick(x: Tensor) -> Tensor:

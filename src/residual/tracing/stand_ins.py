@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
+
+from residual.errors import ResidualError
 
 
 class SplitAttention(nn.Module):
@@ -38,9 +41,14 @@ class SplitAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
-        **ignored: object,
+        key_padding_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
     ) -> tuple[Tensor, None]:
         """The attention's output and None, as the original gives without weights."""
+        if need_weights or key_padding_mask is not None:
+            raise ResidualError("Attention that gives its weights or masks padding can't be captured.")
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            attn_mask = ~attn_mask  # there True means that a token isn't attended to, here that it is
         if self.only is None or attn_mask is not None or is_causal:
             q, k, v = self._heads(query, slice(None)).unbind(1)  # each (n, H, t, h)
         else:
@@ -91,6 +99,7 @@ def cuts_patches(module: nn.Module) -> bool:
     return (
         isinstance(module, nn.Conv2d)
         and module.kernel_size == module.stride
+        and type(module).forward is nn.Conv2d.forward
         and module.groups == 1
         and set(module.dilation) == {1}
         and module.padding in ("valid", (0, 0))
@@ -102,5 +111,8 @@ def replace_module(module: nn.Module, name: str, stand_in: nn.Module, stack: Exi
     """Put a module in the place of another, until `stack` is closed."""
     holder_name, _, attribute = name.rpartition(".")
     holder = module.get_submodule(holder_name)
-    stack.callback(setattr, holder, attribute, getattr(holder, attribute))
+    original = getattr(holder, attribute)
+    for hooks in (name for name in vars(original) if name.startswith("_forward_")):
+        setattr(stand_in, hooks, getattr(original, hooks))  # the user's hooks, also those that come or go
+    stack.callback(setattr, holder, attribute, original)
     setattr(holder, attribute, stand_in)

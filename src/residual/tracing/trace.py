@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from contextlib import ExitStack
+import operator
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
-from itertools import chain
+from threading import Lock
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from residual.encoders.anatomy import Parts
+from residual.encoders.compiling import own_code
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.tracing.capture import Capture, capture, place_hooks
@@ -47,8 +49,7 @@ def trace(
 @torch.compiler.disable
 def _eager(encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str) -> tuple[Coordinates, Tensor]:
     ready = _ready(encoder, inputs, tower)
-    # Compiled parts of the user's model were compiled without hooks and would not call them.
-    with torch.compiler.set_stance("force_eager"), capture(encoder, tower, pooling) as kept:
+    with _nothing_compiled(), capture(encoder, tower, pooling) as kept:
         kept.expect(encoder.module, ready)
         output = encoder.tower(tower).encode(encoder.module, ready)
         coordinates, stream = kept.take()
@@ -57,13 +58,38 @@ def _eager(encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str) -
     )
 
 
+_lock, _stance, _traces = Lock(), ExitStack(), 0
+
+
+@contextmanager
+def _nothing_compiled() -> Generator[None]:
+    """Parts of a model that the user compiled were compiled without hooks, and would not call them.
+
+    What compiled code does is said for the whole process: the first trace to begin says it, the last to end
+    takes it back.
+    """
+    global _traces
+    with _lock:
+        if not _traces:
+            _stance.enter_context(torch.compiler.set_stance("force_eager"))
+        _traces += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _traces -= 1
+            if not _traces:
+                _stance.close()
+
+
 def _compiled(
     encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str
 ) -> tuple[Coordinates, Tensor]:
     ready = _ready(encoder, inputs, tower)
-    if (tower, pooling) not in encoder.compiled:
-        encoder.compiled[tower, pooling] = _CompiledTrace(encoder, tower, pooling)
-    return encoder.compiled[tower, pooling](ready)
+    made = encoder.compiled.get((tower, pooling))
+    if made is None or not made.shares_with(encoder.module):
+        made = encoder.compiled[tower, pooling] = _CompiledTrace(encoder, tower, pooling)
+    return made(ready)
 
 
 def _ready(encoder: Encoder, inputs: Images | Texts, tower: str) -> Tensor:
@@ -83,9 +109,8 @@ class _CompiledTrace:
     """
 
     def __init__(self, encoder: Encoder, tower: str, pooling: str):
-        module = encoder.module
-        shared = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
-        self.twin = copy.deepcopy(module, shared)
+        self.shared = _tensors(encoder.module)
+        self.twin = copy.deepcopy(encoder.module, {id(tensor): tensor for tensor in self.shared})
         self.tower = encoder.tower(tower)
         self.parts = self.tower.anatomy_of(self.twin).locate(self.twin)
         self.kept = Capture(self.parts, resolve(pooling, self.parts, encoder.name))
@@ -94,7 +119,13 @@ class _CompiledTrace:
         for name, part in list(self.twin.named_modules()):
             if cuts_patches(part):
                 replace_module(self.twin, name, PatchProduct(part), for_good)
-        self.run = torch.compile(self._run, **(encoder.compiling or {}))
+        compiler = encoder.compiling or torch.compile
+        self.run = compiler(own_code(lambda ready: self._run(ready)))
+
+    def shares_with(self, module: nn.Module) -> bool:
+        """Whether the twin's parameters are still those of the model."""
+        now = _tensors(module)
+        return len(now) == len(self.shared) and all(map(operator.is_, now, self.shared))
 
     def __call__(self, ready: Tensor) -> tuple[Coordinates, Tensor]:
         values, output = self.run(ready)
@@ -110,12 +141,16 @@ class _CompiledTrace:
         return [getattr(coordinates, name) for name in _FIELDS], output
 
 
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
 _FIELDS = tuple(field.name for field in fields(Coordinates))
 
 
 def reference(parts: Parts, pooling: Pooling, stream: Float[Tensor, "n *t D"]) -> Float[Tensor, "n *k d"]:
     """What the model's own last norm and projection make of the stream, where it pools another way itself."""
-    output = parts.final_norm(stream)
+    output = parts.final_norm.forward(stream)  # not called, so that hooks see the model's own calls only
     if pooling.reduce == "mean of outputs":
         output = output.mean(1)
     return output if parts.projection is None else parts.projection(output)
