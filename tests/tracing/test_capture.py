@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -154,8 +155,29 @@ def test_traces_in_two_threads_do_not_disturb_each_other_nor_compiled_code():
         torch.compile(torch.sin, backend=lambda graph, _: compiled.append("sin") or graph)(torch.ones(3))
         assert compiled == ["sin"]  # what compiled code does is said for the whole process
     finally:
-        torch.compiler.set_stance("default")
-        torch._dynamo.reset()
+        torch.compiler.set_stance("default"), torch._dynamo.reset()
+
+
+def test_another_thread_s_use_of_the_model_is_left_alone():
+    """A plain call in one thread while another traces: each gets its own; two traces take turns."""
+    encoder = wrap_encoder(CASES["clip"].make().double())
+    ids = [torch.randint(1, 63, (2, 10)), torch.randint(1, 63, (3, 10))]
+    ids[0][:, 4], ids[1][:, 7] = 63, 63
+    with torch.no_grad():
+        plain = encoder.run("text", ids[1])
+    expected = [decompose(encoder, each, tower="text").contributions for each in ids]
+    with capture(encoder, "text") as kept, torch.no_grad():
+        kept.expect(encoder.module, ids[0])
+        encoder.run("text", ids[0])
+        with ThreadPoolExecutor(1) as other:
+            assert_close(other.submit(encoder.run, "text", ids[1]).result(), plain, rtol=0, atol=0)
+        coordinates, _ = kept.take()
+    of_text = Linearization.of(encoder, "text").contributions(coordinates)
+    assert_close(of_text[:, None], expected[0], **EXACT)
+    with ThreadPoolExecutor(2) as both:
+        got = list(both.map(lambda each: decompose(encoder, each, tower="text").contributions, ids * 5))
+    for each, alone in zip(got, expected * 5, strict=True):
+        assert_close(each, alone, **EXACT)
 
 
 MASK = torch.full((5, 5), -torch.inf).double().triu(1)  # causal

@@ -193,28 +193,31 @@ class Anatomy:
             if found[-1] is None:
                 path = self.pool.pool
                 found += [f"{path}.{name}" for name in self.pool.kind.missing(_follow(module, path))]
-        blocks = _get(module, self.blocks)
+        blocks, said = _get(module, self.blocks), set()
         if not isinstance(blocks, nn.ModuleList | nn.Sequential) or len(blocks) == 0:
             found += [self.blocks, *(f"{self.blocks}.*.{path}" for path in self._block_paths())]
         else:
             for index, block in enumerate(blocks):
-                inside = [
-                    _wrong(block, self.attention_output, nn.Linear),
-                    _wrong(block, self.mlp, nn.Module),
-                    _wrong(block, self.heads, int),
-                    _wrong_scale(block, self.attention_scale),
-                    _wrong_scale(block, self.mlp_scale),
-                ]
-                at = f"{self.blocks}.{index}"
-                found += [f"{at}.{wrong}" for wrong in inside if wrong]
-                kind = type(block).__name__
-                if self.block_kinds and kind not in self.block_kinds:
-                    expected = " or ".join(self.block_kinds)
-                    found.append(
-                        f"{at} as a block that norms before its attention and MLP (a {kind}, expected a "
-                        f"{expected})"
-                    )
+                for wrong in self._wrong_in(block):
+                    if wrong not in said:  # of the same fault in every block, the first tells
+                        found.append(f"{self.blocks}.{index}{wrong}")
+                    said.add(wrong)
         return [wrong for wrong in found if wrong]
+
+    def _wrong_in(self, block: nn.Module) -> list[str]:
+        """What is wrong in one block."""
+        kind = type(block).__name__
+        if self.block_kinds and kind not in self.block_kinds:
+            expected = " or ".join(self.block_kinds)
+            return [f" as a block that norms before its attention and MLP (a {kind}, expected a {expected})"]
+        inside = [
+            _wrong(block, self.attention_output, nn.Linear),
+            _wrong(block, self.mlp, nn.Module),
+            _wrong(block, self.heads, int),
+            _wrong_scale(block, self.attention_scale),
+            _wrong_scale(block, self.mlp_scale),
+        ]
+        return [f".{wrong}" for wrong in inside if wrong]
 
     def _block(self, block: nn.Module) -> BlockParts:
         name = self.attention_output.rpartition(".")[0]

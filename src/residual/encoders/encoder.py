@@ -21,6 +21,7 @@ Split = Literal["shared", "own"]
 SPLITS = ("shared", "own")
 TOWERS = ("image", "text")
 _TEXTS_AT_ONCE = 256
+_POOL_SETTINGS = ("index", "first", "norm_first")
 
 
 class Encoder:
@@ -130,7 +131,9 @@ class Encoder:
         Weights are rounded to bfloat16 first, so that the same model in float32 and in bfloat16 is the same.
         """
         norm = self.parts.final_norm
-        settings = f"{self.parts.heads} {norm.eps} {self.family.settings(self.module)}"
+        parts = self.parts
+        pool = [type(parts.pool).__name__, *(getattr(parts.pool, name, "") for name in _POOL_SETTINGS)]
+        settings = f"{parts.heads} {norm.eps} {pool} {self.family.settings(self.module)}"
         digest = hashlib.sha256(settings.encode())
         for name, value in sorted(self.module.state_dict().items()):
             if name.startswith(self.family.image.weights or ("",)):
@@ -142,6 +145,7 @@ class Encoder:
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Encoder:
         """Move the model (in place) and give the encoder back."""
         self.module.to(device=device, dtype=dtype)
+        self.compiled = {}
         return self
 
     def compile(self, compiler: Compiler | None = None, **how: Any) -> Encoder:
@@ -181,6 +185,11 @@ class Encoder:
 
     def checked_pixels(self, pixels: Tensor) -> Tensor:
         """The pixels where and in what precision the model wants them, if they are of its size."""
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
+            raise ResidualError(
+                f"{self.name} takes one image or more as (n, 3, height, width), got {tuple(pixels.shape)}: "
+                "run them through encoder.preprocess and stack them, or say pixels[None] for one."
+            )
         size = self.image_size
         if size is not None and pixels.shape[-2:] != size:
             raise ResidualError(
@@ -188,6 +197,15 @@ class Encoder:
                 f"{pixels.shape[-1]}: run them through encoder.preprocess first."
             )
         return pixels.to(self.device, self.dtype)
+
+    def checked_ids(self, ids: Tensor) -> Tensor:
+        """Token ids where the model wants them."""
+        if ids.ndim != 2 or not len(ids) or ids.is_floating_point():
+            raise ResidualError(
+                f"Token ids are whole numbers (n, t) from encoder.tokenize, got {tuple(ids.shape)} of "
+                f"{str(ids.dtype).removeprefix('torch.')}."
+            )
+        return ids.to(self.device)
 
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "c t"]:
         """Token ids, padded to the context length and cut there."""

@@ -54,7 +54,7 @@ def load_encoder(
     """
     device = _device(device)
     if dtype is None:
-        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         dtype = torch.bfloat16 if half else torch.float32
     loaded = _load(name, ALIASES[name].spec if name in ALIASES else name, dtype, classifier)
     return Encoder(
@@ -119,7 +119,8 @@ def find_family(module: nn.Module) -> Family:
     complaint = nearest.image.anatomy.complaint(module) or "all parts are there, but in another class."
     raise ResidualError(
         f"{type(module).__name__} is of no known family (known classes: {classes}). Compared with the "
-        f"nearest, {nearest.name}: {complaint}"
+        f"nearest, {nearest.name}: {complaint} For a kind of your own: wrap_encoder(model, family=…), as "
+        "CONTRIBUTING.md shows."
     )
 
 

@@ -9,7 +9,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from residual.errors import ResidualError
@@ -44,7 +43,11 @@ def fetched(name: str, repo: str, files: Sequence[str]) -> Path:
 
     repo, _, revision = repo.partition("@")
     with fetching(name, f"there is no folder {repo!r} here, and it can't be had from the hub"):
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=list(files)))
+        return Path(
+            snapshot_download(
+                repo, revision=revision or None, allow_patterns=list(files), ignore_patterns=["*/*"]
+            )
+        )
 
 
 def has_safetensors(name: str, folder: Path, file: str) -> None:
@@ -75,7 +78,7 @@ def reading(name: str, place: str | Path) -> Generator[None]:
         yield
     except ResidualError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever a library says of files that it can't read
         raise ResidualError(f"{name}: the model in {place} can't be loaded ({first_line(error)}).") from error
 
 

@@ -6,15 +6,17 @@ import json
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from residual.encoders.family import Family
 from residual.encoders.preprocess import Preprocess
-from residual.encoders.sources import Loaded, has_safetensors, reading
+from residual.encoders.sources import Loaded, first_line, has_safetensors, reading
 from residual.errors import ResidualError
 
-FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 
 
 def load(
@@ -39,7 +41,9 @@ def load(
             f"{name}: {folder} holds no config.json, so it isn't a model saved by transformers."
         )
     with reading(name, folder), _quiet():
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        _refuse_code(name, config)
+        kind = config.get("model_type")
         family, made = _known(name, kind, families, classifier)
         if not any(folder.glob("*.safetensors")):  # in several files if the model is large
             has_safetensors(name, folder, "model.safetensors")
@@ -58,10 +62,40 @@ def load(
                 "random ones would take their place. Get the whole model."
             )
         tokenize = None
-        if family.text is not None and family.tokenize is not None:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            tokenize = family.tokenize(tokenizer, module)
+        if family.tokenize is not None and any((folder / file).is_file() for file in _TOKENIZERS):
+            tokenize = family.tokenize(_tokenizer(name, folder), module)
         return Loaded(module, Preprocess.from_folder(folder), tokenize)
+
+
+def _tokenizer(name: str, folder: Path) -> Any:
+    """The tokenizer in `folder`; one that needs a library that isn't there says so when it is asked."""
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except ImportError as error:
+        reason = first_line(error)
+
+        def lacking(*texts: Any, **how: Any) -> Any:
+            raise ResidualError(
+                f"{name}: its tokenizer needs another library: pip install 'residual-vit[siglip]' ({reason})"
+            )
+
+        return lacking
+
+
+def _refuse_code(name: str, config: Any) -> None:
+    """Refuse a config that has kernels fetched and run, or weights unpacked by other libraries."""
+    parts = [config, *(value for value in config.values() if isinstance(value, dict))]
+    for part in parts:
+        kernel = part.get("attn_implementation") or part.get("_attn_implementation") or ""
+        if "/" in str(kernel) or "quantization_config" in part:
+            raise ResidualError(
+                f"{name}: its config.json asks for other code ({kernel or 'quantization_config'}), which "
+                "isn't run. Take that line out, or load the whole model's own weights."
+            )
 
 
 def _known(name: str, kind: str, families: Sequence[Family], classifier: bool) -> tuple[Family, str]:

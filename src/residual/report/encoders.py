@@ -82,6 +82,8 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
             value = f"{value:,}"
         elif isinstance(value, tuple):
             value = " × ".join(map(str, value))
+        elif name == "fingerprint":
+            value = value[:16]
         shown = {None: "none" if name == "text" else "any multiple of its patches"}.get(value, value)
         table.add_row(name.replace("_", " "), str(shown))
     return table

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from threading import Lock, get_ident
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -23,8 +25,6 @@ from residual.tracing.coordinates import Coordinates
 from residual.tracing.pooling import Pooling, resolve, weighted
 from residual.tracing.stand_ins import SplitAttention, can_split, replace_module
 
-_CAPTURED = "_residual_captured"
-
 
 class Capture:
     """The slices of the latest forward pass of one tower, until `take` hands them out."""
@@ -34,11 +34,22 @@ class Capture:
         self._positions: Tensor | None = None
         self._parts = parts
         self._slices: dict[str, Tensor] = {}
+        self._thread: int | None = None
 
     def expect(self, module: nn.Module, inputs: Tensor) -> None:
         """Say what comes next, where each sample's pooled token depends on it (the end of a text)."""
         if self.pooling.position is not None:
             self._positions = self.pooling.position(module, inputs)
+
+    def only_here(self) -> Capture:
+        """From now on look at forward passes of this thread only: the model may be at work in others, too."""
+        self._thread = get_ident()
+        return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether this is a forward pass to be left alone."""
+        return self._thread is not None and self._thread != get_ident()
 
     def take(self) -> tuple[Coordinates, Float[Tensor, "n *t D"]]:
         """The coordinates of the forward pass since the last call, and the stream before the last norm (of
@@ -57,32 +68,39 @@ class Capture:
         if not got["stream"].shape[1]:
             raise ResidualError(f"Pooling {self.pooling.name!r} keeps none of this tower's tokens.")
         with torch.autocast(got["stream"].device.type, enabled=False):
-            emb = got["embedding"]
-            mlp = self._added([got[f"mlp {index}"] for index in layers], "mlp_scale")  # (n, t, L, D)
-            lost = None
-            if torch.finfo(got["embedding"].dtype).bits < 32:
-                attention = self._added([got[f"attention {index}"] for index in layers], "attention_scale")
-                emb, mlp, lost = _shared_out(emb, mlp, attention, got["stream"])
             pick, mean, std, stream = self._pooled(got["stream"])
-            z = torch.stack([pick(got[f"z {index}"]) for index in layers], dim=-2)  # (n, …, L, D)
+            # One by one, so that no more than one layer is held twice where all tokens were kept.
+            z, mlp = ([pick(got.pop(f"{kind} {index}")) for index in layers] for kind in ("z", "mlp"))
+            emb, added, lost = pick(got["embedding"]), self._added(mlp, "mlp_scale"), None
+            if torch.finfo(got["embedding"].dtype).bits < 32:
+                attention = [pick(got.pop(f"attention {index}")) for index in layers]
+                attended = self._added(attention, "attention_scale")
+                emb, added, lost = _shared_out(emb, added, attended, pick(got["stream"]))
             coordinates = Coordinates(
-                z=z.unflatten(-1, (self._parts.heads, -1)),  # (n, …, L, H, h)
-                mlp=pick(mlp),
-                emb=pick(emb),
+                z=torch.stack(z, dim=-2).unflatten(-1, (self._parts.heads, -1)),  # (n, …, L, H, h)
+                mlp=added,
+                emb=emb,
                 mean=mean,
                 std=std,
                 pool_mlp=got["pool_mlp"].flatten(1) if "pool_mlp" in got else None,
-                rounding=None if lost is None else pick(lost),
+                rounding=lost,
             )
         return coordinates, stream
 
     def keep(self, name: str, value: Tensor) -> None:
         """Copy the kept tokens of `value (n, t, …)`."""
+        if self.elsewhere:
+            return
         self._slices[name] = self.kept(value).clone()
 
     def keep_whole(self, name: str, value: Tensor) -> None:
         """Copy all of it."""
-        self._slices[name] = value.clone()
+        if not self.elsewhere:
+            self._slices[name] = value.clone()
+
+    def cut(self, value: Tensor) -> Tensor:
+        """`value`, cut to the kept tokens for good."""
+        return value if self.elsewhere else self.kept(value)
 
     @property
     def trims(self) -> bool:
@@ -103,7 +121,7 @@ class Capture:
             return value[torch.arange(len(value), device=value.device), self._positions][:, None]
         return value[:, self.pooling.start : self.pooling.stop]
 
-    def _added(self, outputs: list[Tensor], scale: str) -> Float[Tensor, "n t L D"]:
+    def _added(self, outputs: list[Tensor], scale: str) -> Float[Tensor, "n *t L D"]:
         """What parts of the blocks added to the stream: their outputs, times layer scales if any."""
         joined = torch.stack(outputs, dim=-2)
         scales = [getattr(block, scale) for block in self._parts.blocks]
@@ -147,11 +165,11 @@ class Capture:
 
 
 def _shared_out(
-    emb: Float[Tensor, "n t D"],
-    mlp: Float[Tensor, "n t L D"],
-    attention: Float[Tensor, "n t L D"],
-    stream: Float[Tensor, "n t D"],
-) -> tuple[Float[Tensor, "n t D"], Float[Tensor, "n t L D"], Float[Tensor, "n t"]]:
+    emb: Float[Tensor, "n *t D"],
+    mlp: Float[Tensor, "n *t L D"],
+    attention: Float[Tensor, "n *t L D"],
+    stream: Float[Tensor, "n *t D"],
+) -> tuple[Float[Tensor, "n *t D"], Float[Tensor, "n *t L D"], Float[Tensor, "n ..."]]:
     """Share out evenly, over the embedding and MLPs, what the stream lost to rounding; and how much it was.
 
     In half precision each addition to the stream rounds it, in bfloat16 by 0.16 % of its norm: by 1 % after
@@ -171,19 +189,42 @@ def capture(encoder: Encoder, tower: str = "image", pooling: str = "own") -> Gen
         ResidualError: the tower can't be split, has no such tokens, or is being captured already.
     """
     parts = encoder.parts_of(tower)
-    kept = Capture(parts, resolve(pooling, parts, encoder.name))
+    kept = Capture(parts, resolve(pooling, parts, encoder.name)).only_here()
     with ExitStack() as stack:
+        stack.enter_context(_turn(parts.blocks[0].block))
         place_hooks(kept, parts, stack)
         yield kept
+
+
+class _Turn:
+    """Whose turn it is to capture a tower: another thread waits, the same one is told."""
+
+    def __init__(self):
+        self.lock = Lock()
+        self.owner: int | None = None
+
+
+_turns: WeakKeyDictionary[nn.Module, _Turn] = WeakKeyDictionary()
+_turns_lock = Lock()
+
+
+@contextmanager
+def _turn(block: nn.Module) -> Generator[None]:
+    with _turns_lock:
+        turn = _turns.setdefault(block, _Turn())
+    if turn.owner == get_ident():
+        raise ResidualError("This tower is being captured already; leave that context first.")
+    with turn.lock:
+        turn.owner = get_ident()
+        try:
+            yield
+        finally:
+            turn.owner = None
 
 
 def place_hooks(kept: Capture, parts: Parts, stack: ExitStack) -> None:
     """Place the hooks that feed `kept`, and the stand-ins; what takes each away again goes onto `stack`."""
     blocks = parts.blocks
-    if getattr(blocks[0].block, _CAPTURED, False):
-        raise ResidualError("This tower is being captured already; leave that context first.")
-    setattr(blocks[0].block, _CAPTURED, True)
-    stack.callback(delattr, blocks[0].block, _CAPTURED)
 
     def hook(place: Callable[..., Any], function: Callable[..., Any], **how: Any) -> None:
         stack.callback(place(function, **how).remove)
@@ -197,13 +238,13 @@ def place_hooks(kept: Capture, parts: Parts, stack: ExitStack) -> None:
     )
     for index, block in enumerate(blocks):
         if block.multihead:
-            _split(block.block, block.multihead, stack, kept.kept if trim and index == last else None)
+            _split(block.block, block.multihead, stack, kept.cut if trim and index == last else None)
         hook(
             block.attention_output.register_forward_pre_hook, _heads_seen(kept, index, trim and index == last)
         )
         hook(block.attention_output.register_forward_hook, _attention_seen(kept, index))
         if trim and index == last:
-            hook(block.mlp.register_forward_pre_hook, lambda module, args: (kept.kept(args[0]), *args[1:]))
+            hook(block.mlp.register_forward_pre_hook, lambda module, args: (kept.cut(args[0]), *args[1:]))
         hook(block.mlp.register_forward_hook, _mlp_seen(kept, index))
     hook(
         blocks[-1].block.register_forward_hook,
@@ -219,14 +260,14 @@ def place_hooks(kept: Capture, parts: Parts, stack: ExitStack) -> None:
 def _heads_seen(kept: Capture, index: int, trim: bool) -> Callable[..., Any]:
     def seen(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         kept.keep(f"z {index}", args[0])
-        return (kept.kept(args[0]),) if trim else None
+        return (kept.cut(args[0]),) if trim else None
 
     return seen
 
 
 def _attention_seen(kept: Capture, index: int) -> Callable[..., Any]:
     def seen(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        if kept.rounds:
+        if not kept.elsewhere and kept.rounds:
             kept.keep(f"attention {index}", output)
 
     return seen

@@ -61,7 +61,8 @@ def decompose(
             "avg", "avg:all": the mean over the patches, or over all tokens, normed where the encoder norms
             if it averages itself, else each token before;
             "all", "patches", "token:INDEX": each of those tokens, normed and projected as the encoder does
-            the token it pools (with an attention pool: normed); the result keeps the token axis.
+            the token it pools (past an attention pool: normed, and projected if the pool's output is); the
+            result keeps the token axis.
         kinds: which kinds of unit to give: "emb", "mlp", "head".
         tower: "image" or "text".
         grad: let gradients flow to the inputs (and to whatever the coordinates depend on; the map from
@@ -71,6 +72,10 @@ def decompose(
         ResidualError: an unknown pooling, kind or tower; or the sum of all units misses the model's own
             output.
     """
+    if grad and torch.is_inference_mode_enabled():
+        raise ResidualError(
+            "There are no gradients inside torch.inference_mode(): leave it, or leave out grad."
+        )
     linearization = _linearization(encoder, tower, pooling)
     chosen = units_of(linearization.units, kinds)
     with torch.set_grad_enabled(grad):

@@ -57,7 +57,8 @@ class Linearization:
     def __init__(self, state: dict[str, Tensor], split: str = "shared"):
         if split not in SPLITS:
             raise ResidualError(f"Split {split!r} isn't known. Known: {', '.join(SPLITS)}.")
-        self.state = {name: _double(value).contiguous() for name, value in state.items()}
+        with torch.inference_mode(False):  # what is kept must serve calls with gradients, too
+            self.state = {name: _double(value).contiguous() for name, value in state.items()}
         self.split = split
         self.layers, self.heads, self.head_width, self.width = self.state["attention_weight"].shape
         self.pool_heads, _, self.output_dim = self.state["projection_weight"].shape
@@ -195,16 +196,16 @@ class Linearization:
     @cached_property
     def _to_output(self) -> Float[Tensor, "P D d"]:
         """`diag(γ) P`."""
-        return self.state["norm_weight"][:, None] * self.state["projection_weight"]
+        with torch.inference_mode(False):
+            return self.state["norm_weight"][:, None] * self.state["projection_weight"]
 
     @cached_property
     def _from_stream(self) -> Float[Tensor, "P D d"]:
         """The same behind the subtraction of a unit's own mean, where it loses that."""
-        return (
-            self._to_output
-            if self.split == "shared"
-            else self._to_output - self._to_output.mean(1, keepdim=True)
-        )
+        if self.split == "shared":
+            return self._to_output
+        with torch.inference_mode(False):
+            return self._to_output - self._to_output.mean(1, keepdim=True)
 
     @cached_property
     def _maps(self) -> dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]]:
@@ -214,7 +215,9 @@ class Linearization:
         """Matrix and offset as they are used, kept for the next batch."""
         key = unit, dtype, device
         if key not in self._maps:
-            self._maps[key] = (self.matrix(unit).to(device, dtype), self.offset(unit).to(device, dtype))
+            with torch.inference_mode(False), torch.no_grad():
+                matrix, offset = self.matrix(unit), self.offset(unit)
+                self._maps[key] = (matrix.to(device, dtype), offset.to(device, dtype))
         return self._maps[key]
 
     def _checked(self, units: Sequence[int] | np.ndarray) -> list[int]:

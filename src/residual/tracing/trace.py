@@ -98,7 +98,7 @@ def _ready(encoder: Encoder, inputs: Images | Texts, tower: str) -> Tensor:
         if tower == "image":
             raise ResidualError("The image tower takes pixels, from encoder.preprocess: got no tensor.")
         return encoder.tokenize(inputs)
-    return encoder.checked_pixels(inputs) if tower == "image" else inputs.to(encoder.device)
+    return encoder.checked_pixels(inputs) if tower == "image" else encoder.checked_ids(inputs)
 
 
 class _CompiledTrace:

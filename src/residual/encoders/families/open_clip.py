@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def _activation(module: Any) -> str:
     visual = getattr(module, "visual", module)
     if hasattr(visual, "trunk"):
         return timm.FAMILIES[0].settings(visual.trunk)
-    return type(visual.transformer.resblocks[0].mlp.gelu).__name__
+    return repr(visual.transformer.resblocks[0].mlp.gelu)
 
 
 def _preprocess(module: Any) -> OnWhite:
@@ -101,7 +102,7 @@ def _preprocess(module: Any) -> OnWhite:
 _VISION = Family(
     name="open_clip vision",
     classes=("open_clip.VisionTransformer", "open_clip.TimmModel"),
-    image=Tower(_BLOCKS, lambda module, pixels: module(pixels), adjust=_image_anatomy),
+    image=Tower(_BLOCKS, lambda module, pixels: _pooled(module(pixels)), adjust=_image_anatomy),
     image_size=_size,
     settings=_activation,
     preprocess=_preprocess,
@@ -112,11 +113,11 @@ _BOTH = replace(
     classes=("open_clip.CLIP", "open_clip.CustomTextCLIP"),
     image=Tower(
         _BLOCKS.under("visual"),
-        lambda module, pixels: module.encode_image(pixels),
+        lambda module, pixels: _pooled(module.encode_image(pixels)),
         weights=("visual.",),
         adjust=lambda module, anatomy: _image_anatomy(module, _BLOCKS),
     ),
-    text=Tower(_TEXT, lambda module, ids: module.encode_text(ids), adjust=_text_anatomy),
+    text=Tower(_TEXT, lambda module, ids: _pooled(module.encode_text(ids)), adjust=_text_anatomy),
     logit_scale=lambda module: module.logit_scale.item(),
     tokenize=direct,
 )
@@ -148,16 +149,29 @@ def load(name: str, place: str) -> Loaded:
                 f"{name}: these weights aren't on the hub as safetensors; nothing else is read."
             )
         repo = config["hf_hub"].rpartition("/")[0]
+        folder = fetched(name, repo, [_WEIGHTS])
+        has_safetensors(name, folder, _WEIGHTS)
         how = {
-            "pretrained": str(fetched(name, repo, [_WEIGHTS]) / _WEIGHTS),
+            "pretrained": str(folder / _WEIGHTS),
             "force_quick_gelu": config.get("quick_gelu", False),
-            "force_preprocess_cfg": {
-                key: config[key] for key in ("mean", "std", "interpolation", "resize_mode")
-            },
+            "force_preprocess_cfg": _preprocessing(config),
         }
-    if not Path(how["pretrained"]).is_file():
+    elif not Path(how["pretrained"]).is_file():
         raise ResidualError(f"{name}: there is no file {how['pretrained']!r}.")
+    elif usual := _usual_preprocessing(open_clip, architecture):
+        how["force_preprocess_cfg"] = usual
     return _load(open_clip, name, architecture, how)
+
+
+def _usual_preprocessing(open_clip: Any, architecture: str) -> dict[str, Any]:
+    """What all published weights of an architecture were trained with, if they agree."""
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    known = [_preprocessing(open_clip.get_pretrained_cfg(architecture, tag)) for tag in tags]
+    return known[0] if known and all(each == known[0] for each in known) else {}
+
+
+def _preprocessing(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode")}
 
 
 def _load(open_clip: Any, name: str, model: str, how: dict[str, Any]) -> Loaded:
@@ -169,8 +183,24 @@ def _load(open_clip: Any, name: str, model: str, how: dict[str, Any]) -> Loaded:
     def tokenize(texts: list[str]) -> Tensor:
         nonlocal tokenizer
         if tokenizer is None:
+            # A config may ask for code of its own to be run: never.
+            named = open_clip.get_model_config(model) or {} if ":" not in model else _config(model)
+            safely = (
+                {"trust_remote_code": False} if named.get("text_cfg", {}).get("hf_tokenizer_name") else {}
+            )
             with fetching(name):
-                tokenizer = open_clip.get_tokenizer(model)
+                tokenizer = open_clip.get_tokenizer(model, **safely)
         return tokenizer(texts)
 
     return Loaded(module, _preprocess(module), tokenize if has_text else None)
+
+
+def _config(model: str) -> dict[str, Any]:
+    """What `open_clip_config.json` says of the model in "local-dir:FOLDER"."""
+    file = Path(model.partition(":")[2]) / "open_clip_config.json"
+    return json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
+
+
+def _pooled(output: Any) -> Tensor:
+    """The pooled output of a tower that may give its tokens too."""
+    return output[0] if isinstance(output, tuple) else output

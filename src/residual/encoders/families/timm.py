@@ -74,7 +74,7 @@ FAMILIES = (
         classes=("timm.VisionTransformer",),
         image=Tower(ANATOMY, lambda module, pixels: module(pixels), adjust=anatomy_of),
         image_size=lambda module: None if module.dynamic_img_size else module.patch_embed.img_size,
-        settings=lambda module: type(module.blocks[0].mlp.act).__name__,
+        settings=lambda module: repr(module.blocks[0].mlp.act),
         preprocess=preprocess_of,
     ),
 )
