@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -169,8 +168,8 @@ def test_a_loss_that_is_not_finite_is_said(setting):
         fit(adapter, *rest, settings=FitSettings(learning_rate=1e38))
 
 
-def test_a_real_size_is_quick():
-    """n = 3,000, K = 2,000, d = 128: seconds. The bound is loose, for busy machines."""
+def test_a_real_size_learns():
+    """n = 3,000, K = 2,000, d = 128."""
     generator = torch.Generator().manual_seed(0)
     d, count = 128, 16
     components = [torch.linalg.qr(torch.randn(d, d, generator=generator))[0].T for _ in range(count)]
@@ -184,6 +183,7 @@ def test_a_real_size_is_quick():
     )
     labels = torch.randint(0, 10, (3000,), generator=generator)
     classifier = ZeroShotClassifier(torch.randn(10, d, generator=generator), list("abcdefghij"))
-    start = time.perf_counter()
-    fit(adapter, scores, labels, scores, labels, classifier, FitSettings(epochs=5))
-    assert time.perf_counter() - start < 20
+    before = evaluate(adapter, scores, labels, classifier)
+    result = fit(adapter, scores, labels, scores, labels, classifier, FitSettings(epochs=5))
+    assert len(result.history) == 5
+    assert evaluate(adapter, scores, labels, classifier) > before + 0.2

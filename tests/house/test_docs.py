@@ -31,6 +31,7 @@ def test_the_figures_that_are_promised():
         assert traced["sum_against_own_output"] <= 1e-2
     (run,) = tables.result("speed-compiled")["runs"]
     assert run["ways"]["traced compiled"]["images_per_second"] >= 2750
+    assert run["ways"]["traced compiled"]["memory_of_plain"] <= 1.05
 
 
 def test_the_guide_s_family_is_short_and_works(tmp_path, monkeypatch):
