@@ -181,8 +181,9 @@ def test_a_real_size_learns():
         torch.zeros(3000, d),
         "x",
     )
-    labels = torch.randint(0, 10, (3000,), generator=generator)
     classifier = ZeroShotClassifier(torch.randn(10, d, generator=generator), list("abcdefghij"))
+    planted = 1 + 3 * torch.randn(d * count, generator=generator)
+    labels = classifier.logits(scores.output(planted)).argmax(1)
     before = evaluate(adapter, scores, labels, classifier)
     result = fit(adapter, scores, labels, scores, labels, classifier, FitSettings(epochs=5))
     assert len(result.history) == 5
