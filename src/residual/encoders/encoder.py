@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,6 @@ from residual.encoders.compiling import Compiler, own_code
 from residual.encoders.family import Family, Tower
 from residual.errors import ResidualError
 
-Split = Literal["shared", "own"]
 SPLITS = ("shared", "own")
 TOWERS = ("image", "text")
 _TEXTS_AT_ONCE = 256
@@ -130,10 +129,9 @@ class Encoder:
 
         Weights are rounded to bfloat16 first, so that the same model in float32 and in bfloat16 is the same.
         """
-        norm = self.parts.final_norm
         parts = self.parts
         pool = [type(parts.pool).__name__, *(getattr(parts.pool, name, "") for name in _POOL_SETTINGS)]
-        settings = f"{parts.heads} {norm.eps} {pool} {self.family.settings(self.module)}"
+        settings = f"{parts.heads} {parts.final_norm.eps} {pool} {self.family.settings(self.module)}"
         digest = hashlib.sha256(settings.encode())
         for name, value in sorted(self.module.state_dict().items()):
             if name.startswith(self.family.image.weights or ("",)):

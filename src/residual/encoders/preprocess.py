@@ -109,11 +109,6 @@ class Preprocess:
             rescale=rescale if get("do_rescale") else 1.0,
         )
 
-    @property
-    def output_size(self) -> tuple[int, int] | None:
-        """`(height, width)` of the pixels, or None where that depends on the image."""
-        return self.crop or (self.resize if isinstance(self.resize, tuple) else None)
-
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
         """The pixels of one image."""
         pixels = torch.from_numpy(np.array(on_white(image))).permute(2, 0, 1)  # (3, h, w), bytes
