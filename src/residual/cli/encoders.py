@@ -37,7 +37,7 @@ def encoders(
         check_writable(json)
     if name is None:
         out.print(aliases_table(ALIASES))
-        out.print("\nThey stand for (licence of the weights in brackets):")
+        out.print("\nThey stand for (licence of the weights, as far as known, in brackets):")
         for short, alias in ALIASES.items():
             out.print(f"  {short:14} {alias.spec} ({alias.licence or 'unknown'})")
         out.print("\nAny other, from a folder, a file of safetensors or the hub:")
