@@ -17,7 +17,7 @@ class Alias:
         layers, heads, width, output_dim: of its vision tower.
         image_size: side of its images as its checkpoint's preprocessing makes them.
         text: "split", a text tower that can be split too; "encode", one that can't; "" for none.
-        licence: of the weights, as their publishers state it; empty where it isn't known.
+        licence: of the weights, as far as known; empty where it isn't.
     """
 
     spec: str

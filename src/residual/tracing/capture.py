@@ -72,7 +72,7 @@ class Capture:
             # One by one, so that no more than one layer is held twice where all tokens were kept.
             z, mlp = ([pick(got.pop(f"{kind} {index}")) for index in layers] for kind in ("z", "mlp"))
             emb, added, lost = pick(got["embedding"]), self._added(mlp, "mlp_scale"), None
-            if torch.finfo(got["embedding"].dtype).bits < 32:
+            if "attention 0" in got:
                 attention = [pick(got.pop(f"attention {index}")) for index in layers]
                 attended = self._added(attention, "attention_scale")
                 emb, added, lost = _shared_out(emb, added, attended, pick(got["stream"]))
@@ -267,7 +267,7 @@ def _heads_seen(kept: Capture, index: int, trim: bool) -> Callable[..., Any]:
 
 def _attention_seen(kept: Capture, index: int) -> Callable[..., Any]:
     def seen(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        if not kept.elsewhere and kept.rounds:
+        if kept.rounds:
             kept.keep(f"attention {index}", output)
 
     return seen

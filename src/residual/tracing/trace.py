@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from residual.encoders.anatomy import Parts
 from residual.encoders.compiling import own_code
 from residual.encoders.encoder import Encoder
+from residual.encoders.family import Tower
 from residual.errors import ResidualError
 from residual.tracing.capture import Capture, capture, place_hooks
 from residual.tracing.coordinates import Coordinates
@@ -50,12 +51,17 @@ def trace(
 def _eager(encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str) -> tuple[Coordinates, Tensor]:
     ready = _ready(encoder, inputs, tower)
     with _nothing_compiled(), capture(encoder, tower, pooling) as kept:
-        kept.expect(encoder.module, ready)
-        output = encoder.tower(tower).encode(encoder.module, ready)
-        coordinates, stream = kept.take()
-    return coordinates, output if kept.pooling.own else reference(
-        encoder.parts_of(tower), kept.pooling, stream
-    )
+        return _passed(kept, encoder.parts_of(tower), encoder.tower(tower), encoder.module, ready)
+
+
+def _passed(
+    kept: Capture, parts: Parts, tower: Tower, module: nn.Module, ready: Tensor
+) -> tuple[Coordinates, Tensor]:
+    """One forward pass with hooks in place: its coordinates, and the output that they are held against."""
+    kept.expect(module, ready)
+    output = tower.encode(module, ready)
+    coordinates, stream = kept.take()
+    return coordinates, output if kept.pooling.own else reference(parts, kept.pooling, stream)
 
 
 _lock, _stance, _traces = Lock(), ExitStack(), 0
@@ -133,11 +139,7 @@ class _CompiledTrace:
         return Coordinates(**named), output
 
     def _run(self, ready: Tensor) -> tuple[list[Tensor | None], Tensor]:
-        self.kept.expect(self.twin, ready)
-        output = self.tower.encode(self.twin, ready)
-        coordinates, stream = self.kept.take()
-        if not self.kept.pooling.own:
-            output = reference(self.parts, self.kept.pooling, stream)
+        coordinates, output = _passed(self.kept, self.parts, self.tower, self.twin, ready)
         return [getattr(coordinates, name) for name in _FIELDS], output
 
 

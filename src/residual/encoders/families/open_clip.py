@@ -177,7 +177,6 @@ def _preprocessing(config: dict[str, Any]) -> dict[str, Any]:
 def _load(open_clip: Any, name: str, model: str, how: dict[str, Any]) -> Loaded:
     with reading(name, model):
         module = open_clip.create_model(model, **how)
-        has_text = hasattr(module, "visual")
     tokenizer = None
 
     def tokenize(texts: list[str]) -> Tensor:
@@ -192,7 +191,7 @@ def _load(open_clip: Any, name: str, model: str, how: dict[str, Any]) -> Loaded:
                 tokenizer = open_clip.get_tokenizer(model, **safely)
         return tokenizer(texts)
 
-    return Loaded(module, _preprocess(module), tokenize if has_text else None)
+    return Loaded(module, _preprocess(module), tokenize)
 
 
 def _config(model: str) -> dict[str, Any]:
