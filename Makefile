@@ -1,4 +1,4 @@
-# `make run` and `make test` need Python 3.10 or newer and nothing else: uv is installed if it's missing, and uv
+# `make run` and `make test` need Python 3.11 or newer and nothing else: uv is installed if it's missing, and uv
 # installs the rest, as `uv.lock` has it, the first time.
 #
 #     make run ARGS="--dataset letters --report out"

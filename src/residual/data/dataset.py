@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import SupportsIndex
 
 import numpy as np
 from PIL import Image
+
+from residual.data.decode import decode_image
 
 SPLITS = ("train", "val", "test")
 
@@ -17,7 +21,8 @@ class ImageDataset:
 
     `name` and `split` say what it is; `class_names` and `templates` (each with one `{}`) are for zero-shot
     classifiers; `labels` `(n,)` int64 and `sample_ids` are known without decoding an image; `licence` is one
-    line. A concrete class fills these in and defines `load(i)`.
+    line. `groups` `(n,)` int64 and `group_names` tell apart samples of one class that are to be counted
+    separately (Waterbirds); most datasets have none. A concrete class fills these in and defines `load(i)`.
     """
 
     def __init__(
@@ -29,6 +34,8 @@ class ImageDataset:
         labels: np.ndarray,
         sample_ids: Sequence[str],
         licence: str,
+        groups: np.ndarray | None = None,
+        group_names: Sequence[str] = (),
     ):
         self.name = name
         self.split = split
@@ -37,10 +44,17 @@ class ImageDataset:
         self.labels = np.asarray(labels, np.int64)
         self.sample_ids = tuple(sample_ids)
         self.licence = licence
+        self.groups = None if groups is None else np.asarray(groups, np.int64)
+        self.group_names = tuple(group_names)
 
     def load(self, index: int) -> Image.Image:
         """Sample `index` (not negative) as an RGB image; `UnreadableImageError` where it can't be decoded."""
         raise NotImplementedError
+
+    def load_with_digest(self, index: int) -> tuple[Image.Image, int]:
+        """Sample `index` as `load` gives it, and 64 bits of the SHA-256 of its pixels."""
+        image = self.load(index)
+        return image, digest64(f"{image.mode} {image.size}".encode(), image.tobytes())
 
     def subset(self, indices: Iterable[SupportsIndex]) -> ImageDataset:
         """The samples at `indices`, in that order, as a dataset of their own."""
@@ -63,6 +77,28 @@ class ImageDataset:
         return number % n
 
 
+class FileDataset(ImageDataset, ABC):
+    """A dataset whose samples are image files, wherever those are kept."""
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """The whole file of sample `index`; `UnreadableImageError` where it can't be had."""
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """Where the files are, for errors: "folder 'pictures'"."""
+
+    def load(self, index: int) -> Image.Image:
+        """Sample `index` as an RGB image, upright as its EXIF says, transparent parts on white."""
+        return decode_image(self.content(index), self.sample_ids[index], self.where)
+
+    def load_with_digest(self, index: int) -> tuple[Image.Image, int]:
+        """The same, and 64 bits of the SHA-256 of its file."""
+        content = self.content(index)
+        return decode_image(content, self.sample_ids[index], self.where), digest64(content)
+
+
 class _Subset(ImageDataset):
     def __init__(self, parent: ImageDataset, indices: Iterable[SupportsIndex]):
         self._parent = parent
@@ -75,10 +111,23 @@ class _Subset(ImageDataset):
             parent.labels[self._indices],
             [parent.sample_ids[i] for i in self._indices],
             parent.licence,
+            None if parent.groups is None else parent.groups[self._indices],
+            parent.group_names,
         )
 
     def load(self, index: int) -> Image.Image:
         return self._parent.load(self._indices[index])
+
+    def load_with_digest(self, index: int) -> tuple[Image.Image, int]:
+        return self._parent.load_with_digest(self._indices[index])
+
+
+def digest64(*parts: bytes) -> int:
+    """The first 64 bits of the SHA-256 of these bytes, one part after another."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part)
+    return int.from_bytes(total.digest()[:8], "little")
 
 
 def stratified_split(

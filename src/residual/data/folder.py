@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from residual.data.dataset import SPLITS, ImageDataset, stratified_split
+from residual.data.dataset import SPLITS, FileDataset, stratified_split
 from residual.errors import ResidualError, UnreadableImageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -15,7 +14,7 @@ TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image of a {}", "a {}",
 LAYOUT = "Put images into PATH/CLASS/ or into PATH/train/CLASS/, PATH/val/CLASS/ and PATH/test/CLASS/."
 
 
-class FolderDataset(ImageDataset):
+class FolderDataset(FileDataset):
     """One split of an image folder; `sample_ids` are the files' paths relative to the folder.
 
     Layouts: `PATH/train|val|test/CLASS/image`; the same without val, which is then 20 % of train; or
@@ -40,27 +39,18 @@ class FolderDataset(ImageDataset):
             "the user's own images; no licence known",
         )
 
-    def load(self, index: int) -> Image.Image:
-        """Sample `index` as an RGB image, upright as its EXIF says, transparent parts on white."""
+    def content(self, index: int) -> bytes:
+        """The bytes of sample `index`'s file."""
         try:
-            with Image.open(self._files[index]) as image:
-                upright = ImageOps.exif_transpose(_eight_bits(image))
-                if upright.has_transparency_data:
-                    rgba = upright.convert("RGBA")
-                    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-                return upright.convert("RGB")
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as problem:
-            reason = f"{_reason(problem)}; folder '{self.root}'"
+            return self._files[index].read_bytes()
+        except OSError as problem:
+            reason = f"{problem.strerror or problem}; folder '{self.root}'"
             raise UnreadableImageError(self.sample_ids[index], reason) from problem
 
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """A picture of 16-bit grey as one of 8 bits; Pillow alone would cut its values off at 255."""
-    if image.mode == "F":
-        raise ValueError("its pixels are fractions: save it with 8 bits")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-    return image
+    @property
+    def where(self) -> str:
+        """Named in errors."""
+        return f"folder '{self.root}'"
 
 
 def _class_names(root: Path, folders: list[str]) -> list[str]:
@@ -76,15 +66,6 @@ def _class_names(root: Path, folders: list[str]) -> list[str]:
             )
         names[name] = folder
     return list(names)
-
-
-def _reason(problem: Exception) -> str:
-    text = str(problem).split("\n")[0]
-    return (
-        "it is no image of a known format"
-        if text.startswith("cannot identify")
-        else text or type(problem).__name__
-    )
 
 
 def _split(root: Path, split: str) -> tuple[list[str], list[tuple[str, Path]]]:
