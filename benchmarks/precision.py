@@ -20,7 +20,7 @@ from speed import command, versions
 from residual.data import dataset_names, load_dataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder, wrap_encoder
-from residual.store.memory import encode_dataset
+from residual.store.encode import encode_dataset
 from residual.text import ZeroShotClassifier
 from residual.tracing.linearization import Linearization
 from residual.tracing.trace import trace

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from residual.errors import ResidualError
     from residual.spectral.bases import SpectralBases
     from residual.spectral.fit import fit_bases
-    from residual.store.memory import MemoryStore, encode_dataset
+    from residual.store.disk import ResidualStore
+    from residual.store.encode import encode_dataset
+    from residual.store.memory import MemoryStore
     from residual.tracing.decompose import Decomposition, decompose
     from residual.tracing.linearization import Linearization
     from residual.tracing.trace import trace
@@ -32,7 +34,8 @@ _HOMES = {
     "Linearization": "tracing.linearization",
     "trace": "tracing.trace",
     "load_dataset": "data",
-    "encode_dataset": "store.memory",
+    "encode_dataset": "store.encode",
+    "ResidualStore": "store.disk",
     "MemoryStore": "store.memory",
     "fit_bases": "spectral.fit",
     "SpectralBases": "spectral.bases",
@@ -51,6 +54,7 @@ __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "trace",
     "load_dataset",
     "encode_dataset",
+    "ResidualStore",
     "MemoryStore",
     "fit_bases",
     "SpectralBases",

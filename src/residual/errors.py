@@ -11,14 +11,14 @@ class ResidualError(ValueError):
 
 
 class UnreadableImageError(ResidualError):
-    """An image that cannot be decoded; `sample_id` names it."""
+    """An image that cannot be decoded; `sample_id` names it, `reason` says why not."""
 
     def __init__(self, sample_id: str, reason: str):
         super().__init__(
             f"Image {sample_id!r} can't be read ({reason}). Mend or remove it, or go on without "
             "such images: --on-error skip."
         )
-        self.sample_id = sample_id
+        self.sample_id, self.reason = sample_id, reason
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ResidualError:

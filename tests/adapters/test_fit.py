@@ -12,7 +12,7 @@ from tiny import TinyImages, tiny_encoder
 from residual.adapters import FitSettings, ResiDual, Scores, compute_scores, evaluate, fit, residual_full
 from residual.errors import ResidualError
 from residual.spectral import SpectralBases, fit_bases
-from residual.store.memory import encode_dataset
+from residual.store.encode import encode_dataset
 from residual.text import ZeroShotClassifier
 
 

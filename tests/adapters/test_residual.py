@@ -11,7 +11,7 @@ from tiny import TinyImages, tiny_encoder
 from residual.adapters import ResiDual, compute_scores, residual_full, residual_star
 from residual.errors import ResidualError
 from residual.spectral import SpectralBases, fit_bases
-from residual.store.memory import encode_dataset
+from residual.store.encode import encode_dataset
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from residual.adapters import FitSettings, adapt, bases_from, encode_task
 from residual.adapters.run import run_tasks
 from residual.data import dataset_names, load_dataset
 from residual.errors import ResidualError
-from residual.store.memory import encode_dataset
+from residual.store.encode import encode_dataset
 
 
 @pytest.fixture(scope="module")

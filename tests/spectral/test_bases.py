@@ -8,7 +8,7 @@ from tiny import TinyImages, tiny_encoder
 
 from residual.errors import ResidualError
 from residual.spectral import SpectralBases, fit_bases, pca
-from residual.store.memory import encode_dataset
+from residual.store.encode import encode_dataset
 
 
 @pytest.mark.parametrize("split", ["shared", "own"])

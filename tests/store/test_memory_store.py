@@ -8,7 +8,7 @@ import torch
 from tiny import TinyImages, tiny_encoder
 
 from residual.errors import ResidualError, UnreadableImageError
-from residual.store.memory import encode_dataset
+from residual.store.encode import encode_dataset
 from residual.tracing.decompose import decompose
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from residual.adapters.residual import ResiDual
 from residual.errors import ResidualError
-from residual.store.memory import MemoryStore
+from residual.store.base import Store
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 
@@ -43,7 +43,7 @@ class Scores:
         return (self.scores * lambdas) @ self.directions + self.rest
 
 
-def compute_scores(adapter: ResiDual, store: MemoryStore, batch_size: int = 1024) -> Scores:
+def compute_scores(adapter: ResiDual, store: Store, batch_size: int = 1024) -> Scores:
     """Scores of all samples of `store` on the components that `adapter` keeps.
 
     Equal to what `adapter(store.contributions())` works with, in pieces of `batch_size` samples.
@@ -63,7 +63,7 @@ def compute_scores(adapter: ResiDual, store: MemoryStore, batch_size: int = 1024
     )
 
 
-def check_origin(adapter: ResiDual, store: MemoryStore) -> None:
+def check_origin(adapter: ResiDual, store: Store) -> None:
     """Refuse a store that the adapter's bases don't belong to."""
     origin = adapter.bases.origin
     if origin is not None and (origin.fingerprint, origin.split) != (store.fingerprint, store.split):

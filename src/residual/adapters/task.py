@@ -22,7 +22,8 @@ from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
-from residual.store.memory import MemoryStore, encode_dataset
+from residual.store.encode import encode_dataset
+from residual.store.memory import MemoryStore
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.units import units_of, units_table
 

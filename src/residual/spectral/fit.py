@@ -10,13 +10,13 @@ from torch import Tensor
 from residual.errors import ResidualError
 from residual.spectral.bases import Origin, SpectralBases
 from residual.spectral.pca import PCA, IncrementalPCA
-from residual.store.memory import MemoryStore
+from residual.store.base import Store
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.units import units_of
 
 
-def fit_bases(store: MemoryStore | Sequence[MemoryStore], kinds: Sequence[str] = ("head",)) -> SpectralBases:
+def fit_bases(store: Store | Sequence[Store], kinds: Sequence[str] = ("head",)) -> SpectralBases:
     """Principal bases of the contributions of all units of these kinds.
 
     Equal to `pca(store.contributions(units=[unit])[:, 0])` for each unit, from one pass over the coordinates:
@@ -30,7 +30,7 @@ def fit_bases(store: MemoryStore | Sequence[MemoryStore], kinds: Sequence[str] =
     Raises:
         ResidualError: an unknown kind, stores of different encoders, or fewer than two samples.
     """
-    stores = [store] if isinstance(store, MemoryStore) else list(store)
+    stores = list(store) if isinstance(store, Sequence) else [store]
     if not stores:
         raise ResidualError("Bases need at least one store, got none.")
     first = stores[0]

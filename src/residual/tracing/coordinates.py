@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
+
+from residual.errors import ResidualError
+
+# Which kind of unit each field is of.
+KIND_OF = {"z": "head", "mlp": "mlp", "emb": "emb", "pool_mlp": "mlp"}
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,8 @@ class Coordinates:
     head of an attention pool (then `t` of them, see `residual.tracing.pooling`).
 
     Args:
-        z: each head's numbers before the output projection of its attention.
+        z: each head's numbers before the output projection of its attention. This, `mlp` or `emb` is None
+            where that kind of unit was left out.
         mlp: what each MLP adds to the stream: its output, times its layer scale if it has one.
         emb: the stream before the first block.
         mean: `μ`, mean of the stream before the last LayerNorm.
@@ -28,9 +34,9 @@ class Coordinates:
             float32, where nothing is.
     """
 
-    z: Float[Tensor, "n *t l h w"]
-    mlp: Float[Tensor, "n *t l D"]
-    emb: Float[Tensor, "n *t D"]
+    z: Float[Tensor, "n *t l h w"] | None
+    mlp: Float[Tensor, "n *t l D"] | None
+    emb: Float[Tensor, "n *t D"] | None
     mean: Float[Tensor, "n ..."]
     std: Float[Tensor, "n ..."]
     pool_mlp: Float[Tensor, "n D"] | None = None
@@ -39,15 +45,47 @@ class Coordinates:
     def __len__(self) -> int:
         return len(self.mean)
 
+    def held(self, name: str) -> Tensor:
+        """The field of that name.
+
+        Raises:
+            ResidualError: it was left out.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise ResidualError(
+                f"These coordinates were kept without {name}, so there are no units of kind "
+                f"{KIND_OF[name]!r} in them: encode again with that kind."
+            )
+        return value
+
+    def only(self, kinds: Sequence[str]) -> Coordinates:
+        """The same without the units of other kinds, and without `rounding`."""
+        left_out: dict[str, Any] = {name: None for name, kind in KIND_OF.items() if kind not in kinds}
+        return replace(self, rounding=None, **left_out)
+
     def __getitem__(self, samples: slice | Sequence[int] | Shaped[Tensor, " m"]) -> Coordinates:
         """Those samples (a slice gives views, anything else copies)."""
         if not isinstance(samples, slice | Tensor):
             samples = torch.as_tensor(samples, dtype=torch.long)
         return self._each(lambda value: value[samples])
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Coordinates:
+    def to(
+        self,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> Coordinates:
         """The same elsewhere, or in another precision."""
-        return self._each(lambda value: value.to(device=device, dtype=dtype))
+        return self._each(lambda value: value.to(device=device, dtype=dtype, non_blocking=non_blocking))
+
+    def finite(self) -> Bool[Tensor, " n"]:
+        """Which samples hold neither NaN nor infinity."""
+        good = torch.ones(len(self), dtype=torch.bool, device=self.mean.device)
+        for field in fields(self):
+            if (value := getattr(self, field.name)) is not None:
+                good &= value.reshape(len(self), -1).isfinite().all(1)
+        return good
 
     @staticmethod
     def cat(parts: Sequence[Coordinates]) -> Coordinates:

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from residual.encoders.encoder import SPLITS, Encoder
 from residual.errors import ResidualError
+from residual.files import written_beside
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.pooling import resolve
-from residual.tracing.tensors import load_tensors, save_tensors
+from residual.tracing.tensors import load_tensors, pack_tensors, unpack_tensors
 from residual.tracing.units import units_table
 
 
@@ -107,16 +108,14 @@ class Linearization:
         With an attention pool, `P` times as many, those of each of its heads side by side.
         """
         if unit == self._pool_mlp_unit:
-            if coordinates.pool_mlp is None:
-                raise ResidualError("These coordinates lack the output of the attention pool's MLP.")
-            return coordinates.pool_mlp.to(coordinates.mean.dtype)
+            return coordinates.held("pool_mlp").to(coordinates.mean.dtype)
         if unit == 0:
-            own = coordinates.emb
+            own = coordinates.held("emb")
         elif unit < self._first_head:
-            own = coordinates.mlp[..., unit - 1, :]
+            own = coordinates.held("mlp")[..., unit - 1, :]
         else:
             layer, head = self._layer_head(unit)
-            own = coordinates.z[..., layer, head, :]
+            own = coordinates.held("z")[..., layer, head, :]
         mean, std = coordinates.mean[..., None], coordinates.std[..., None]
         features = torch.cat([own.to(mean.dtype), torch.ones_like(mean), mean], dim=-1) / std
         return features.flatten(1) if self.pool_mlp else features
@@ -145,7 +144,7 @@ class Linearization:
         self, coordinates: Coordinates, units: Sequence[int] | np.ndarray | None = None
     ) -> Float[Tensor, "n *t u d"]:
         """Every unit's contribution, or those of some units (their positions, in the order wanted)."""
-        chosen = range(len(self.units)) if units is None else self._checked(units)
+        chosen = range(len(self.units)) if units is None else self.checked(units)
         like = coordinates.mean
         axes = like.shape[:1] if self.pool_mlp else like.shape
         result = like.new_empty(*axes, len(chosen), self.output_dim)
@@ -159,8 +158,8 @@ class Linearization:
         """The sum of all contributions, without making them."""
         like = coordinates.mean
         state = {name: value.to(like) for name, value in self.state.items()}
-        stream = coordinates.emb.to(like) + coordinates.mlp.to(like).sum(-2)
-        stream = stream + coordinates.z.to(like).flatten(-3) @ state["attention_weight"].flatten(0, 2)
+        stream = coordinates.held("emb").to(like) + coordinates.held("mlp").to(like).sum(-2)
+        stream = stream + coordinates.held("z").to(like).flatten(-3) @ state["attention_weight"].flatten(0, 2)
         stream = stream + state["attention_bias"].sum(0)  # (n, …, D)
         mean = like[..., None] if self.split == "shared" else stream.mean(-1, keepdim=True)
         normed = (stream - mean) / coordinates.std[..., None] * state["norm_weight"] + state["norm_bias"]
@@ -171,9 +170,21 @@ class Linearization:
             output = normed @ state["projection_weight"][0]
         return output + state["projection_bias"]
 
+    def pack(self) -> bytes:
+        """The bytes of a safetensors file, each tensor in the narrowest precision that holds it exactly."""
+        state = {name: _narrowest(value) for name, value in self.state.items()}
+        return pack_tensors("linearization", state, {"split": self.split})
+
+    @classmethod
+    def unpack(cls, data: bytes, where: str) -> Linearization:
+        """Read what `pack` made; `where` names it in errors."""
+        state, note = unpack_tensors(data, "linearization", where)
+        return cls(state, note["split"])
+
     def save(self, path: str | Path) -> None:
         """Write as safetensors."""
-        save_tensors(path, "linearization", self.state, {"split": self.split})
+        with written_beside(path) as beside:
+            beside.write_bytes(self.pack())
 
     @classmethod
     def load(cls, path: str | Path) -> Linearization:
@@ -220,11 +231,24 @@ class Linearization:
                 self._maps[key] = (matrix.to(device, dtype), offset.to(device, dtype))
         return self._maps[key]
 
-    def _checked(self, units: Sequence[int] | np.ndarray) -> list[int]:
+    def checked(self, units: Sequence[int] | np.ndarray) -> list[int]:
+        """Positions of units, if there are such.
+
+        Raises:
+            ResidualError: there aren't.
+        """
         units = [int(unit) for unit in units]
         if wrong := [unit for unit in units if not 0 <= unit < len(self.units)]:
             raise ResidualError(f"Units are 0 to {len(self.units) - 1}, got {wrong}.")
         return units
+
+
+def _narrowest(value: Tensor) -> Tensor:
+    """In the first of these precisions that changes no number."""
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        if torch.equal((narrow := value.to(dtype)).to(value.dtype), value):
+            return narrow
+    return value
 
 
 def _double(value: Tensor) -> Tensor:

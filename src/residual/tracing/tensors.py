@@ -1,4 +1,4 @@
-"""Tensors with a note, in one safetensors file: what this library saves says of what kind it is."""
+"""Tensors with a note, as safetensors: what this library saves says of what kind it is."""
 
 from __future__ import annotations
 
@@ -6,19 +6,42 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.files import written_beside
 
 
+def pack_tensors(kind: str, tensors: dict[str, Tensor], note: dict[str, Any]) -> bytes:
+    """`tensors` and the JSON `note` as the bytes of a file of this kind."""
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    return save(contiguous, {f"residual.{kind}": json.dumps(note)})
+
+
+def unpack_tensors(data: bytes, kind: str, where: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `pack_tensors` made into `data`; `where` names it in errors.
+
+    Raises:
+        ResidualError: it isn't whole, or is of another kind.
+    """
+    try:
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError) as error:
+        raise ResidualError(f"{where} can't be read ({error}).") from error
+    metadata = header.get("__metadata__", {})
+    if f"residual.{kind}" not in metadata:
+        held = next((key for key in metadata if key.startswith("residual.")), "something else")
+        raise ResidualError(f"{where} holds no {kind} but {held.removeprefix('residual.')}.")
+    return tensors, json.loads(metadata[f"residual.{kind}"])
+
+
 def save_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
-    """Write `tensors` and the JSON `note` as a file of this kind, whole or not at all."""
-    contiguous = {name: value.detach().contiguous() for name, value in tensors.items()}
+    """Write `tensors` and `note` as a file of this kind, whole or not at all."""
     with written_beside(path) as beside:
-        save_file(contiguous, beside, {f"residual.{kind}": json.dumps(note)})
+        beside.write_bytes(pack_tensors(kind, tensors, note))
 
 
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -28,12 +51,7 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
         ResidualError: the file isn't there, isn't whole, or is of another kind.
     """
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
-        raise ResidualError(f"{path} can't be read ({error}).") from error
-    if f"residual.{kind}" not in metadata:
-        held = next((key for key in metadata if key.startswith("residual.")), "something else")
-        raise ResidualError(f"{path} holds no {kind} but {held.removeprefix('residual.')}.")
-    return tensors, json.loads(metadata[f"residual.{kind}"])
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ResidualError(f"{path} can't be read ({error.strerror}).") from error
+    return unpack_tensors(data, kind, path)

@@ -1,0 +1,56 @@
+"""Images that are pixels already: for those who keep a dataset in memory, preprocessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import SupportsIndex
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from residual.data.dataset import ImageDataset
+from residual.errors import ResidualError
+
+
+class PixelDataset(ImageDataset):
+    """Images that are preprocessed and in memory already, on the CPU or the GPU; only to be encoded.
+
+    Args:
+        pixels: `(n, 3, h, w)`, what the encoder's `preprocess` gives.
+        labels: `(n,)`.
+        class_names: one a class.
+        name: of the dataset.
+        split: "train", "val" or "test".
+        sample_ids: one a sample, by default their numbers.
+    """
+
+    def __init__(
+        self,
+        pixels: Float[Tensor, "n 3 h w"],
+        labels: Int[np.ndarray, " n"],
+        class_names: Sequence[str],
+        name: str = "pixels",
+        split: str = "train",
+        sample_ids: Sequence[str] | None = None,
+    ):
+        self.pixels = pixels
+        ids = [f"{index:06d}" for index in range(len(pixels))] if sample_ids is None else sample_ids
+        super().__init__(name, split, class_names, (), labels, ids, "the user's own images; no licence known")
+
+    def load(self, index: int) -> Image.Image:
+        """There is none."""
+        raise ResidualError(f"{self.name} holds pixels, not images: it can only be encoded.")
+
+    def subset(self, indices: Iterable[SupportsIndex]) -> PixelDataset:
+        """The samples at `indices`, in that order, as a dataset of their own."""
+        chosen = [self._checked(index) for index in indices]
+        return PixelDataset(
+            self.pixels[chosen],
+            self.labels[chosen],
+            self.class_names,
+            self.name,
+            self.split,
+            [self.sample_ids[index] for index in chosen],
+        )

@@ -1,0 +1,422 @@
+"""A store of coordinates on disk, opened for reading."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from residual.errors import ResidualError
+from residual.store.ahead import ahead
+from residual.store.base import Samples
+from residual.store.layout import opened, unpack_ids
+from residual.store.memory import MemoryStore
+from residual.store.place import Place
+from residual.store.record import (
+    LINEARIZATION,
+    MANIFEST,
+    MEND,
+    RECEIPTS,
+    Receipt,
+    StoreManifest,
+    read_manifest,
+    sha256,
+)
+from residual.tracing.coordinates import KIND_OF, Coordinates
+from residual.tracing.linearization import Linearization
+from residual.tracing.units import units_of
+
+_FIELDS = (*KIND_OF, "mean", "std")
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that isn't what was written, the samples whose numbers it spoils, and what is wrong."""
+
+    file: str
+    samples: tuple[str, ...]
+    reason: str
+
+
+class ResidualStore:
+    """A `Store` on disk: whatever is read is checked, and nothing else is touched. Made by `open`.
+
+    Only samples of whole shards are in it; `complete` says whether those are all.
+    """
+
+    def __init__(self, place: Place, manifest: StoreManifest, receipts: dict[int, Receipt]):
+        self.place, self.manifest, self.receipts = place, manifest, receipts
+        self.layout = manifest.layout
+        self._shards_seen: set[tuple[str, int]] = set()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], cut_off: bool = False) -> ResidualStore:
+        """Open a store; one that was cut off is opened as far as it is complete, with a warning.
+
+        Args:
+            path: a folder or an fsspec address.
+            cut_off: don't warn of a store that isn't complete.
+
+        Raises:
+            ResidualError: there is no store, or its manifest or a receipt is damaged.
+        """
+        place = Place(path)
+        manifest = read_manifest(place)
+        if manifest is None:
+            raise ResidualError(
+                f"There is no store at {place.address!r}, as it holds no {MANIFEST}: `residual encode` makes "
+                "one."
+            )
+        there = place.sizes(RECEIPTS)
+        names = [Receipt.file(shard) for shard in range(manifest.layout.shards)]
+        names = [name for name in names if name in there]
+        packed = zip(names, place.read_all(names), strict=True)
+        receipts = [manifest.receipt(data, f"{place.address}/{name}") for name, data in packed]
+        store = cls(place, manifest, {receipt.shard: receipt for receipt in receipts})
+        if not store.complete and not cut_off:
+            warnings.warn(
+                f"{place.address!r} isn't complete: {store._done:,} of {store.layout.samples:,} samples are "
+                "there. The same `encode` again goes on from there.",
+                stacklevel=2,
+            )
+        return store
+
+    @property
+    def units(self) -> pd.DataFrame:
+        """The table of units."""
+        return self.linearization.units
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is there."""
+        return len(self.receipts) == self.layout.shards
+
+    @property
+    def encoder_name(self) -> str:
+        """What made the coordinates."""
+        return self.manifest.identity["encoder"]["name"]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of that encoder's weights."""
+        return self.manifest.identity["encoder"]["weights"]
+
+    @property
+    def split(self) -> str:
+        """How the last LayerNorm's mean is shared out among units."""
+        return self.manifest.identity["encoder"]["split"]
+
+    @property
+    def dataset(self) -> str:
+        """Name and split, as "name/split"."""
+        return "{name}/{split}".format(**self.manifest.identity["dataset"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One a class."""
+        return tuple(self.manifest.identity["dataset"]["class_names"])
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """One a group, where the dataset has groups."""
+        return tuple(self.manifest.identity["dataset"]["group_names"])
+
+    @property
+    def pooling(self) -> str:
+        """Which tokens."""
+        return self.manifest.identity["settings"]["pooling"]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of unit that are kept."""
+        return tuple(self.manifest.identity["settings"]["kinds"])
+
+    @cached_property
+    def linearization(self) -> Linearization:
+        """From coordinates to contributions."""
+        return Linearization.unpack(self._checked(LINEARIZATION), f"{self.place.address}/{LINEARIZATION}")
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """`(n,)`, int64."""
+        return self._small("label")[self._positions]
+
+    @cached_property
+    def groups(self) -> np.ndarray | None:
+        """`(n,)`, int64, where the dataset has groups."""
+        return self._small("group")[self._positions] if self.group_names else None
+
+    @cached_property
+    def sample_ids(self) -> tuple[str, ...]:
+        """One a sample."""
+        return tuple(self._all_ids[position] for position in self._positions)
+
+    @cached_property
+    def skipped(self) -> tuple[str, ...]:
+        """Ids of the samples that could not be read."""
+        return tuple(self._all_ids[position] for position in self._reasons)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why each of the samples in `skipped` could not be read."""
+        return {self._all_ids[position]: reason for position, reason in self._reasons.items()}
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """`(n,)`, uint64: what tells each sample's image from others; 0 where pixels were encoded."""
+        return self._array("digest", self._positions)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __repr__(self) -> str:
+        samples = f"{len(self):,}" if self.complete else f"{len(self):,} of {self.layout.samples:,}"
+        what = f"{self.dataset} by {self.encoder_name}, {samples} samples"
+        return f"<ResidualStore {self.place.address!r}: {what}>"
+
+    def read(self, samples: Samples | None = None, kinds: Sequence[str] | None = None) -> Coordinates:
+        """Coordinates of some samples and kinds of unit, by default of all that are kept.
+
+        Raises:
+            ResidualError: a byte of them was changed, or a kind isn't kept.
+        """
+        kinds = self._kinds(kinds)
+        at = self._at(samples)
+        wanted = [name for name in self._fields if KIND_OF.get(name) in (None, *kinds)]
+        return self._coordinates({name: torch.from_numpy(self._array(name, at)) for name in wanted})
+
+    def contributions(
+        self, samples: Samples | None = None, units: Sequence[int] | np.ndarray | None = None
+    ) -> Float[Tensor, "n *t u d"]:
+        """Contributions of some samples and units, by default of all: `n · u · d` numbers.
+
+        Of heads and MLPs only the layers that are asked for are read.
+        """
+        if units is None:
+            return self.linearization.contributions(self.read(samples))
+        chosen = self.units.iloc[self.linearization.checked(units)]
+        at = self._at(samples)
+        values = {name: torch.from_numpy(self._array(name, at)) for name in ("mean", "std")}
+        for name in self._fields:
+            of_kind = chosen[chosen["kind"] == KIND_OF.get(name)]
+            if name in values or not len(of_kind):
+                continue
+            array = self.layout.arrays[name]
+            if name in ("emb", "pool_mlp"):
+                values[name] = torch.from_numpy(self._array(name, at))
+                continue
+            axis = len(array.tail) - (3 if name == "z" else 2)
+            whole = np.zeros((len(at), *array.tail), array.dtype)  # what isn't read takes no memory, either
+            for layer in sorted({int(layer) for layer in of_kind["layer"] if layer < array.tail[axis]}):
+                before = (slice(None),) * (axis + 1)
+                whole[(*before, layer)] = self._array(name, at, layer)
+            values[name] = torch.from_numpy(whole)
+        return self.linearization.contributions(self._coordinates(values), list(units))
+
+    def output(self) -> Float[Tensor, "n *t d"]:
+        """The encoder's output for every sample: the sum of all its contributions."""
+        return torch.cat([self.linearization.output(batch) for batch in self.batches()])
+
+    def batches(
+        self, size: int = 1024, kinds: Sequence[str] | None = None, prefetch: int = 2
+    ) -> Iterator[Coordinates]:
+        """The coordinates, `size` samples at a time, in order; `prefetch` batches are read ahead.
+
+        The precision is that in which they are kept.
+        """
+        kinds = self._kinds(kinds)
+        parts = [slice(start, start + size) for start in range(0, len(self), size)]
+        return ahead(lambda part: self.read(part, kinds), parts, prefetch)
+
+    def load(self) -> MemoryStore:
+        """All of it in memory, in float32."""
+        return MemoryStore(
+            coordinates=self.read().to(dtype=torch.float32),
+            linearization=self.linearization,
+            labels=self.labels,
+            sample_ids=self.sample_ids,
+            class_names=self.class_names,
+            dataset=self.dataset,
+            encoder_name=self.encoder_name,
+            fingerprint=self.fingerprint,
+            pooling=self.pooling,
+            kinds=self.kinds,
+            skipped=self.skipped,
+        )
+
+    def verify(self, progress: Callable[[int, int], object] | None = None) -> list[Damage]:
+        """Read every chunk of every file. What isn't as it was written comes back, with the samples that it
+        spoils.
+
+        Args:
+            progress: called with the number of shards done and their total.
+        """
+        found = []
+        checks: list[tuple[str, Callable[[], object]]] = [(MANIFEST, lambda: read_manifest(self.place))]
+        checks += [(name, partial(self._checked, name)) for name in self.manifest.files]
+        checks += [(Receipt.file(shard), partial(self._receipt, shard)) for shard in self.receipts]
+        for name, check in checks:
+            try:
+                check()
+            except ResidualError as error:
+                found.append(Damage(name, (), str(error)))
+        for done, shard in enumerate(sorted(self.receipts), start=1):
+            for name in self.layout.arrays:
+                found += self._damages(name, shard)
+            if progress is not None:
+                progress(done, len(self.receipts))
+        return found
+
+    @property
+    def _fields(self) -> list[str]:
+        return [name for name in _FIELDS if name in self.layout.arrays]
+
+    def _coordinates(self, values: dict[str, Tensor]) -> Coordinates:
+        fields: dict[str, Any] = {name: values.get(name) for name in _FIELDS}
+        return Coordinates(**fields)
+
+    @cached_property
+    def _positions(self) -> np.ndarray:
+        """Where the store's samples are along the arrays."""
+        whole = [
+            np.arange(rows.start, rows.stop) for rows in map(self.layout.samples_of, sorted(self.receipts))
+        ]
+        positions = np.concatenate(whole) if whole else np.empty(0, np.int64)
+        return positions[~np.isin(positions, list(self._reasons))]
+
+    @cached_property
+    def _reasons(self) -> dict[int, str]:
+        skipped: dict[int, str] = {}
+        for shard in sorted(self.receipts):
+            skipped |= self.receipts[shard].skipped
+        return skipped
+
+    @property
+    def _done(self) -> int:
+        return sum(len(self.layout.samples_of(shard)) for shard in self.receipts)
+
+    @cached_property
+    def _all_ids(self) -> list[str]:
+        return unpack_ids({name: self._small(name) for name in ("sample_id", "sample_id_end")})
+
+    @cached_property
+    def _zarr(self) -> Any:
+        for name in self.manifest.files:
+            if name.endswith("zarr.json"):
+                self._checked(name)
+        return opened(self.place)
+
+    def _kinds(self, kinds: Sequence[str] | None) -> tuple[str, ...]:
+        if kinds is None:
+            return self.kinds
+        units_of(self.units, kinds)
+        kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+        if missing := [kind for kind in kinds if kind not in self.kinds]:
+            raise ResidualError(
+                f"{self.place.address!r} was encoded without units of kind {', '.join(missing)}; it keeps "
+                f"{', '.join(self.kinds)}."
+            )
+        return kinds
+
+    def _at(self, samples: Samples | None) -> np.ndarray:
+        return self._positions if samples is None else self._positions[samples]
+
+    def _checked(self, name: str) -> bytes:
+        """A file that isn't of samples, if it is what was written."""
+        try:
+            data = self.place.read(name)
+        except FileNotFoundError as error:
+            raise ResidualError(f"{self.place.address}/{name} is missing. {MEND}") from error
+        if sha256(data) != self.manifest.files[name]:
+            raise ResidualError(f"{self.place.address}/{name} is damaged: it isn't what was written. {MEND}")
+        return data
+
+    def _receipt(self, shard: int) -> Receipt:
+        name = Receipt.file(shard)
+        return self.manifest.receipt(self.place.read(name), f"{self.place.address}/{name}")
+
+    def _small(self, name: str) -> np.ndarray:
+        """An array that is one file."""
+        self._checked(f"{name}/c/0")
+        return self._zarr[name][...]
+
+    def _array(self, name: str, at: np.ndarray, layer: int | None = None) -> np.ndarray:
+        """An array at some samples, of all layers or one.
+
+        Raises:
+            ResidualError: what is read isn't what was written; names the file and the samples.
+        """
+        array, tail = self._zarr[name], self.layout.arrays[name].tail
+        if not len(at):
+            return np.empty((0, *tail), array.dtype)
+        for shard in np.unique(at // self.layout.rows).tolist():
+            self._check_size(name, shard)
+        axes = tuple(slice(None) for _ in tail)
+        if layer is not None:
+            axis = len(tail) - (3 if name == "z" else 2)
+            axes = (*axes[:axis], layer, *axes[axis + 1 :])
+        try:
+            if len(at) == at[-1] - at[0] + 1 and (np.diff(at) == 1).all():
+                return array[(slice(int(at[0]), int(at[-1]) + 1), *axes)]
+            unique, back = np.unique(at, return_inverse=True)
+            return array.oindex[(unique, *axes)][back]
+        except Exception as error:  # whatever zarr says of bytes that it can't decode
+            for shard in np.unique(at // self.layout.rows).tolist():
+                for damage in self._damages(name, shard):
+                    raise ResidualError(_told(damage)) from error
+            raise
+
+    def _check_size(self, name: str, shard: int) -> None:
+        """Zarr takes a missing file for zeros, so that is looked at here, once."""
+        if (name, shard) in self._shards_seen:
+            return
+        file, expected = self.layout.file(name, shard), self.receipts[shard].sizes[name]
+        if (size := self.place.size(file)) != expected:
+            reason = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
+            raise ResidualError(_told(Damage(file, self._ids(self.layout.samples_of(shard)), reason)))
+        self._shards_seen.add((name, shard))
+
+    def _damages(self, name: str, shard: int) -> list[Damage]:
+        """What is wrong with the file of one shard of an array, chunk by chunk if anything is."""
+        rows, file, array = (
+            self.layout.samples_of(shard),
+            self.layout.file(name, shard),
+            self.layout.arrays[name],
+        )
+        expected, size = self.receipts[shard].sizes[name], self.place.size(file)
+        if size != expected:
+            reason = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
+            return [Damage(file, self._ids(rows), reason)]
+        if self._decodes(name, rows):
+            return []
+        found = []
+        for start in range(rows.start, rows.stop, array.chunk_rows):
+            chunk = range(start, min(start + array.chunk_rows, rows.stop))
+            if not self._decodes(name, chunk):
+                found.append(Damage(file, self._ids(chunk), "holds a changed byte"))
+        return found or [Damage(file, self._ids(rows), "can't be read")]
+
+    def _decodes(self, name: str, rows: range) -> bool:
+        try:
+            self._zarr[name][rows.start : rows.stop]
+        except Exception:  # whatever zarr says of bytes that it can't decode
+            return False
+        return True
+
+    def _ids(self, rows: range) -> tuple[str, ...]:
+        return tuple(self._all_ids[position] for position in rows if position not in self._reasons)
+
+
+def _told(damage: Damage) -> str:
+    ids = damage.samples
+    which = f"samples {ids[0]!r} to {ids[-1]!r}" if ids else "no sample"
+    return f"{damage.file} {damage.reason}: {which} ({len(ids)}) can't be read. {MEND}"

@@ -1,0 +1,193 @@
+"""Run an encoder over a dataset once: into memory, or into a store on disk that survives anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import overload
+
+import numpy as np
+import torch
+from PIL import Image
+
+from residual.data import ImageDataset
+from residual.data.pixels import PixelDataset
+from residual.encoders.encoder import Encoder
+from residual.errors import ResidualError
+from residual.store.disk import ResidualStore
+from residual.store.forward import Encoding, encode_batches
+from residual.store.layout import Layout
+from residual.store.memory import MemoryStore
+from residual.store.place import Place
+from residual.store.record import identity
+from residual.store.writer import Writer
+from residual.tracing.coordinates import Coordinates
+from residual.tracing.linearization import Linearization
+from residual.tracing.pooling import resolve
+from residual.tracing.trace import trace
+from residual.tracing.units import KINDS
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+Progress = Callable[[int, int], object]
+
+
+@overload
+def encode_dataset(
+    encoder: Encoder,
+    dataset: ImageDataset,
+    path: None = None,
+    *,
+    pooling: str = ...,
+    kinds: Sequence[str] = ...,
+    batch_size: int = ...,
+    workers: int | None = ...,
+    on_error: str = ...,
+    progress: Progress | None = ...,
+) -> MemoryStore: ...
+
+
+@overload
+def encode_dataset(
+    encoder: Encoder,
+    dataset: ImageDataset,
+    path: str | os.PathLike[str],
+    *,
+    pooling: str = ...,
+    kinds: Sequence[str] = ...,
+    dtype: str = ...,
+    part: tuple[int, int] = ...,
+    batch_size: int = ...,
+    workers: int | None = ...,
+    on_error: str = ...,
+    progress: Progress | None = ...,
+) -> ResidualStore: ...
+
+
+def encode_dataset(
+    encoder: Encoder,
+    dataset: ImageDataset,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    pooling: str = "own",
+    kinds: Sequence[str] = KINDS,
+    dtype: str = "float16",
+    part: tuple[int, int] = (1, 1),
+    batch_size: int = 64,
+    workers: int | None = None,
+    on_error: str = "raise",
+    progress: Progress | None = None,
+) -> MemoryStore | ResidualStore:
+    """Run `encoder` over `dataset` and keep the coordinates of every sample.
+
+    With a `path` they go into a store there, a shard of samples at a time. Called again after whatever
+    stopped it, it goes on behind the last whole shard, and the finished store is the same, byte for byte, as
+    that of a run that nothing stopped (on the same machine, with the same `batch_size`).
+
+    Args:
+        encoder: from `load_encoder` or `wrap_encoder`.
+        dataset: from `load_dataset`, or an `ImageDataset` of your own.
+        path: a folder or an fsspec address; None keeps everything in memory, in float32 (float64 if the
+            encoder is).
+        pooling: which tokens, see `decompose`.
+        kinds: the kinds of unit to keep: "emb", "mlp", "head".
+        dtype: of stored coordinates, "float16" or "float32"; `mean` and `std` are always in float32.
+        part: `(number, of)`, such as `(2, 8)` for the second of eight parts: several processes, on several
+            machines if `path` is in reach of all, can each write one part of a store.
+        batch_size: images at a time; changes speed and memory, not results (but for rounding).
+        workers: processes that read images; 0 for a thread; by default one a core (at most 16) for an encoder
+            on a GPU, and a thread for one on the CPU, which needs the cores itself.
+        on_error: an image that can't be read stops the run ("raise") or is left out and listed ("skip").
+        progress: called with the number of samples done and their total, after every batch.
+
+    Raises:
+        UnreadableImageError: with `on_error="raise"`; names the sample.
+        ResidualError: no sample is there or none can be read; the sum of units misses the model's own output,
+            which is checked on the first batch; the path holds something else; the disk is full; or a
+            coordinate is too large for `dtype`.
+    """
+    settings = Encoding(pooling, tuple(kinds), batch_size, workers, on_error)
+    if len(dataset) == 0:
+        raise ResidualError(f"Dataset {_label(dataset)} has no samples.")
+    if path is None:
+        return _into_memory(encoder, dataset, settings, progress)
+    if dtype not in DTYPES:
+        raise ResidualError(f"dtype is {' or '.join(map(repr, DTYPES))}, got {dtype!r}.")
+    number, of = part
+    if not 1 <= number <= of:
+        raise ResidualError(f"A part is (number, of) with a number from 1 to of, got ({number}, {of}).")
+    place = Place(path)
+    linearization = Linearization.of(encoder, pooling=pooling)
+    tokens = kept_tokens(encoder, dataset, pooling)
+    layout = Layout.of(linearization, tokens, settings.kinds, len(dataset), dtype)
+    what = identity(encoder, dataset, pooling, settings.kinds, dtype)
+    writer = Writer(place, what, dataset, linearization, layout, part)
+    layout = writer.layout
+    mine = layout.part(number, of)
+    total = sum(len(layout.samples_of(shard)) for shard in mine)
+    done = total - sum(len(layout.samples_of(shard)) for shard in writer.pending)
+    if progress is not None:
+        progress(done, total)
+    batches = [batch for shard in writer.pending for batch in settings.batches(layout.samples_of(shard))]
+    try:
+        if batches:
+            passing = encode_batches(encoder, dataset, batches, settings, linearization, DTYPES[dtype])
+            for encoded in passing:
+                writer.add(encoded)
+                done += len(encoded.read.positions) + len(encoded.read.skipped)
+                if progress is not None:
+                    progress(done, total)
+    finally:
+        writer.close()
+    store = ResidualStore.open(path, cut_off=True)
+    if store.complete and not len(store):
+        raise ResidualError(f"None of the {len(dataset)} images of {_label(dataset)} can be read.")
+    return store
+
+
+def _into_memory(
+    encoder: Encoder, dataset: ImageDataset, settings: Encoding, progress: Progress | None
+) -> MemoryStore:
+    linearization = Linearization.of(encoder, pooling=settings.pooling)
+    wide = torch.promote_types(encoder.dtype, torch.float32)
+    kept: list[int] = []
+    parts: list[Coordinates] = []
+    skipped: list[int] = []
+    batches = settings.batches(range(len(dataset)))
+    for encoded in encode_batches(encoder, dataset, batches, settings, linearization, wide):
+        kept += encoded.read.positions
+        skipped += encoded.read.skipped
+        if encoded.coordinates is not None:
+            parts.append(encoded.coordinates)
+        if progress is not None:
+            progress(len(kept) + len(skipped), len(dataset))
+    if not kept:
+        raise ResidualError(f"None of the {len(dataset)} images of {_label(dataset)} can be read.")
+    return MemoryStore(
+        coordinates=Coordinates.cat(parts),
+        linearization=linearization,
+        labels=np.asarray(dataset.labels, dtype=np.int64)[kept],
+        sample_ids=tuple(dataset.sample_ids[position] for position in kept),
+        class_names=tuple(dataset.class_names),
+        dataset=_label(dataset),
+        encoder_name=encoder.name,
+        fingerprint=encoder.fingerprint,
+        pooling=settings.pooling,
+        kinds=settings.kinds,
+        skipped=tuple(dataset.sample_ids[position] for position in skipped),
+    )
+
+
+def kept_tokens(encoder: Encoder, dataset: ImageDataset, pooling: str) -> int | None:
+    """How many tokens of an image are kept, seen on a blank one; None where there is no token axis."""
+    if not resolve(pooling, encoder.parts, encoder.name).keeps_tokens:
+        return None
+    if isinstance(dataset, PixelDataset):
+        pixels = dataset.pixels[:1]
+    else:
+        pixels = encoder.preprocess(Image.new("RGB", (256, 256)))[None]
+    with torch.inference_mode():
+        return trace(encoder, pixels, pooling=pooling)[0].mean.shape[1]
+
+
+def _label(dataset: ImageDataset) -> str:
+    return f"{dataset.name}/{dataset.split}"

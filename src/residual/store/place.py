@@ -1,0 +1,156 @@
+"""Where a store is: a local folder or any fsspec address. A file there is whole or isn't there.
+
+Local files are written beside their place, brought to the disk (`fsync`) and renamed, so that what has been
+written survives a kill and a power cut. Object stores put whole objects by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from residual.errors import ResidualError
+
+_PARTIAL = ".partial"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Place:
+    """A folder of files by name (`a/b`), at a path or an fsspec address.
+
+    Raises:
+        ResidualError: an address of a kind that isn't known or whose library isn't installed.
+    """
+
+    def __init__(self, address: str | os.PathLike[str]):
+        self.address = os.fspath(address)
+        self.local: Path | None = None
+        if "://" not in self.address:
+            self.local = Path(self.address).expanduser()
+            return
+        import fsspec
+        from fsspec.implementations.local import LocalFileSystem
+
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(self.address)
+        except (ImportError, ValueError) as error:
+            raise ResidualError(f"The address {self.address!r} can't be used: {error}.") from error
+        if isinstance(self._fs, LocalFileSystem):
+            self.local = Path(self._root)
+
+    def read(self, name: str) -> bytes:
+        """The whole file.
+
+        Raises:
+            FileNotFoundError: it isn't there.
+        """
+        if self.local is not None:
+            return (self.local / name).read_bytes()
+        return self._fs.cat_file(self._at(name))
+
+    def read_all(self, names: list[str]) -> list[bytes]:
+        """Several files, at once where that is faster."""
+        if self.local is not None or not names:
+            return [self.read(name) for name in names]
+        found = self._fs.cat([self._at(name) for name in names])
+        return [found[self._at(name)] for name in names]
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        """Write the whole file, or nothing.
+
+        Raises:
+            ResidualError: the disk is full, or the place can't be written to.
+        """
+        try:
+            if self.local is None:
+                self._fs.makedirs(self._at(name).rpartition("/")[0], exist_ok=True)
+                self._fs.pipe_file(self._at(name), bytes(data))
+            else:
+                _write_local(self.local / name, data)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise ResidualError(
+                    f"The disk of {self.address!r} is full. What is complete is kept: make room and run the "
+                    "same again, it goes on from there."
+                ) from error
+            raise ResidualError(
+                f"{self.address!r} can't be written to ({error.strerror or error}). What is complete is kept."
+            ) from error
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, or None where there is none."""
+        try:
+            if self.local is not None:
+                return (self.local / name).stat().st_size
+            return self._fs.size(self._at(name))
+        except OSError:
+            return None
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Bytes of every file below a folder, by name, partly written ones left out."""
+        if self.local is not None:
+            files = [path for path in (self.local / folder).rglob("*") if path.is_file()]
+            found = {path.relative_to(self.local).as_posix(): path.stat().st_size for path in files}
+        else:
+            self._fs.invalidate_cache()
+            start = self._at(folder).rstrip("/")
+            listed: dict[str, dict[str, Any]] = self._fs.find(start, detail=True)
+            cut = len(self._root.rstrip("/")) + 1
+            found = {name[cut:]: about["size"] for name, about in listed.items()}
+        return {name: size for name, size in sorted(found.items()) if not name.endswith(_PARTIAL)}
+
+    def remove(self, name: str) -> None:
+        """Take a file away, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.local is not None:
+                (self.local / name).unlink()
+            else:
+                self._fs.rm_file(self._at(name))
+
+    def sweep(self) -> None:
+        """Take away what killed writers left half written."""
+        if self.local is not None:
+            for path in self.local.rglob(f".*{_PARTIAL}"):
+                path.unlink(missing_ok=True)
+
+    def zarr(self) -> Any:
+        """The folder as zarr reads it."""
+        from zarr.storage import FsspecStore, LocalStore
+
+        if self.local is not None:
+            return LocalStore(self.local, read_only=True)
+        return FsspecStore.from_url(self.address, read_only=True)
+
+    def __repr__(self) -> str:
+        return f"Place({self.address!r})"
+
+    def _at(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+
+def _write_local(path: Path, data: bytes | memoryview) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A renamed file is there for good when its folder is on the disk, too (Windows knows no such thing)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

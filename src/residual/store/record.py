@@ -1,0 +1,240 @@
+"""What a store says of itself: its manifest, and a receipt for every shard that is whole.
+
+Both are JSON with a checksum of their own, and neither holds a time: the same run writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+from residual.data import ImageDataset
+from residual.data.manifest import Manifest
+from residual.encoders.encoder import Encoder
+from residual.errors import ResidualError
+from residual.store.layout import Layout
+from residual.store.place import Place
+from residual.tracing.coordinates import KIND_OF
+
+FORMAT = "residual store 1"
+MANIFEST = "manifest.json"
+LINEARIZATION = "linearization.safetensors"
+UNITS = "units.json"
+RECEIPTS = "receipts"
+# Whatever else is in a folder is not a store's.
+OWN_FILES = {
+    *(MANIFEST, LINEARIZATION, UNITS, RECEIPTS, "zarr.json", "mean", "std", "digest"),
+    *(*KIND_OF, "label", "sample_id", "sample_id_end", "group"),
+}
+MEND = "Remove that file and run the same `encode` again: it makes good what is missing."
+_LIBRARIES = ("residual-vit", "torch", "torchvision", "transformers", "numpy", "pillow", "zarr")
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that what is stored depends on."""
+    return {name: version(name) for name in _LIBRARIES}
+
+
+def identity(
+    encoder: Encoder, dataset: ImageDataset, pooling: str, kinds: tuple[str, ...], dtype: str
+) -> dict[str, Any]:
+    """What a store is of; a run with another one is refused."""
+    split = Manifest.of(dataset)
+    return {
+        "encoder": {
+            "name": encoder.name,
+            "weights": encoder.fingerprint,
+            "split": encoder.split,
+            "precision": str(encoder.dtype).removeprefix("torch."),
+            "preprocessing": re.sub(r" at 0x[0-9a-f]+", "", repr(encoder.preprocess)),
+        },
+        "dataset": {
+            "name": dataset.name,
+            "split": dataset.split,
+            "samples": len(dataset),
+            "checksum": split.checksum,
+            "class_names": list(dataset.class_names),
+            "group_names": list(dataset.group_names),
+            "licence": dataset.licence,
+        },
+        "settings": {"pooling": pooling, "kinds": list(kinds), "dtype": dtype},
+    }
+
+
+def check_identity(held: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
+    """Refuse to go on with a store of something else.
+
+    Raises:
+        ResidualError: says what differs, by name.
+    """
+    known, asked = _compared(held), _compared(wanted)
+    differing = [f"{name} {known[name]}, not {asked[name]}" for name in asked if known[name] != asked[name]]
+    if differing:
+        raise ResidualError(
+            f"{where!r} holds something else: {'; '.join(differing)}. Choose another folder, or remove it."
+        )
+
+
+def _compared(held: dict[str, Any]) -> dict[str, str]:
+    encoder, dataset, settings = held["encoder"], held["dataset"], held["settings"]
+    return {
+        "encoder weights": encoder["weights"][:16],
+        "split of the last norm": repr(encoder["split"]),
+        "encoder precision": encoder["precision"],
+        "preprocessing": encoder["preprocessing"],
+        "dataset": f"{dataset['name']}/{dataset['split']}",
+        "number of samples": f"{dataset['samples']:,}",
+        "samples and labels (checksum)": dataset["checksum"][:16],
+        "pooling": repr(settings["pooling"]),
+        "kinds": ", ".join(settings["kinds"]),
+        "dtype": settings["dtype"],
+    }
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A shard is whole: every file of it is on the disk.
+
+    Args:
+        of: what the store is of (`StoreManifest.mark`).
+        shard: its number.
+        sizes: bytes of its file in every array.
+        skipped: samples that can't be read, and why.
+        versions: of libraries that are others than those of the manifest.
+    """
+
+    of: str
+    shard: int
+    sizes: dict[str, int]
+    skipped: dict[int, str]
+    versions: dict[str, str]
+
+    @staticmethod
+    def file(shard: int) -> str:
+        """Where it is."""
+        return f"{RECEIPTS}/{shard:06d}.json"
+
+    def pack(self) -> bytes:
+        """As signed JSON."""
+        return signed(
+            {
+                "of": self.of,
+                "shard": self.shard,
+                "sizes": self.sizes,
+                "skipped": {str(sample): reason for sample, reason in self.skipped.items()},
+                "versions": self.versions,
+            }
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes, where: str) -> Receipt:
+        """Read what `pack` made."""
+        held = read_signed(data, where)
+        skipped = {int(sample): reason for sample, reason in held["skipped"].items()}
+        return cls(held["of"], held["shard"], held["sizes"], skipped, held["versions"])
+
+
+@dataclass(frozen=True)
+class StoreManifest:
+    """What a store is of, how it is laid out, and the SHA-256 of every file that isn't of samples.
+
+    Args:
+        identity: see `identity`.
+        layout: of its arrays.
+        versions: of libraries, see `versions`.
+        files: SHA-256 by name.
+    """
+
+    identity: dict[str, Any]
+    layout: Layout
+    versions: dict[str, str]
+    files: dict[str, str]
+
+    @cached_property
+    def mark(self) -> str:
+        """What the store is of and how it is cut, in 16 hex digits."""
+        return sha256(_text({**self.identity, "layout": self.layout.as_json()}).encode())[:16]
+
+    def receipt(self, data: bytes, where: str) -> Receipt:
+        """A receipt, if it is one of this store.
+
+        Raises:
+            ResidualError: it is damaged, or of another store.
+        """
+        receipt = Receipt.unpack(data, where)
+        if receipt.of != self.mark:
+            raise ResidualError(f"{where} is of another store. {MEND}")
+        return receipt
+
+    def pack(self) -> bytes:
+        """As signed JSON."""
+        return signed(
+            {
+                "format": FORMAT,
+                **self.identity,
+                "layout": self.layout.as_json(),
+                "versions": self.versions,
+                "files": self.files,
+            }
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes, where: str) -> StoreManifest:
+        """Read what `pack` made.
+
+        Raises:
+            ResidualError: it is damaged, or of a format that this version doesn't know.
+        """
+        held = read_signed(data, where)
+        if held.get("format") != FORMAT:
+            raise ResidualError(
+                f"{where} is of the format {held.get('format')!r}; this version of the library reads "
+                f"{FORMAT!r}."
+            )
+        identity = {name: held[name] for name in ("encoder", "dataset", "settings")}
+        return cls(identity, Layout.from_json(held["layout"]), held["versions"], held["files"])
+
+
+def read_manifest(place: Place) -> StoreManifest | None:
+    """The manifest of the store at a place; None where there is no store."""
+    try:
+        data = place.read(MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return StoreManifest.unpack(data, f"{place.address}/{MANIFEST}")
+
+
+def signed(content: dict[str, Any]) -> bytes:
+    """JSON with the SHA-256 of the rest as its last field."""
+    return (_text({**content, "checksum": sha256(_text(content).encode())}) + "\n").encode()
+
+
+def read_signed(data: bytes, where: str) -> dict[str, Any]:
+    """Read what `signed` made.
+
+    Raises:
+        ResidualError: a byte was changed, or it is something else.
+    """
+    try:
+        content = json.loads(data)
+        checksum = content.pop("checksum")
+        fits = checksum == sha256(_text(content).encode()) and data == signed(content)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ResidualError(f"{where} is damaged: it isn't what was written. {MEND}") from error
+    if not fits:
+        raise ResidualError(f"{where} is damaged: its checksum doesn't fit what it says. {MEND}")
+    return content
+
+
+def sha256(data: bytes) -> str:
+    """In hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1)
