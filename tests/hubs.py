@@ -67,7 +67,9 @@ def table(
         if name in columns:
             continue
         numbers = (np.arange(len(labels)) + labels) % getattr(kind, "num_classes", 4)
-        columns[name] = numbers if isinstance(kind, ClassLabel) else [f"{name} {number}" for number in numbers]
+        columns[name] = (
+            numbers if isinstance(kind, ClassLabel) else [f"{name} {number}" for number in numbers]
+        )
     return Dataset.from_dict(columns, features=Features({image: Image(), **kinds}))
 
 

@@ -22,7 +22,7 @@ def images(data) -> np.ndarray:
 def test_a_whole_split_is_kept_and_read_back(folder, monkeypatch):
     first = images(load_dataset(NAME, SPLIT))
     path = cache.cache_path(NAME, SPLIT)
-    assert [p.name for p in folder.rglob("*") if p.is_file()] == [path.name]
+    assert [p.name for p in (folder / "suite").rglob("*") if p.is_file()] == [path.name]
     assert np.array_equal(np.load(path, allow_pickle=False), first)
 
     again = load_dataset(NAME, SPLIT)
@@ -33,7 +33,7 @@ def test_a_whole_split_is_kept_and_read_back(folder, monkeypatch):
 def test_a_few_samples_are_not_the_whole_split(folder):
     data = load_dataset(NAME, SPLIT).subset(range(20))
     images(data)
-    assert not folder.exists()
+    assert not (folder / "suite").exists()
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "shape", "text"])

@@ -1,0 +1,114 @@
+"""Splits where a source has none: stratified, seed 42, and never another."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+
+from residual.data.dataset import SPLITS, stratified_split
+from residual.data.hub.fetch import library
+from residual.errors import ResidualError
+
+SEED = 42
+NAMES = {
+    "train": ("train", "training"),
+    "val": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+
+
+def halves(labels: np.ndarray, share: float, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the larger part and of the `share`, as the `datasets` library splits.
+
+    It is its own `Dataset.train_test_split(test_size=share, stratify_by_column=…, seed=42)`, which the
+    paper's code calls: the same images in the same order.
+
+    Args:
+        labels: `(n,)`, as the source numbers them: another numbering gives another split.
+        share: of all rows, that the second part is.
+        where: names the source in errors.
+
+    Raises:
+        ResidualError: a class has too few samples.
+    """
+    library(where)
+    try:
+        # The function inside `train_test_split`: that one reads the labels row by row, a minute for ImageNet.
+        from datasets.utils.stratify import stratified_shuffle_split_generate_indices as drawn
+
+        few = math.ceil(share * len(labels))
+        large, small = next(drawn(labels, len(labels) - few, few, rng=np.random.default_rng(SEED)))
+    except ImportError:
+        large, small = _by_library(labels, share, where)
+    except ValueError as error:
+        raise ResidualError(
+            f"{where} has too few images to make a split of {share:.0%}: {len(labels):,} of "
+            f"{len(np.unique(labels))} classes, the smallest with {min(Counter(labels.tolist()).values())}."
+        ) from error
+    return np.asarray(large, np.int64), np.asarray(small, np.int64)
+
+
+def _by_library(labels: np.ndarray, share: float, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """The same through the library's public function."""
+    datasets = library(where)
+    kinds = {"label": datasets.ClassLabel(num_classes=int(labels.max()) + 1), "row": datasets.Value("int64")}
+    rows = datasets.Dataset.from_dict(
+        {"label": labels, "row": np.arange(len(labels))}, features=datasets.Features(kinds)
+    )
+    parts = rows.train_test_split(test_size=share, stratify_by_column="label", seed=SEED, keep_in_memory=True)
+    large, small = (parts[part].with_format("arrow")[:]["row"].to_numpy() for part in ("train", "test"))
+    return large, small
+
+
+def made_split(labels: np.ndarray, split: str, val_share: float | None, where: str) -> np.ndarray:
+    """Rows of one of our splits that is made from the source's train.
+
+    With a `val_share`, train or val; without, one of three: a fifth is taken off and halved.
+    """
+    train, rest = halves(labels, 0.2 if val_share is None else val_share, where)
+    if split == "train":
+        return train
+    if val_share is not None:
+        return rest
+    val, test = halves(labels[rest], 0.5, where)
+    return rest[val if split == "val" else test]
+
+
+def given_split(labels: dict[str, np.ndarray], split: str, where: str) -> tuple[str, np.ndarray]:
+    """The source's split and the rows of it that are one of ours, for a source of any kind.
+
+    Its own splits are taken where their names say which they are. Without val, val is a fifth of train (and
+    where it has train and val alone, its val is test, as with ImageNet); a single split is divided 60/20/20.
+    Both are made by `stratified_split`, as for folders.
+
+    Raises:
+        ResidualError: its splits aren't named so, or a class has too few samples.
+    """
+    if len(labels) == 1:
+        ((source, numbers),) = labels.items()
+        _check_counts(numbers, 3, source, where)
+        return source, stratified_split(numbers)[SPLITS.index(split)]
+    found = {ours: source for ours, names in NAMES.items() for source in labels if source.lower() in names}
+    if "test" not in found and "val" in found:
+        found["test"] = found.pop("val")
+    if "train" not in found or "test" not in found:
+        raise ResidualError(
+            f"{where} has the splits {', '.join(map(repr, labels))}, but no 'train' and 'test'. Save it with "
+            "splits of these names, or with a single one, and load that as disk:PATH."
+        )
+    if split == "test" or "val" in found:
+        return found[split], np.arange(len(labels[found[split]]))
+    source = found["train"]
+    _check_counts(labels[source], 2, source, where)
+    return source, stratified_split(labels[source], (0.8, 0.2))[0 if split == "train" else 1]
+
+
+def _check_counts(labels: np.ndarray, least: int, source: str, where: str) -> None:
+    classes, counts = np.unique(labels, return_counts=True)
+    if (few := np.flatnonzero(counts < least)).size:
+        raise ResidualError(
+            f"{where} has too few images to split its {source!r}: class number {classes[few[0]]} has "
+            f"{counts[few[0]]}, and {least} are needed."
+        )

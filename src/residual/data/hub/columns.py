@@ -1,0 +1,129 @@
+"""Which columns of a table are its images and its labels, and the labels as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from residual.data.hub.fetch import library
+from residual.errors import ResidualError
+
+IMAGES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
+LABELS = ("label", "labels", "class", "target", "fine_label", "cls", "category")
+
+
+def image_column(features: Mapping[str, Any], asked: str | None, where: str) -> str:
+    """The column of images: the one asked for, or the one of images (by type, then by name).
+
+    Raises:
+        ResidualError: there is none, or there are several; it lists the columns.
+    """
+    datasets = library(where)
+    if asked is not None:
+        kind = _there(features, asked, where)
+        encoded = isinstance(kind, datasets.Value) and kind.dtype in ("string", "binary", "large_binary")
+        if not isinstance(kind, datasets.Image) and not encoded:
+            raise ResidualError(f"{where}: column {asked!r} holds no images. Columns: {_listed(features)}.")
+        return asked
+    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    return _only("images", "--image-column", images, IMAGES, features, where)
+
+
+def label_column(features: Mapping[str, Any], asked: str | None, where: str) -> str:
+    """The column of labels: the one asked for, else the `ClassLabel` one, else one with such a name.
+
+    Raises:
+        ResidualError: there is none, or there are several; it lists the columns.
+    """
+    datasets = library(where)
+
+    def usable(kind: Any) -> bool:
+        return isinstance(kind, datasets.ClassLabel) or (
+            isinstance(kind, datasets.Value)
+            and (kind.dtype in ("string", "large_string", "bool") or "int" in kind.dtype)
+        )
+
+    if asked is not None:
+        if not usable(_there(features, asked, where)):
+            raise ResidualError(
+                f"{where}: column {asked!r} holds no labels: one whole number or name a sample is wanted. "
+                f"Columns: {_listed(features)}."
+            )
+        return asked
+    named = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    if not named:
+        named = [name for name, kind in features.items() if usable(kind) and name.lower() in LABELS]
+    return _only("labels", "--label-column", named, LABELS, features, where)
+
+
+def read_labels(
+    tables: Mapping[str, Any], column: str, where: str
+) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
+    """The labels `(n,)` of each split, and the classes' names where the source has any.
+
+    Names of a `ClassLabel` are taken as they are, names in the cells themselves are sorted; whole numbers
+    have none.
+
+    Raises:
+        ResidualError: a sample has no label, or one that is no class, or splits disagree on the classes.
+    """
+    datasets = library(where)
+    kinds = {split: table.features[column] for split, table in tables.items()}
+    cells = {
+        split: table.select_columns([column]).with_format("arrow")[:][column]
+        for split, table in tables.items()
+    }
+    for split, cell in cells.items():
+        if cell.null_count:
+            row = int(np.flatnonzero(cell.is_null().to_numpy(zero_copy_only=False))[0])
+            raise ResidualError(f"{where}: sample {row} of its {split!r} has no label in column {column!r}.")
+    first = next(iter(kinds.values()))
+    if any(str(kind) != str(first) for kind in kinds.values()):
+        raise ResidualError(f"{where}: its splits {_quoted(kinds)} have other classes in column {column!r}.")
+    if isinstance(first, datasets.Value) and "string" in first.dtype:
+        texts = {split: np.array(cell.to_pylist(), object) for split, cell in cells.items()}
+        names = tuple(sorted(set().union(*(set(text) for text in texts.values()))))
+        number = {name: index for index, name in enumerate(names)}
+        return {s: np.array([number[t] for t in text], np.int64) for s, text in texts.items()}, names
+    labels = {split: cell.to_numpy().astype(np.int64) for split, cell in cells.items()}
+    names = tuple(first.names) if isinstance(first, datasets.ClassLabel) else None
+    for split, numbers in labels.items():
+        odd = np.flatnonzero((numbers < 0) | (numbers >= (np.inf if names is None else len(names))))
+        if odd.size:
+            label = numbers[odd[0]]
+            raise ResidualError(
+                f"{where}: {odd.size:,} samples of its {split!r} have no class: {column!r} of sample "
+                f"{odd[0]} is {label}. Labels that are kept secret can't be tested on."
+            )
+    return labels, names
+
+
+def _there(features: Mapping[str, Any], column: str, where: str) -> Any:
+    if column not in features:
+        raise ResidualError(f"{where} has no column {column!r}. Columns: {_listed(features)}.")
+    return features[column]
+
+
+def _only(
+    what: str, option: str, found: list[str], known: Sequence[str], features: Mapping[str, Any], where: str
+) -> str:
+    by_name: Callable[[str], bool] = lambda name: name.lower() in known  # noqa: E731
+    few = found if len(found) == 1 else [name for name in found if by_name(name)]
+    if len(few) == 1:
+        return few[0]
+    many = f"several columns of {what} ({_quoted(found)})" if found else f"no column of {what}"
+    raise ResidualError(
+        f"{where} has {many}. Name the one that is meant: {option}. Columns: {_listed(features)}."
+    )
+
+
+def _listed(features: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} ({getattr(kind, 'dtype', None) or type(kind).__name__})" for name, kind in features.items()
+    )
+
+
+def _quoted(names: Any) -> str:
+    return ", ".join(map(repr, names))

@@ -1,0 +1,205 @@
+"""A table of the `datasets` library as one of our datasets: the paper's suite, `hf:` and `disk:`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from residual.data.dataset import FileDataset
+from residual.data.folder import TEMPLATES
+from residual.data.hub.carve import given_split, made_split
+from residual.data.hub.catalogue import Classes, HubEntry, classes_of, hub_entries, templates_of
+from residual.data.hub.classes import matched
+from residual.data.hub.columns import image_column, label_column, read_labels
+from residual.data.hub.fetch import from_disk, from_hub, library
+from residual.errors import ResidualError, UnreadableImageError
+
+
+class HubDataset(FileDataset):
+    """One split of a table with a column of images; `sample_ids` tell the source's split and the row there.
+
+    Args:
+        name, split, class_names, templates, licence, groups, group_names: as of any dataset.
+        table: the source's split, a `datasets.Dataset`.
+        source: its name there.
+        rows: `(n,)`, which of its rows.
+        column: of the images.
+        labels: `(n,)`.
+        where: names the source in errors.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        table: Any,
+        source: str,
+        rows: np.ndarray,
+        column: str,
+        class_names: Sequence[str],
+        templates: Sequence[str],
+        labels: np.ndarray,
+        licence: str,
+        where: str,
+        groups: np.ndarray | None = None,
+        group_names: Sequence[str] = (),
+    ):
+        images = table.with_format(None).select_columns([column])
+        # As they are stored: our own decoder reads them, and says which one it can't.
+        self._images = images.cast_column(column, library(name).Image(decode=False)).select(rows)
+        self._column = column
+        self._where = where
+        width = max(5, len(str(len(table) - 1)))
+        ids = [f"{source}/{row:0{width}d}" for row in rows.tolist()]
+        super().__init__(name, split, class_names, templates, labels, ids, licence, groups, group_names)
+
+    def content(self, index: int) -> bytes:
+        """The bytes of sample `index`, from the table or from the file that it names."""
+        cell = self._images[int(index)][self._column] or {}
+        try:
+            if cell.get("bytes"):
+                return cell["bytes"]
+            if cell.get("path"):
+                return Path(cell["path"]).read_bytes()
+        except OSError as problem:
+            reason = f"{problem.strerror or problem}; {self.where}"
+            raise UnreadableImageError(self.sample_ids[index], reason) from problem
+        return b""
+
+    @property
+    def where(self) -> str:
+        """Named in errors."""
+        return self._where
+
+
+def load_hub(name: str, split: str) -> HubDataset:
+    """One split of a dataset of the paper's suite, from the hub.
+
+    Raises:
+        ResidualError: it can't be had, or isn't as `hub.json` describes it.
+    """
+    entry = hub_entries()[name]
+    where = f"{name} (hub repository {entry.repository!r})"
+    classes = classes_of(entry.classes)
+    folders = None if entry.folders is None else classes.spellings[entry.folders]
+    tables = from_hub(
+        name, entry.repository, entry.config, None, entry.files, folders, elsewhere=entry.elsewhere
+    )
+    needed = {source for source in (*entry.splits.values(), "train") if source}
+    for source in needed - set(tables):
+        raise ResidualError(f"{where} has no split {source!r}, only {', '.join(map(repr, tables))}.")
+    tables = {source: table for source, table in tables.items() if source in needed}
+
+    features = tables["train"].features
+    column = image_column(features, entry.image, where)
+    label_column(features, entry.label, where)
+    labels, names = read_labels(tables, entry.label, where)
+    source = entry.splits[split] or "train"
+    # The split is made of the source's own numbers, as the paper's code does; ours come after.
+    if entry.splits["val"] is None and source == "train":
+        rows = made_split(
+            labels[source], split, None if entry.splits["test"] is None else entry.val_share, where
+        )
+    else:
+        rows = np.arange(len(labels[source]))
+    numbers = _in_our_order(labels, names, classes, where)[source][rows]
+    groups, group_names = _groups(entry, tables[source], rows, numbers, classes, where)
+    return HubDataset(
+        name,
+        split,
+        tables[source],
+        source,
+        rows,
+        column,
+        classes.names,
+        templates_of(name),
+        numbers,
+        entry.licence,
+        where,
+        groups,
+        group_names,
+    )
+
+
+def load_table(name: str, split: str, image: str | None = None, label: str | None = None) -> HubDataset:
+    """One split of `hf:REPO`, `hf:REPO@REVISION`, `hf:REPO:CONFIG` or `disk:PATH`.
+
+    Args:
+        name: the address.
+        split: "train", "val" or "test".
+        image, label: the columns, where they can't be told.
+
+    Raises:
+        ResidualError: it can't be had, or its columns or splits don't tell what they are.
+    """
+    form, _, address = name.partition(":")
+    if not address:
+        example = "hf:uoft-cs/cifar10" if form == "hf" else "disk:saved/birds"
+        raise ResidualError(f"'{form}:' needs something after it, as in {example}.")
+    if form == "disk":
+        tables = from_disk(name, address)
+    else:
+        place, _, config = address.partition(":")
+        repository, _, revision = place.partition("@")
+        tables = from_hub(name, repository, config or None, revision or None)
+    features = next(iter(tables.values())).features
+    column, labelled = image_column(features, image, name), label_column(features, label, name)
+    for source, table in tables.items():
+        for wanted in (column, labelled):
+            if wanted not in table.features:
+                raise ResidualError(f"{name}: its split {source!r} has no column {wanted!r}.")
+    labels, names = read_labels(tables, labelled, name)
+    if names is None:
+        count = 1 + max((int(numbers.max()) for numbers in labels.values() if numbers.size), default=-1)
+        names = tuple(f"class {index}" for index in range(count))
+    if len(names) < 2:
+        raise ResidualError(
+            f"{name} has {len(names)} classes in column {labelled!r}; telling apart needs two."
+        )
+    source, rows = given_split(labels, split, name)
+    tidy = [" ".join(text.replace("_", " ").split()) or text for text in names]
+    return HubDataset(
+        name,
+        split,
+        tables[source],
+        source,
+        rows,
+        column,
+        tidy if len(set(tidy)) == len(tidy) else names,
+        TEMPLATES,
+        labels[source][rows],
+        "the user's own data; no licence known" if form == "disk" else "as the repository's card says",
+        name,
+    )
+
+
+def _in_our_order(
+    labels: dict[str, np.ndarray], names: Sequence[str] | None, classes: Classes, where: str
+) -> dict[str, np.ndarray]:
+    if names is not None:
+        order = matched(names, classes, where)
+        return {source: order[numbers] for source, numbers in labels.items()}
+    for source, numbers in labels.items():
+        if numbers.size and numbers.max() >= len(classes.names):
+            raise ResidualError(
+                f"{where} has label {numbers.max()} in its {source!r}, where {len(classes.names)} classes "
+                f"have the numbers 0 to {len(classes.names) - 1}."
+            )
+    return labels
+
+
+def _groups(
+    entry: HubEntry, table: Any, rows: np.ndarray, labels: np.ndarray, classes: Classes, where: str
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    if entry.group is None:
+        return None, ()
+    column, places = entry.group.column, entry.group.names
+    label_column(table.features, column, where)
+    numbers, names = read_labels({"its groups": table}, column, where)
+    inside = _in_our_order(numbers, names, Classes(places, (), "", ""), where)["its groups"][rows]
+    return labels * len(places) + inside, tuple(
+        f"{kind} on {place}" for kind in classes.names for place in places
+    )

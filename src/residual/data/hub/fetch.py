@@ -1,0 +1,131 @@
+"""Tables of the `datasets` library, from the hub or from disk; what goes wrong on the way in one sentence.
+
+Only data is read, never a repository's own code: the library has no loading scripts from version 4 on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from residual.data.folder import LAYOUT
+from residual.errors import ResidualError
+
+
+def library(name: str) -> Any:
+    """The `datasets` library.
+
+    Args:
+        name: of what needs it, for the error.
+
+    Raises:
+        ResidualError: it isn't installed; says how to install it.
+    """
+    from residual.encoders.sources import library as optional
+
+    return optional("datasets", name, "datasets")
+
+
+def from_hub(
+    name: str,
+    repository: str,
+    config: str | None = None,
+    revision: str | None = None,
+    files: Mapping[str, str] | None = None,
+    folders: Sequence[str] | None = None,
+    elsewhere: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Every split of a repository, or of the `files` in it, as `datasets.Dataset`s; fetched once.
+
+    Args:
+        name: of the dataset, for errors.
+        repository, config, revision: on the hub.
+        files: a pattern of files for each split; None takes what the repository says itself.
+        folders: where they are archives of images in class folders: what these are called.
+        elsewhere: other places that have it, for errors.
+
+    Raises:
+        ResidualError: it can't be had; says where else it may be, and which folders are read.
+    """
+    datasets = library(name)
+    path, root = _place(repository, revision)
+    options: dict[str, Any] = {"revision": revision}
+    if files:
+        # The card tells the sizes of all splits, and only some are wanted.
+        options |= {"data_files": dict(files), "verification_mode": "no_checks"}
+    try:
+        with _bars(datasets):
+            if folders:
+                return {split: _unpacked(f"{root}/{file}", folders) for split, file in (files or {}).items()}
+            return dict(datasets.load_dataset(path, config, **options))
+    except Exception as error:  # whatever the library, the network or the hub say
+        places = f" Other places that have it: {'; '.join(elsewhere)}." if elsewhere else ""
+        raise ResidualError(
+            f"{name}: {repository!r} can't be had from the hub ({_reason(error)}).{places} "
+            f"What is had elsewhere is read as folder:PATH: {LAYOUT}"
+        ) from error
+
+
+def from_disk(name: str, path: str | Path) -> dict[str, Any]:
+    """Every split of what `save_to_disk` wrote; a single `Dataset` is one split, "all".
+
+    Raises:
+        ResidualError: there is no such dataset there.
+    """
+    datasets = library(name)
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        raise ResidualError(f"{name}: there is no folder '{path}'.")
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except Exception as error:  # whatever the library says of files that it can't read
+        raise ResidualError(
+            f"{name}: '{path}' is no dataset written by save_to_disk ({_reason(error)}). "
+            "A folder of image files is read as folder:PATH."
+        ) from error
+    return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"all": loaded}
+
+
+def _unpacked(address: str, folders: Sequence[str]) -> Any:
+    """An archive of images in class folders as a table; the library's own reader takes no labels of it."""
+    import datasets
+
+    place = Path(datasets.DownloadManager().download_and_extract(address))
+    number = {folder: index for index, folder in enumerate(folders)}
+    files = sorted(file for file in place.rglob("*") if file.parent.name in number and file.is_file())
+    if not files:
+        raise ValueError(f"{address.rpartition('/')[2]} has no folders of the classes in it")
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(folders))}
+    columns = {"image": list(map(str, files)), "label": [number[file.parent.name] for file in files]}
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what it says, and of what was behind it."""
+    from residual.encoders.sources import first_line
+
+    cause = error.__cause__
+    said = [first_line(each).rstrip(".") for each in (error, cause) if isinstance(each, Exception)]
+    return ": ".join(dict.fromkeys(said))
+
+
+def _place(repository: str, revision: str | None) -> tuple[str, str]:
+    """What `datasets.load_dataset` calls a repository, and the root of the files in it."""
+    return repository, f"hf://datasets/{repository}" + (f"@{revision}" if revision else "")
+
+
+@contextmanager
+def _bars(datasets: Any) -> Generator[None]:
+    """Bars of the library's own, but none where nobody sees them; its setting is put back."""
+    import sys
+
+    hide = not sys.stderr.isatty() and not datasets.are_progress_bars_disabled()
+    if hide:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hide:
+            datasets.enable_progress_bars()
