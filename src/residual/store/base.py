@@ -1,12 +1,16 @@
 """What every store of coordinates offers, in memory or on disk."""
 
+# ruff: noqa: D102 (the attributes are documented in the docstring of their class)
+
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,84 +20,71 @@ from residual.tracing.linearization import Linearization
 Samples = slice | Sequence[int] | np.ndarray
 
 
-class Store(Protocol):
-    """Coordinates of `n` samples, in the dataset's order, and what they are of."""
+class Store(ABC):
+    """Coordinates of `n` samples, in the dataset's order, and what they are of.
 
-    @property
-    def linearization(self) -> Linearization:
-        """From coordinates to contributions."""
-        ...
+    Attributes:
+        linearization: from coordinates to contributions.
+        labels: `(n,)`, int64.
+        sample_ids: one a sample.
+        class_names: one a class.
+        dataset: name and split, as "name/split".
+        encoder_name: what made the coordinates.
+        fingerprint: of that encoder's weights.
+        pooling: which tokens, see `decompose`.
+        kinds: the kinds of unit that are kept.
+        skipped: ids of the samples that could not be read.
+    """
+
+    if TYPE_CHECKING:  # fields in one store, read when asked for in another
+
+        @property
+        def linearization(self) -> Linearization: ...
+        @property
+        def labels(self) -> np.ndarray: ...
+        @property
+        def sample_ids(self) -> tuple[str, ...]: ...
+        @property
+        def class_names(self) -> tuple[str, ...]: ...
+        @property
+        def dataset(self) -> str: ...
+        @property
+        def encoder_name(self) -> str: ...
+        @property
+        def fingerprint(self) -> str: ...
+        @property
+        def pooling(self) -> str: ...
+        @property
+        def kinds(self) -> tuple[str, ...]: ...
+        @property
+        def skipped(self) -> tuple[str, ...]: ...
 
     @property
     def units(self) -> pd.DataFrame:
         """The table of units."""
-        ...
-
-    @property
-    def labels(self) -> np.ndarray:
-        """`(n,)`, int64."""
-        ...
-
-    @property
-    def sample_ids(self) -> tuple[str, ...]:
-        """One a sample."""
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """One a class."""
-        ...
-
-    @property
-    def dataset(self) -> str:
-        """Name and split, as "name/split"."""
-        ...
-
-    @property
-    def encoder_name(self) -> str:
-        """What made the coordinates."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Of that encoder's weights."""
-        ...
+        return self.linearization.units
 
     @property
     def split(self) -> str:
         """How the last LayerNorm's mean is shared out among units."""
-        ...
+        return self.linearization.split
 
-    @property
-    def pooling(self) -> str:
-        """Which tokens, see `decompose`."""
-        ...
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of unit that are kept."""
-        ...
-
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """Ids of the samples that could not be read."""
-        ...
-
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def contributions(
         self, samples: Samples | None = None, units: Sequence[int] | np.ndarray | None = None
     ) -> Float[Tensor, "n *t u d"]:
         """Contributions of some samples and units, by default of all: `n · u · d` numbers."""
-        ...
 
-    def output(self) -> Float[Tensor, "n *t d"]:
-        """The encoder's output for every sample: the sum of all its contributions."""
-        ...
-
+    @abstractmethod
     def batches(self, size: int = 1024, kinds: Sequence[str] | None = None) -> Iterator[Coordinates]:
         """The coordinates, `size` samples at a time, in order; of all kinds of unit that are kept, or some.
 
         The precision is that in which they are kept.
         """
-        ...
+
+    def output(self) -> Float[Tensor, "n *t d"]:
+        """The encoder's output for every sample: the sum of all its contributions."""
+        return torch.cat([self.linearization.output(batch) for batch in self.batches()])

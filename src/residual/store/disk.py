@@ -10,14 +10,13 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.store.ahead import ahead
-from residual.store.base import Samples
+from residual.store.base import Samples, Store
 from residual.store.layout import opened, unpack_ids
 from residual.store.memory import MemoryStore
 from residual.store.place import Place
@@ -47,7 +46,7 @@ class Damage:
     reason: str
 
 
-class ResidualStore:
+class ResidualStore(Store):
     """A `Store` on disk: whatever is read is checked, and nothing else is touched. Made by `open`.
 
     Only samples of whole shards are in it; `complete` says whether those are all.
@@ -89,11 +88,6 @@ class ResidualStore:
                 stacklevel=2,
             )
         return store
-
-    @property
-    def units(self) -> pd.DataFrame:
-        """The table of units."""
-        return self.linearization.units
 
     @property
     def complete(self) -> bool:
@@ -221,10 +215,6 @@ class ResidualStore:
                 whole[(*before, layer)] = self._array(name, at, layer)
             values[name] = torch.from_numpy(whole)
         return self.linearization.contributions(self._coordinates(values), list(units))
-
-    def output(self) -> Float[Tensor, "n *t d"]:
-        """The encoder's output for every sample: the sum of all its contributions."""
-        return torch.cat([self.linearization.output(batch) for batch in self.batches()])
 
     def batches(
         self, size: int = 1024, kinds: Sequence[str] | None = None, prefetch: int = 2

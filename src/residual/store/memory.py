@@ -6,34 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.store.base import Samples
+from residual.store.base import Samples, Store
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.units import KINDS
 
 
 @dataclass(frozen=True)
-class MemoryStore:
-    """A `Store` in memory.
-
-    Args:
-        coordinates: on the CPU, in float32 (float64 if the encoder is).
-        linearization: from coordinates to contributions.
-        labels: `(n,)`, int64.
-        sample_ids: one a sample.
-        class_names: one a class.
-        dataset: name and split, as "name/split".
-        encoder_name: what made the coordinates.
-        fingerprint: of that encoder's weights.
-        pooling: which tokens, see `decompose`.
-        kinds: the kinds of unit that are kept.
-        skipped: ids of the samples that could not be read.
-    """
+class MemoryStore(Store):
+    """A `Store` whose `coordinates` are a field, on the CPU, in float32 (float64 if the encoder is)."""
 
     coordinates: Coordinates
     linearization: Linearization
@@ -47,16 +32,6 @@ class MemoryStore:
     kinds: tuple[str, ...] = KINDS
     skipped: tuple[str, ...] = ()
 
-    @property
-    def units(self) -> pd.DataFrame:
-        """The table of units."""
-        return self.linearization.units
-
-    @property
-    def split(self) -> str:
-        """How the last LayerNorm's mean is shared out among units."""
-        return self.linearization.split
-
     def __len__(self) -> int:
         return len(self.coordinates)
 
@@ -66,10 +41,6 @@ class MemoryStore:
         """Contributions of some samples and units, by default of all: `n · u · d` numbers."""
         coordinates = self.coordinates if samples is None else self.coordinates[_index(samples)]
         return self.linearization.contributions(coordinates, units)
-
-    def output(self) -> Float[Tensor, "n *t d"]:
-        """The encoder's output for every sample: the sum of all its contributions."""
-        return torch.cat([self.linearization.output(batch) for batch in self.batches()])
 
     def batches(self, size: int = 1024, kinds: Sequence[str] | None = None) -> Iterator[Coordinates]:
         """The coordinates, `size` samples at a time, in order."""
