@@ -3,5 +3,6 @@
 from residual.spectral.bases import Origin, SpectralBases
 from residual.spectral.fit import fit_bases
 from residual.spectral.pca import PCA, IncrementalPCA, pca
+from residual.spectral.unit_moments import UnitMoments
 
-__all__ = ["PCA", "IncrementalPCA", "Origin", "SpectralBases", "fit_bases", "pca"]
+__all__ = ["PCA", "IncrementalPCA", "Origin", "SpectralBases", "UnitMoments", "fit_bases", "pca"]

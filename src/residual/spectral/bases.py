@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +20,23 @@ _ORTHONORMAL = 1e-4
 
 @dataclass(frozen=True)
 class Origin:
-    """Where bases come from; what is known of it is compared before they are used."""
+    """Where bases come from; what is known of it is compared before they are used.
+
+    `pooling` tells which tokens' contributions they are of, see `decompose`.
+    """
 
     encoder_name: str
     fingerprint: str
     split: str
     datasets: tuple[str, ...]
     samples: int
+    pooling: str = "own"
+
+    @classmethod
+    def of_json(cls, held: dict[str, Any]) -> Origin:
+        """Read what `dataclasses.asdict` made, by way of a file."""
+        datasets = tuple(held.pop("datasets"))
+        return cls(datasets=datasets, **held)
 
 
 class SpectralBases:
@@ -114,8 +125,7 @@ class SpectralBases:
         got, note = load_tensors(path, "bases")
         origin = note["origin"]
         if origin is not None:
-            origin["datasets"] = tuple(origin["datasets"])
-            origin = Origin(**origin)
+            origin = Origin.of_json(origin)
         ranks = got["ranks"].tolist()
         return cls(
             units=got["units"].tolist(),

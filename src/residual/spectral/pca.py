@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
+from residual.spectral.moments import Moments
 
 NUMERICALLY_ZERO = 1e-10
 
@@ -50,19 +51,19 @@ def pca(x: Float[Tensor, "n d"], k: int | None = None) -> PCA:
 
 
 class IncrementalPCA:
-    """PCA of rows that come in batches: count, mean and scatter matrix are all that is kept.
-
-    Batches are combined by the pairwise formula of Chan, Golub and LeVeque (1979), so that the order of
-    batches does not matter beyond rounding, and two of these can be merged.
+    """PCA of rows that come in batches: count, mean and scatter matrix are all that is kept (`Moments`).
 
     Args:
         dim: width of a row.
     """
 
     def __init__(self, dim: int):
-        self.count = 0
-        self.mean = torch.zeros(dim, dtype=torch.float64)
-        self.scatter = torch.zeros(dim, dim, dtype=torch.float64)
+        self._moments = Moments((dim,))
+
+    @property
+    def count(self) -> int:
+        """How many rows there were."""
+        return self._moments.count
 
     def update(self, x: Float[Tensor, "n d"]) -> None:
         """Take in a batch of rows.
@@ -70,58 +71,67 @@ class IncrementalPCA:
         Raises:
             ResidualError: rows of another width, NaN or infinity.
         """
-        if x.shape[1] != len(self.mean):
-            raise ResidualError(f"Expected rows of width {len(self.mean)}, got {x.shape[1]}.")
-        if len(x) == 0:
-            return
-        x = x.detach().to(self.mean.device, torch.float64)
-        mean = x.mean(dim=0)
-        centred = x - mean
-        scatter = centred.T @ centred
-        if not scatter.diagonal().sum().isfinite():
-            raise ResidualError("The rows hold NaN or infinity: no principal components can be had of them.")
-        self._combine(len(x), mean, scatter)
+        dim = len(self._moments.mean)
+        if x.shape[1] != dim:
+            raise ResidualError(f"Expected rows of width {dim}, got {x.shape[1]}.")
+        self._moments.update(x.detach().to("cpu", torch.float64, copy=True))
 
     def merge(self, other: IncrementalPCA) -> None:
-        """Take in all that another one has seen."""
-        if len(other.mean) != len(self.mean):
-            raise ResidualError(f"Expected rows of width {len(self.mean)}, got {len(other.mean)}.")
-        if other.count:
-            self._combine(other.count, other.mean, other.scatter)
+        """Take in all that another one has seen.
+
+        Raises:
+            ResidualError: it is of rows of another width.
+        """
+        self._moments.merge(other._moments)
 
     def compute(self, k: int | None = None) -> PCA:
-        """The principal components of all rows so far, the `k` largest or all."""
-        self._check(k)
-        eigenvalues, vectors = torch.linalg.eigh(self.scatter / (self.count - 1))
-        return _sorted_out(self.mean, vectors.T.flip(0), eigenvalues.flip(0), k)
+        """The principal components of all rows so far, the `k` largest or all.
+
+        Raises:
+            ResidualError: fewer than two rows, or `k` below 1.
+        """
+        return components_of(self._moments.mean, self._covariance(k), k)
 
     def compute_affine(
         self, matrix: Float[Tensor, "d e"], offset: Float[Tensor, " e"], k: int | None = None
     ) -> PCA:
-        """The principal components of `x M + o` for the rows `x` so far, without ever making them.
+        """The principal components of `x M + o` for the rows `x` so far, without ever making them."""
+        return components_of_image(self._moments.mean, self._covariance(k), matrix, offset, k)
 
-        With the covariance `C = R Rᵀ` of `x`, that of `x M` is `(Rᵀ M)ᵀ (Rᵀ M)`: its eigenvectors are the
-        right singular vectors of the small `Rᵀ M`, its eigenvalues their singular values squared.
-        """
-        self._check(k)
-        matrix = matrix.to(torch.float64)
-        eigenvalues, vectors = torch.linalg.eigh(self.scatter / (self.count - 1))
-        root = vectors * eigenvalues.clamp(min=0).sqrt()
-        _, singular, components = torch.linalg.svd(root.T @ matrix, full_matrices=False)
-        return _sorted_out(self.mean @ matrix + offset.to(torch.float64), components, singular**2, k)
-
-    def _check(self, k: int | None) -> None:
-        if self.count < 2:
+    def _covariance(self, k: int | None) -> Tensor:
+        if self.count < 2 or self._moments.scatter is None:
             raise ResidualError(f"Principal components need at least 2 samples, got {self.count}.")
         if k is not None and k < 1:
             raise ResidualError(f"The number of components must be at least 1, got {k}.")
+        return self._moments.scatter / (self.count - 1)
 
-    def _combine(self, count: int, mean: Tensor, scatter: Tensor) -> None:
-        total = self.count + count
-        step = mean - self.mean
-        self.scatter = self.scatter + scatter + torch.outer(step, step) * (self.count * count / total)
-        self.mean = self.mean + step * (count / total)
-        self.count = total
+
+def components_of(mean: Float[Tensor, " d"], covariance: Float[Tensor, "d d"], k: int | None = None) -> PCA:
+    """The principal components of what has this mean and covariance, the `k` largest or all."""
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    return _sorted_out(mean, vectors.T.flip(0), eigenvalues.flip(0), k)
+
+
+def components_of_image(
+    mean: Float[Tensor, " d"],
+    covariance: Float[Tensor, "d d"],
+    matrix: Float[Tensor, "d e"],
+    offset: Float[Tensor, " e"],
+    k: int | None = None,
+) -> PCA:
+    """The principal components of `x M + o` for what has this mean and covariance `C`.
+
+    The covariance of `x M` is `Mᵀ C M`. Where that is wider than `C = R Rᵀ`, its eigenvectors are the right
+    singular vectors of the small `Rᵀ M`, its eigenvalues their singular values squared.
+    """
+    matrix = matrix.to(torch.float64)
+    mean = mean @ matrix + offset.to(torch.float64)
+    if matrix.shape[0] >= matrix.shape[1]:
+        return components_of(mean, matrix.T @ covariance @ matrix, k)
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    root = vectors * eigenvalues.clamp(min=0).sqrt()
+    _, singular, components = torch.linalg.svd(root.T @ matrix, full_matrices=False)
+    return _sorted_out(mean, components, singular**2, k)
 
 
 def _sorted_out(mean: Tensor, components: Tensor, eigenvalues: Tensor, k: int | None) -> PCA:

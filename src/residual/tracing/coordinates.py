@@ -79,6 +79,12 @@ class Coordinates:
         """The same elsewhere, or in another precision."""
         return self._each(lambda value: value.to(device=device, dtype=dtype, non_blocking=non_blocking))
 
+    def tokens_as_samples(self) -> Coordinates:
+        """The same with the token axis, if there is one, run into that of samples."""
+        if self.mean.ndim == 1:
+            return self
+        return self._each(lambda value: value.flatten(0, 1))
+
     def finite(self) -> Bool[Tensor, " n"]:
         """Which samples hold neither NaN nor infinity."""
         good = torch.ones(len(self), dtype=torch.bool, device=self.mean.device)

@@ -1,0 +1,242 @@
+"""Moments of every unit's small features: what has to be kept of a pass over samples to fit bases.
+
+Memory doesn't grow with the samples, and the moments of several passes, on several machines, merge into those
+of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from residual.errors import ResidualError
+from residual.spectral.bases import Origin, SpectralBases
+from residual.spectral.moments import Moments
+from residual.spectral.pca import PCA, components_of, components_of_image
+from residual.store.base import Store
+from residual.tracing.coordinates import Coordinates
+from residual.tracing.linearization import Linearization
+from residual.tracing.tensors import load_tensors, save_tensors
+from residual.tracing.units import KINDS, units_of
+
+_ROWS = 512  # samples taken in at a time: what is held in float64 of all heads' features is 100 MB
+
+
+class UnitMoments:
+    """Moments of the features of an encoder's units, from which their bases follow.
+
+    Means are kept of all units that coordinates hold, covariances of those of some kinds. A unit whose
+    features are more than twice as wide as the output, as the MLPs of an encoder with an attention pool, has
+    the moments of its contribution taken instead.
+
+    Args:
+        linearization: of the encoder.
+        kinds: the kinds of unit that get a basis.
+        held: the kinds of unit that coordinates hold.
+        origin: what the samples are of; `samples` is counted here.
+        device: where to keep them.
+
+    Raises:
+        ResidualError: a kind isn't known, or isn't held.
+    """
+
+    def __init__(
+        self,
+        linearization: Linearization,
+        kinds: Sequence[str],
+        held: Sequence[str],
+        origin: Origin,
+        device: torch.device | str = "cpu",
+    ):
+        self.linearization, self.device = linearization, torch.device(device)
+        self.kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+        self.chosen = units_of(linearization.units, self.kinds)
+        if missing := [kind for kind in self.kinds if kind not in held]:
+            raise ResidualError(
+                f"The coordinates hold no units of kind {', '.join(missing)}, only {', '.join(held)}."
+            )
+        self.origin = replace(origin, samples=0)
+        self.groups = [
+            _Group(linearization, units, kind in self.kinds, self.device)
+            for kind in KINDS
+            if kind in held
+            for units in _alike(linearization, units_of(linearization.units, (kind,)))
+        ]
+
+    @classmethod
+    def of_store(cls, store: Store, kinds: Sequence[str], device: torch.device | str = "cpu") -> UnitMoments:
+        """For the coordinates of a store; nothing is taken in yet."""
+        origin = Origin(
+            store.encoder_name, store.fingerprint, store.split, (store.dataset,), 0, store.pooling
+        )
+        return cls(store.linearization, kinds, store.kinds, origin, device)
+
+    def update(self, batch: Coordinates) -> None:
+        """Take in samples.
+
+        Raises:
+            ResidualError: they hold NaN or infinity.
+        """
+        batch = batch.to(self.device)
+        rows = batch if self.linearization.pool_mlp else batch.tokens_as_samples()
+        for start in range(0, len(rows), _ROWS):
+            part = rows[start : start + _ROWS]
+            for group in self.groups:
+                group.update(part)
+        self.origin = replace(self.origin, samples=self.origin.samples + len(rows))
+
+    def check(self, other: UnitMoments) -> None:
+        """Refuse moments of another encoder or of other units."""
+        ours, theirs = self.origin, other.origin
+        if (ours.fingerprint, ours.split, ours.pooling) != (theirs.fingerprint, theirs.split, theirs.pooling):
+            raise ResidualError(
+                f"Stores of different encoders can't share bases: {_named(ours)}, {_named(theirs)}."
+            )
+        if self.kinds != other.kinds or len(self.groups) != len(other.groups):
+            raise ResidualError(
+                f"Bases of {', '.join(self.kinds)} can't be made of moments for {', '.join(other.kinds)}."
+            )
+
+    def merge(self, other: UnitMoments) -> None:
+        """Take in all that another one has seen.
+
+        Raises:
+            ResidualError: it is of another encoder or of other units.
+        """
+        self.check(other)
+        for group, more in zip(self.groups, other.groups, strict=True):
+            group.moments.merge(more.moments)
+        self.origin = replace(
+            self.origin,
+            datasets=self.origin.datasets + other.origin.datasets,
+            samples=self.origin.samples + other.origin.samples,
+        )
+
+    def compute(self) -> SpectralBases:
+        """The bases.
+
+        Raises:
+            ResidualError: fewer than two samples were seen.
+        """
+        if self.origin.samples < 2:
+            raise ResidualError(f"Principal components need at least 2 samples, got {self.origin.samples}.")
+        fitted = {unit: basis for group in self.groups if group.whole for unit, basis in group.bases()}
+        means = {unit: mean for group in self.groups for unit, mean in group.means()}
+        everything = len(means) == len(self.linearization.units)
+        return SpectralBases(
+            units=self.chosen,
+            means=torch.stack([fitted[unit].mean for unit in self.chosen]),
+            components=[fitted[unit].components for unit in self.chosen],
+            eigenvalues=[fitted[unit].eigenvalues for unit in self.chosen],
+            all_means=torch.stack([means[unit] for unit in sorted(means)]) if everything else None,
+            origin=self.origin,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors, with the linearization: enough to go on, to merge and to compute."""
+        tensors = {f"linearization.{name}": value for name, value in self.linearization.state.items()}
+        for place, group in enumerate(self.groups):
+            tensors[f"{place}.mean"] = group.moments.mean
+            if group.moments.scatter is not None:
+                tensors[f"{place}.scatter"] = group.moments.scatter
+        note = {
+            "split": self.linearization.split,
+            "kinds": self.kinds,
+            "held": [kind for kind in KINDS if any(group.kind == kind for group in self.groups)],
+            "counts": [group.moments.count for group in self.groups],
+            "origin": asdict(self.origin),
+        }
+        save_tensors(path, "moments", tensors, note)
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> UnitMoments:
+        """Read what `save` wrote."""
+        got, note = load_tensors(path, "moments")
+        state = {name.removeprefix("linearization."): got[name] for name in got if name.startswith("lin")}
+        origin = Origin.of_json(note["origin"])
+        made = cls(Linearization(state, note["split"]), note["kinds"], note["held"], origin, device)
+        for place, group in enumerate(made.groups):
+            group.moments.count = note["counts"][place]
+            group.moments.mean = got[f"{place}.mean"].to(made.device)
+            if group.moments.scatter is not None:
+                group.moments.scatter = got[f"{place}.scatter"].to(made.device)
+        made.origin = origin
+        return made
+
+
+class _Group:
+    """Units whose features are of one width: all heads; or one MLP, or the embedding."""
+
+    def __init__(self, linearization: Linearization, units: list[int], whole: bool, device: torch.device):
+        self.linearization, self.units, self.whole = linearization, units, whole
+        self.kind: str = linearization.units["kind"].iloc[units[0]]
+        width, output = linearization.matrix(units[0]).shape
+        self.narrow = not whole or width <= 2 * output
+        self.moments = Moments((len(units), width if self.narrow else output), device, scatter=whole)
+        self._room: Tensor | None = None
+
+    def update(self, part: Coordinates) -> None:
+        width = self.moments.mean.shape[-1]
+        if self._room is None or self._room.shape[1] < len(part):
+            self._room = torch.empty(
+                len(self.units), len(part), width, dtype=torch.float64, device=self.moments.mean.device
+            )
+        rows = self._room[:, : len(part)]
+        self._fill(rows, part)
+        self.moments.update(rows)
+
+    def _fill(self, rows: Float[Tensor, "u n f"], part: Coordinates) -> None:
+        of = self.linearization
+        if self.narrow and not of.pool_mlp:  # as `Linearization.features`, with nothing made on the way
+            over = 1 / part.std.double()
+            rows[..., :-2].copy_(self._own(part).transpose(0, 1)).mul_(over[:, None])
+            rows[..., -2] = over
+            rows[..., -1] = part.mean.double() * over
+            return
+        for place, unit in enumerate(self.units):
+            features = of.features(part, unit).double()
+            if not self.narrow:
+                features = features @ of.matrix(unit).to(features) + of.offset(unit).to(features)
+            rows[place] = features
+
+    def _own(self, part: Coordinates) -> Float[Tensor, "n u w"]:
+        if self.kind == "head":
+            return part.held("z").flatten(1, 2)
+        if self.kind == "emb":
+            return part.held("emb")[:, None]
+        layer = int(self.linearization.units["layer"].iloc[self.units[0]])
+        return part.held("mlp")[:, layer : layer + 1]
+
+    def means(self) -> Iterator[tuple[int, Tensor]]:
+        for unit, mean in zip(self.units, self.moments.mean.cpu(), strict=True):
+            of = self.linearization
+            yield unit, mean @ of.matrix(unit) + of.offset(unit) if self.narrow else mean
+
+    def bases(self) -> Iterator[tuple[int, PCA]]:
+        if self.moments.scatter is None:
+            raise AssertionError("only means were kept")
+        covariance = self.moments.scatter.cpu() / (self.moments.count - 1)
+        for unit, mean, own in zip(self.units, self.moments.mean.cpu(), covariance, strict=True):
+            if self.narrow:
+                of = self.linearization
+                yield unit, components_of_image(mean, own, of.matrix(unit), of.offset(unit))
+            else:
+                yield unit, components_of(mean, own)
+
+
+def _alike(linearization: Linearization, units: list[int]) -> list[list[int]]:
+    """All heads together, whatever is wide by itself."""
+    kind = linearization.units["kind"].iloc[units[0]]
+    return [units] if kind == "head" else [[unit] for unit in units]
+
+
+def _named(origin: Origin) -> str:
+    return (
+        f"{', '.join(origin.datasets)} is of {origin.encoder_name} (weights {origin.fingerprint[:8]}, split "
+        f"{origin.split!r}, pooling {origin.pooling!r})"
+    )
