@@ -1,4 +1,4 @@
-"""Tiny repositories in the hub's own layout, served from a folder: the same columns, class names and splits."""
+"""Tiny repositories in the hub's layout, served from a folder: its columns, class names and splits."""
 
 from __future__ import annotations
 

@@ -1,0 +1,279 @@
+"""`hf:` and `disk:`: any table with a column of images and one of labels, in every form and mistake."""
+
+import sys
+
+import hubs
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence, Value
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from residual.data import load_dataset
+from residual.data.hub.columns import image_column, label_column
+from residual.errors import ResidualError, UnreadableImageError
+
+SPLITS = ("train", "val", "test")
+BIRDS = ClassLabel(names=["grey_heron", "red_kite"])
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    hubs.serve(monkeypatch, tmp_path / "hub", tmp_path / "kept")
+    monkeypatch.setenv("RESIDUAL_CACHE", str(tmp_path / "cache"))
+
+
+def birds(n=40, kind=BIRDS):
+    labels = [index % 2 for index in range(n)]
+    cells = {"string": [f"bird {label}" for label in labels], "bool": [bool(label) for label in labels]}
+    return hubs.table(cells.get(kind.dtype, labels), {"label": kind})
+
+
+def saved(tmp_path, tables):
+    (tables if isinstance(tables, Dataset) else DatasetDict(tables)).save_to_disk(str(tmp_path / "birds"))
+    return f"disk:{tmp_path / 'birds'}"
+
+
+@pytest.mark.parametrize("whole", ["single", "dict"])
+def test_a_single_split_is_divided(tmp_path, whole):
+    name = saved(tmp_path, birds() if whole == "single" else {"train": birds()})
+    parts = [load_dataset(name, split) for split in SPLITS]
+    assert [len(part) for part in parts] == [24, 8, 8]
+    assert sorted(i for part in parts for i in part.sample_ids) == [
+        f"{'all' if whole == 'single' else 'train'}/{row:05d}" for row in range(40)
+    ]
+    assert [np.bincount(part.labels).tolist() for part in parts] == [[12, 12], [4, 4], [4, 4]]
+    assert parts[0].class_names == ("grey heron", "red kite")
+    assert parts[0].name == name
+    for part in parts:
+        for index in range(len(part)):
+            row = int(part.sample_ids[index].split("/")[1])
+            assert part[index][0].getpixel((0, 0))[0] == row
+            assert part[index][1] == row % 2
+
+
+@pytest.mark.parametrize("val", ["validation", "valid", "val", "dev", "Validation"])
+def test_given_splits_are_kept(tmp_path, val):
+    name = saved(tmp_path, {"train": birds(20), val: birds(6), "test": birds(8), "more": birds(2)})
+    assert [len(load_dataset(name, split)) for split in SPLITS] == [20, 6, 8]
+    assert load_dataset(name, "val").sample_ids[0] == f"{val}/00000"
+
+
+def test_val_is_a_fifth_of_train(tmp_path):
+    name = saved(tmp_path, {"train": birds(20), "test": birds(8)})
+    train, val, test = (load_dataset(name, split) for split in SPLITS)
+    assert (len(train), len(val), len(test)) == (16, 4, 8)
+    assert not set(train.sample_ids) & set(val.sample_ids)
+
+
+def test_val_alone_is_test(tmp_path):
+    name = saved(tmp_path, {"train": birds(20), "validation": birds(8)})
+    train, val, test = (load_dataset(name, split) for split in SPLITS)
+    assert (len(train), len(val), len(test)) == (16, 4, 8)
+    assert test.sample_ids[0] == "validation/00000"
+    assert val.sample_ids[0].startswith("train/")
+
+
+def test_splits_of_other_names_are_refused(tmp_path):
+    name = saved(tmp_path, {"left": birds(), "right": birds()})
+    with pytest.raises(ResidualError, match=r"splits 'left', 'right', but no 'train' and 'test'"):
+        load_dataset(name, "train")
+
+
+def test_names_in_the_cells_become_classes(tmp_path):
+    name = saved(tmp_path, {"train": birds(20, Value("string")), "test": birds(8, Value("string"))})
+    data = load_dataset(name, "test")
+    assert data.class_names == ("bird 0", "bird 1")
+    assert data.labels.tolist() == [0, 1] * 4
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint8", "bool"])
+def test_numbers_have_no_names(tmp_path, kind):
+    data = load_dataset(saved(tmp_path, birds(20, Value(kind))), "train")
+    assert data.class_names == ("class 0", "class 1")
+    assert data.labels.dtype == np.int64
+
+
+def test_from_the_hub(tmp_path):
+    folder = tmp_path / "hub" / "me" / "birds"
+    hubs.write_repository(folder, {"train": birds(20), "test": birds(8)}, config="small")
+    data = load_dataset("hf:me/birds:small", "test")
+    assert (len(data), data.name) == (8, "hf:me/birds:small")
+    assert load_dataset("hf:me/birds", "test").sample_ids == data.sample_ids
+    with pytest.raises(ResidualError, match=r"hf:me/birds:big: 'me/birds' can't be had .*\(BuilderConfig"):
+        load_dataset("hf:me/birds:big", "test")
+
+
+def test_a_revision_is_asked_for(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load(path, config, **options):
+        asked.append((path.endswith("/me/birds"), config, options["revision"]))
+        return DatasetDict({"train": birds(20), "test": birds(8)})
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    load_dataset("hf:me/birds@refs/convert/parquet:small", "test")
+    load_dataset("hf:me/birds", "test")
+    assert asked == [(True, "small", "refs/convert/parquet"), (True, None, None)]
+
+
+def test_columns_are_told_by_their_kind():
+    features = {"a": Image(), "b": Value("int64"), "c": BIRDS, "d": Value("string")}
+    assert image_column(features, None, "x") == "a"
+    assert label_column(features, None, "x") == "c"
+    assert label_column(features, "b", "x") == "b"
+    features = {"photo": Image(), "mask": Image(), "Label": Value("int32"), "id": Value("int64")}
+    assert image_column(features, None, "x") == "photo"
+    assert label_column(features, None, "x") == "Label"
+    features = {"img": Image(), "fine_label": BIRDS, "coarse_label": BIRDS}
+    assert label_column(features, None, "x") == "fine_label"
+    assert image_column({"file": Value("string")}, "file", "x") == "file"
+
+
+@pytest.mark.parametrize(
+    ("features", "find", "asked", "message"),
+    [
+        ({"a": Image(), "b": Image()}, image_column, None, r"several columns of images .*--image-column"),
+        ({"a": Value("string")}, image_column, None, r"no column of images.*Columns: a \(string\)"),
+        ({"a": Value("int64")}, image_column, "a", r"column 'a' holds no images"),
+        ({"a": Image()}, image_column, "b", r"x has no column 'b'. Columns: a "),
+        ({"a": BIRDS, "b": BIRDS}, label_column, None, r"several columns of labels \('a', 'b'\)"),
+        ({"a": Value("int64")}, label_column, None, r"x has no column of labels"),
+        ({"label": Value("string"), "class": Value("string")}, label_column, None, r"several columns"),
+        ({"a": Value("float32")}, label_column, "a", r"column 'a' holds no labels"),
+        ({"a": Sequence(Value("int64"))}, label_column, "a", r"column 'a' holds no labels"),
+    ],
+)  # fmt: skip
+def test_columns_that_cannot_be_told(features, find, asked, message):
+    with pytest.raises(ResidualError, match=message):
+        find(features, asked, "x")
+
+
+def test_columns_are_named(tmp_path):
+    species = [f"species {i % 4}" for i in range(40)]
+    table = birds().rename_column("image", "thumb").add_column("species", species)
+    name = saved(tmp_path, table.add_column("image", [hubs.picture(1, 5)] * 40).cast_column("image", Image()))
+    assert load_dataset(name, "test")[0][0].size == (5, 5)
+    assert load_dataset(name, "test").class_names == ("grey heron", "red kite")
+    data = load_dataset(name, "test", image_column="thumb", label_column="species")
+    assert data.class_names == tuple(f"species {i}" for i in range(4))
+    assert data[0][0].size == (3, 3)
+    with pytest.raises(ResidualError, match="no column 'specis'"):
+        load_dataset(name, "test", label_column="specis")
+    with pytest.raises(ResidualError, match="Only hf: and disk: have columns to choose from, not 'mnist'"):
+        load_dataset("mnist", "test", label_column="digit")
+
+
+def test_images_that_are_paths_are_read_from_there(tmp_path):
+    for index in range(6):
+        (tmp_path / f"{index}.png").write_bytes(hubs.picture(index))
+    paths = [str(tmp_path / f"{index}.png") for index in range(6)]
+    table = Dataset.from_dict({"file": paths, "label": [0, 1] * 3})
+    name = saved(tmp_path, table)
+    data = load_dataset(name, "train", image_column="file")
+    row = int(data.sample_ids[0].split("/")[1])
+    assert data[0][0].getpixel((0, 0))[0] == row
+    (tmp_path / f"{row}.png").unlink()
+    with pytest.raises(UnreadableImageError, match=f"all/0000{row}.*No such file"):
+        data[0]
+
+
+def test_samples_without_a_label_are_named(tmp_path):
+    table = hubs.table(np.arange(6) % 2, {"label": BIRDS})
+    cells = table["label"][:]
+    cells[4] = None
+    table = Dataset.from_dict({"image": table.with_format("arrow")[:]["image"].to_pylist(), "label": cells},
+                              features=table.features)  # fmt: skip
+    with pytest.raises(ResidualError, match="sample 4 of its 'all' has no label in column 'label'"):
+        load_dataset(saved(tmp_path, table), "train")
+
+
+def test_splits_that_disagree_on_classes(tmp_path):
+    other = birds(8, ClassLabel(names=["red_kite", "grey_heron"]))
+    folder = tmp_path / "birds"
+    DatasetDict({"train": birds(20)}).save_to_disk(str(folder))
+    other.save_to_disk(str(folder / "test"))
+    (folder / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    with pytest.raises(
+        ResidualError, match="its splits 'train', 'test' have other classes in column 'label'"
+    ):
+        load_dataset(f"disk:{folder}", "train")
+
+
+def test_too_few_or_one_class(tmp_path):
+    with pytest.raises(
+        ResidualError, match=r"too few images to split its 'all': class number 0 has 2, and 3 are"
+    ):
+        load_dataset(saved(tmp_path, birds(4)), "train")
+    one = Dataset.from_dict({"image": birds(4)["image"][:], "label": [0] * 4}, features=Features(
+        {"image": Image(), "label": Value("int64")}))  # fmt: skip
+    one.save_to_disk(str(tmp_path / "one"))
+    with pytest.raises(ResidualError, match="has 1 classes in column 'label'"):
+        load_dataset(f"disk:{tmp_path / 'one'}", "train")
+
+
+def test_what_is_no_saved_dataset(tmp_path):
+    with pytest.raises(ResidualError, match=r"there is no folder '.*nowhere'"):
+        load_dataset(f"disk:{tmp_path / 'nowhere'}", "train")
+    with pytest.raises(ResidualError, match=r"is no dataset written by save_to_disk .*folder:PATH"):
+        load_dataset(f"disk:{tmp_path}", "train")
+    for form in ("disk", "hf"):
+        with pytest.raises(ResidualError, match=f"'{form}:' needs something after it, as in {form}:"):
+            load_dataset(f"{form}:", "train")
+
+
+@pytest.mark.parametrize("name", ["mnist-full", "hf:me/birds", "disk:birds"])
+def test_a_missing_library_is_said_with_how_to_install_it(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(
+        ResidualError, match=r"needs datasets, which isn't installed: pip install 'residual-vit\[datasets\]'"
+    ):
+        load_dataset(name, "train")
+
+
+def test_what_was_saved_in_another_format_is_read(tmp_path):
+    data = load_dataset(saved(tmp_path, birds().with_format("numpy")), "train")
+    assert data[0][0].mode == "RGB"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(3, 12), min_size=2, max_size=6))
+def test_every_row_is_in_one_split(counts):
+    from residual.data.hub.carve import given_split
+
+    labels = np.repeat(np.arange(len(counts)), counts)
+    rows = [given_split({"all": labels}, split, "x")[1] for split in SPLITS]
+    assert sorted(np.concatenate(rows)) == list(range(len(labels)))
+    assert all(set(labels[part]) == set(labels) for part in rows)
+
+
+def test_random_is_the_same_every_time_and_alone():
+    train, val = load_dataset("random", "train"), load_dataset("random", "val")
+    assert [len(load_dataset("random", split)) for split in SPLITS] == [1000, 200, 200]
+    assert np.bincount(train.labels).tolist() == [100] * 10
+    image, label = train[13]
+    assert (image.mode, image.size, label) == ("RGB", (224, 224), 3)
+    pixels = np.asarray(image)
+    assert np.array_equal(pixels, np.asarray(load_dataset("random", "train").subset([13])[0][0]))
+    assert not np.array_equal(pixels, np.asarray(val[13][0]))
+    assert not np.array_equal(pixels, np.asarray(train[14][0]))
+    assert abs(pixels.mean() - 127.5) < 1
+    assert pixels.min() == 0
+    assert pixels.max() == 255
+    assert train.load_with_digest(0)[1] == 0xFA8981E0CEDF5048
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mnist-ful", "Did you mean 'mnist-full'"),
+        ("stanford_cars", "Did you mean 'stanford-cars'"),
+        ("eurosatt", "Did you mean 'eurosat'"),
+        ("qqq", "Known: .*disk:PATH.*mnist-full.*random"),
+    ],
+)
+def test_unknown_names(name, message):
+    with pytest.raises(ResidualError, match=message):
+        load_dataset(name, "train")
