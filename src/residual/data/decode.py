@@ -5,9 +5,19 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from residual.errors import UnreadableImageError
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode_image(content: bytes, sample_id: str, where: str) -> Image.Image:
@@ -25,13 +35,26 @@ def decode_image(content: bytes, sample_id: str, where: str) -> Image.Image:
         if not content:
             raise ValueError("it is empty")
         with Image.open(io.BytesIO(content)) as image:
-            upright = ImageOps.exif_transpose(_eight_bits(image))
+            if image.format == "EPS":  # Pillow would have Ghostscript run it
+                raise ValueError("it is a PostScript program, no picture")
+            image.load()
+            turn = _TURNS.get(_orientation(image))
+            seen = _eight_bits(image)
+            upright = seen if turn is None else seen.transpose(turn)
             if upright.has_transparency_data:
                 rgba = upright.convert("RGBA")
                 return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
             return upright.convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as problem:
+    except Exception as problem:  # a decoder raises whatever a damaged file makes it trip over
         raise UnreadableImageError(sample_id, f"{_reason(problem)}; {where}") from problem
+
+
+def _orientation(image: Image.Image) -> object:
+    """What EXIF says; nothing where it is damaged, for the picture itself may still be whole."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -39,7 +62,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are fractions: save it with 8 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+        values = np.asarray(image)
+        grey = (values.clip(0, 65535) / 257).round().astype(np.uint8)
+        clear = image.info.get("transparency")  # one value that is see-through, so white like the paper below
+        return Image.fromarray(np.where(values == clear, np.uint8(255), grey) if clear is not None else grey)
     return image
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -19,7 +21,8 @@ class FolderDataset(FileDataset):
 
     Layouts: `PATH/train|val|test/CLASS/image`; the same without val, which is then 20 % of train; or
     `PATH/CLASS/image`, split 60/20/20. Splits made here keep the classes' proportions and never change
-    (seed 42, files sorted by name). Hidden files and folders are skipped, and so is what is no image by name.
+    (seed 42, files sorted by name). Hidden files and folders are skipped, and so is what is no image by name;
+    a link to nothing is a sample that can't be read.
     """
 
     def __init__(self, path: str | Path, split: str):
@@ -131,9 +134,9 @@ def _images(folder: Path, root: Path) -> list[tuple[str, Path]]:
     files = [
         (sub.name, file)
         for sub in _folders(folder)
-        for file in sorted(sub.rglob("*"))
+        for file in _files(sub)
         if file.suffix.lower() in SUFFIXES
-        and file.is_file()
+        and (file.is_file() or (file.is_symlink() and not file.exists()))  # a dead link is named when read
         and not any(part.startswith(".") for part in file.relative_to(sub).parts)
     ]
     if not files:
@@ -142,8 +145,25 @@ def _images(folder: Path, root: Path) -> list[tuple[str, Path]]:
     return files
 
 
+def _files(folder: Path) -> list[Path]:
+    """All below a folder, sorted; one that is closed is an error, or its images would be missing unnoticed."""
+    found: list[Path] = []
+    for at, inside, names in os.walk(folder, onerror=_refuse):
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        found += [Path(at, name) for name in names]
+    return sorted(found)
+
+
 def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    try:
+        inside = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    except OSError as problem:
+        _refuse(problem)
+    return sorted(p for p in inside if p.name != "lost+found")  # of the disk's own, and closed
+
+
+def _refuse(problem: OSError) -> NoReturn:
+    raise ResidualError(f"Folder '{problem.filename}' can't be read: {problem.strerror}.") from problem
 
 
 def _listed(names: list[str]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from residual.data.dataset import SPLITS, FileDataset, stratified_split
 from residual.data.folder import TEMPLATES
-from residual.data.shard_files import find_shards, read_beside
+from residual.data.shard_files import FORMS, find_shards, read_beside
 from residual.data.shard_reader import Shard, ShardReader, for_each
 from residual.data.tar_index import TarIndex, index_shard
 from residual.errors import ResidualError
@@ -31,6 +31,8 @@ class ShardsDataset(FileDataset):
     """
 
     def __init__(self, address: str, split: str):
+        if not address:
+            raise ResidualError(f"'wds:' needs an address after it. {FORMS}")
         self._address = address
         found = find_shards(address)
         first = "" if "" in found else "train"
