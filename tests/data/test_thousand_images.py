@@ -240,6 +240,14 @@ def test_files_and_folders_that_are_closed_to_us(tmp_path):
     (tmp_path / "a").chmod(0o700)
 
 
+def test_what_a_disk_keeps_for_itself_is_no_class(tmp_path):
+    for name in ("a", "b", "lost+found", ".Trash-0"):
+        (tmp_path / name).mkdir()
+        for place in range(3):
+            (tmp_path / name / f"{place}.png").write_bytes(coded(quarters(), "PNG"))
+    assert load_dataset(f"folder:{tmp_path}", "train").class_names == ("a", "b")
+
+
 def test_links_to_images_are_images_and_links_in_a_ring_are_named(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

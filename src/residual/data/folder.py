@@ -146,7 +146,7 @@ def _images(folder: Path, root: Path) -> list[tuple[str, Path]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All below a folder, sorted; one that is closed is an error, or its images would be missing unnoticed."""
+    """All below a folder, sorted; one that is closed is an error, or its images would be missing unsaid."""
     found: list[Path] = []
     for at, inside, names in os.walk(folder, onerror=_refuse):
         inside[:] = [name for name in inside if not name.startswith(".")]
@@ -159,7 +159,7 @@ def _folders(folder: Path) -> list[Path]:
         inside = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
     except OSError as problem:
         _refuse(problem)
-    return sorted(p for p in inside if p.name != "lost+found")  # of the disk's own, and closed
+    return sorted(p for p in inside if p.name != "lost+found")  # every ext4 disk has one, closed
 
 
 def _refuse(problem: OSError) -> NoReturn:
