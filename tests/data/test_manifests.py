@@ -114,7 +114,7 @@ def test_a_file_beside_the_data_is_compared(tmp_path, cache):
     pictures(tmp_path / "pets", 12)
     load_dataset(name, "train")
     with pytest.raises(
-        ResidualError, match=r"folder:.* test isn't what the manifest '.*manifest-test.json' says"
+        ResidualError, match=r"folder:.* test isn't what the manifest '.*manifest-test.json' .delete it"
     ):
         load_dataset(name, "test")
 
@@ -125,7 +125,7 @@ def test_a_saved_table_has_one_beside_it_too(tmp_path):
     Manifest.of(load_dataset(name, "val")).save(tmp_path / "saved" / "manifest-val.json")
     load_dataset(name, "val")
     Manifest.of(load_dataset(name, "test")).save(tmp_path / "saved" / "manifest-val.json")
-    with pytest.raises(ResidualError, match=r"val isn't what the manifest '.*manifest-val.json' says"):
+    with pytest.raises(ResidualError, match=r"val isn't what the manifest '.*manifest-val.json' .delete it"):
         load_dataset(name, "val")
 
 

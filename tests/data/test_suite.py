@@ -1,16 +1,19 @@
 """The offline suite: sizes, balance, determinism and held-out splits, asserted from the data itself."""
 
 import hashlib
+import json
+import platform
 import subprocess
 import sys
 import time
 from collections import Counter
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
-from residual.data import ImageDataset, dataset_names, load_dataset
+from residual.data import ImageDataset, Manifest, dataset_names, load_dataset
 from residual.data.suite import FAMILIES, assets, draw, textures
 from residual.data.suite.draw import random_for
 from residual.data.suite.generated import GeneratedDataset
@@ -280,6 +283,32 @@ def test_nothing_shipped_is_a_pickle_or_a_font():
     for path in assets.ASSETS.glob("*.npz"):
         with np.load(path, allow_pickle=False) as file:
             assert all(file[key].dtype == np.uint8 for key in file.files)
+
+
+PINS = json.loads((assets.HERE / "pins.json").read_text(encoding="utf-8"))
+REAL = ("mnist", "digits")
+
+
+def test_every_split_is_pinned():
+    assert {name: tuple(splits) for name, splits in PINS["pins"].items()} == dict.fromkeys(TEN, SPLITS)
+
+
+@pytest.mark.parametrize("name", TEN)
+def test_samples_and_labels_are_those_that_are_pinned(name):
+    for split in SPLITS:
+        assert Manifest.of(load_dataset(name, split)).checksum == PINS["pins"][name][split]["checksum"], split
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in REAL else pytest.mark.slow) for name in TEN]
+)
+def test_images_are_those_that_are_pinned(name):
+    here = {"numpy": np.__version__, "pillow": PIL.__version__, "machine": platform.machine()}
+    if here != PINS["made_with"]:
+        pytest.skip(f"pixels may differ by a rounding: pinned with {PINS['made_with']}, here {here}")
+    for split in SPLITS:
+        found = Manifest.of(load_dataset(name, split), contents=True).contents_checksum
+        assert found == PINS["pins"][name][split]["contents_checksum"], split
 
 
 @pytest.mark.parametrize(

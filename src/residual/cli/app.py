@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from residual.cli.datasets import datasets
 from residual.cli.encoders import encoders
 from residual.cli.run import run
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(encoders)
+app.command()(datasets)
 
 
 def _version(wanted: bool | None) -> None:

@@ -71,7 +71,9 @@ def load_dataset(
     if form in ("folder", "disk"):
         beside = Path(address).expanduser() / f"manifest-{split}.json"
         if beside.is_file():
-            Manifest.of(dataset).check(Manifest.load(beside), f"the manifest '{beside}'")
+            Manifest.of(dataset).check(
+                Manifest.load(beside), f"the manifest '{beside}' (delete it if this is the state you want)"
+            )
     elif form != "wds":
         columns = [f"{column}" for column in (image_column, label_column) if column]
         _compare_with_kept(dataset, "-".join([name, *columns]))

@@ -1,0 +1,87 @@
+"""`residual datasets`: what can be loaded, and what is inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLE = """
+Examples:
+
+    residual datasets                          # all names, and the forms of all others
+
+    residual datasets letters                  # one dataset, looked into
+
+    residual datasets folder:pictures --json it.json
+
+    residual datasets hf:me/birds --image-column photo --label-column species
+
+    residual datasets dtd --split test --manifest dtd-test.json
+"""
+
+
+def datasets(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Load this one and say what is inside; by default list the names."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Only this split: train, val or test. [default: all three]")
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Write down what the split's samples and images are, for others to compare."),
+    ] = None,
+    image_column: Annotated[str | None, typer.Option(help="Of hf: and disk:, the column of images.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Of hf: and disk:, the column of labels.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
+) -> None:
+    """List the datasets by name, or look into one."""
+    from residual.cli.console import err, out, stages
+    from residual.data.dataset import SPLITS
+    from residual.data.load import FORMS, load_dataset
+    from residual.data.manifest import Manifest
+    from residual.errors import ResidualError
+    from residual.files import check_writable, write_json
+    from residual.report.datasets import dataset_facts, dataset_facts_table, dataset_rows, datasets_table
+
+    if manifest and not (name and split):
+        raise ResidualError("A manifest is of one split: name the dataset and its --split.")
+    if name is None and (split or image_column or label_column):
+        raise ResidualError("--split and the columns are for one dataset: name it.")
+    for path in filter(None, (json, manifest)):
+        check_writable(path)
+    if name is None:
+        result = dataset_rows()
+        out.print(datasets_table(result))
+        out.print("\nWhere they come from (licence, as far as known, in brackets):")
+        for row in result:
+            out.print(f"  {row['name']:16} {row['source']} ({row['licence']})")
+        out.print("\nThose of the hub need the datasets library: pip install 'residual-vit[datasets]'.")
+        out.print("'mnist' is the 5,000 digits that ship, 'mnist-full' all 70,000 of the hub.")
+        out.print("\nAny other:")
+        for form, about in FORMS.items():
+            out.print(f"  {form:12} {about}")
+    else:
+        columns = {"image_column": image_column, "label_column": label_column}
+        wanted = SPLITS if split is None else (split,)
+        loaded = {each: load_dataset(name, each, **columns) for each in wanted}
+        result = dataset_facts(loaded)
+        out.print(dataset_facts_table(result))
+        if manifest and split:
+            with stages() as show:
+                written = Manifest.of(
+                    loaded[split],
+                    contents=True,
+                    progress=lambda done, n: show(f"{name}: read {split}", done, n),
+                )
+            written.save(manifest)
+            result["splits"][split]["contents_checksum"] = written.contents_checksum
+            err.print(f"The manifest of {len(written.sample_ids):,} images: {manifest}")
+    if json:
+        write_json(json, result)
+
+
+datasets.__doc__ = f"{datasets.__doc__}\n{EXAMPLE}"
