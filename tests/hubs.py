@@ -108,6 +108,7 @@ def write_sketches(folder: Path, entry: HubEntry) -> None:
         for wnid in source_names(entry):
             for number in range(per_class(entry, "train")):
                 archive.writestr(f"sketch/{wnid}/sketch_{number}.JPEG", picture(number))
+            archive.writestr(f"__MACOSX/sketch/{wnid}/._sketch_0.JPEG", b"left by a packer")
 
 
 def write_entry(folder: Path, entry: HubEntry) -> None:

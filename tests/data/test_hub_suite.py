@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residual.data import hub_dataset_names, load_dataset
-from residual.data.hub import carve, catalogue, hub_entries
+from residual.data.hub import carve, catalogue, fetch, hub_entries
 from residual.data.hub.carve import halves
 from residual.data.hub.catalogue import classes_of, templates_of
 from residual.data.hub.classes import matched, plain
@@ -119,6 +119,13 @@ def test_a_dataset_of_the_hubs_schema(hub, name):
     again = load_dataset(name, "val")
     assert again.sample_ids == parts["val"].sample_ids
     assert again.load_with_digest(0)[1] == parts["val"].load_with_digest(0)[1]
+
+
+@pytest.mark.parametrize("name", hubs.UNWANTED)
+def test_only_the_splits_that_are_wanted_are_fetched(hub, name):
+    entry = hub(name)
+    tables = fetch.from_hub(name, entry.repository, entry.config, files=entry.files)
+    assert set(tables) == ({"train", "test"} if entry.files else {"train", "test", *hubs.UNWANTED[name]})
 
 
 def test_sketches_are_of_the_folder_they_lie_in(hub):

@@ -233,6 +233,30 @@ def test_a_missing_library_is_said_with_how_to_install_it(monkeypatch, name):
         load_dataset(name, "train")
 
 
+def test_a_library_that_would_run_scripts_is_refused(monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets, "__version__", "3.6.0")
+    with pytest.raises(
+        ResidualError, match=r"hf:me/birds needs datasets 4 or newer, and 3\.6\.0 is installed"
+    ):
+        load_dataset("hf:me/birds", "train")
+
+
+def test_configurations_are_listed(tmp_path):
+    folder = tmp_path / "hub" / "me" / "birds"
+    for config in ("one", "two"):
+        (folder / config).mkdir(parents=True)
+        birds(20).to_parquet(str(folder / config / "train.parquet"))
+    configs = "".join(f"- config_name: {c}\n  data_files: {c}/*.parquet\n" for c in ("one", "two"))
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    with pytest.raises(
+        ResidualError, match=r"pick one .*\['one', 'two'\]\)\. A configuration .* hf:REPO:CONFIG"
+    ):
+        load_dataset("hf:me/birds", "train")
+    assert len(load_dataset("hf:me/birds:two", "train")) == 12
+
+
 def test_what_was_saved_in_another_format_is_read(tmp_path):
     data = load_dataset(saved(tmp_path, birds().with_format("numpy")), "train")
     assert data[0][0].mode == "RGB"

@@ -1,9 +1,11 @@
 """What is in a split is written down when it is first built, and compared from then on."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 
 import hubs
 import numpy as np
@@ -127,6 +129,23 @@ def test_a_saved_table_has_one_beside_it_too(tmp_path):
     Manifest.of(load_dataset(name, "test")).save(tmp_path / "saved" / "manifest-val.json")
     with pytest.raises(ResidualError, match=r"val isn't what the manifest '.*manifest-val.json' .delete it"):
         load_dataset(name, "val")
+
+
+def test_shards_have_one_beside_them_too(tmp_path):
+    for split, count in (("train", 10), ("test", 4)):
+        (tmp_path / split).mkdir()
+        with tarfile.open(tmp_path / split / "0.tar", "w") as shard:
+            for index in range(count):
+                for kind, content in (("png", hubs.picture(index)), ("cls", str(index % 2).encode())):
+                    member = tarfile.TarInfo(f"{index:03d}.{kind}")
+                    member.size = len(content)
+                    shard.addfile(member, io.BytesIO(content))
+    data = load_dataset(f"wds:{tmp_path}", "test")
+    assert data.labels.tolist() == [0, 1, 0, 1]
+    Manifest.of(data).save(tmp_path / "manifest-val.json")
+    load_dataset(f"wds:{tmp_path}", "test")
+    with pytest.raises(ResidualError, match=r"val isn't what the manifest '.*manifest-val.json' .delete it"):
+        load_dataset(f"wds:{tmp_path}", "val")
 
 
 @pytest.mark.parametrize("name", ["random", "flags", "folder"])

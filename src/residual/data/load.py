@@ -45,10 +45,10 @@ def load_dataset(
 ) -> ImageDataset:
     """One split ("train", "val" or "test") of a dataset.
 
-    A split is the same every time: of the suite, of `random` and of `hf:` a manifest (ids and labels) is kept
-    in the cache folder when it is first built, and compared from then on. A `manifest-SPLIT.json` in a
-    `folder:` or `disk:` is compared, too. Images aren't read for that: `Manifest.of(dataset, contents=True)`
-    does.
+    A split is the same every time: a manifest (ids and labels) is kept in the cache folder when one is first
+    built, and compared from then on, for all but the user's own files. For those (`folder:`, `disk:` and
+    `wds:`) a `manifest-SPLIT.json` beside them is compared. Images aren't read for that:
+    `Manifest.of(dataset, contents=True)` does.
 
     Args:
         name: of the offline suite (`dataset_names`), the paper's suite (`hub_dataset_names`), "random",
@@ -68,13 +68,13 @@ def load_dataset(
     if (image_column or label_column) and form not in ("hf", "disk"):
         raise ResidualError(f"Only hf: and disk: have columns to choose from, not {name!r}.")
     dataset = _load(name, form, address, split, image_column, label_column)
-    if form in ("folder", "disk"):
+    if form in ("folder", "disk", "wds"):
         beside = Path(address).expanduser() / f"manifest-{split}.json"
         if beside.is_file():
             Manifest.of(dataset).check(
                 Manifest.load(beside), f"the manifest '{beside}' (delete it if this is the state you want)"
             )
-    elif form != "wds":
+    else:
         columns = [f"{column}" for column in (image_column, label_column) if column]
         _compare_with_kept(dataset, "-".join([name, *columns]))
     if manifest is not None:

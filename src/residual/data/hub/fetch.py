@@ -5,6 +5,7 @@ Only data is read, never a repository's own code: the library has no loading scr
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 from residual.data.folder import LAYOUT
 from residual.errors import ResidualError
+
+OLDEST = 4  # earlier ones run loading scripts
 
 
 def library(name: str) -> Any:
@@ -21,11 +24,17 @@ def library(name: str) -> Any:
         name: of what needs it, for the error.
 
     Raises:
-        ResidualError: it isn't installed; says how to install it.
+        ResidualError: it isn't installed, or is one that would run scripts; says how to install it.
     """
     from residual.encoders.sources import library as optional
 
-    return optional("datasets", name, "datasets")
+    datasets = optional("datasets", name, "datasets")
+    if int(datasets.__version__.partition(".")[0]) < OLDEST:
+        raise ResidualError(
+            f"{name} needs datasets {OLDEST} or newer, and {datasets.__version__} is installed: "
+            "pip install 'residual-vit[datasets]'."
+        )
+    return datasets
 
 
 def from_hub(
@@ -61,9 +70,12 @@ def from_hub(
                 return {split: _unpacked(f"{root}/{file}", folders) for split, file in (files or {}).items()}
             return dict(datasets.load_dataset(path, config, **options))
     except Exception as error:  # whatever the library, the network or the hub say
-        places = f" Other places that have it: {'; '.join(elsewhere)}." if elsewhere else ""
+        reason = _reason(error)
+        ways = f" Other places that have it: {'; '.join(elsewhere)}." if elsewhere else ""
+        if "onfig" in reason and not elsewhere:
+            ways = " A configuration is named as in hf:REPO:CONFIG."
         raise ResidualError(
-            f"{name}: {repository!r} can't be had from the hub ({_reason(error)}).{places} "
+            f"{name}: {repository!r} can't be had from the hub ({reason}).{ways} "
             f"What is had elsewhere is read as folder:PATH: {LAYOUT}"
         ) from error
 
@@ -94,7 +106,13 @@ def _unpacked(address: str, folders: Sequence[str]) -> Any:
 
     place = Path(datasets.DownloadManager().download_and_extract(address))
     number = {folder: index for index, folder in enumerate(folders)}
-    files = sorted(file for file in place.rglob("*") if file.parent.name in number and file.is_file())
+    files = sorted(
+        file
+        for file in place.rglob("*")
+        if file.parent.name in number
+        and file.is_file()
+        and not any(part.startswith((".", "__")) for part in file.relative_to(place).parts)
+    )
     if not files:
         raise ValueError(f"{address.rpartition('/')[2]} has no folders of the classes in it")
     kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(folders))}
@@ -103,11 +121,13 @@ def _unpacked(address: str, folders: Sequence[str]) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what it says, and of what was behind it."""
-    from residual.encoders.sources import first_line
-
-    cause = error.__cause__
-    said = [first_line(each).rstrip(".") for each in (error, cause) if isinstance(each, Exception)]
+    """The first line of what it says (two where it lists configurations), and of what was behind it."""
+    said = []
+    for each in (error, error.__cause__):
+        if isinstance(each, Exception):
+            lines = [line.strip() for line in str(each).strip().splitlines()] or [type(each).__name__]
+            more = len(lines) > 1 and lines[1].startswith("Please pick one")
+            said.append(" ".join(lines[: 2 if more else 1]).rstrip("."))
     return ": ".join(dict.fromkeys(said))
 
 
@@ -119,9 +139,8 @@ def _place(repository: str, revision: str | None) -> tuple[str, str]:
 @contextmanager
 def _bars(datasets: Any) -> Generator[None]:
     """Bars of the library's own, but none where nobody sees them; its setting is put back."""
-    import sys
-
-    hide = not sys.stderr.isatty() and not datasets.are_progress_bars_disabled()
+    told = datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS is not None  # by the user's environment
+    hide = not (told or sys.stderr.isatty() or datasets.are_progress_bars_disabled())
     if hide:
         datasets.disable_progress_bars()
     try:
