@@ -74,6 +74,19 @@ def test_val_alone_is_test(tmp_path):
     assert val.sample_ids[0].startswith("train/")
 
 
+@pytest.mark.parametrize("kind", [Value("int64"), BIRDS])
+def test_a_test_whose_labels_are_secret_is_no_test(tmp_path, kind):
+    secret = birds(10, Value("int64")).map(lambda row: {"label": -1}).cast_column("label", kind)
+    name = saved(tmp_path, {"train": birds(20, kind), "validation": birds(8, kind), "test": secret})
+    assert load_dataset(name, "test").sample_ids[0] == "validation/00000"
+    some = secret.map(lambda row, i: {"label": i % 2 if i < 5 else -1}, with_indices=True)
+    DatasetDict({"train": birds(20, kind), "test": some}).save_to_disk(str(tmp_path / "some"))
+    with pytest.raises(
+        ResidualError, match=r"5 samples of its 'test' have no class: 'label' of sample 5 is -1"
+    ):
+        load_dataset(f"disk:{tmp_path / 'some'}", "train")
+
+
 def test_splits_of_other_names_are_refused(tmp_path):
     name = saved(tmp_path, {"left": birds(), "right": birds()})
     with pytest.raises(ResidualError, match=r"splits 'left', 'right', but no 'train' and 'test'"):

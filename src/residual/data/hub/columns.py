@@ -58,6 +58,12 @@ def label_column(features: Mapping[str, Any], asked: str | None, where: str) -> 
     return _only("labels", "--label-column", named, LABELS, features, where)
 
 
+def with_labels(tables: Mapping[str, Any], column: str) -> dict[str, Any]:
+    """The splits with labels: where those of a test are kept secret, every row of it has -1 or nothing."""
+    found = {split: set(_cells(table, column).unique().to_pylist()) for split, table in tables.items()}
+    return {split: table for split, table in tables.items() if found[split] - {-1, None}} or dict(tables)
+
+
 def read_labels(
     tables: Mapping[str, Any], column: str, where: str
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
@@ -71,10 +77,7 @@ def read_labels(
     """
     datasets = library(where)
     kinds = {split: table.features[column] for split, table in tables.items()}
-    cells = {
-        split: table.select_columns([column]).with_format("arrow")[:][column]
-        for split, table in tables.items()
-    }
+    cells = {split: _cells(table, column) for split, table in tables.items()}
     for split, cell in cells.items():
         if cell.null_count:
             row = int(np.flatnonzero(cell.is_null().to_numpy(zero_copy_only=False))[0])
@@ -98,6 +101,11 @@ def read_labels(
                 f"{odd[0]} is {label}. Labels that are kept secret can't be tested on."
             )
     return labels, names
+
+
+def _cells(table: Any, column: str) -> Any:
+    """A column as Arrow has it, without a look at the images beside it."""
+    return table.select_columns([column]).with_format("arrow")[:][column]
 
 
 def _there(features: Mapping[str, Any], column: str, where: str) -> Any:

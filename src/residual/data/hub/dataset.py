@@ -13,7 +13,7 @@ from residual.data.folder import TEMPLATES
 from residual.data.hub.carve import given_split, made_split
 from residual.data.hub.catalogue import Classes, HubEntry, classes_of, hub_entries, templates_of
 from residual.data.hub.classes import matched
-from residual.data.hub.columns import image_column, label_column, read_labels
+from residual.data.hub.columns import image_column, label_column, read_labels, with_labels
 from residual.data.hub.fetch import from_disk, from_hub, library
 from residual.errors import ResidualError, UnreadableImageError
 
@@ -151,6 +151,7 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
         for wanted in (column, labelled):
             if wanted not in table.features:
                 raise ResidualError(f"{name}: its split {source!r} has no column {wanted!r}.")
+    tables = with_labels(tables, labelled)
     labels, names = read_labels(tables, labelled, name)
     if names is None:
         count = 1 + max((int(numbers.max()) for numbers in labels.values() if numbers.size), default=-1)
