@@ -11,6 +11,8 @@ from residual.spectral.bases import SpectralBases
 from residual.spectral.unit_moments import UnitMoments
 from residual.store.base import Store
 
+_ROWS = 512  # read at a time
+
 
 def fit_bases(
     store: Store | Sequence[Store],
@@ -44,7 +46,7 @@ def fit_bases(
         moments[0].check(other)
     total, done = sum(map(len, stores)), 0
     for part, seen in zip(stores, moments, strict=True):
-        for batch in part.batches():
+        for batch in part.batches(_ROWS):
             seen.update(batch)
             done += len(batch)
             if progress is not None:

@@ -1,7 +1,8 @@
 """Count, mean and scatter of rows that come in batches, in float64; of one matrix or of many at once.
 
-Batches are combined by the pairwise formula of Chan, Golub and LeVeque (1979), so that the order of batches
-does not matter beyond rounding, and two of these can be merged.
+Products are summed around a shift, the mean of the first batch, which needs no copy of the scatter a batch;
+the shift is taken out at the end. Two of these are merged by the formula of Chan, Golub and LeVeque (1979).
+The order of batches does not matter beyond rounding.
 """
 
 from __future__ import annotations
@@ -16,62 +17,88 @@ _BLOCK = 256  # columns; of a wide scatter matrix only the blocks on and above t
 
 
 class Moments:
-    """Moments of the rows of matrices `(*b, n, f)`, `b` any number of leading axes.
+    """Moments of the rows of `b` matrices `(n, f)`.
 
     Args:
-        shape: `(*b, f)`.
+        many: `b`.
+        width: `f`.
         device: where they are kept.
         scatter: keep `Σ (x − mean)(x − mean)ᵀ`, else count and mean alone.
     """
 
-    def __init__(self, shape: tuple[int, ...], device: torch.device | str = "cpu", scatter: bool = True):
+    def __init__(self, many: int, width: int, device: torch.device | str = "cpu", scatter: bool = True):
         self.count = 0
-        self.mean = torch.zeros(shape, dtype=torch.float64, device=device)
-        self.scatter = torch.zeros(*shape, shape[-1], dtype=torch.float64, device=device) if scatter else None
+        self._shift = torch.zeros(many, width, dtype=torch.float64, device=device)
+        self._total = torch.zeros_like(self._shift)
+        self._products = self._shift.new_zeros(many, width, width) if scatter else None
 
-    def update(self, x: Float[Tensor, "*b n f"]) -> None:
+    @property
+    def mean(self) -> Float[Tensor, "b f"]:
+        """Of all rows so far."""
+        return self._shift + self._total / max(self.count, 1)
+
+    @property
+    def scatter(self) -> Float[Tensor, "b f f"] | None:
+        """`Σ (x − mean)(x − mean)ᵀ` over all rows so far."""
+        if self._products is None:
+            return None
+        whole = self._products.triu() + self._products.triu(1).mT
+        return whole - self._total[:, :, None] * self._total[:, None, :] / max(self.count, 1)
+
+    def update(self, x: Float[Tensor, "b n f"]) -> None:
         """Take in rows, in float64; `x` itself is changed.
 
         Raises:
             ResidualError: they hold NaN or infinity.
         """
-        count = x.shape[-2]
-        if not count:
+        if not x.shape[1]:
             return
-        mean = x.mean(-2)
-        scatter = None if self.scatter is None else _gram(x.sub_(mean[..., None, :]))
-        seen = mean if scatter is None else scatter.diagonal(dim1=-2, dim2=-1)
+        if not self.count:
+            self._shift = x.mean(1)
+        x -= self._shift[:, None]
+        self._total += x.sum(1)
+        self.count += x.shape[1]
+        seen = self._total
+        if self._products is not None:
+            _add_products(self._products, x)
+            seen = self._products.diagonal(dim1=1, dim2=2)
         if not seen.sum().isfinite():
             raise ResidualError("The rows hold NaN or infinity: no principal components can be had of them.")
-        self._combine(count, mean, scatter)
 
     def merge(self, other: Moments) -> None:
-        """Take in all that another one has seen."""
-        if other.mean.shape != self.mean.shape or (other.scatter is None) != (self.scatter is None):
-            ours, theirs = ("×".join(map(str, moments.mean.shape)) for moments in (self, other))
+        """Take in all that another one has seen.
+
+        Raises:
+            ResidualError: it is of rows of another width.
+        """
+        if other._shift.shape != self._shift.shape or (other._products is None) != (self._products is None):
+            ours, theirs = (moments._shift.shape[1] for moments in (self, other))
             raise ResidualError(f"Expected rows of width {ours}, got {theirs}.")
-        if other.count:
-            scatter = None if other.scatter is None else other.scatter.to(self.mean.device)
-            self._combine(other.count, other.mean.to(self.mean.device), scatter)
+        if not other.count:
+            return
+        device, total = self._shift.device, self.count + other.count
+        mean, step = self.mean, other.mean.to(device) - self.mean
+        scatter, more = self.scatter, other.scatter
+        if scatter is not None and more is not None:
+            between = step[:, :, None] * step[:, None, :]
+            scatter = scatter + more.to(device) + between * (self.count * other.count / total)
+        self.restore(total, mean + step * (other.count / total), scatter)
 
-    def _combine(self, count: int, mean: Tensor, scatter: Tensor | None) -> None:
-        total = self.count + count
-        step = mean - self.mean
-        if self.scatter is not None and scatter is not None:
-            between = step[..., :, None] * step[..., None, :]
-            self.scatter += scatter.add_(between, alpha=self.count * count / total)
-        self.mean = self.mean + step * (count / total)
-        self.count = total
+    def restore(self, count: int, mean: Float[Tensor, "b f"], scatter: Float[Tensor, "b f f"] | None) -> None:
+        """Take the state of others in place of its own."""
+        device = self._shift.device
+        self.count, self._shift = count, mean.to(device)
+        self._total = torch.zeros_like(self._shift)
+        self._products = None if scatter is None else scatter.to(device).clone()
 
 
-def _gram(x: Float[Tensor, "*b n f"]) -> Float[Tensor, "*b f f"]:
-    """`xᵀ x`; on the CPU, of a wide matrix, little more than half of it is computed."""
-    width = x.shape[-1]
+def _add_products(sums: Float[Tensor, "b f f"], x: Float[Tensor, "b n f"]) -> None:
+    """Add `xᵀ x`, above the diagonal at least."""
+    width = x.shape[2]
     if x.is_cuda or width < 2 * _BLOCK:
-        return x.transpose(-2, -1) @ x
-    result = x.new_empty(*x.shape[:-2], width, width)
-    for start in range(0, width, _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        result[..., rows, start:] = x[..., rows].transpose(-2, -1) @ x[..., start:]
-        result[..., start:, rows] = result[..., rows, start:].transpose(-2, -1)
-    return result
+        sums.baddbmm_(x.mT, x)
+        return
+    for one, rows in zip(sums, x, strict=True):
+        for start in range(0, width, _BLOCK):
+            columns = slice(start, start + _BLOCK)
+            one[columns, start:].addmm_(rows[:, columns].mT, rows[:, start:])

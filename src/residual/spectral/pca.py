@@ -58,7 +58,7 @@ class IncrementalPCA:
     """
 
     def __init__(self, dim: int):
-        self._moments = Moments((dim,))
+        self._dim, self._moments = dim, Moments(1, dim)
 
     @property
     def count(self) -> int:
@@ -71,10 +71,9 @@ class IncrementalPCA:
         Raises:
             ResidualError: rows of another width, NaN or infinity.
         """
-        dim = len(self._moments.mean)
-        if x.shape[1] != dim:
-            raise ResidualError(f"Expected rows of width {dim}, got {x.shape[1]}.")
-        self._moments.update(x.detach().to("cpu", torch.float64, copy=True))
+        if x.shape[1] != self._dim:
+            raise ResidualError(f"Expected rows of width {self._dim}, got {x.shape[1]}.")
+        self._moments.update(x.detach().to("cpu", torch.float64, copy=True)[None])
 
     def merge(self, other: IncrementalPCA) -> None:
         """Take in all that another one has seen.
@@ -90,20 +89,21 @@ class IncrementalPCA:
         Raises:
             ResidualError: fewer than two rows, or `k` below 1.
         """
-        return components_of(self._moments.mean, self._covariance(k), k)
+        return components_of(self._moments.mean[0], self._covariance(k), k)
 
     def compute_affine(
         self, matrix: Float[Tensor, "d e"], offset: Float[Tensor, " e"], k: int | None = None
     ) -> PCA:
         """The principal components of `x M + o` for the rows `x` so far, without ever making them."""
-        return components_of_image(self._moments.mean, self._covariance(k), matrix, offset, k)
+        return components_of_image(self._moments.mean[0], self._covariance(k), matrix, offset, k)
 
     def _covariance(self, k: int | None) -> Tensor:
-        if self.count < 2 or self._moments.scatter is None:
+        scatter = self._moments.scatter
+        if self.count < 2 or scatter is None:
             raise ResidualError(f"Principal components need at least 2 samples, got {self.count}.")
         if k is not None and k < 1:
             raise ResidualError(f"The number of components must be at least 1, got {k}.")
-        return self._moments.scatter / (self.count - 1)
+        return scatter[0] / (self.count - 1)
 
 
 def components_of(mean: Float[Tensor, " d"], covariance: Float[Tensor, "d d"], k: int | None = None) -> PCA:

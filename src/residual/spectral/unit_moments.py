@@ -6,6 +6,7 @@ of all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from residual.tracing.linearization import Linearization
 from residual.tracing.tensors import load_tensors, save_tensors
 from residual.tracing.units import KINDS, units_of
 
-_ROWS = 512  # samples taken in at a time: what is held in float64 of all heads' features is 100 MB
+_ROOM = 2**23  # numbers in float64 that are held of a group of units' features at a time: 64 MB
 
 
 class UnitMoments:
@@ -61,6 +62,7 @@ class UnitMoments:
                 f"The coordinates hold no units of kind {', '.join(missing)}, only {', '.join(held)}."
             )
         self.origin = replace(origin, samples=0)
+        self._room = torch.empty(0, dtype=torch.float64, device=self.device)
         self.groups = [
             _Group(linearization, units, kind in self.kinds, self.device)
             for kind in KINDS
@@ -84,10 +86,9 @@ class UnitMoments:
         """
         batch = batch.to(self.device)
         rows = batch if self.linearization.pool_mlp else batch.tokens_as_samples()
-        for start in range(0, len(rows), _ROWS):
-            part = rows[start : start + _ROWS]
-            for group in self.groups:
-                group.update(part)
+        for group in self.groups:
+            for start in range(0, len(rows), group.rows):
+                group.update(rows[start : start + group.rows], self._room)
         self.origin = replace(self.origin, samples=self.origin.samples + len(rows))
 
     def check(self, other: UnitMoments) -> None:
@@ -125,7 +126,7 @@ class UnitMoments:
         """
         if self.origin.samples < 2:
             raise ResidualError(f"Principal components need at least 2 samples, got {self.origin.samples}.")
-        fitted = {unit: basis for group in self.groups if group.whole for unit, basis in group.bases()}
+        fitted = {unit: basis for group in self.groups for unit, basis in group.bases()}
         means = {unit: mean for group in self.groups for unit, mean in group.means()}
         everything = len(means) == len(self.linearization.units)
         return SpectralBases(
@@ -142,8 +143,8 @@ class UnitMoments:
         tensors = {f"linearization.{name}": value for name, value in self.linearization.state.items()}
         for place, group in enumerate(self.groups):
             tensors[f"{place}.mean"] = group.moments.mean
-            if group.moments.scatter is not None:
-                tensors[f"{place}.scatter"] = group.moments.scatter
+            if (scatter := group.moments.scatter) is not None:
+                tensors[f"{place}.scatter"] = scatter
         note = {
             "split": self.linearization.split,
             "kinds": self.kinds,
@@ -161,10 +162,7 @@ class UnitMoments:
         origin = Origin.of_json(note["origin"])
         made = cls(Linearization(state, note["split"]), note["kinds"], note["held"], origin, device)
         for place, group in enumerate(made.groups):
-            group.moments.count = note["counts"][place]
-            group.moments.mean = got[f"{place}.mean"].to(made.device)
-            if group.moments.scatter is not None:
-                group.moments.scatter = got[f"{place}.scatter"].to(made.device)
+            group.moments.restore(note["counts"][place], got[f"{place}.mean"], got.get(f"{place}.scatter"))
         made.origin = origin
         return made
 
@@ -177,16 +175,13 @@ class _Group:
         self.kind: str = linearization.units["kind"].iloc[units[0]]
         width, output = linearization.matrix(units[0]).shape
         self.narrow = not whole or width <= 2 * output
-        self.moments = Moments((len(units), width if self.narrow else output), device, scatter=whole)
-        self._room: Tensor | None = None
+        self.width = width if self.narrow else output
+        self.moments = Moments(len(units), self.width, device, scatter=whole)
+        self.rows = max(1, _ROOM // (len(units) * self.width))  # samples taken in at a time
 
-    def update(self, part: Coordinates) -> None:
-        width = self.moments.mean.shape[-1]
-        if self._room is None or self._room.shape[1] < len(part):
-            self._room = torch.empty(
-                len(self.units), len(part), width, dtype=torch.float64, device=self.moments.mean.device
-            )
-        rows = self._room[:, : len(part)]
+    def update(self, part: Coordinates, room: Tensor) -> None:
+        shape = len(self.units), len(part), self.width
+        rows = room.resize_(max(room.numel(), math.prod(shape)))[: math.prod(shape)].view(shape)
         self._fill(rows, part)
         self.moments.update(rows)
 
@@ -218,9 +213,10 @@ class _Group:
             yield unit, mean @ of.matrix(unit) + of.offset(unit) if self.narrow else mean
 
     def bases(self) -> Iterator[tuple[int, PCA]]:
-        if self.moments.scatter is None:
-            raise AssertionError("only means were kept")
-        covariance = self.moments.scatter.cpu() / (self.moments.count - 1)
+        scatter = self.moments.scatter
+        if scatter is None:  # only means are kept of these
+            return
+        covariance = scatter.cpu() / (self.moments.count - 1)
         for unit, mean, own in zip(self.units, self.moments.mean.cpu(), covariance, strict=True):
             if self.narrow:
                 of = self.linearization

@@ -217,7 +217,7 @@ class ResidualStore(Store):
         return self.linearization.contributions(self._coordinates(values), list(units))
 
     def batches(
-        self, size: int = 1024, kinds: Sequence[str] | None = None, prefetch: int = 2
+        self, size: int = 1024, kinds: Sequence[str] | None = None, prefetch: int = 1
     ) -> Iterator[Coordinates]:
         """The coordinates, `size` samples at a time, in order; `prefetch` batches are read ahead.
 

@@ -1,11 +1,13 @@
 """The arrays of a store: their shapes, how they are cut into shards and chunks, and their bytes.
 
 All arrays of samples are cut into shards of the same samples, so that a shard of samples is whole when its
-file is there in every array. Inside a shard, chunks are of some samples and one layer; each has its CRC-32C.
+file is there in every array. Inside a shard, chunks are of some samples and layers, of a megabyte at most,
+since zarr takes half a millisecond for a chunk of any size. Each has its CRC-32C.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -206,18 +208,28 @@ def _create(group: Any, name: str, *, shape: Any, dtype: str, shard: Any, chunk:
         shards=shard,
         chunks=chunk,
         compressors=[Crc32cCodec()],
-        fill_value=0,
+        fill_value=_fill(np.dtype(dtype)),
         config={"write_empty_chunks": True},
     )
 
 
+def _fill(dtype: np.dtype) -> float | int:
+    """What zarr gives where there is no file: nothing that coordinates, labels or digests can be."""
+    if dtype.kind == "f":
+        return math.nan
+    return -1 if dtype.kind == "i" else int(np.iinfo(dtype).max)
+
+
 def _array(name: str, tail: tuple[int, ...], dtype: str, rows: int) -> Array:
-    chunk = tail
-    if name in _PER_LAYER:
-        at = len(tail) - _PER_LAYER[name]
-        chunk = (*tail[:at], 1, *tail[at + 1 :])
-    chunk_rows = _power_of_two(CHUNK_BYTES // _bytes(chunk, dtype), min(MOST_CHUNK_ROWS, rows))
-    return Array(tail, dtype, chunk_rows, chunk)
+    if name not in _PER_LAYER:
+        chunk_rows = _power_of_two(CHUNK_BYTES // _bytes(tail, dtype), min(MOST_CHUNK_ROWS, rows))
+        return Array(tail, dtype, chunk_rows, tail)
+    at = len(tail) - _PER_LAYER[name]
+    layer = _bytes((*tail[:at], *tail[at + 1 :]), dtype)
+    chunk_rows = _power_of_two(CHUNK_BYTES // layer, min(MOST_CHUNK_ROWS, rows))
+    fit = max(1, CHUNK_BYTES // (chunk_rows * layer))
+    layers = max(count for count in range(1, tail[at] + 1) if tail[at] % count == 0 and count <= fit)
+    return Array(tail, dtype, chunk_rows, (*tail[:at], layers, *tail[at + 1 :]))
 
 
 def _bytes(tail: tuple[int, ...], dtype: str) -> int:
