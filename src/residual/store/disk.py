@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,34 +15,16 @@ from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.store.ahead import ahead
+from residual.store.arrays import Arrays, Damage
 from residual.store.base import Samples, Store
-from residual.store.layout import opened, unpack_ids
 from residual.store.memory import MemoryStore
 from residual.store.place import Place
-from residual.store.record import (
-    LINEARIZATION,
-    MANIFEST,
-    MEND,
-    RECEIPTS,
-    Receipt,
-    StoreManifest,
-    read_manifest,
-    sha256,
-)
+from residual.store.record import LINEARIZATION, MANIFEST, RECEIPTS, Receipt, StoreManifest, read_manifest
 from residual.tracing.coordinates import KIND_OF, Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.units import units_of
 
 _FIELDS = (*KIND_OF, "mean", "std")
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A file that isn't what was written, the samples whose numbers it spoils, and what is wrong."""
-
-    file: str
-    samples: tuple[str, ...]
-    reason: str
 
 
 class ResidualStore(Store):
@@ -53,9 +34,8 @@ class ResidualStore(Store):
     """
 
     def __init__(self, place: Place, manifest: StoreManifest, receipts: dict[int, Receipt]):
-        self.place, self.manifest, self.receipts = place, manifest, receipts
-        self.layout = manifest.layout
-        self._shards_seen: set[tuple[str, int]] = set()
+        self.place, self.manifest, self.layout = place, manifest, manifest.layout
+        self._arrays = Arrays(place, manifest, receipts)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], cut_off: bool = False) -> ResidualStore:
@@ -92,7 +72,7 @@ class ResidualStore(Store):
     @property
     def complete(self) -> bool:
         """Whether every shard is there."""
-        return len(self.receipts) == self.layout.shards
+        return len(self._arrays.receipts) == self.layout.shards
 
     @property
     def encoder_name(self) -> str:
@@ -137,37 +117,39 @@ class ResidualStore(Store):
     @cached_property
     def linearization(self) -> Linearization:
         """From coordinates to contributions."""
-        return Linearization.unpack(self._checked(LINEARIZATION), f"{self.place.address}/{LINEARIZATION}")
+        return Linearization.unpack(
+            self._arrays.checked(LINEARIZATION), f"{self.place.address}/{LINEARIZATION}"
+        )
 
     @cached_property
     def labels(self) -> np.ndarray:
         """`(n,)`, int64."""
-        return self._small("label")[self._positions]
+        return self._arrays.small("label")[self._positions]
 
     @cached_property
     def groups(self) -> np.ndarray | None:
         """`(n,)`, int64, where the dataset has groups."""
-        return self._small("group")[self._positions] if self.group_names else None
+        return self._arrays.small("group")[self._positions] if self.group_names else None
 
     @cached_property
     def sample_ids(self) -> tuple[str, ...]:
         """One a sample."""
-        return tuple(self._all_ids[position] for position in self._positions)
+        return tuple(self._arrays.ids[position] for position in self._positions)
 
     @cached_property
     def skipped(self) -> tuple[str, ...]:
         """Ids of the samples that could not be read."""
-        return tuple(self._all_ids[position] for position in self._reasons)
+        return tuple(self.reasons)
 
     @property
     def reasons(self) -> dict[str, str]:
         """Why each of the samples in `skipped` could not be read."""
-        return {self._all_ids[position]: reason for position, reason in self._reasons.items()}
+        return {self._arrays.ids[position]: reason for position, reason in self._arrays.reasons.items()}
 
     @cached_property
     def digests(self) -> np.ndarray:
         """`(n,)`, uint64: what tells each sample's image from others; 0 where pixels were encoded."""
-        return self._array("digest", self._positions)
+        return self._arrays.read("digest", self._positions)
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -186,7 +168,7 @@ class ResidualStore(Store):
         kinds = self._kinds(kinds)
         at = self._at(samples)
         wanted = [name for name in self._fields if KIND_OF.get(name) in (None, *kinds)]
-        return self._coordinates({name: torch.from_numpy(self._array(name, at)) for name in wanted})
+        return self._coordinates({name: torch.from_numpy(self._arrays.read(name, at)) for name in wanted})
 
     def contributions(
         self, samples: Samples | None = None, units: Sequence[int] | np.ndarray | None = None
@@ -199,20 +181,20 @@ class ResidualStore(Store):
             return self.linearization.contributions(self.read(samples))
         chosen = self.units.iloc[self.linearization.checked(units)]
         at = self._at(samples)
-        values = {name: torch.from_numpy(self._array(name, at)) for name in ("mean", "std")}
+        values = {name: torch.from_numpy(self._arrays.read(name, at)) for name in ("mean", "std")}
         for name in self._fields:
             of_kind = chosen[chosen["kind"] == KIND_OF.get(name)]
             if name in values or not len(of_kind):
                 continue
             array = self.layout.arrays[name]
             if name in ("emb", "pool_mlp"):
-                values[name] = torch.from_numpy(self._array(name, at))
+                values[name] = torch.from_numpy(self._arrays.read(name, at))
                 continue
-            axis = len(array.tail) - (3 if name == "z" else 2)
+            axis = self.layout.layer_axis(name)
             whole = np.zeros((len(at), *array.tail), array.dtype)  # what isn't read takes no memory, either
             for layer in sorted({int(layer) for layer in of_kind["layer"] if layer < array.tail[axis]}):
                 before = (slice(None),) * (axis + 1)
-                whole[(*before, layer)] = self._array(name, at, layer)
+                whole[(*before, layer)] = self._arrays.read(name, at, layer)
             values[name] = torch.from_numpy(whole)
         return self.linearization.contributions(self._coordinates(values), list(units))
 
@@ -250,21 +232,7 @@ class ResidualStore(Store):
         Args:
             progress: called with the number of shards done and their total.
         """
-        found = []
-        checks: list[tuple[str, Callable[[], object]]] = [(MANIFEST, lambda: read_manifest(self.place))]
-        checks += [(name, partial(self._checked, name)) for name in self.manifest.files]
-        checks += [(Receipt.file(shard), partial(self._receipt, shard)) for shard in self.receipts]
-        for name, check in checks:
-            try:
-                check()
-            except ResidualError as error:
-                found.append(Damage(name, (), str(error)))
-        for done, shard in enumerate(sorted(self.receipts), start=1):
-            for name in self.layout.arrays:
-                found += self._damages(name, shard)
-            if progress is not None:
-                progress(done, len(self.receipts))
-        return found
+        return self._arrays.verify(progress)
 
     @property
     def _fields(self) -> list[str]:
@@ -274,36 +242,13 @@ class ResidualStore(Store):
         fields: dict[str, Any] = {name: values.get(name) for name in _FIELDS}
         return Coordinates(**fields)
 
-    @cached_property
+    @property
     def _positions(self) -> np.ndarray:
-        """Where the store's samples are along the arrays."""
-        whole = [
-            np.arange(rows.start, rows.stop) for rows in map(self.layout.samples_of, sorted(self.receipts))
-        ]
-        positions = np.concatenate(whole) if whole else np.empty(0, np.int64)
-        return positions[~np.isin(positions, list(self._reasons))]
-
-    @cached_property
-    def _reasons(self) -> dict[int, str]:
-        skipped: dict[int, str] = {}
-        for shard in sorted(self.receipts):
-            skipped |= self.receipts[shard].skipped
-        return skipped
+        return self._arrays.positions
 
     @property
     def _done(self) -> int:
-        return sum(len(self.layout.samples_of(shard)) for shard in self.receipts)
-
-    @cached_property
-    def _all_ids(self) -> list[str]:
-        return unpack_ids({name: self._small(name) for name in ("sample_id", "sample_id_end")})
-
-    @cached_property
-    def _zarr(self) -> Any:
-        for name in self.manifest.files:
-            if name.endswith("zarr.json"):
-                self._checked(name)
-        return opened(self.place)
+        return sum(len(self.layout.samples_of(shard)) for shard in self._arrays.receipts)
 
     def _kinds(self, kinds: Sequence[str] | None) -> tuple[str, ...]:
         if kinds is None:
@@ -319,94 +264,3 @@ class ResidualStore(Store):
 
     def _at(self, samples: Samples | None) -> np.ndarray:
         return self._positions if samples is None else self._positions[samples]
-
-    def _checked(self, name: str) -> bytes:
-        """A file that isn't of samples, if it is what was written."""
-        try:
-            data = self.place.read(name)
-        except FileNotFoundError as error:
-            raise ResidualError(f"{self.place.address}/{name} is missing. {MEND}") from error
-        if sha256(data) != self.manifest.files[name]:
-            raise ResidualError(f"{self.place.address}/{name} is damaged: it isn't what was written. {MEND}")
-        return data
-
-    def _receipt(self, shard: int) -> Receipt:
-        name = Receipt.file(shard)
-        return self.manifest.receipt(self.place.read(name), f"{self.place.address}/{name}")
-
-    def _small(self, name: str) -> np.ndarray:
-        """An array that is one file."""
-        self._checked(f"{name}/c/0")
-        return self._zarr[name][...]
-
-    def _array(self, name: str, at: np.ndarray, layer: int | None = None) -> np.ndarray:
-        """An array at some samples, of all layers or one.
-
-        Raises:
-            ResidualError: what is read isn't what was written; names the file and the samples.
-        """
-        array, tail = self._zarr[name], self.layout.arrays[name].tail
-        if not len(at):
-            return np.empty((0, *tail), array.dtype)
-        for shard in np.unique(at // self.layout.rows).tolist():
-            self._check_size(name, shard)
-        axes = tuple(slice(None) for _ in tail)
-        if layer is not None:
-            axis = len(tail) - (3 if name == "z" else 2)
-            axes = (*axes[:axis], layer, *axes[axis + 1 :])
-        try:
-            if len(at) == at[-1] - at[0] + 1 and (np.diff(at) == 1).all():
-                return array[(slice(int(at[0]), int(at[-1]) + 1), *axes)]
-            unique, back = np.unique(at, return_inverse=True)
-            return array.oindex[(unique, *axes)][back]
-        except Exception as error:  # whatever zarr says of bytes that it can't decode
-            for shard in np.unique(at // self.layout.rows).tolist():
-                for damage in self._damages(name, shard):
-                    raise ResidualError(_told(damage)) from error
-            raise
-
-    def _check_size(self, name: str, shard: int) -> None:
-        """Zarr takes a missing file for zeros, so that is looked at here, once."""
-        if (name, shard) in self._shards_seen:
-            return
-        file, expected = self.layout.file(name, shard), self.receipts[shard].sizes[name]
-        if (size := self.place.size(file)) != expected:
-            reason = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
-            raise ResidualError(_told(Damage(file, self._ids(self.layout.samples_of(shard)), reason)))
-        self._shards_seen.add((name, shard))
-
-    def _damages(self, name: str, shard: int) -> list[Damage]:
-        """What is wrong with the file of one shard of an array, chunk by chunk if anything is."""
-        rows, file, array = (
-            self.layout.samples_of(shard),
-            self.layout.file(name, shard),
-            self.layout.arrays[name],
-        )
-        expected, size = self.receipts[shard].sizes[name], self.place.size(file)
-        if size != expected:
-            reason = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
-            return [Damage(file, self._ids(rows), reason)]
-        if self._decodes(name, rows):
-            return []
-        found = []
-        for start in range(rows.start, rows.stop, array.chunk_rows):
-            chunk = range(start, min(start + array.chunk_rows, rows.stop))
-            if not self._decodes(name, chunk):
-                found.append(Damage(file, self._ids(chunk), "holds a changed byte"))
-        return found or [Damage(file, self._ids(rows), "can't be read")]
-
-    def _decodes(self, name: str, rows: range) -> bool:
-        try:
-            self._zarr[name][rows.start : rows.stop]
-        except Exception:  # whatever zarr says of bytes that it can't decode
-            return False
-        return True
-
-    def _ids(self, rows: range) -> tuple[str, ...]:
-        return tuple(self._all_ids[position] for position in rows if position not in self._reasons)
-
-
-def _told(damage: Damage) -> str:
-    ids = damage.samples
-    which = f"samples {ids[0]!r} to {ids[-1]!r}" if ids else "no sample"
-    return f"{damage.file} {damage.reason}: {which} ({len(ids)}) can't be read. {MEND}"

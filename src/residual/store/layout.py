@@ -101,6 +101,10 @@ class Layout:
         """The shards of part `number` (from 1) when they are shared out among `of` writers."""
         return range(self.shards * (number - 1) // of, self.shards * number // of)
 
+    def layer_axis(self, name: str) -> int:
+        """Which axis behind that of samples the layers of `z` or `mlp` are."""
+        return len(self.arrays[name].tail) - _PER_LAYER[name]
+
     def file(self, name: str, shard: int) -> str:
         """The file of a shard of an array."""
         return f"{name}/c/{shard}" + "/0" * len(self.arrays[name].tail)
