@@ -69,8 +69,8 @@ def read_pixels(
     Raises:
         UnreadableImageError: without `skip`; names the sample.
     """
-    reader = _Reader(dataset, encoder.preprocess, encoder.dtype)
     on_gpu = encoder.device.type == "cuda"
+    reader = _Reader(dataset, encoder.preprocess, encoder.dtype, on_gpu)
     if workers is None:
         workers = min(_MOST_WORKERS, _cores()) if on_gpu else 0
     if workers < 0:
@@ -104,16 +104,20 @@ def _cores() -> int:
 class _Reader(Dataset[Pixels]):
     """Reads the samples at some positions; what goes wrong comes back as a value, also out of a process."""
 
-    def __init__(self, dataset: ImageDataset, preprocess: Callable[[Any], Tensor], dtype: torch.dtype):
-        self.dataset, self.preprocess, self.dtype = dataset, preprocess, dtype
+    def __init__(
+        self, dataset: ImageDataset, preprocess: Callable[[Any], Tensor], dtype: torch.dtype, pin: bool
+    ):
+        self.dataset, self.preprocess, self.dtype, self.pin = dataset, preprocess, dtype, pin
 
     def __getitem__(self, index: range) -> Pixels:
         return self.read(index)
 
     def read(self, positions: range) -> Pixels:
         if isinstance(self.dataset, PixelDataset):
-            pixels = self.dataset.pixels[positions.start : positions.stop]
-            return Pixels(list(positions), [pixels], [0] * len(positions))
+            given = self.dataset.pixels[positions.start : positions.stop]
+            if self.pin and not given.is_cuda:
+                given = given.pin_memory()
+            return Pixels(list(positions), [given], [0] * len(positions))
         got, pixels = Pixels(), []
         for position in positions:
             try:
