@@ -4,9 +4,9 @@
 
 Everything in one run: the encoder is open_clip's ViT-L/14 with random weights (time doesn't depend on what
 they were trained on), in bfloat16 on a GPU. "forward" is `residual.trace` on batches of pixels that are in
-memory; "store" is `residual.encode_dataset` of the same pixels to a store in `--folder`, opened afterwards and
-read back; the two take turns. "loading" reads JPEG files of 500 by 375 pixels as the encoder takes them, without
-it. "bases" are fitted in a process of their own, whose memory is counted whole.
+memory; "store" is `residual.encode_dataset` of the same pixels to a store in `--folder`, opened afterwards
+and read back; the two take turns. "loading" reads JPEG files of 500 by 375 pixels as the encoder takes them,
+without it. "bases" are fitted in a process of their own, whose memory is counted whole.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from residual.data import ImageDataset
@@ -37,7 +37,7 @@ _LIBRARIES = ("residual-vit", "torch", "torchvision", "transformers", "numpy", "
 
 def versions() -> dict[str, str]:
     """Of the libraries that what is stored depends on."""
-    return {name: version(name) for name in _LIBRARIES}
+    return {name: _version(name) for name in _LIBRARIES}
 
 
 def identity(
@@ -234,6 +234,13 @@ def read_signed(data: bytes, where: str) -> dict[str, Any]:
 def sha256(data: bytes) -> str:
     """In hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from its source
+        return "not installed"
 
 
 def _text(content: dict[str, Any]) -> str:
