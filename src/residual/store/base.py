@@ -14,10 +14,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from residual.errors import ResidualError
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 
 Samples = slice | Sequence[int] | np.ndarray
+
+
+def positions_of(samples: Samples, n: int) -> np.ndarray:
+    """Where some of `n` samples are: a slice, positions in any order and more than once, or a mask."""
+    if isinstance(samples, slice):
+        return np.ascontiguousarray(np.arange(n)[samples])
+    chosen = np.asarray(samples)
+    return np.arange(n)[chosen if chosen.size else chosen.astype(np.int64)]
+
+
+def parts_of(n: int, size: int) -> list[slice]:
+    """`n` samples, `size` at a time.
+
+    Raises:
+        ResidualError: `size` is below 1.
+    """
+    if size < 1:
+        raise ResidualError(f"A batch's size must be at least 1, got {size}.")
+    return [slice(start, start + size) for start in range(0, n, size)]
 
 
 class Store(ABC):

@@ -16,7 +16,7 @@ from torch import Tensor
 from residual.errors import ResidualError
 from residual.store.ahead import ahead
 from residual.store.arrays import Arrays, Damage
-from residual.store.base import Samples, Store
+from residual.store.base import Samples, Store, parts_of, positions_of
 from residual.store.memory import MemoryStore
 from residual.store.place import Place
 from residual.store.record import LINEARIZATION, MANIFEST, RECEIPTS, Receipt, StoreManifest, read_manifest
@@ -179,7 +179,8 @@ class ResidualStore(Store):
         """
         if units is None:
             return self.linearization.contributions(self.read(samples))
-        chosen = self.units.iloc[self.linearization.checked(units)]
+        units = self.linearization.checked(units)
+        chosen = self.units.iloc[units]
         at = self._at(samples)
         values = {name: torch.from_numpy(self._arrays.read(name, at)) for name in ("mean", "std")}
         for name in self._fields:
@@ -196,7 +197,7 @@ class ResidualStore(Store):
                 before = (slice(None),) * (axis + 1)
                 whole[(*before, layer)] = self._arrays.read(name, at, layer)
             values[name] = torch.from_numpy(whole)
-        return self.linearization.contributions(self._coordinates(values), list(units))
+        return self.linearization.contributions(self._coordinates(values), units)
 
     def batches(
         self, size: int = 1024, kinds: Sequence[str] | None = None, prefetch: int = 1
@@ -206,8 +207,7 @@ class ResidualStore(Store):
         The precision is that in which they are kept.
         """
         kinds = self._kinds(kinds)
-        parts = [slice(start, start + size) for start in range(0, len(self), size)]
-        return ahead(lambda part: self.read(part, kinds), parts, prefetch)
+        return ahead(lambda part: self.read(part, kinds), parts_of(len(self), size), prefetch)
 
     def load(self) -> MemoryStore:
         """All of it in memory, in float32."""
@@ -263,4 +263,4 @@ class ResidualStore(Store):
         return kinds
 
     def _at(self, samples: Samples | None) -> np.ndarray:
-        return self._positions if samples is None else self._positions[samples]
+        return self._positions if samples is None else self._positions[positions_of(samples, len(self))]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.store.base import Samples, Store
+from residual.store.base import Samples, Store, parts_of, positions_of
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.units import KINDS
@@ -39,18 +39,18 @@ class MemoryStore(Store):
         self, samples: Samples | None = None, units: Sequence[int] | np.ndarray | None = None
     ) -> Float[Tensor, "n *t u d"]:
         """Contributions of some samples and units, by default of all: `n · u · d` numbers."""
-        coordinates = self.coordinates if samples is None else self.coordinates[_index(samples)]
+        coordinates = self.coordinates if samples is None else self.coordinates[self._index(samples)]
         return self.linearization.contributions(coordinates, units)
 
     def batches(self, size: int = 1024, kinds: Sequence[str] | None = None) -> Iterator[Coordinates]:
         """The coordinates, `size` samples at a time, in order."""
         coordinates = self.coordinates if kinds is None else self.coordinates.only(kinds)
-        for start in range(0, len(self), size):
-            yield coordinates[start : start + size]
+        for part in parts_of(len(self), size):
+            yield coordinates[part]
 
     def subset(self, samples: Samples) -> MemoryStore:
         """A store of those samples only."""
-        positions = np.arange(len(self))[samples]
+        positions = positions_of(samples, len(self))
         return replace(
             self,
             coordinates=self.coordinates[torch.from_numpy(positions)],
@@ -58,6 +58,7 @@ class MemoryStore(Store):
             sample_ids=tuple(self.sample_ids[position] for position in positions),
         )
 
-
-def _index(samples: Samples) -> slice | Tensor:
-    return samples if isinstance(samples, slice) else torch.as_tensor(np.asarray(samples))
+    def _index(self, samples: Samples) -> slice | Tensor:
+        if isinstance(samples, slice) and (samples.step or 1) > 0:  # which torch takes, and copies nothing
+            return samples
+        return torch.from_numpy(positions_of(samples, len(self)))
