@@ -20,6 +20,7 @@ from residual.errors import ResidualError
 from residual.store.layout import Layout
 from residual.store.place import Place
 from residual.tracing.coordinates import KIND_OF
+from residual.tracing.units import KINDS
 
 FORMAT = "residual store 1"
 MANIFEST = "manifest.json"
@@ -60,9 +61,10 @@ def identity(
             "checksum": split.checksum,
             "class_names": list(dataset.class_names),
             "group_names": list(dataset.group_names),
+            "groups": None if dataset.groups is None else sha256(dataset.groups.astype("<i8").tobytes()),
             "licence": dataset.licence,
         },
-        "settings": {"pooling": pooling, "kinds": list(kinds), "dtype": dtype},
+        "settings": {"pooling": pooling, "kinds": [kind for kind in KINDS if kind in kinds], "dtype": dtype},
     }
 
 
@@ -90,6 +92,8 @@ def _compared(held: dict[str, Any]) -> dict[str, str]:
         "dataset": f"{dataset['name']}/{dataset['split']}",
         "number of samples": f"{dataset['samples']:,}",
         "samples and labels (checksum)": dataset["checksum"][:16],
+        "groups (checksum)": (dataset["groups"] or "none")[:16],
+        "names of groups": ", ".join(dataset["group_names"]) or "none",
         "pooling": repr(settings["pooling"]),
         "kinds": ", ".join(settings["kinds"]),
         "dtype": settings["dtype"],
