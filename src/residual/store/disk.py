@@ -56,11 +56,13 @@ class ResidualStore(Store):
                 "one."
             )
         there = place.sizes(RECEIPTS)
-        names = [Receipt.file(shard) for shard in range(manifest.layout.shards)]
-        names = [name for name in names if name in there]
-        packed = zip(names, place.read_all(names), strict=True)
-        receipts = [manifest.receipt(data, f"{place.address}/{name}") for name, data in packed]
-        store = cls(place, manifest, {receipt.shard: receipt for receipt in receipts})
+        shards = [shard for shard in range(manifest.layout.shards) if Receipt.file(shard) in there]
+        packed = zip(shards, place.read_all([Receipt.file(shard) for shard in shards]), strict=True)
+        receipts = {
+            shard: manifest.receipt(data, f"{place.address}/{Receipt.file(shard)}", shard)
+            for shard, data in packed
+        }
+        store = cls(place, manifest, receipts)
         if not store.complete and not cut_off:
             warnings.warn(
                 f"{place.address!r} isn't complete: {store._done:,} of {store.layout.samples:,} samples are "

@@ -108,6 +108,7 @@ class Receipt:
         of: what the store is of (`StoreManifest.mark`).
         shard: its number.
         sizes: bytes of its file in every array.
+        checksums: their SHA-256. Chunks have their own; these tell a whole file of another shard or store.
         skipped: samples that can't be read, and why.
         versions: of libraries that are others than those of the manifest.
     """
@@ -115,6 +116,7 @@ class Receipt:
     of: str
     shard: int
     sizes: dict[str, int]
+    checksums: dict[str, str]
     skipped: dict[int, str]
     versions: dict[str, str]
 
@@ -130,6 +132,7 @@ class Receipt:
                 "of": self.of,
                 "shard": self.shard,
                 "sizes": self.sizes,
+                "checksums": self.checksums,
                 "skipped": {str(sample): reason for sample, reason in self.skipped.items()},
                 "versions": self.versions,
             }
@@ -140,7 +143,7 @@ class Receipt:
         """Read what `pack` made."""
         held = read_signed(data, where)
         skipped = {int(sample): reason for sample, reason in held["skipped"].items()}
-        return cls(held["of"], held["shard"], held["sizes"], skipped, held["versions"])
+        return cls(held["of"], held["shard"], held["sizes"], held["checksums"], skipped, held["versions"])
 
 
 @dataclass(frozen=True)
@@ -164,15 +167,17 @@ class StoreManifest:
         """What the store is of and how it is cut, in 16 hex digits."""
         return sha256(_text({**self.identity, "layout": self.layout.as_json()}).encode())[:16]
 
-    def receipt(self, data: bytes, where: str) -> Receipt:
-        """A receipt, if it is one of this store.
+    def receipt(self, data: bytes, where: str, shard: int) -> Receipt:
+        """The receipt of a shard, if it is that.
 
         Raises:
-            ResidualError: it is damaged, or of another store.
+            ResidualError: it is damaged, or of another store or shard.
         """
         receipt = Receipt.unpack(data, where)
-        if receipt.of != self.mark:
-            raise ResidualError(f"{where} is of another store. {MEND}")
+        if (receipt.of, receipt.shard) != (self.mark, shard):
+            raise ResidualError(
+                f"{where} is of another {'store' if receipt.of != self.mark else 'shard'}. {MEND}"
+            )
         return receipt
 
     def pack(self) -> bytes:
@@ -208,7 +213,7 @@ def read_manifest(place: Place) -> StoreManifest | None:
     """The manifest of the store at a place; None where there is no store."""
     try:
         data = place.read(MANIFEST)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     return StoreManifest.unpack(data, f"{place.address}/{MANIFEST}")
 

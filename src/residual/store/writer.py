@@ -131,18 +131,20 @@ class Writer:
         if name not in there:
             return False
         try:
-            receipt = self.manifest.receipt(self.place.read(name), name)
+            receipt = self.manifest.receipt(self.place.read(name), name, shard)
         except ResidualError:
             return False
         return all(there.get(self.layout.file(name, shard)) == size for name, size in receipt.sizes.items())
 
     def _write(self, shard: _Shard) -> None:
-        sizes = {}
+        sizes, checksums = {}, {}
         for name, values in shard.values.items():
             data = self.packer.shard(name, shard.number, values)
             self.place.write(self.layout.file(name, shard.number), data)
-            sizes[name] = len(data)
-        receipt = Receipt(self.manifest.mark, shard.number, sizes, shard.skipped, self.other_versions)
+            sizes[name], checksums[name] = len(data), sha256(data)
+        receipt = Receipt(
+            self.manifest.mark, shard.number, sizes, checksums, shard.skipped, self.other_versions
+        )
         self.place.write(Receipt.file(shard.number), receipt.pack())
         self.done.add(shard.number)
 
