@@ -13,6 +13,7 @@ from residual.errors import ResidualError
 from residual.store.layout import opened, unpack_ids
 from residual.store.place import Place
 from residual.store.record import MANIFEST, MEND, Receipt, StoreManifest, read_manifest, sha256
+from residual.store.shards import ChangedByteError
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,7 @@ class Arrays:
     def __init__(self, place: Place, manifest: StoreManifest, receipts: dict[int, Receipt]):
         self.place, self.manifest, self.receipts = place, manifest, receipts
         self.layout = manifest.layout
-        self._right_size: set[tuple[str, int]] = set()
-        self._opened: dict[str, Any] = {}
+        self._described: set[str] = set()
 
     @cached_property
     def positions(self) -> np.ndarray:
@@ -94,29 +94,26 @@ class Arrays:
         Raises:
             ResidualError: what is read isn't what was written; names the file and the samples.
         """
-        array, tail = self._array(name), self.layout.arrays[name].tail
-        axes: list[Any] = [slice(None)] * len(tail)
-        if layer is not None:
-            axis = self.layout.layer_axis(name)
-            axes[axis], tail = layer, (*tail[:axis], *tail[axis + 1 :])
-        if not len(at):
-            return np.empty((0, *tail), array.dtype)
-        shards = np.unique(at // self.layout.rows).tolist()
-        for shard in shards:
-            # zarr takes a missing file for an empty one; on a local disk it costs nothing to look again
-            if self.place.local is not None or (name, shard) not in self._right_size:
-                if wrong := self._wrong_size(name, shard):
-                    raise ResidualError(f"{wrong} {MEND}")
-                self._right_size.add((name, shard))
-        try:
-            if (np.diff(at) == 1).all():
-                return array[(slice(int(at[0]), int(at[-1]) + 1), *axes)]
-            unique, back = np.unique(at, return_inverse=True)
-            return array.oindex[(unique, *axes)][back]
-        except Exception as error:  # whatever zarr says of bytes that it can't decode
-            for damage in (damage for shard in shards for damage in self.damages(name, shard)):
-                raise ResidualError(f"{damage} {MEND}") from error
-            raise
+        self._check_description(name)
+        array = self.layout.arrays[name]
+        axis = None if layer is None else self.layout.layer_axis(name)
+        tail = array.tail if axis is None else (*array.tail[:axis], *array.tail[axis + 1 :])
+        result = np.empty((len(at), *tail), array.dtype)
+        for shard in np.unique(at // self.layout.rows).tolist():
+            places = np.flatnonzero(at // self.layout.rows == shard)
+            rows = at[places] - shard * self.layout.rows
+            chunks = np.unique(rows // array.chunk_rows)
+            for run in np.split(chunks, np.flatnonzero(np.diff(chunks) > 1) + 1):  # nothing in between
+                here = np.isin(rows // array.chunk_rows, run)
+                first, last = int(rows[here].min()), int(rows[here].max())
+                try:
+                    got = self._unpacked(name, shard, range(first, last + 1), axis, layer)
+                except ChangedByteError as error:
+                    raise ResidualError(f"{self._damage(name, shard, error)} {MEND}") from error
+                if len(got) == len(result) and np.array_equal(rows, np.arange(first, last + 1)):
+                    return got
+                result[places[here]] = got[rows[here] - first]
+        return result
 
     def verify(self, progress: Callable[[int, int], object] | None) -> list[Damage]:
         """Read every chunk of every file."""
@@ -139,27 +136,44 @@ class Arrays:
         """What is wrong with the file of one shard of an array, by the samples of its chunks."""
         if wrong := self._wrong_size(name, shard):
             return [wrong]
-        rows, each = self.layout.samples_of(shard), self.layout.arrays[name].chunk_rows
         file, found = self.layout.file(name, shard), []
         if sha256(self.place.read(file)) == self.receipts[shard].checksums[name]:
             return []
-        for start in range(rows.start, rows.stop, each):
-            chunk = range(start, min(start + each, rows.stop))
-            if not self._decodes(name, chunk):
-                found.append(Damage(file, self._ids(chunk), "holds a changed byte"))
-        return found or [Damage(file, self._ids(rows), "isn't the file that was written")]
+        each, count = self.layout.arrays[name].chunk_rows, len(self.layout.samples_of(shard))
+        for start in range(0, count, each):
+            try:
+                self._unpacked(name, shard, range(start, min(start + each, count)))
+            except ChangedByteError as error:
+                if (damage := self._damage(name, shard, error)) not in found:
+                    found.append(damage)
+        ids = self._ids(self.layout.samples_of(shard))
+        return found or [Damage(file, ids, "isn't the file that was written")]
 
-    @cached_property
-    def _group(self) -> Any:
-        self.checked("zarr.json")
-        return opened(self.place)
+    def _unpacked(
+        self, name: str, shard: int, rows: range, axis: int | None = None, layer: int | None = None
+    ) -> np.ndarray:
+        """Some rows of a shard, of all layers or of one (`axis` tells where those are)."""
+        if wrong := self._wrong_size(name, shard):
+            raise ResidualError(f"{wrong} {MEND}")
+        file, size = self.layout.file(name, shard), self.receipts[shard].sizes[name]
+        with self.place.parts(file) as read:
+            return self.layout.grid(name).unpack(read, size, rows, axis, layer)
+
+    def _damage(self, name: str, shard: int, error: ChangedByteError) -> Damage:
+        spoilt = self.layout.samples_of(shard)[error.rows.start : error.rows.stop]
+        return Damage(self.layout.file(name, shard), self._ids(spoilt), "holds a changed byte")
 
     def _array(self, name: str) -> Any:
-        """As zarr reads it, if what describes it is what was written."""
-        if name not in self._opened:
-            self.checked(f"{name}/zarr.json")
-            self._opened[name] = self._group[name]
-        return self._opened[name]
+        """As zarr reads it."""
+        self._check_description(name)
+        return opened(self.place)[name]
+
+    def _check_description(self, name: str) -> None:
+        """Refuse an array that is described otherwise than it was; looked at once."""
+        if name not in self._described:
+            for file in ("zarr.json", f"{name}/zarr.json"):
+                self.checked(file)
+            self._described.add(name)
 
     def _same_manifest(self) -> None:
         if read_manifest(self.place) != self.manifest:
@@ -176,13 +190,6 @@ class Arrays:
             return None
         reason = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
         return Damage(file, self._ids(self.layout.samples_of(shard)), reason)
-
-    def _decodes(self, name: str, rows: range) -> bool:
-        try:
-            self._array(name)[rows.start : rows.stop]
-        except Exception:  # whatever zarr says of bytes that it can't decode
-            return False
-        return True
 
     def _ids(self, rows: range) -> tuple[str, ...]:
         """Of those samples; where the ids themselves are damaged, their positions."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from residual.store.place import Place
+from residual.store.shards import Grid
 from residual.tracing.coordinates import KIND_OF
 from residual.tracing.linearization import Linearization
 
@@ -105,6 +106,15 @@ class Layout:
         """Which axis behind that of samples the layers of `z` or `mlp` are."""
         return len(self.arrays[name].tail) - _PER_LAYER[name]
 
+    def grid(self, name: str) -> Grid:
+        """How a shard of an array is cut into chunks."""
+        array = self.arrays[name]
+        return Grid(self.rows, array.tail, array.chunk_rows, array.chunk_tail, array.dtype)
+
+    def pack(self, name: str, values: np.ndarray) -> bytearray:
+        """The file of one shard of an array: `values` of its samples."""
+        return self.grid(name).pack(values, _fill(np.dtype(self.arrays[name].dtype)))
+
     def file(self, name: str, shard: int) -> str:
         """The file of a shard of an array."""
         return f"{name}/c/{shard}" + "/0" * len(self.arrays[name].tail)
@@ -134,7 +144,7 @@ class Layout:
 
 
 class Packer:
-    """Zarr's own encoder, writing into memory: it makes the bytes, `Place` brings them to the disk."""
+    """Zarr, writing into memory: it makes the description of every array, and small arrays whole."""
 
     def __init__(self, layout: Layout):
         self.layout = layout
@@ -159,18 +169,9 @@ class Packer:
         )
         array[...] = values
 
-    def taken(self) -> dict[str, bytes]:
-        """The files made so far, which are forgotten."""
-        made = {name: value.to_bytes() for name, value in self._files.items()}
-        for name in [name for name in made if "/c/" in name]:
-            del self._files[name]
-        return made
-
-    def shard(self, name: str, shard: int, values: np.ndarray) -> bytes:
-        """The file of one shard of an array: `values` of its samples."""
-        rows = self.layout.samples_of(shard)
-        self._group[name][rows.start : rows.stop] = values
-        return self._files.pop(self.layout.file(name, shard)).to_bytes()
+    def files(self) -> dict[str, bytes]:
+        """The files made so far."""
+        return {name: value.to_bytes() for name, value in self._files.items()}
 
 
 def opened(place: Place) -> Any:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ class Place:
             return (self.local / name).read_bytes()
         return self._fs.cat_file(self._at(name))
 
+    @contextlib.contextmanager
+    def parts(self, name: str) -> Generator[Callable[[int, int], bytes]]:
+        """Gives a function that reads so many bytes of a file from a place on."""
+        if self.local is None:
+            yield lambda start, count: self._fs.cat_file(self._at(name), start=start, end=start + count)
+            return
+        with (self.local / name).open("rb", buffering=0) as file:
+            yield lambda start, count: file.read(count) if file.seek(start) == start else b""
+
     def read_all(self, names: list[str]) -> list[bytes]:
         """Several files, at once where that is faster."""
         if self.local is not None or not names:
@@ -59,7 +69,7 @@ class Place:
         found = self._fs.cat([self._at(name) for name in names])
         return [found[self._at(name)] for name in names]
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
+    def write(self, name: str, data: bytes | bytearray) -> None:
         """Write the whole file, or nothing.
 
         Raises:
@@ -132,7 +142,7 @@ class Place:
         return f"{self._root.rstrip('/')}/{name}"
 
 
-def _write_local(path: Path, data: bytes | memoryview) -> None:
+def _write_local(path: Path, data: bytes | bytearray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:

@@ -240,7 +240,7 @@ def read_signed(data: bytes, where: str) -> dict[str, Any]:
     return content
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | bytearray) -> str:
     """In hex."""
     return hashlib.sha256(data).hexdigest()
 

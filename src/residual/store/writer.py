@@ -71,7 +71,7 @@ class Writer:
             )
         if part[1] == 1:  # nobody else is at work
             place.sweep()
-        self.layout, self.packer = layout, Packer(layout)
+        self.layout = layout
         if held is None or not held.files.keys() <= there.keys():
             held = self._begin(identity, dataset, linearization)
         now = versions()
@@ -109,12 +109,13 @@ class Writer:
         self, identity: dict[str, Any], dataset: ImageDataset, linearization: Linearization
     ) -> StoreManifest:
         """Write the manifest and then all that isn't of samples; a writer that died here is made up for."""
-        self.packer.add("label", np.asarray(dataset.labels, np.int64))
+        packer = Packer(self.layout)
+        packer.add("label", np.asarray(dataset.labels, np.int64))
         for name, values in pack_ids(dataset.sample_ids).items():
-            self.packer.add(name, values)
+            packer.add(name, values)
         if dataset.groups is not None:
-            self.packer.add("group", dataset.groups)
-        files = self.packer.taken()
+            packer.add("group", dataset.groups)
+        files = packer.files()
         files[LINEARIZATION] = linearization.pack()
         files[UNITS] = f"{linearization.units.to_json(orient='records', indent=1)}\n".encode()
         manifest = StoreManifest(
@@ -139,7 +140,7 @@ class Writer:
     def _write(self, shard: _Shard) -> None:
         sizes, checksums = {}, {}
         for name, values in shard.values.items():
-            data = self.packer.shard(name, shard.number, values)
+            data = self.layout.pack(name, values)
             self.place.write(self.layout.file(name, shard.number), data)
             sizes[name], checksums[name] = len(data), sha256(data)
         receipt = Receipt(
