@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from residual.errors import ResidualError
 
 _PARTIAL = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_ATTEMPTS = 20
 
 
 class Place:
@@ -80,7 +82,7 @@ class Place:
                 self._fs.makedirs(self._at(name).rpartition("/")[0], exist_ok=True)
                 self._fs.pipe_file(self._at(name), bytes(data))
             else:
-                _write_local(self.local / name, data)
+                self._write_local(self.local / name, data)
         except OSError as error:
             if error.errno in _FULL:
                 raise ResidualError(
@@ -103,8 +105,11 @@ class Place:
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Bytes of every file below a folder, by name, partly written ones left out."""
         if self.local is not None:
-            files = [path for path in (self.local / folder).rglob("*") if path.is_file()]
-            found = {path.relative_to(self.local).as_posix(): path.stat().st_size for path in files}
+            found = {}
+            for path in (self.local / folder).rglob("*"):
+                with contextlib.suppress(FileNotFoundError):  # another writer's, renamed since
+                    if stat.S_ISREG((about := path.stat()).st_mode):
+                        found[path.relative_to(self.local).as_posix()] = about.st_size
         else:
             self._fs.invalidate_cache()
             start = self._at(folder).rstrip("/")
@@ -141,9 +146,16 @@ class Place:
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
 
+    def _write_local(self, path: Path, data: bytes | bytearray) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(_ATTEMPTS):
+            # a run that begins takes what another is just writing for what a killed one left, and sweeps it
+            with contextlib.suppress(FileNotFoundError):
+                return _replace(path, data)
+        _replace(path, data)
 
-def _write_local(path: Path, data: bytes | bytearray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+def _replace(path: Path, data: bytes | bytearray) -> None:
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
         with beside.open("wb") as file:

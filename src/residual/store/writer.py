@@ -20,6 +20,7 @@ from residual.store.record import (
     LINEARIZATION,
     MANIFEST,
     OWN_FILES,
+    RECEIPTS,
     UNITS,
     Receipt,
     StoreManifest,
@@ -102,7 +103,8 @@ class Writer:
                 self._waiting.popleft().result()
         finally:
             self._thread.shutdown(cancel_futures=True)
-        if len(self.done) == self.layout.shards:
+        there = self.place.sizes(RECEIPTS)  # of all parts, whoever wrote them
+        if all(Receipt.file(shard) in there for shard in range(self.layout.shards)):
             self.place.sweep()
 
     def _begin(
