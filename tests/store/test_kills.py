@@ -1,0 +1,364 @@
+"""Processes that encode are really killed, at random and at every single write: nothing is lost or false."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from store_files import files_of, float32_encoder, same_files, small_shards, whole_samples
+from tiny import TinyImages
+
+from residual.errors import ResidualError
+from residual.store.disk import ResidualStore
+from residual.store.encode import encode_dataset
+from residual.store.place import Place
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked and killed")
+
+MANY = {"n": 330, "rows": 32}  # eleven shards
+FEW = {"n": 20, "rows": 8}
+
+
+class Nursery:
+    """Starts processes that encode, see `nursery.py`."""
+
+    def __init__(self, errors: Path):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        self.errors, self._log = errors, errors.open("w")
+        self._process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("nursery.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=environment,
+        )
+
+    def start(self, path: Path, **how) -> int:
+        return self._ask({"start": {"path": str(path), **how}})
+
+    def wait(self, number: int) -> int:
+        return self._ask({"wait": number})
+
+    def run(self, path: Path, **how) -> int:
+        return self.wait(self.start(path, **how))
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(20)
+        self._process.stdout.close()
+        self._log.close()
+
+    def _ask(self, request) -> int:
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, self.errors.read_text()
+        return int(answer)
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory):
+    made = Nursery(tmp_path_factory.mktemp("nursery") / "errors.txt")
+    yield made
+    made.close()
+
+
+def undisturbed(nursery, folder, **what):
+    assert nursery.run(folder / "store", **what) == 0
+    memory = encode_dataset(
+        float32_encoder(), TinyImages(what["n"], broken=(3, what["n"] // 2)), on_error="skip", batch_size=16
+    )
+    store = ResidualStore.open(folder / "store")
+    assert store.complete
+    assert store.sample_ids == memory.sample_ids
+    np.testing.assert_allclose(store.contributions(), memory.contributions(), rtol=0, atol=0.05)
+    return folder / "store", store.load()
+
+
+@pytest.fixture(scope="module")
+def many(nursery, tmp_path_factory):
+    return undisturbed(nursery, tmp_path_factory.mktemp("many"), **MANY)
+
+
+@pytest.fixture(scope="module")
+def few(nursery, tmp_path_factory):
+    return undisturbed(nursery, tmp_path_factory.mktemp("few"), **FEW)
+
+
+def half_right(path: Path, whole) -> int:
+    """What is there opens as far as it is whole, says so, and is right; how many shards there are."""
+    if not (path / "manifest.json").exists():
+        with pytest.raises(ResidualError, match="There is no store at"):
+            ResidualStore.open(path)
+        return 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        store = ResidualStore.open(path)
+    assert len(caught) == (not store.complete)
+    assert all("isn't complete" in str(warning.message) for warning in caught)
+    shards = len(store._arrays.receipts)
+    if not shards:
+        return 0
+    assert store.verify() == []
+    whole_samples(store, whole)
+    return shards
+
+
+def test_twenty_kills_at_random_moments(nursery, many, tmp_path):
+    expected, whole = many
+    random = np.random.default_rng(7)
+    path, reached, endings = tmp_path / "store", [], []
+    for _ in range(20):
+        process = nursery.start(path, pause=0.003, **MANY)  # a second for all of the images
+        time.sleep(float(random.uniform(0, 0.35)))
+        os.kill(process, signal.SIGKILL)
+        endings.append(nursery.wait(process))
+        reached.append(half_right(path, whole))
+    assert set(endings) <= {-9, 0}
+    assert endings.count(-9) >= 10
+    assert reached == sorted(reached)  # what was whole stays
+    assert len(set(reached)) >= 3
+    assert nursery.run(path, **MANY) == 0
+    same_files(files_of(path), files_of(expected))
+
+
+def test_twenty_kills_each_of_a_store_of_its_own(nursery, many, tmp_path):
+    expected, whole = many
+    random = np.random.default_rng(8)
+    reached = []
+    for number in range(20):
+        path = tmp_path / str(number)
+        process = nursery.start(path, pause=0.001, **MANY)
+        time.sleep(float(random.uniform(0.02, 0.9)))
+        os.kill(process, signal.SIGKILL)
+        nursery.wait(process)
+        reached.append(half_right(path, whole))
+        assert nursery.run(path, **MANY) == 0
+        same_files(files_of(path), files_of(expected))
+    assert len(set(reached)) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_killed_at_every_single_write(nursery, few, tmp_path, call):
+    expected, whole = few
+    number, before, bytes_of_all = 0, 0, files_of(expected)
+    while True:
+        number += 1
+        path = tmp_path / str(number)
+        ending = nursery.run(path, call=call, kill_at=number, **FEW)
+        if ending == 0:
+            break
+        assert ending == -9
+        shards = half_right(path, whole)
+        assert shards >= before  # a later kill never leaves less
+        before = shards
+        assert nursery.run(path, **FEW) == 0
+        same_files(files_of(path), bytes_of_all)
+    assert number > {"fsync": 70, "replace": 35}[call]
+    assert before == (3 if call == "fsync" else 2)
+
+
+def test_killed_again_and_again_some_steps_further_each_time(nursery, tmp_path):
+    what = {"n": 20, "rows": 2}
+    expected, whole = undisturbed(nursery, tmp_path, **what)
+    path, ending, reached = tmp_path / "killed", -9, []
+    while ending:
+        ending = nursery.run(path, call="any", kill_at=130, **what)
+        reached.append(half_right(path, whole))
+        assert reached == sorted(reached)
+        assert len(reached) < 30
+    assert len(reached) >= 3
+    same_files(files_of(path), files_of(expected))
+
+
+@pytest.mark.parametrize("longest_file", [0, 700, 1500, 4000])
+def test_killed_inside_of_a_write(nursery, few, tmp_path, longest_file):
+    expected, whole = few
+    path = tmp_path / "store"
+    ending = nursery.run(path, longest_file=longest_file or 10, **FEW)
+    assert ending == -signal.SIGXFSZ
+    assert [name for name in files_of(path) if name.endswith(".partial")]
+    half_right(path, whole)
+    assert nursery.run(path, **FEW) == 0
+    same_files(files_of(path), files_of(expected))
+
+
+def test_killed_while_it_mends(nursery, few, tmp_path):
+    """A file was removed, as advised; its receipt is still there while it is made again."""
+    expected, whole = few
+    path = tmp_path / "store"
+    assert nursery.run(path, **FEW) == 0
+    for number in (1, 2, 3, 5, 8, 11, 14):
+        (path / "z/c/1/0/0/0").unlink(missing_ok=True)
+        (path / "mean/c/1").unlink(missing_ok=True)
+        assert nursery.run(path, call="replace", kill_at=number, **FEW) in (-9, 0)
+        store = ResidualStore.open(path)
+        missing = [damage.file for damage in store.verify()]
+        assert set(missing) <= {"z/c/1/0/0/0", "mean/c/1"}
+        np.testing.assert_array_equal(store.read([0, 1, 17]).emb, whole.coordinates.emb[[0, 1, 17]])
+    assert nursery.run(path, **FEW) == 0
+    same_files(files_of(path), files_of(expected))
+
+
+# Several writers
+
+
+def test_three_writers_at_once(nursery, many, tmp_path):
+    expected, _ = many
+    for attempt in range(4):
+        path = tmp_path / str(attempt)
+        writers = [nursery.start(path, part=(number, 3), **MANY) for number in (1, 2, 3)]
+        assert [nursery.wait(writer) for writer in writers] == [0, 0, 0]
+        same_files(files_of(path), files_of(expected))
+
+
+def test_many_writers_begin_and_end_at_once(nursery, few, tmp_path):
+    """Three shards among eight: some write only what isn't of samples, all of them at once."""
+    expected, _ = few
+    for attempt in range(6):
+        path = tmp_path / str(attempt)
+        writers = [nursery.start(path, part=(number, 8), **FEW) for number in range(1, 9)]
+        assert [nursery.wait(writer) for writer in writers] == [0] * 8, nursery.errors.read_text()
+        same_files(files_of(path), files_of(expected))
+
+
+@pytest.mark.parametrize("part", [(1, 1), (1, 2)])
+def test_the_same_part_twice_at_once(nursery, many, tmp_path, part):
+    expected, _ = many
+    for attempt in range(4):
+        path = tmp_path / str(attempt)
+        writers = [nursery.start(path, part=part, **MANY) for _ in range(3)]
+        assert [nursery.wait(writer) for writer in writers] == [0, 0, 0], nursery.errors.read_text()
+        assert nursery.run(path, **MANY) == 0
+        same_files(files_of(path), files_of(expected))
+
+
+def test_one_of_two_writers_is_killed(nursery, many, tmp_path):
+    """The other goes on undisturbed; the killed one's part is made good while the first still writes."""
+    expected, whole = many
+    random = np.random.default_rng(9)
+    for attempt in range(4):
+        path = tmp_path / str(attempt)
+        first = nursery.start(path, part=(1, 2), pause=0.004, **MANY)
+        second = nursery.start(path, part=(2, 2), pause=0.001, **MANY)
+        time.sleep(float(random.uniform(0.02, 0.4)))
+        os.kill(second, signal.SIGKILL)
+        assert nursery.wait(second) in (-9, 0)
+        half_right(path, whole)
+        again = nursery.start(path, part=(2, 2), **MANY)
+        assert nursery.wait(again) == 0, nursery.errors.read_text()
+        assert nursery.wait(first) == 0, nursery.errors.read_text()
+        same_files(files_of(path), files_of(expected))
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_what_killed_writers_of_parts_left_is_swept(nursery, few, tmp_path, last):
+    """Both are killed inside of a write and both are run again, one after the other or at once."""
+    expected, _ = few
+    path = tmp_path / "store"
+    for number in (1, 2):
+        assert nursery.run(path, part=(number, 2), longest_file=1500, **FEW) == -signal.SIGXFSZ
+    assert sum(name.endswith(".partial") for name in files_of(path)) >= 2
+    order = (2, 1) if last == 1 else (1, 2)
+    writers = [
+        nursery.start(path, part=(number, 2), pause=0.01 * place, **FEW) for place, number in enumerate(order)
+    ]
+    assert [nursery.wait(writer) for writer in writers] == [0, 0]
+    same_files(files_of(path), files_of(expected))
+
+
+def test_files_come_and_go_while_they_are_listed(tmp_path):
+    """By other writers, whose files are beside their places for a moment."""
+    place, stop = Place(tmp_path), threading.Event()
+
+    def write():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            place.write(f"receipts/{number % 7:06d}.json", b"x" * 10)
+
+    threads = [threading.Thread(target=write) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(300):
+            assert set(place.sizes("receipts").values()) <= {10}
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_files_are_swept_away_from_under_a_writer(tmp_path):
+    """Another run of the same part begins: it takes what is half written for what a killed one left."""
+    place, stop = Place(tmp_path), threading.Event()
+
+    def sweep():
+        while not stop.is_set():
+            Place(tmp_path).sweep()
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=sweep)
+    thread.start()
+    try:
+        for number in range(200):
+            place.write(f"z/c/{number % 5}", bytes([number]) * 5000)
+            assert place.read(f"z/c/{number % 5}") == bytes([number]) * 5000
+    finally:
+        stop.set()
+        thread.join()
+    assert len(files_of(tmp_path)) == 5
+
+
+# Ends that aren't kills
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError, MemoryError])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_whatever_ends_a_run_keeps_whole_shards(tmp_path, monkeypatch, error, workers):
+    small_shards(monkeypatch, 4)
+    if workers and error is not RuntimeError:
+        pytest.skip("a worker process hands over its exceptions in a way of its own")
+    dataset = TinyImages(30)
+    encode_dataset(float32_encoder(), dataset, tmp_path / "whole", batch_size=2)
+
+    class Ending(TinyImages):
+        def load(self, index):
+            if index == 22:
+                raise error("enough")
+            return super().load(index)
+
+    with pytest.raises(error, match="enough"):
+        encode_dataset(float32_encoder(), Ending(30), tmp_path / "store", batch_size=2, workers=workers)
+    store = ResidualStore.open(tmp_path / "store", cut_off=True)
+    assert store.sample_ids == dataset.sample_ids[: len(store)]
+    assert len(store) in (16, 20)
+    assert store.verify() == []
+    encode_dataset(float32_encoder(), dataset, tmp_path / "store", batch_size=2)
+    same_files(files_of(tmp_path / "store"), files_of(tmp_path / "whole"))
+
+
+def test_an_error_of_progress_ends_the_run_cleanly(tmp_path, monkeypatch):
+    small_shards(monkeypatch, 4)
+
+    def progress(done, total):
+        if done >= 10:
+            raise KeyboardInterrupt("stop")
+
+    threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt, match="stop"):
+        encode_dataset(float32_encoder(), TinyImages(30), tmp_path / "store", batch_size=2, progress=progress)
+    assert len(ResidualStore.open(tmp_path / "store", cut_off=True)) == 8
+    assert threading.active_count() == threads
+    assert not [name for name in files_of(tmp_path / "store") if "partial" in name]
