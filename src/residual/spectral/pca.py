@@ -121,8 +121,9 @@ def components_of_image(
 ) -> PCA:
     """The principal components of `x M + o` for what has this mean and covariance `C`.
 
-    The covariance of `x M` is `Mᵀ C M`. Where that is wider than `C = R Rᵀ`, its eigenvectors are the right
-    singular vectors of the small `Rᵀ M`, its eigenvalues their singular values squared.
+    The covariance of `x M` is `Mᵀ C M`. Where that is wider than `C = R Rᵀ`, take `M = L Q` with orthonormal
+    rows `Q`: the right singular vectors of the small `Rᵀ L`, times `Q`, are its eigenvectors, and the singular
+    values squared its eigenvalues.
     """
     matrix = matrix.to(torch.float64)
     mean = mean @ matrix + offset.to(torch.float64)
@@ -130,8 +131,9 @@ def components_of_image(
         return components_of(mean, matrix.T @ covariance @ matrix, k)
     eigenvalues, vectors = torch.linalg.eigh(covariance)
     root = vectors * eigenvalues.clamp(min=0).sqrt()
-    _, singular, components = torch.linalg.svd(root.T @ matrix, full_matrices=False)
-    return _sorted_out(mean, components, singular**2, k)
+    rows, small = torch.linalg.qr(matrix.T)  # (e, d), (d, d)
+    _, singular, vectors = torch.linalg.svd(root.T @ small.T)
+    return _sorted_out(mean, vectors @ rows.T, singular**2, k)
 
 
 def _sorted_out(mean: Tensor, components: Tensor, eigenvalues: Tensor, k: int | None) -> PCA:

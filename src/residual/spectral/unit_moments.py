@@ -126,8 +126,11 @@ class UnitMoments:
         """
         if self.origin.samples < 2:
             raise ResidualError(f"Principal components need at least 2 samples, got {self.origin.samples}.")
-        fitted = {unit: basis for group in self.groups for unit, basis in group.bases()}
-        means = {unit: mean for group in self.groups for unit, mean in group.means()}
+        means, fitted = {}, {}
+        for unit, mean, basis in (result for group in self.groups for result in group.results()):
+            means[unit] = mean
+            if basis is not None:
+                fitted[unit] = basis
         everything = len(means) == len(self.linearization.units)
         return SpectralBases(
             units=self.chosen,
@@ -207,22 +210,22 @@ class _Group:
         layer = int(self.linearization.units["layer"].iloc[self.units[0]])
         return part.held("mlp")[:, layer : layer + 1]
 
-    def means(self) -> Iterator[tuple[int, Tensor]]:
-        for unit, mean in zip(self.units, self.moments.mean.cpu(), strict=True):
-            of = self.linearization
-            yield unit, mean @ of.matrix(unit) + of.offset(unit) if self.narrow else mean
-
-    def bases(self) -> Iterator[tuple[int, PCA]]:
-        scatter = self.moments.scatter
-        if scatter is None:  # only means are kept of these
-            return
-        covariance = scatter.cpu() / (self.moments.count - 1)
-        for unit, mean, own in zip(self.units, self.moments.mean.cpu(), covariance, strict=True):
-            if self.narrow:
-                of = self.linearization
-                yield unit, components_of_image(mean, own, of.matrix(unit), of.offset(unit))
-            else:
-                yield unit, components_of(mean, own)
+    def results(self) -> Iterator[tuple[int, Tensor, PCA | None]]:
+        """Each unit's mean, and its basis if it gets one."""
+        of, scatter, means = self.linearization, self.moments.scatter, self.moments.mean.cpu()
+        covariances = None if scatter is None else scatter.cpu() / (self.moments.count - 1)
+        # Kept in one piece: among what is needed only for a while, many pieces would hold on to all of it.
+        most = min(self.width, of.output_dim)
+        kept = torch.empty(len(self.units), most if self.whole else 0, of.output_dim, dtype=torch.float64)
+        for place, (unit, mean) in enumerate(zip(self.units, means, strict=True)):
+            image = (of.matrix(unit), of.offset(unit)) if self.narrow else None
+            if covariances is None:
+                yield unit, mean if image is None else mean @ image[0] + image[1], None
+                continue
+            own = covariances[place]
+            basis = components_of(mean, own) if image is None else components_of_image(mean, own, *image)
+            rows = kept[place, : len(basis.components)]
+            yield unit, basis.mean, replace(basis, components=rows.copy_(basis.components))
 
 
 def _alike(linearization: Linearization, units: list[int]) -> list[list[int]]:
