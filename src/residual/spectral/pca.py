@@ -122,8 +122,8 @@ def components_of_image(
     """The principal components of `x M + o` for what has this mean and covariance `C`.
 
     The covariance of `x M` is `Mᵀ C M`. Where that is wider than `C = R Rᵀ`, take `M = L Q` with orthonormal
-    rows `Q`: the right singular vectors of the small `Rᵀ L`, times `Q`, are its eigenvectors, and the singular
-    values squared its eigenvalues.
+    rows `Q`: the right singular vectors of the small `Rᵀ L`, times `Q`, are its eigenvectors, and their
+    singular values squared its eigenvalues.
     """
     matrix = matrix.to(torch.float64)
     mean = mean @ matrix + offset.to(torch.float64)

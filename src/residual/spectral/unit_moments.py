@@ -61,6 +61,7 @@ class UnitMoments:
             raise ResidualError(
                 f"The coordinates hold no units of kind {', '.join(missing)}, only {', '.join(held)}."
             )
+        self.held = tuple(kind for kind in KINDS if kind in held)
         self.origin = replace(origin, samples=0)
         self._room = torch.empty(0, dtype=torch.float64, device=self.device)
         self.groups = [
@@ -98,7 +99,12 @@ class UnitMoments:
             raise ResidualError(
                 f"Stores of different encoders can't share bases: {_named(ours)}, {_named(theirs)}."
             )
-        if self.kinds != other.kinds or len(self.groups) != len(other.groups):
+        if self.held != other.held:
+            raise ResidualError(
+                f"The coordinates hold units of other kinds: {', '.join(self.held)}; {', '.join(other.held)}."
+                " Keep the same ones in all of them."
+            )
+        if self.kinds != other.kinds:
             raise ResidualError(
                 f"Bases of {', '.join(self.kinds)} can't be made of moments for {', '.join(other.kinds)}."
             )
@@ -151,7 +157,7 @@ class UnitMoments:
         note = {
             "split": self.linearization.split,
             "kinds": self.kinds,
-            "held": [kind for kind in KINDS if any(group.kind == kind for group in self.groups)],
+            "held": self.held,
             "counts": [group.moments.count for group in self.groups],
             "origin": asdict(self.origin),
         }
@@ -196,8 +202,9 @@ class _Group:
             rows[..., -2] = over
             rows[..., -1] = part.mean.double() * over
             return
+        part = replace(part, mean=part.mean.double(), std=part.std.double())  # so that quotients are, too
         for place, unit in enumerate(self.units):
-            features = of.features(part, unit).double()
+            features = of.features(part, unit)
             if not self.narrow:
                 features = features @ of.matrix(unit).to(features) + of.offset(unit).to(features)
             rows[place] = features
