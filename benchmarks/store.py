@@ -210,7 +210,7 @@ def bases(encoder: Encoder, options: argparse.Namespace) -> dict[str, Any]:
 
 
 _FIT = """
-import json, resource, sys, time
+import json, re, sys, time
 import torch
 import residual
 if torch.cuda.is_available():
@@ -220,7 +220,7 @@ for _ in range(int(sys.argv[3])):
     start = time.perf_counter()
     residual.fit_bases(store, sys.argv[2].split(","))
     times.append(time.perf_counter() - start)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1e3
 print(json.dumps({"seconds": times, "megabytes": peak}))
 """
 

@@ -121,8 +121,8 @@ def components_of_image(
 ) -> PCA:
     """The principal components of `x M + o` for what has this mean and covariance `C`.
 
-    The covariance of `x M` is `Mᵀ C M`. Where that is wider than `C = R Rᵀ`, take `M = L Q` with orthonormal
-    rows `Q`: the right singular vectors of the small `Rᵀ L`, times `Q`, are its eigenvectors, and their
+    The covariance of `x M` is `Mᵀ C M`. Where that is wider than `C = R Rᵀ`, take `M = L Q`, the rows of `Q`
+    orthonormal: the right singular vectors of the small `Rᵀ L`, times `Q`, are its eigenvectors, and the
     singular values squared its eigenvalues.
     """
     matrix = matrix.to(torch.float64)

@@ -1,7 +1,8 @@
-"""Do the next pieces of work in another thread while the caller works on this one."""
+"""Do the next pieces of work in other threads while the caller works on this one."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,10 +12,10 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def ahead(work: Callable[[A], B], items: Iterable[A], depth: int = 1) -> Iterator[B]:
+def ahead(work: Callable[[A], B], items: Iterable[A], depth: int = 1, threads: int = 1) -> Iterator[B]:
     """`map(work, items)`, with up to `depth` results made before they are asked for, in order."""
     waiting: deque[Future[B]] = deque()
-    with ThreadPoolExecutor(max_workers=1) as thread:
+    with ThreadPoolExecutor(max_workers=threads) as thread:
         try:
             for item in items:
                 waiting.append(thread.submit(work, item))
@@ -25,3 +26,8 @@ def ahead(work: Callable[[A], B], items: Iterable[A], depth: int = 1) -> Iterato
         finally:  # when the caller stops early, what isn't begun isn't done
             for future in waiting:
                 future.cancel()
+
+
+def cores() -> int:
+    """Those that this process may use, which on a shared machine aren't all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
-from residual.store.ahead import ahead
+from residual.store.ahead import ahead, cores
 from residual.store.arrays import Arrays, Damage
 from residual.store.base import Samples, Store, parts_of, positions_of
 from residual.store.memory import MemoryStore
@@ -202,14 +202,16 @@ class ResidualStore(Store):
         return self.linearization.contributions(self._coordinates(values), units)
 
     def batches(
-        self, size: int = 1024, kinds: Sequence[str] | None = None, prefetch: int = 1
+        self, size: int = 1024, kinds: Sequence[str] | None = None, prefetch: int | None = None
     ) -> Iterator[Coordinates]:
-        """The coordinates, `size` samples at a time, in order; `prefetch` batches are read ahead.
+        """The coordinates, `size` samples at a time, in order; `prefetch` batches are read
+        ahead, by as many threads; by default one for every four cores, four at most.
 
         The precision is that in which they are kept.
         """
         kinds = self._kinds(kinds)
-        return ahead(lambda part: self.read(part, kinds), parts_of(len(self), size), prefetch)
+        depth = max(1, min(4, cores() // 4)) if prefetch is None else prefetch
+        return ahead(lambda part: self.read(part, kinds), parts_of(len(self), size), depth, depth)
 
     def load(self) -> MemoryStore:
         """All of it in memory, in float32."""

@@ -5,7 +5,6 @@ Workers read small pieces and hand them over in the encoder's precision, so that
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ from residual.data import ImageDataset
 from residual.data.pixels import PixelDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, UnreadableImageError
-from residual.store.ahead import ahead
+from residual.store.ahead import ahead, cores
 
 _PIECE = 64  # images that a worker reads at a time
 _MOST_WORKERS = 16
@@ -72,7 +71,7 @@ def read_pixels(
     on_gpu = encoder.device.type == "cuda"
     reader = _Reader(dataset, encoder.preprocess, encoder.dtype, on_gpu)
     if workers is None:
-        workers = min(_MOST_WORKERS, _cores()) if on_gpu else 0
+        workers = min(_MOST_WORKERS, cores()) if on_gpu else 0
     if workers < 0:
         raise ResidualError(f"workers is 0 or more, got {workers}.")
     pieces = [batch[start : start + _PIECE] for batch in batches for start in range(0, len(batch), _PIECE)]
@@ -94,11 +93,6 @@ def _joined(pieces: Iterator[Pixels], batches: Sequence[range]) -> Iterator[Pixe
         for _ in range(0, len(batch), _PIECE):
             joined.add(next(pieces))
         yield joined
-
-
-def _cores() -> int:
-    """Those that this process may use, which on a shared machine aren't all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Reader(Dataset[Pixels]):

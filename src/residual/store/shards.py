@@ -75,7 +75,12 @@ class Grid:
         return data
 
     def unpack(
-        self, read: Callable[[int, int], bytes], size: int, rows: range, axis: int | None, layer: int | None
+        self,
+        read: Callable[[int, int], bytes | memoryview],
+        size: int,
+        rows: range,
+        axis: int | None,
+        layer: int | None,
     ) -> np.ndarray:
         """Some rows of a shard, all of them or those of one layer.
 
@@ -116,7 +121,7 @@ class Grid:
             return result
         return result[(slice(None),) * (axis + 1) + (layer,)]
 
-    def _index(self, read: Callable[[int, int], bytes], size: int) -> np.ndarray:
+    def _index(self, read: Callable[[int, int], bytes | memoryview], size: int) -> np.ndarray:
         count = math.prod(self.counts)
         data = read(size - self.index_bytes, self.index_bytes) if size >= self.index_bytes else b""
         if len(data) != self.index_bytes:
