@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from residual.cli.bases import bases
 from residual.cli.datasets import datasets
+from residual.cli.encode import encode
 from residual.cli.encoders import encoders
 from residual.cli.run import run
+from residual.cli.verify import verify
 
 app = typer.Typer(
     help="Open up vision transformers and re-tune them with a few thousand numbers.",
@@ -19,6 +22,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(run)
+app.command()(encode)
+app.command()(bases)
+app.command()(verify)
 app.command()(encoders)
 app.command()(datasets)
 

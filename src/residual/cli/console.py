@@ -10,15 +10,27 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 # No markup: names of files and folders may hold brackets.
 out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Speed(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        """Of the last half minute, or of all when it's done."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f}/s" if speed else "", style="progress.data.speed")
 
 
 class Stages:
@@ -32,7 +44,7 @@ class Stages:
         """Move the stage's bar, or begin one."""
         if stage not in self._tasks:
             self._leave_behind(stage.partition(":")[0])
-            self._tasks[stage] = self._bars.add_task(stage.replace("_", " "), total=total)
+            self._tasks[stage] = self._bars.add_task(stage.replace("_", " "), total=total, completed=done)
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
     def _leave_behind(self, name: str) -> None:
@@ -48,6 +60,7 @@ def stages() -> Generator[Stages]:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
+        _Speed(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,33 +35,68 @@ def read_settings(
     ) -> dict[str, Any]:
         return dict(locals())
 
-    gin.clear_config(clear_constants=True)
-    with gin.unlock_config():
-        options = _once("run", run)
-        make_fit = _once("FitSettings", FitSettings)
-    for file in files:
-        if not file.is_file():
-            raise ResidualError(f"There is no settings file {str(file)!r}.")
-    try:
-        gin.parse_config_files_and_bindings([str(file) for file in files], [_quoted(p) for p in params])
-        chosen = options(**{name: value for name, value in given.items() if value is not None})
-        for name, value in chosen.items():
-            wanted = run.__annotations__[name]
-            if type(value).__name__ != wanted:
-                raise ResidualError(f"run.{name} is of type {wanted}, got {value!r}.")
+    with _parsed(files, params, run, FitSettings) as (options, make_fit):
+        chosen = _chosen(options, run, given)
         if not 0 <= chosen["seed"] < 2**63 - chosen["seeds"]:
             raise ResidualError(f"run.seed must be from 0 to 2**63, got {chosen['seed']}.")
         if "seed" in gin.get_bindings("FitSettings", resolve_references=False):
             raise ResidualError("FitSettings.seed follows run.seed: set that instead.")
         fits = [make_fit(seed=chosen["seed"] + k) for k in range(chosen["seeds"])]
-    except (ValueError, SyntaxError, TypeError, OSError, ImportError) as error:
-        raise ResidualError(
-            f"A setting can't be used: {str(error).splitlines()[0]} Settings look like run.seed=1 or "
-            "FitSettings.learning_rate=0.4."
-        ) from error
     if not fits:
         raise ResidualError(f"run.seeds must be at least 1, got {chosen['seeds']}.")
     return chosen, fits
+
+
+def read_encode_settings(files: Sequence[Path], params: Sequence[str], **given: Any) -> dict[str, Any]:
+    """The options of `residual encode`, as `read_settings` reads those of `residual run`."""
+
+    def encode(
+        dataset: str = "mnist",
+        split: str = "train",
+        encoder: str = "picto",
+        pooling: str = "own",
+        kinds: str = "emb,mlp,head",
+        dtype: str = "float16",
+        batch_size: int = 64,
+        workers: int = -1,
+        on_error: str = "raise",
+        limit: int = 0,
+    ) -> dict[str, Any]:
+        return dict(locals())
+
+    with _parsed(files, params, encode) as (options,):
+        return _chosen(options, encode, given)
+
+
+@contextmanager
+def _parsed(files: Sequence[Path], params: Sequence[str], *targets: Any) -> Generator[list[Any]]:
+    """The targets with what files and params bind to them; what goes wrong there is one sentence."""
+    import gin
+
+    gin.clear_config(clear_constants=True)
+    with gin.unlock_config():
+        made = [_once(target.__name__, target) for target in targets]
+    for file in files:
+        if not file.is_file():
+            raise ResidualError(f"There is no settings file {str(file)!r}.")
+    try:
+        gin.parse_config_files_and_bindings([str(file) for file in files], [_quoted(p) for p in params])
+        yield made
+    except (ValueError, SyntaxError, TypeError, OSError, ImportError) as error:
+        name = targets[0].__name__
+        raise ResidualError(
+            f"A setting can't be used: {str(error).splitlines()[0]} Settings look like {name}.batch_size=32"
+            f"{' or FitSettings.learning_rate=0.4' if len(targets) > 1 else ''}."
+        ) from error
+
+
+def _chosen(options: Any, target: Any, given: dict[str, Any]) -> dict[str, Any]:
+    chosen = options(**{name: value for name, value in given.items() if value is not None})
+    for name, value in chosen.items():
+        wanted = target.__annotations__[name]
+        if type(value).__name__ != wanted:
+            raise ResidualError(f"{target.__name__}.{name} is of type {wanted}, got {value!r}.")
+    return chosen
 
 
 _registered: dict[str, Any] = {}

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -42,6 +43,9 @@ class UnitMoments:
         origin: what the samples are of; `samples` is counted here.
         device: where to keep them.
 
+    Attributes:
+        progress: what whoever fills this notes of how far it is; saved along.
+
     Raises:
         ResidualError: a kind isn't known, or isn't held.
     """
@@ -63,6 +67,7 @@ class UnitMoments:
             )
         self.held = tuple(kind for kind in KINDS if kind in held)
         self.origin = replace(origin, samples=0)
+        self.progress: dict[str, Any] = {}
         self._room = torch.empty(0, dtype=torch.float64, device=self.device)
         self.groups = [
             _Group(linearization, units, kind in self.kinds, self.device)
@@ -160,6 +165,7 @@ class UnitMoments:
             "held": self.held,
             "counts": [group.moments.count for group in self.groups],
             "origin": asdict(self.origin),
+            "progress": self.progress,
         }
         save_tensors(path, "moments", tensors, note)
 
@@ -172,7 +178,7 @@ class UnitMoments:
         made = cls(Linearization(state, note["split"]), note["kinds"], note["held"], origin, device)
         for place, group in enumerate(made.groups):
             group.moments.restore(note["counts"][place], got[f"{place}.mean"], got.get(f"{place}.scatter"))
-        made.origin = origin
+        made.origin, made.progress = origin, note["progress"]
         return made
 
 

@@ -211,7 +211,7 @@ class ResidualStore(Store):
         """
         kinds = self._kinds(kinds)
         depth = max(1, min(4, cores() // 4)) if prefetch is None else prefetch
-        return ahead(lambda part: self.read(part, kinds), parts_of(len(self), size), depth, depth)
+        return ahead(lambda part: self.read(part, kinds), parts_of(len(self), size), depth, max(1, depth))
 
     def load(self) -> MemoryStore:
         """All of it in memory, in float32."""
