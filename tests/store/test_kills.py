@@ -132,6 +132,7 @@ def test_twenty_kills_at_random_moments(nursery, many, tmp_path):
     same_files(files_of(path), files_of(expected))
 
 
+@pytest.mark.slow
 def test_twenty_kills_each_of_a_store_of_its_own(nursery, many, tmp_path):
     expected, whole = many
     random = np.random.default_rng(8)
@@ -190,6 +191,8 @@ def test_killed_inside_of_a_write(nursery, few, tmp_path, longest_file):
     assert ending == -signal.SIGXFSZ
     assert [name for name in files_of(path) if name.endswith(".partial")]
     half_right(path, whole)
+    assert nursery.run(path, longest_file=longest_file or 10, **FEW) == -signal.SIGXFSZ
+    assert sum(name.endswith(".partial") for name in files_of(path)) <= 1  # they don't gather
     assert nursery.run(path, **FEW) == 0
     same_files(files_of(path), files_of(expected))
 
@@ -321,15 +324,48 @@ def test_files_are_swept_away_from_under_a_writer(tmp_path):
     assert len(files_of(tmp_path)) == 5
 
 
+# A power cut
+
+
+def test_what_is_named_is_on_the_disk(tmp_path, monkeypatch):
+    """A file is brought to the disk before it gets its name, its folder after; receipts come after shards."""
+    small_shards(monkeypatch, 8)
+    synced, named, closed = set(), [], []
+    fsync, replace = os.fsync, os.replace
+
+    def on_disk(handle):
+        synced.add(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+        if named and str(named[-1].parent) == os.readlink(f"/proc/self/fd/{handle}"):
+            closed.append(named[-1].relative_to(tmp_path).as_posix())
+
+    def rename(source, target):
+        assert str(source) in synced
+        assert closed == [path.relative_to(tmp_path).as_posix() for path in named]
+        replace(source, target)
+        named.append(Path(target))
+
+    monkeypatch.setattr(os, "fsync", on_disk)
+    monkeypatch.setattr(os, "replace", rename)
+    encode_dataset(float32_encoder(), TinyImages(20), tmp_path)
+    assert len(closed) == len(files_of(tmp_path))
+    assert closed[0] == "manifest.json"
+    for shard in range(3):
+        receipt = closed.index(f"receipts/{shard:06d}.json")
+        files = [place for place, name in enumerate(closed) if f"/c/{shard}" in name and place >= 16]
+        assert len(files) == 6
+        assert max(files) < receipt
+
+
 # Ends that aren't kills
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError, MemoryError])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("error", "workers"),
+    [(KeyboardInterrupt, 0), (SystemExit, 0), (RuntimeError, 0), (MemoryError, 0), (RuntimeError, 2)],
+)
 def test_whatever_ends_a_run_keeps_whole_shards(tmp_path, monkeypatch, error, workers):
     small_shards(monkeypatch, 4)
-    if workers and error is not RuntimeError:
-        pytest.skip("a worker process hands over its exceptions in a way of its own")
     dataset = TinyImages(30)
     encode_dataset(float32_encoder(), dataset, tmp_path / "whole", batch_size=2)
 
