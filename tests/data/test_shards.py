@@ -758,3 +758,11 @@ def test_any_shape(tmp_path_factory, n, shards, classes, suffix, as_text, remote
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shard_reader, "BLOCK", block)
         assert read_all(f"{address}/{{0..{shards - 1}}}.tar") == written
+
+
+def test_a_key_in_an_address_is_not_written_down():
+    from residual.data.shards import without_query
+
+    assert without_query("https://host/a/{split}.tar?key=secret&x=1") == "https://host/a/{split}.tar"
+    assert without_query("https://host/a/000.tar") == "https://host/a/000.tar"
+    assert without_query("what?/000.tar") == "what?/000.tar"

@@ -22,7 +22,7 @@ Examples:
 
 def run(
     dataset: Annotated[
-        str | None, typer.Option(help="A dataset of the offline suite, or folder:PATH. [default: mnist]")
+        str | None, typer.Option(help="A name as `residual datasets` lists them. [default: mnist]")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All ten datasets of the offline suite.")] = False,
     encoder: Annotated[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from residual.data.dataset import SPLITS, FileDataset, stratified_split
@@ -63,7 +65,7 @@ class ShardsDataset(FileDataset):
             for key in index.keys
         ]
         super().__init__(
-            f"wds:{address}",
+            f"wds:{without_query(address)}",
             split,
             names,
             _templates(address, found[first][0]),
@@ -146,3 +148,8 @@ def _check_counts(address: str, labels: np.ndarray, names: list[str], parts: tup
                 f"Class {name!r} of {address!r} has too few samples to split: {count}, where "
                 f"{', '.join(parts)} need at least {len(parts)}. Add samples, or shards of each split."
             )
+
+
+def without_query(address: str) -> str:
+    """A URL without what follows `?`: a signed one holds a key there, and names are written down."""
+    return re.sub(r"\?[^/]*$", "", address) if "://" in address else address
