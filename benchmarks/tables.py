@@ -1,4 +1,4 @@
-"""The tables in `docs/speed.md`, made from `benchmarks/results`.
+"""The tables in `docs/`, made from `benchmarks/results`.
 
 python benchmarks/tables.py          # writes them
 """
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs/speed.md"
 RESULTS = ROOT / "benchmarks/results"
 
 
@@ -83,15 +82,87 @@ def commands() -> str:
     return "\n".join([*lines, "", f"{versions}; an 8,192³ bfloat16 product ran at {peak:.0f} TFLOP/s."])
 
 
-TABLES = {make.__name__: make for make in (speed, compiled, precision, accuracy, float8, commands)}
+def encoding() -> str:
+    found, rows = result("store")["encoding"], []
+    for name in ("pixels on cuda:0", "pixels on cpu"):
+        values = found[name]
+        rows.append(
+            [
+                {"pixels on cpu": "in memory"}.get(name, "on the card"),
+                *(_spread(values[way]) for way in ("forward", "store")),
+                f"{values['store_of_forward']:.2f}",
+                f"{values['read_back_images_per_second']:,.0f}",
+                f"{values['disk_megabytes_per_second']:,.0f} MB/s",
+            ]
+        )
+    headings = ["pixels", "forward, images/s", "store, images/s", "of forward", "read back, images/s", "disk"]
+    return _table(headings, rows)
 
 
-def filled(page: str) -> str:
+def loading() -> str:
+    found = result("store")["loading"]
+    rows = [[workers, f"{rate:,.0f}"] for workers, rate in found["images_per_second"].items()]
+    return _table([f"workers, of {found['cores']} cores", "images/s"], rows)
+
+
+def bases() -> str:
+    rows = []
+    for where, name in (("H100", "store"), ("two CPU cores", "store-cpu")):
+        found = result(name)["bases"]
+        for kinds, about in (("head", "384 heads"), ("head,mlp", "384 heads and 24 MLPs")):
+            memory = found[kinds]["peak_resident_megabytes"] / 1e3
+            rows.append([where, about, f"{_spread(found[kinds]['seconds'], 1)} s", f"{memory:.2f} GB"])
+        alone = found["seconds for one SVD of (10,000, d)"]
+        rows.append([where, "one SVD of one head's 10,000 × 768 contributions", f"{alone:.2f} s", ""])
+    return _table(["on", "what", "time", "memory"], rows)
+
+
+def size() -> str:
+    rows = []
+    on_card, beside = result("store")["encoding"]["pixels on cpu"], result("store-cpu")["hdf5"]
+    counts = {"bfloat16": result("store")["encoding"]["images"], "float32": beside["samples"]}
+    for (precision_, samples), found in zip(counts.items(), (on_card, beside), strict=True):
+        written = found.get("bytes_of_hdf5")
+        rows.append(
+            [
+                f"{samples:,} samples of a {precision_} ViT-L/14",
+                f"{found['bytes'] / 1e9:.2f} GB",
+                f"{found['of_float16_coordinates']:.3f}",
+                f"{found['without_linearization']:.4f}",
+                f"{written / 1e9:.2f} GB" if written else "",
+            ]
+        )
+    return _table(
+        ["", "store", "of the float16 coordinates", "the same without linearization", "contributions"], rows
+    )
+
+
+def store_commands() -> str:
+    lines = [f"    {result(name)['command']}" for name in ("store", "store-cpu")]
+    versions = (
+        ", ".join(f"{key} {value}" for key, value in result(name)["versions"].items())
+        for name in ("store", "store-cpu")
+    )
+    return "\n".join([*lines, "", *(f"{text}." for text in versions)])
+
+
+PAGES = {
+    "speed": (speed, compiled, precision, accuracy, float8, commands),
+    "stores": (encoding, loading, bases, size, store_commands),
+}
+
+
+def page_of(name: str) -> Path:
+    return ROOT / f"docs/{name}.md"
+
+
+def filled(name: str) -> str:
     """The page with every table between its marks made anew."""
-    for name, make in TABLES.items():
-        mark = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    page = page_of(name).read_text(encoding="utf-8")
+    for make in PAGES[name]:
+        mark = re.compile(f"(<!-- {make.__name__} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not mark.search(page):
-            raise SystemExit(f"{PAGE.name} has no place for the table {name!r}.")
+            raise SystemExit(f"docs/{name}.md has no place for the table {make.__name__!r}.")
         page = mark.sub(lambda found, make=make: f"{found[1]}\n{make()}\n\n{found[2]}", page)
     return page
 
@@ -115,6 +186,10 @@ def _rate(ways: dict[str, float]) -> str:
     return f"{ways['images_per_second']:,.0f} ({ways['slowest']:,.0f}–{ways['fastest']:,.0f})"
 
 
+def _spread(values: dict[str, float], digits: int = 0) -> str:
+    return "{median:,.{d}f} ({least:,.{d}f}–{most:,.{d}f})".format(**values, d=digits)
+
+
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f} %"
 
@@ -125,4 +200,5 @@ def _table(headings: list[str], rows: list[list[Any]]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in PAGES:
+        page_of(name).write_text(filled(name), encoding="utf-8")

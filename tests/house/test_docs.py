@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import transformers
 from families import PATCH, randomized
@@ -18,9 +19,19 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import tables  # noqa: E402 (a script, beside the library)
 
 
-def test_the_tables_are_made_from_the_results():
-    page = tables.PAGE.read_text(encoding="utf-8")
-    assert tables.filled(page) == page
+@pytest.mark.parametrize("name", tables.PAGES)
+def test_the_tables_are_made_from_the_results(name):
+    assert tables.filled(name) == tables.page_of(name).read_text(encoding="utf-8")
+
+
+def test_the_figures_of_stores():
+    card, cores = tables.result("store"), tables.result("store-cpu")
+    for place in ("pixels on cuda:0", "pixels on cpu"):
+        assert card["encoding"][place]["store_of_forward"] >= 0.9
+        assert card["encoding"][place]["without_linearization"] <= 1.02
+    assert cores["bases"]["head"]["seconds"]["median"] <= 20
+    assert cores["bases"]["head,mlp"]["seconds"]["median"] <= 90
+    assert cores["bases"]["head"]["peak_resident_megabytes"] <= 2000
 
 
 def test_the_figures_that_are_promised():

@@ -96,3 +96,8 @@ def test_the_sum_is_checked_on_the_first_batch():
     )
     with pytest.raises(ResidualError, match="tiny: the sum of units misses"):
         encode_dataset(encoder, TinyImages())
+
+
+def test_no_samples_have_no_contributions():
+    store = encode_dataset(tiny_encoder(), TinyImages(n=4))
+    assert store.contributions([]).shape == (0, len(store.units), 12)

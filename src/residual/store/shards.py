@@ -1,8 +1,8 @@
 """The bytes of one shard of an array, as Zarr v3 has them: `sharding_indexed` around `bytes` and `crc32c`.
 
-Zarr's own code makes and reads the same, but too slowly beside an encoder on a GPU (docs/stores.md). A shard
-is its chunks, each with its CRC-32C behind it, and then an index of where each chunk is and how long, with a
-CRC-32C, too.
+Zarr reads these, and makes others like them, but too slowly beside an encoder on a GPU (docs/stores.md). A
+shard is its chunks, each with its CRC-32C behind it, and then an index of where each chunk is and how long,
+with a CRC-32C, too.
 """
 
 from __future__ import annotations

@@ -151,7 +151,8 @@ class Linearization:
         for place, unit in enumerate(chosen):
             matrix, offset = self._map(unit, like.dtype, like.device)
             features = self.features(coordinates, unit)
-            result[..., place, :] = torch.addmm(offset, features.flatten(0, -2), matrix).view(*axes, -1)
+            mapped = torch.addmm(offset, features.flatten(0, -2), matrix)
+            result[..., place, :] = mapped.view(*axes, self.output_dim)
         return result
 
     def output(self, coordinates: Coordinates) -> Float[Tensor, "n *t d"]:
