@@ -14,7 +14,7 @@ Examples:
 
     residual bases imagenet-train --kinds head,mlp --out bases.safetensors
 
-    residual bases part-1.safetensors part-2.safetensors --out bases.safetensors
+    residual bases part-1.moments part-2.moments --out bases.safetensors
 """
 
 

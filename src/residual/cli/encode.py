@@ -12,11 +12,13 @@ Examples:
 
     residual encode --dataset letters --split train --out letters-train
 
-    residual encode --encoder openclip_l --dataset imagenet --split train --out s3://bucket/imagenet \\
-        --on-error skip --part 3/8                       # the third of eight writers of one store
+The third of eight writers of one store:
 
-    residual encode --dataset folder:pictures --split train --out bases.safetensors --bases-only \\
-        --pooling patches --kinds head                   # nothing is stored but the bases of all patches
+    residual encode --encoder openclip_l --dataset imagenet --out imagenet --part 3/8
+
+Nothing but the principal components of all patches:
+
+    residual encode --dataset letters --out b.safetensors --bases-only --pooling patches
 """
 
 
