@@ -15,17 +15,18 @@ B = TypeVar("B")
 def ahead(work: Callable[[A], B], items: Iterable[A], depth: int = 1, threads: int = 1) -> Iterator[B]:
     """`map(work, items)`, with up to `depth` results made before they are asked for, in order."""
     waiting: deque[Future[B]] = deque()
-    with ThreadPoolExecutor(max_workers=threads) as thread:
-        try:
-            for item in items:
-                waiting.append(thread.submit(work, item))
-                if len(waiting) > depth:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(max_workers=threads)
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > depth:
                 yield waiting.popleft().result()
-        finally:  # when the caller stops early, what isn't begun isn't done
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # When the caller stops early, what isn't begun isn't done. Nothing waits for what is: the collector may
+        # end this in one of the pool's own threads, which can't wait for itself.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def cores() -> int:
