@@ -29,7 +29,7 @@ def test_what_goes_wrong_comes_where_it_belongs():
 
 
 def test_collected_in_its_own_thread():
-    """The collector runs in any thread, one that works for the very iterator that it takes away among them."""
+    """The collector may take an iterator away in one of the threads that work for it."""
     free, held, done = threading.Event(), [], threading.Event()
 
     def work(number):

@@ -24,8 +24,8 @@ def ahead(work: Callable[[A], B], items: Iterable[A], depth: int = 1, threads: i
         while waiting:
             yield waiting.popleft().result()
     finally:
-        # When the caller stops early, what isn't begun isn't done. Nothing waits for what is: the collector may
-        # end this in one of the pool's own threads, which can't wait for itself.
+        # When the caller stops early, what isn't begun isn't done. Nothing waits for what is: the collector
+        # may end this in one of the pool's own threads, which can't wait for itself.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
