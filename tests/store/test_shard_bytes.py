@@ -73,28 +73,30 @@ def test_zarr_reads_what_is_packed(data):
     assert length == len(packed)  # but zarr has the chunks in another order
     start = data.draw(st.integers(0, len(values) - 1), "start")
     wanted = range(start, data.draw(st.integers(start + 1, len(values)), "stop"))
-    got = grid.unpack(reader(packed, []), len(packed), wanted, None, None)
+    got = grid.unpack(reader(packed, []), len(packed), wanted)
     np.testing.assert_array_equal(got, values[wanted.start : wanted.stop])
     if tail:
         axis = data.draw(st.integers(0, len(tail) - 1), "axis")
-        layer = data.draw(st.integers(0, tail[axis] - 1), "layer")
-        got = grid.unpack(reader(packed, []), len(packed), wanted, axis, layer)
-        np.testing.assert_array_equal(got, values[wanted.start : wanted.stop].take(layer, axis + 1))
+        layers = sorted(data.draw(st.sets(st.integers(0, tail[axis] - 1)), "layers"))
+        got = grid.unpack(reader(packed, []), len(packed), wanted, layers, axis)
+        np.testing.assert_array_equal(got, values[wanted.start : wanted.stop].take(layers, axis + 1))
 
 
 def test_only_the_chunks_that_are_asked_for_are_read():
     grid = Grid(16, (6, 5), 4, (2, 5), "float32")
     values = values_of(16, (6, 5), "float32")
     packed = bytes(grid.pack(values, np.nan))
-    for rows, layer, chunks in (
-        (range(4, 8), 3, 1),
-        (range(5, 6), 0, 1),
-        (range(3, 5), 2, 2),
-        (range(0, 16), 5, 4),
+    for rows, layers, chunks in (
+        (range(4, 8), [3], 1),
+        (range(4, 8), [2, 3], 1),
+        (range(4, 8), [1, 2], 2),
+        (range(5, 6), [0], 1),
+        (range(3, 5), [2], 2),
+        (range(0, 16), [5], 4),
         (range(4, 8), None, 3),
     ):
         seen = []
-        grid.unpack(reader(packed, seen), len(packed), rows, None if layer is None else 0, layer)
+        grid.unpack(reader(packed, seen), len(packed), rows, layers)
         assert sum(map(len, seen)) == grid.index_bytes + chunks * (grid.chunk_bytes + 4)
 
 
@@ -111,7 +113,7 @@ def test_every_changed_byte_is_found_and_only_where_it_is():
             for layer in (0, 1):
                 spoilt = chunk >= 4 or (rows.start in bad and layer == chunk % 2)
                 try:
-                    got = grid.unpack(reader(packed, []), len(packed), rows, 0, layer)
+                    got = grid.unpack(reader(packed, []), len(packed), rows, [layer])
                 except ChangedByteError as error:
                     found = error.rows
                     got = None
@@ -119,7 +121,7 @@ def test_every_changed_byte_is_found_and_only_where_it_is():
                 if got is None:
                     assert found == bad
                 else:
-                    np.testing.assert_array_equal(got, values[rows.start : rows.stop, layer])
+                    np.testing.assert_array_equal(got, values[rows.start : rows.stop, [layer]])
         packed[position] ^= 1 << position % 8
 
 
@@ -129,4 +131,4 @@ def test_a_file_that_ends_early():
     for length in range(len(packed)):
         for size in (length, len(packed)):  # its size may be that of a moment ago
             with pytest.raises(ChangedByteError, match="hold a changed byte"):
-                grid.unpack(reader(packed[:length], []), size, range(8), None, None)
+                grid.unpack(reader(packed[:length], []), size, range(8))

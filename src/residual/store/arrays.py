@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -88,16 +88,17 @@ class Arrays:
             self.checked(f"{name}/c/0")
         return array[...]
 
-    def read(self, name: str, at: np.ndarray, layer: int | None = None) -> np.ndarray:
-        """An array at some positions, of all layers or one.
+    def read(self, name: str, at: np.ndarray, layers: Sequence[int] | None = None) -> np.ndarray:
+        """An array at some positions, of all layers or some (ascending).
 
         Raises:
             ResidualError: what is read isn't what was written; names the file and the samples.
         """
         self._check_description(name)
         array = self.layout.arrays[name]
-        axis = None if layer is None else self.layout.layer_axis(name)
-        tail = array.tail if axis is None else (*array.tail[:axis], *array.tail[axis + 1 :])
+        tail = list(array.tail)
+        if layers is not None:
+            tail[self.layout.layer_axis(name)] = len(layers)
         result = np.empty((len(at), *tail), array.dtype)
         for shard in np.unique(at // self.layout.rows).tolist():
             places = np.flatnonzero(at // self.layout.rows == shard)
@@ -107,7 +108,7 @@ class Arrays:
                 here = np.isin(rows // array.chunk_rows, run)
                 first, last = int(rows[here].min()), int(rows[here].max())
                 try:
-                    got = self._unpacked(name, shard, range(first, last + 1), axis, layer)
+                    got = self._unpacked(name, shard, range(first, last + 1), layers)
                 except ChangedByteError as error:
                     raise ResidualError(f"{self._damage(name, shard, error)} {MEND}") from error
                 if len(got) == len(result) and np.array_equal(rows, np.arange(first, last + 1)):
@@ -150,14 +151,15 @@ class Arrays:
         return found or [Damage(file, ids, "isn't the file that was written")]
 
     def _unpacked(
-        self, name: str, shard: int, rows: range, axis: int | None = None, layer: int | None = None
+        self, name: str, shard: int, rows: range, layers: Sequence[int] | None = None
     ) -> np.ndarray:
-        """Some rows of a shard, of all layers or of one (`axis` tells where those are)."""
+        """Some rows of a shard, of all layers or of some."""
         if wrong := self._wrong_size(name, shard):
             raise ResidualError(f"{wrong} {MEND}")
         file, size = self.layout.file(name, shard), self.receipts[shard].sizes[name]
         with self.place.parts(file) as read:
-            return self.layout.grid(name).unpack(read, size, rows, axis, layer)
+            axis = 0 if layers is None else self.layout.layer_axis(name)
+            return self.layout.grid(name).unpack(read, size, rows, layers, axis)
 
     def _damage(self, name: str, shard: int, error: ChangedByteError) -> Damage:
         spoilt = self.layout.samples_of(shard)[error.rows.start : error.rows.stop]

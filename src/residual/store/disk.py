@@ -189,15 +189,13 @@ class ResidualStore(Store):
             of_kind = chosen[chosen["kind"] == KIND_OF.get(name)]
             if name in values or not len(of_kind):
                 continue
-            array = self.layout.arrays[name]
-            if name in ("emb", "pool_mlp"):
+            if not self.layout.has_layers(name):
                 values[name] = torch.from_numpy(self._arrays.read(name, at))
                 continue
-            axis = self.layout.layer_axis(name)
+            array, axis = self.layout.arrays[name], self.layout.layer_axis(name)
+            layers = sorted({int(layer) for layer in of_kind["layer"] if layer < array.tail[axis]})
             whole = np.zeros((len(at), *array.tail), array.dtype)  # what isn't read takes no memory, either
-            for layer in sorted({int(layer) for layer in of_kind["layer"] if layer < array.tail[axis]}):
-                before = (slice(None),) * (axis + 1)
-                whole[(*before, layer)] = self._arrays.read(name, at, layer)
+            whole[(slice(None),) * (axis + 1) + (layers,)] = self._arrays.read(name, at, layers)
             values[name] = torch.from_numpy(whole)
         return self.linearization.contributions(self._coordinates(values), units)
 

@@ -102,6 +102,10 @@ class Layout:
         """The shards of part `number` (from 1) when they are shared out among `of` writers."""
         return range(self.shards * (number - 1) // of, self.shards * number // of)
 
+    def has_layers(self, name: str) -> bool:
+        """Whether an array has an axis of layers."""
+        return name in _PER_LAYER
+
     def layer_axis(self, name: str) -> int:
         """Which axis behind that of samples the layers of `z` or `mlp` are."""
         return len(self.arrays[name].tail) - _PER_LAYER[name]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import google_crc32c
@@ -79,28 +79,29 @@ class Grid:
         read: Callable[[int, int], bytes | memoryview],
         size: int,
         rows: range,
-        axis: int | None,
-        layer: int | None,
+        layers: Sequence[int] | None = None,
+        axis: int = 0,
     ) -> np.ndarray:
-        """Some rows of a shard, all of them or those of one layer.
+        """Some rows of a shard, all of them or some layers.
 
         Args:
             read: gives the bytes of the file from a place on, so many.
             size: of the file.
             rows: which, in the shard.
-            axis: of the layers in `tail`; None for all there is.
-            layer: which.
+            layers: which, ascending; None for all there is.
+            axis: of the layers in `tail`.
 
         Raises:
             ChangedByteError: a chunk that is needed, or the index, isn't what was written.
         """
         index = self._index(read, size)
-        result = np.empty((len(rows), *self.tail), self.dtype)
+        tail = self.tail if layers is None else (*self.tail[:axis], len(layers), *self.tail[axis + 1 :])
+        result = np.empty((len(rows), *tail), self.dtype)
         wanted = [
             (number, at)
             for number, at in enumerate(self._places())
             if at[0] * self.chunk[0] < rows.stop and rows.start < (at[0] + 1) * self.chunk[0]
-            if axis is None or layer is None or at[axis + 1] == layer // self.chunk[axis + 1]
+            if layers is None or any(layer // self.chunk[axis + 1] == at[axis + 1] for layer in layers)
         ]
         for run in _runs(wanted, index):
             first, last = run[0][0], run[-1][0]
@@ -115,11 +116,14 @@ class Grid:
                 if data[start + self.chunk_bytes : start + self.chunk_bytes + _CRC] != _crc(chunk):
                     raise ChangedByteError(inside)
                 low, high = max(rows.start, inside.start), min(rows.stop, inside.stop)
-                where = (slice(low - rows.start, high - rows.start), *self._slices(at)[1:])
-                result[where] = chunk[low - inside.start : high - inside.start]
-        if axis is None or layer is None:
-            return result
-        return result[(slice(None),) * (axis + 1) + (layer,)]
+                part = chunk[low - inside.start : high - inside.start]
+                where: list[Any] = [slice(low - rows.start, high - rows.start), *self._slices(at)[1:]]
+                if layers is not None:
+                    held = where[axis + 1]
+                    where[axis + 1] = [i for i, layer in enumerate(layers) if held.start <= layer < held.stop]
+                    part = part.take([layers[i] - held.start for i in where[axis + 1]], axis + 1)
+                result[tuple(where)] = part
+        return result
 
     def _index(self, read: Callable[[int, int], bytes | memoryview], size: int) -> np.ndarray:
         count = math.prod(self.counts)
