@@ -36,7 +36,7 @@ from residual.data import load_dataset
 from residual.data.pixels import PixelDataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import wrap_encoder
-from residual.store.forward import Encoded
+from residual.store.forward import Encoded, Part
 from residual.store.layout import Layout
 from residual.store.place import Place
 from residual.store.reading import Pixels, read_pixels
@@ -235,7 +235,7 @@ def write_random(encoder: Encoder, samples: int, place: Path) -> None:
     kinds = ("emb", "mlp", "head")
     layout = Layout.of(linearization, None, kinds, samples, "float16")
     what = identity(encoder, dataset, "own", kinds, "float16")
-    writer = Writer(Place(place), what, dataset, linearization, layout, (1, 1))
+    writer = Writer(Place(place), what, dataset, linearization, layout, Part(1, 1))
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randn(2**26, generator=generator).half()
     for start in range(0, samples, 256):

@@ -47,6 +47,11 @@ class ImageDataset:
         self.groups = None if groups is None else np.asarray(groups, np.int64)
         self.group_names = tuple(group_names)
 
+    @property
+    def full_name(self) -> str:
+        """Name and split, as "name/split"."""
+        return f"{self.name}/{self.split}"
+
     def load(self, index: int) -> Image.Image:
         """Sample `index` (not negative) as an RGB image; `UnreadableImageError` where it can't be decoded."""
         raise NotImplementedError

@@ -14,7 +14,7 @@ from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.spectral.bases import Origin
 from residual.spectral.unit_moments import UnitMoments
-from residual.store.forward import Encoding, encode_batches
+from residual.store.forward import Encoding, Part, encode_batches
 from residual.tracing.linearization import Linearization
 
 SECONDS_BETWEEN = 60.0  # that a kill loses at most
@@ -44,13 +44,11 @@ def stream_moments(
         UnreadableImageError: with `on_error="raise"`; names the sample.
         ResidualError: the checkpoint is of something else; or see `encode_dataset`.
     """
-    number, of = part
-    if not 1 <= number <= of:
-        raise ResidualError(f"A part is (number, of) with a number from 1 to of, got ({number}, {of}).")
-    samples = range(len(dataset) * (number - 1) // of, len(dataset) * number // of)
+    samples = Part(*part).share(len(dataset))
     linearization = Linearization.of(encoder, pooling=settings.pooling)
-    name = f"{dataset.name}/{dataset.split}"
-    origin = Origin(encoder.name, encoder.fingerprint, encoder.split, (name,), 0, settings.pooling)
+    origin = Origin(
+        encoder.name, encoder.fingerprint, encoder.split, (dataset.full_name,), 0, settings.pooling
+    )
     moments = UnitMoments(linearization, settings.kinds, settings.kinds, origin, encoder.device)
     moments.progress = {"split": Manifest.of(dataset).checksum, "part": list(part), "done": 0, "skipped": {}}
     if checkpoint is not None and Path(checkpoint).is_file():

@@ -19,7 +19,15 @@ from residual.store.arrays import Arrays, Damage
 from residual.store.base import Samples, Store, parts_of, positions_of
 from residual.store.memory import MemoryStore
 from residual.store.place import Place
-from residual.store.record import LINEARIZATION, MANIFEST, RECEIPTS, Receipt, StoreManifest, read_manifest
+from residual.store.record import (
+    LINEARIZATION,
+    MANIFEST,
+    RECEIPTS,
+    Receipt,
+    StoreManifest,
+    packed_receipts,
+    read_manifest,
+)
 from residual.tracing.coordinates import KIND_OF, Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.units import units_of
@@ -56,11 +64,10 @@ class ResidualStore(Store):
                 "one."
             )
         there = place.sizes(RECEIPTS)
-        shards = [shard for shard in range(manifest.layout.shards) if Receipt.file(shard) in there]
-        packed = zip(shards, place.read_all([Receipt.file(shard) for shard in shards]), strict=True)
+        packed = packed_receipts(place, range(manifest.layout.shards), there)
         receipts = {
             shard: manifest.receipt(data, f"{place.address}/{Receipt.file(shard)}", shard)
-            for shard, data in packed
+            for shard, data in packed.items()
         }
         store = cls(place, manifest, receipts)
         if not store.complete and not cut_off:

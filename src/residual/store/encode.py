@@ -15,7 +15,7 @@ from residual.data.pixels import PixelDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.store.disk import ResidualStore
-from residual.store.forward import Encoding, encode_batches
+from residual.store.forward import Encoding, Part, encode_batches
 from residual.store.layout import Layout
 from residual.store.memory import MemoryStore
 from residual.store.place import Place
@@ -107,23 +107,20 @@ def encode_dataset(
     """
     settings = Encoding(pooling, tuple(kinds), batch_size, workers, on_error)
     if len(dataset) == 0:
-        raise ResidualError(f"Dataset {_label(dataset)} has no samples.")
+        raise ResidualError(f"Dataset {dataset.full_name} has no samples.")
     if path is None:
         return _into_memory(encoder, dataset, settings, progress)
     if dtype not in DTYPES:
         raise ResidualError(f"dtype is {' or '.join(map(repr, DTYPES))}, got {dtype!r}.")
-    number, of = part
-    if not 1 <= number <= of:
-        raise ResidualError(f"A part is (number, of) with a number from 1 to of, got ({number}, {of}).")
+    mine = Part(*part)
     place = Place(path)
     linearization = Linearization.of(encoder, pooling=pooling)
     tokens = kept_tokens(encoder, dataset, pooling)
     layout = Layout.of(linearization, tokens, settings.kinds, len(dataset), dtype)
     what = identity(encoder, dataset, pooling, settings.kinds, dtype)
-    writer = Writer(place, what, dataset, linearization, layout, part)
+    writer = Writer(place, what, dataset, linearization, layout, mine)
     layout = writer.layout
-    mine = layout.part(number, of)
-    total = sum(len(layout.samples_of(shard)) for shard in mine)
+    total = sum(len(layout.samples_of(shard)) for shard in mine.share(layout.shards))
     done = total - sum(len(layout.samples_of(shard)) for shard in writer.pending)
     if progress is not None:
         progress(done, total)
@@ -140,7 +137,7 @@ def encode_dataset(
         writer.close()
     store = ResidualStore.open(path, cut_off=True)
     if store.complete and not len(store):
-        raise ResidualError(f"None of the {len(dataset)} images of {_label(dataset)} can be read.")
+        raise ResidualError(f"None of the {len(dataset)} images of {dataset.full_name} can be read.")
     return store
 
 
@@ -161,14 +158,14 @@ def _into_memory(
         if progress is not None:
             progress(len(kept) + len(skipped), len(dataset))
     if not kept:
-        raise ResidualError(f"None of the {len(dataset)} images of {_label(dataset)} can be read.")
+        raise ResidualError(f"None of the {len(dataset)} images of {dataset.full_name} can be read.")
     return MemoryStore(
         coordinates=Coordinates.cat(parts),
         linearization=linearization,
         labels=np.asarray(dataset.labels, dtype=np.int64)[kept],
         sample_ids=tuple(dataset.sample_ids[position] for position in kept),
         class_names=tuple(dataset.class_names),
-        dataset=_label(dataset),
+        dataset=dataset.full_name,
         encoder_name=encoder.name,
         fingerprint=encoder.fingerprint,
         pooling=settings.pooling,
@@ -187,7 +184,3 @@ def kept_tokens(encoder: Encoder, dataset: ImageDataset, pooling: str) -> int | 
         pixels = encoder.preprocess(Image.new("RGB", (256, 256)))[None]
     with torch.inference_mode():
         return trace(encoder, pixels, pooling=pooling)[0].mean.shape[1]
-
-
-def _label(dataset: ImageDataset) -> str:
-    return f"{dataset.name}/{dataset.split}"

@@ -58,6 +58,28 @@ class Encoding:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of so many equal parts of the work; `Part(1, 1)` is all of it.
+
+    Raises:
+        ResidualError: there is no such part.
+    """
+
+    number: int
+    of: int
+
+    def __post_init__(self):
+        if not 1 <= self.number <= self.of:
+            raise ResidualError(
+                f"A part is (number, of) with a number from 1 to of, got ({self.number}, {self.of})."
+            )
+
+    def share(self, count: int) -> range:
+        """Which of `count` things are this part's."""
+        return range(count * (self.number - 1) // self.of, count * self.number // self.of)
+
+
+@dataclass(frozen=True)
 class Encoded:
     """A batch of samples after the encoder: `coordinates` of `read.positions`, None where there are none."""
 

@@ -98,10 +98,6 @@ class Layout:
         """The samples of a shard."""
         return range(shard * self.rows, min((shard + 1) * self.rows, self.samples))
 
-    def part(self, number: int, of: int) -> range:
-        """The shards of part `number` (from 1) when they are shared out among `of` writers."""
-        return range(self.shards * (number - 1) // of, self.shards * number // of)
-
     def has_layers(self, name: str) -> bool:
         """Whether an array has an axis of layers."""
         return name in _PER_LAYER

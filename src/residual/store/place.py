@@ -126,14 +126,6 @@ class Place:
             found = {name[cut:]: about["size"] for name, about in listed.items()}
         return {name: size for name, size in sorted(found.items()) if not name.endswith(_PARTIAL)}
 
-    def remove(self, name: str) -> None:
-        """Take a file away, if it is there."""
-        with contextlib.suppress(FileNotFoundError):
-            if self.local is not None:
-                (self.local / name).unlink()
-            else:
-                self._fs.rm_file(self._at(name))
-
     def sweep(self) -> None:
         """Take away what killed writers left half written."""
         if self.local is not None:

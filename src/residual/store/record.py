@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -216,6 +217,12 @@ def read_manifest(place: Place) -> StoreManifest | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     return StoreManifest.unpack(data, f"{place.address}/{MANIFEST}")
+
+
+def packed_receipts(place: Place, shards: Iterable[int], there: Container[str]) -> dict[int, bytes]:
+    """The receipts of those shards that have one among the files that are `there`, as they were packed."""
+    found = [shard for shard in shards if Receipt.file(shard) in there]
+    return dict(zip(found, place.read_all([Receipt.file(shard) for shard in found]), strict=True))
 
 
 def signed(content: dict[str, Any]) -> bytes:

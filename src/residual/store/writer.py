@@ -13,7 +13,7 @@ import numpy as np
 
 from residual.data import ImageDataset
 from residual.errors import ResidualError
-from residual.store.forward import Encoded
+from residual.store.forward import Encoded, Part
 from residual.store.layout import Layout, Packer, pack_ids
 from residual.store.place import Place
 from residual.store.record import (
@@ -25,6 +25,7 @@ from residual.store.record import (
     Receipt,
     StoreManifest,
     check_identity,
+    packed_receipts,
     read_manifest,
     sha256,
     versions,
@@ -45,7 +46,7 @@ class Writer:
         dataset: for labels and ids.
         linearization: goes into the store.
         layout: of its arrays, if the store is a new one.
-        part: `(number, of)`: which of so many equal parts to write; `(1, 1)` is all.
+        part: which shards to write.
 
     Raises:
         ResidualError: there is a store of something else, or what is there is no store.
@@ -58,7 +59,7 @@ class Writer:
         dataset: ImageDataset,
         linearization: Linearization,
         layout: Layout,
-        part: tuple[int, int],
+        part: Part,
     ):
         self.place = place
         there = place.sizes()
@@ -70,7 +71,7 @@ class Writer:
             raise ResidualError(
                 f"{place.address!r} isn't empty and no store, {foreign[0]!r} is in it: choose another folder."
             )
-        if part[1] == 1:  # nobody else is at work
+        if part.of == 1:  # nobody else is at work
             place.sweep()
         self.layout = layout
         if held is None or not held.files.keys() <= there.keys():
@@ -78,8 +79,13 @@ class Writer:
         now = versions()
         self.other_versions = {name: now[name] for name in now if held.versions.get(name) != now[name]}
         self.manifest = held
-        self.done = {shard for shard in range(layout.shards) if self._whole(shard, there)}
-        self.pending = [shard for shard in layout.part(*part) if shard not in self.done]
+        mine = part.share(layout.shards)
+        whole = {
+            shard
+            for shard, data in packed_receipts(place, mine, there).items()
+            if self._whole(shard, data, there)
+        }
+        self.pending = [shard for shard in mine if shard not in whole]
         self._shard: _Shard | None = None
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._waiting: deque[Future[None]] = deque()
@@ -128,13 +134,10 @@ class Writer:
             self.place.write(name, files[name])
         return manifest
 
-    def _whole(self, shard: int, there: dict[str, int]) -> bool:
+    def _whole(self, shard: int, packed: bytes, there: dict[str, int]) -> bool:
         """Whether what the receipt says is there; one that is damaged or of another store says nothing."""
-        name = Receipt.file(shard)
-        if name not in there:
-            return False
         try:
-            receipt = self.manifest.receipt(self.place.read(name), name, shard)
+            receipt = self.manifest.receipt(packed, Receipt.file(shard), shard)
         except ResidualError:
             return False
         return all(there.get(self.layout.file(name, shard)) == size for name, size in receipt.sizes.items())
@@ -149,7 +152,6 @@ class Writer:
             self.manifest.mark, shard.number, sizes, checksums, shard.skipped, self.other_versions
         )
         self.place.write(Receipt.file(shard.number), receipt.pack())
-        self.done.add(shard.number)
 
 
 class _Shard:
