@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from residual.adapters.fit import FitSettings
@@ -23,6 +22,7 @@ from residual.adapters.task import (
     load_splits,
 )
 from residual.encoders.encoder import Encoder
+from residual.store.record import version_of
 
 # Two-sided 95 % quantiles of Student's t with 1, 2, … degrees of freedom.
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
@@ -107,7 +107,7 @@ def _summary(encoder: Encoder, task: Task, adapted: dict[str, list[Adapted]]) ->
             **{f"fit_{m}": round(sum(e.result.seconds for e in fits), 3) for m, fits in adapted.items()},
         },
         "skipped": task.skipped,
-        "versions": {name: version(name) for name in ("residual-vit", "torch", "transformers")},
+        "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,7 @@ def bases(
     for path in filter(None, (json, out)):
         check_writable(path)
     with stages() as show:
-        result = bases_of(sources, out, kinds, device, lambda done, total: show("bases", done, total))
+        result = bases_of(sources, out, kinds, device, partial(show, "bases"))
     stdout.print(result["sentence"])
     if json:
         write_json(json, result)

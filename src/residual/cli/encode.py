@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -102,7 +103,7 @@ def encode(
         images = images.subset(range(min(options["limit"], len(images))))
     model = load_encoder(options["encoder"], device=device)
     with stages() as show:
-        told = lambda done, total: show(f"{images.name}: encode {images.split}", done, total)  # noqa: E731
+        told = partial(show, f"{images.name}: encode {images.split}")
         result = job.bases(model, images, told) if bases_only else job.store(model, images, told)
     stdout.print(result["sentence"])
     for sample, reason in result["skipped"].items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ def verify(
         check_writable(json)
     opened = ResidualStore.open(store)
     with stages() as show:
-        found = opened.verify(lambda done, total: show("verify", done, total))
+        found = opened.verify(partial(show, "verify"))
     out.print(f"{opened}: {len(found) or 'no'} damaged file{'' if len(found) == 1 else 's'}.")
     for damage in found:
         err.print(str(damage))

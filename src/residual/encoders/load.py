@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from residual.encoders import transformers_folder
 from residual.encoders.aliases import ALIASES
+from residual.encoders.device import find_device
 from residual.encoders.encoder import Encoder
 from residual.encoders.families import FAMILIES, open_clip, timm
 from residual.encoders.family import Family
@@ -52,7 +53,7 @@ def load_encoder(
         ResidualError: the name isn't known (the nearest are listed), nothing loadable is there, the library
             that loads it isn't installed, or the model can't be split; or there is no such device.
     """
-    device = _device(device)
+    device = find_device(device)
     if dtype is None:
         half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         dtype = torch.bfloat16 if half else torch.float32
@@ -139,18 +140,3 @@ def _load(name: str, spec: str, dtype: torch.dtype, classifier: bool) -> Loaded:
             raise ResidualError(f"{name}: models of open_clip have no classifier.")
         return open_clip.load(name, place)
     raise unknown_name("encoder", name, [*ALIASES, *FORMS])
-
-
-def _device(wanted: str | torch.device | None) -> torch.device:
-    """The device that was asked for, or the best one there is."""
-    if wanted is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ResidualError(
-            f"The device {str(wanted)!r} isn't there ({str(error).splitlines()[0]}). Known here: cpu"
-            f"{', cuda' if torch.cuda.is_available() else ''}."
-        ) from error
-    return device

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from residual.encoders.device import find_device
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
 from residual.spectral.unit_moments import UnitMoments
@@ -40,17 +41,13 @@ def fit_bases(
     stores = list(store) if isinstance(store, Sequence) else [store]
     if not stores:
         raise ResidualError("Bases need at least one store, got none.")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    moments = [UnitMoments.of_store(part, kinds, device) for part in stores]
-    for other in moments[1:]:
-        moments[0].check(other)
+    moments = UnitMoments.of_store(stores[0], kinds, find_device(device))
+    for other in stores[1:]:
+        moments.add_store(other)
     total, done = sum(map(len, stores)), 0
-    for part, seen in zip(stores, moments, strict=True):
-        for batch in part.batches(_ROWS):
-            seen.update(batch)
-            done += len(batch)
-            if progress is not None:
-                progress(done, total)
-        if seen is not moments[0]:
-            moments[0].merge(seen)
-    return moments[0].compute()
+    for batch in (batch for part in stores for batch in part.batches(_ROWS)):
+        moments.update(batch)
+        done += len(batch)
+        if progress is not None:
+            progress(done, total)
+    return moments.compute()

@@ -44,19 +44,9 @@ class Job:
     def store(self, encoder: Encoder, dataset: ImageDataset, progress: Progress) -> dict[str, Any]:
         """Encode to a store."""
         watch = _Watch(progress)
-        how = self.settings
+        how: dict[str, Any] = vars(self.settings)
         store = encode_dataset(
-            encoder,
-            dataset,
-            self.out,
-            pooling=how.pooling,
-            kinds=how.kinds,
-            dtype=self.dtype,
-            part=self.part,
-            batch_size=how.batch_size,
-            workers=how.workers,
-            on_error=how.on_error,
-            progress=watch,
+            encoder, dataset, self.out, dtype=self.dtype, part=self.part, progress=watch, **how
         )
         size = sum(store.place.sizes().values())
         state = "complete" if store.complete else "not complete yet"

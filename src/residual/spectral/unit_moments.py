@@ -79,10 +79,17 @@ class UnitMoments:
     @classmethod
     def of_store(cls, store: Store, kinds: Sequence[str], device: torch.device | str = "cpu") -> UnitMoments:
         """For the coordinates of a store; nothing is taken in yet."""
-        origin = Origin(
-            store.encoder_name, store.fingerprint, store.split, (store.dataset,), 0, store.pooling
-        )
-        return cls(store.linearization, kinds, store.kinds, origin, device)
+        return cls(store.linearization, kinds, store.kinds, _origin(store), device)
+
+    def add_store(self, store: Store) -> None:
+        """Make ready for the coordinates of one more store; nothing is taken in yet.
+
+        Raises:
+            ResidualError: it is of another encoder, or keeps other kinds of unit.
+        """
+        origin = _origin(store)
+        self._check(origin, tuple(kind for kind in KINDS if kind in store.kinds))
+        self.origin = replace(self.origin, datasets=self.origin.datasets + origin.datasets)
 
     def update(self, batch: Coordinates) -> None:
         """Take in samples.
@@ -99,19 +106,22 @@ class UnitMoments:
 
     def check(self, other: UnitMoments) -> None:
         """Refuse moments of another encoder or of other units."""
-        ours, theirs = self.origin, other.origin
+        self._check(other.origin, other.held)
+        if self.kinds != other.kinds:
+            raise ResidualError(
+                f"Bases of {', '.join(self.kinds)} can't be made of moments for {', '.join(other.kinds)}."
+            )
+
+    def _check(self, theirs: Origin, held: tuple[str, ...]) -> None:
+        ours = self.origin
         if (ours.fingerprint, ours.split, ours.pooling) != (theirs.fingerprint, theirs.split, theirs.pooling):
             raise ResidualError(
                 f"Stores of different encoders can't share bases: {_named(ours)}, {_named(theirs)}."
             )
-        if self.held != other.held:
+        if self.held != held:
             raise ResidualError(
-                f"The coordinates hold units of other kinds: {', '.join(self.held)}; {', '.join(other.held)}."
+                f"The coordinates hold units of other kinds: {', '.join(self.held)}; {', '.join(held)}."
                 " Keep the same ones in all of them."
-            )
-        if self.kinds != other.kinds:
-            raise ResidualError(
-                f"Bases of {', '.join(self.kinds)} can't be made of moments for {', '.join(other.kinds)}."
             )
 
     def merge(self, other: UnitMoments) -> None:
@@ -245,6 +255,10 @@ def _alike(linearization: Linearization, units: list[int]) -> list[list[int]]:
     """All heads together, whatever is wide by itself."""
     kind = linearization.units["kind"].iloc[units[0]]
     return [units] if kind == "head" else [[unit] for unit in units]
+
+
+def _origin(store: Store) -> Origin:
+    return Origin(store.encoder_name, store.fingerprint, store.split, (store.dataset,), 0, store.pooling)
 
 
 def _named(origin: Origin) -> str:

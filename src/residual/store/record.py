@@ -39,7 +39,7 @@ _LIBRARIES = ("residual-vit", "torch", "torchvision", "transformers", "numpy", "
 
 def versions() -> dict[str, str]:
     """Of the libraries that what is stored depends on."""
-    return {name: _version(name) for name in _LIBRARIES}
+    return {name: version_of(name) for name in _LIBRARIES}
 
 
 def identity(
@@ -252,7 +252,8 @@ def sha256(data: bytes | bytearray) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """Of an installed library."""
     try:
         return version(name)
     except PackageNotFoundError:  # run from its source
