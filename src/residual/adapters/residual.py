@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
+from residual.spectral.dimension import linear_dimension
 
 OTHERS = ("keep", "mean", "zero")
 TAILS = ("drop", "keep")
@@ -167,7 +168,7 @@ def _ranks(bases: SpectralBases, rank: Rank) -> list[int]:
     if isinstance(rank, float):
         if not 0 < rank < 1:
             raise ResidualError(f"A rank of explained variance lies in (0, 1), got {rank}.")
-        return [_rank_at(values, rank) for values in bases.eigenvalues]
+        return [linear_dimension(values, rank) for values in bases.eigenvalues]
     each = [rank] * len(most) if isinstance(rank, int | np.integer) else rank
     wanted = [int(k) for k in each]
     if isinstance(rank, bool) or len(wanted) != len(most):
@@ -178,12 +179,6 @@ def _ranks(bases: SpectralBases, rank: Rank) -> list[int]:
                 f"Unit {unit} has {available} components: a rank of {k} isn't between 1 and that."
             )
     return wanted
-
-
-def _rank_at(eigenvalues: Tensor, ratio: float) -> int:
-    """Index, from 1, of the first component at which the running explained variance ratio exceeds `ratio`."""
-    running = eigenvalues.cumsum(0) / eigenvalues.sum()
-    return min(int((running <= ratio).sum()) + 1, len(eigenvalues))
 
 
 def _initial(bases: SpectralBases, ranks: list[int], init: str | Tensor, seed: int) -> Tensor:

@@ -1,18 +1,45 @@
-"""Principal components of units, and what their spectra say."""
+"""Principal components of units, what their spectra say, how they are shaped and how alike they are."""
 
 from residual.spectral.bases import Origin, SpectralBases
+from residual.spectral.dimension import TwoNN, linear_dimension, two_nn, two_nn_estimate, two_nn_scales
 from residual.spectral.fit import fit_bases
+from residual.spectral.geometry import GeometrySettings, unit_geometry
+from residual.spectral.neighbours import nearest_two
 from residual.spectral.pca import PCA, IncrementalPCA, pca
+from residual.spectral.similarity import (
+    linear_cka,
+    mean_correlation,
+    mean_cosine,
+    mean_distance,
+    principal_angles,
+    relative,
+    spectral_cosine,
+)
 from residual.spectral.stream import stream_moments
 from residual.spectral.unit_moments import UnitMoments
 
 __all__ = [
     "PCA",
+    "GeometrySettings",
     "IncrementalPCA",
     "Origin",
     "SpectralBases",
+    "TwoNN",
     "UnitMoments",
     "fit_bases",
+    "linear_cka",
+    "linear_dimension",
+    "mean_correlation",
+    "mean_cosine",
+    "mean_distance",
+    "nearest_two",
     "pca",
+    "principal_angles",
+    "relative",
+    "spectral_cosine",
     "stream_moments",
+    "two_nn",
+    "two_nn_estimate",
+    "two_nn_scales",
+    "unit_geometry",
 ]

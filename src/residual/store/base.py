@@ -99,6 +99,15 @@ class Store(ABC):
         """Contributions of some samples and units, by default of all: `n · u · d` numbers."""
 
     @abstractmethod
+    def coordinates_of(
+        self, units: Sequence[int] | np.ndarray, samples: Samples | None = None
+    ) -> Coordinates:
+        """What `linearization.features` needs for these units, of some samples or of all.
+
+        Nothing else is read. The precision is that in which they are kept.
+        """
+
+    @abstractmethod
     def batches(self, size: int = 1024, kinds: Sequence[str] | None = None) -> Iterator[Coordinates]:
         """The coordinates, `size` samples at a time, in order; of all kinds of unit that are kept, or some.
 

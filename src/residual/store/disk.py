@@ -188,8 +188,16 @@ class ResidualStore(Store):
         """
         if units is None:
             return self.linearization.contributions(self.read(samples))
-        units = self.linearization.checked(units)
-        chosen = self.units.iloc[units]
+        return self.linearization.contributions(self.coordinates_of(units, samples), units)
+
+    def coordinates_of(
+        self, units: Sequence[int] | np.ndarray, samples: Samples | None = None
+    ) -> Coordinates:
+        """What these units' contributions are made of, for some samples or all; nothing else is read.
+
+        Layers that no unit is of hold zeros.
+        """
+        chosen = self.units.iloc[self.linearization.checked(units)]
         at = self._at(samples)
         values = {name: torch.from_numpy(self._arrays.read(name, at)) for name in ("mean", "std")}
         for name in self._fields:
@@ -201,10 +209,13 @@ class ResidualStore(Store):
                 continue
             array, axis = self.layout.arrays[name], self.layout.layer_axis(name)
             layers = sorted({int(layer) for layer in of_kind["layer"] if layer < array.tail[axis]})
-            whole = np.zeros((len(at), *array.tail), array.dtype)  # what isn't read takes no memory, either
-            whole[(slice(None),) * (axis + 1) + (layers,)] = self._arrays.read(name, at, layers)
-            values[name] = torch.from_numpy(whole)
-        return self.linearization.contributions(self._coordinates(values), units)
+            rest = array.tail[:axis] + array.tail[axis + 1 :]
+            whole = np.zeros(
+                (array.tail[axis], len(at), *rest), array.dtype
+            )  # untouched layers take no memory
+            whole[layers] = np.moveaxis(self._arrays.read(name, at, layers), axis + 1, 0)
+            values[name] = torch.from_numpy(np.moveaxis(whole, 0, axis + 1))
+        return self._coordinates(values)
 
     def batches(
         self, size: int = 1024, kinds: Sequence[str] | None = None, prefetch: int | None = None

@@ -39,8 +39,14 @@ class MemoryStore(Store):
         self, samples: Samples | None = None, units: Sequence[int] | np.ndarray | None = None
     ) -> Float[Tensor, "n *t u d"]:
         """Contributions of some samples and units, by default of all: `n · u · d` numbers."""
-        coordinates = self.coordinates if samples is None else self.coordinates[self._index(samples)]
-        return self.linearization.contributions(coordinates, units)
+        return self.linearization.contributions(self._of(samples), units)
+
+    def coordinates_of(
+        self, units: Sequence[int] | np.ndarray, samples: Samples | None = None
+    ) -> Coordinates:
+        """Coordinates of some samples, by default of all."""
+        self.linearization.checked(units)
+        return self._of(samples)
 
     def batches(self, size: int = 1024, kinds: Sequence[str] | None = None) -> Iterator[Coordinates]:
         """The coordinates, `size` samples at a time, in order."""
@@ -57,6 +63,9 @@ class MemoryStore(Store):
             labels=self.labels[positions],
             sample_ids=tuple(self.sample_ids[position] for position in positions),
         )
+
+    def _of(self, samples: Samples | None) -> Coordinates:
+        return self.coordinates if samples is None else self.coordinates[self._index(samples)]
 
     def _index(self, samples: Samples) -> slice | Tensor:
         if isinstance(samples, slice) and (samples.step or 1) > 0:  # which torch takes, and copies nothing

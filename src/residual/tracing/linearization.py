@@ -105,10 +105,11 @@ class Linearization:
     def features(self, coordinates: Coordinates, unit: int) -> Float[Tensor, "n *t f"]:
         """`f_u = (v/s, 1/s, μ/s)`: `h + 2` numbers for a head, `D + 2` for an MLP or the embedding.
 
-        With an attention pool, `P` times as many, those of each of its heads side by side.
+        With an attention pool, `P` times as many, those of each of its heads side by side. They are made in
+        the precision and on the device of `coordinates.mean`.
         """
         if unit == self._pool_mlp_unit:
-            return coordinates.held("pool_mlp").to(coordinates.mean.dtype)
+            return coordinates.held("pool_mlp").to(coordinates.mean)
         if unit == 0:
             own = coordinates.held("emb")
         elif unit < self._first_head:
@@ -117,7 +118,7 @@ class Linearization:
             layer, head = self._layer_head(unit)
             own = coordinates.held("z")[..., layer, head, :]
         mean, std = coordinates.mean[..., None], coordinates.std[..., None]
-        features = torch.cat([own.to(mean.dtype), torch.ones_like(mean), mean], dim=-1) / std
+        features = torch.cat([own.to(mean), torch.ones_like(mean), mean], dim=-1) / std
         return features.flatten(1) if self.pool_mlp else features
 
     def matrix(self, unit: int) -> Float[Tensor, "f d"]:
@@ -134,6 +135,18 @@ class Linearization:
         if self.split == "shared":
             common = self.share(unit) * self._to_output.sum(1)
         return torch.cat([own, bias[:, None], -common[:, None]], dim=1).flatten(0, 1)
+
+    def root(self, unit: int) -> Float[Tensor, "f r"]:
+        """`R_u` with `R_u R_uᵀ = M_u M_uᵀ`, in float64, as narrow as it can be.
+
+        Distances and variances of the rows of `f_u R_u` are those of contributions, and a head needs `h + 2`
+        numbers for them in place of `d`.
+        """
+        matrix = self.matrix(unit)
+        if matrix.shape[0] >= matrix.shape[1]:
+            return matrix
+        left, singular, _ = torch.linalg.svd(matrix, full_matrices=False)
+        return left * singular
 
     def offset(self, unit: int) -> Float[Tensor, " d"]:
         """`o_u`, the constant part of the contribution, in float64."""

@@ -1,0 +1,192 @@
+"""How many dimensions a cloud of samples has: by its spectrum, by distances between nearest neighbours."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist, fmean
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from residual.errors import ResidualError
+from residual.spectral.neighbours import nearest_two
+from residual.spectral.pca import PCA
+
+
+def linear_dimension(pca: PCA | Float[Tensor, " k"], threshold: float = 0.99) -> int:
+    """How many of the first components hold that part of the variance.
+
+    The first at which the running explained variance ratio exceeds `threshold` is the last that counts. The
+    paper's intrinsic dimension takes 0.99, the rank of its ResiDual* 0.9. Without variance it is 0.
+
+    Args:
+        pca: or all its eigenvalues, in descending order.
+        threshold: in (0, 1).
+
+    Raises:
+        ResidualError: a threshold outside (0, 1).
+    """
+    if not 0 < threshold < 1:
+        raise ResidualError(f"A share of the variance lies in (0, 1), got {threshold}.")
+    eigenvalues = pca if isinstance(pca, Tensor) else pca.eigenvalues
+    total = float(eigenvalues.sum()) if isinstance(pca, Tensor) else pca.total_variance
+    if total <= 0:
+        return 0
+    running = eigenvalues.cumsum(0) / total
+    return min(int((running <= threshold).sum()) + 1, len(eigenvalues))
+
+
+@dataclass(frozen=True)
+class TwoNN:
+    """An estimate of intrinsic dimension by `two_nn_estimate`.
+
+    Args:
+        dimension: the estimate.
+        low, high: its confidence interval.
+        samples: how many went into it.
+        dropped: how many were left out: duplicates, and those whose two neighbours are equally far.
+        distance: the mean distance to the second neighbour: the scale at which the dimension is seen.
+    """
+
+    dimension: float
+    low: float
+    high: float
+    samples: int
+    dropped: int
+    distance: float
+
+
+def two_nn(x: Float[Tensor, "n d"], fraction: float = 0.9) -> float:
+    """Intrinsic dimension by the ratio of the distances to the two nearest neighbours.
+
+    With `r1 < r2` a sample's distances to its two nearest neighbours, `μ = r2/r1` follows `P(μ) = 1 − μ^(−D)`
+    where the density is even around it. With the `N` ratios in ascending order and `F_i = i/N`, `D` is the
+    least-squares slope of `−ln(1 − F)` on `ln μ` through the origin, over the first `⌊fraction · N⌋` (Facco,
+    d'Errico, Rodriguez and Laio 2017, doi:10.1038/s41598-017-11873-y). Samples with `r1 = 0` or
+    `r1 = r2` are left out.
+
+    Args:
+        x: samples, on the device that is to do the work.
+        fraction: in (0, 1]; the largest ratios are the least reliable.
+
+    Raises:
+        ResidualError: NaN, a fraction outside (0, 1], or fewer than three samples with two neighbours apart.
+    """
+    return two_nn_estimate(x, fraction).dimension
+
+
+def two_nn_estimate(x: Float[Tensor, "n d"], fraction: float = 0.9, level: float = 0.95) -> TwoNN:
+    """The same as `two_nn`, with a confidence interval.
+
+    The interval is of sampling alone, normal in `ln D`. Its variance is that of the slope's influence
+    function summed over samples, with the covariance of neighbours: those share distances, and without it
+    intervals are too short by up to a third. It says nothing of the bias: in many dimensions no sample has
+    neighbours so near that the density is even around it, and `two_nn` is then low.
+
+    Args:
+        x, fraction: as `two_nn` takes them.
+        level: of confidence, in (0, 1).
+
+    Raises:
+        ResidualError: as `two_nn`; or a level outside (0, 1).
+    """
+    if not 0 < fraction <= 1:
+        raise ResidualError(f"The fraction of ratios lies in (0, 1], got {fraction}.")
+    if not 0 < level < 1:
+        raise ResidualError(f"A level of confidence lies in (0, 1), got {level}.")
+    distances, neighbours = nearest_two(x)
+    first, second = distances.T
+    kept = (first > 0) & (first < second)
+    logs = (second[kept] / first[kept]).log()  # (N,)
+    count = len(logs)
+    used = min(int(fraction * count), count - 1)
+    if used < 1:
+        raise ResidualError(
+            f"Of {len(x)} samples only {count} have neighbours at two distances, neither of them 0: too few "
+            f"for a dimension with fraction {fraction}."
+        )
+    ranks = torch.arange(1, used + 1, dtype=torch.float64, device=logs.device)
+    heights = -torch.log1p(-ranks / count)
+    ordered = logs.sort().values[:used]
+    dimension = (heights @ ordered / (ordered @ ordered)).item()
+    influence = torch.zeros(len(x), dtype=torch.float64, device=logs.device)
+    influence[kept] = _influence(dimension * logs, heights[-1].item())
+    error = NormalDist().inv_cdf((1 + level) / 2) * _deviation(influence, neighbours) / count
+    return TwoNN(
+        dimension=dimension,
+        low=dimension * math.exp(-error),
+        high=dimension * math.exp(error),
+        samples=count,
+        dropped=len(x) - count,
+        distance=second[kept].mean().item(),
+    )
+
+
+def two_nn_scales(
+    x: Float[Tensor, "n d"],
+    fraction: float = 0.9,
+    level: float = 0.95,
+    halvings: int = 3,
+    least: int = 100,
+    seed: int = 0,
+) -> list[TwoNN]:
+    """The dimension at larger and larger scales, by decimation: of all samples, of halves, of quarters, ….
+
+    Fewer samples lie farther apart. Where the dimension falls as they are left out, noise made it large at
+    the small scale; where it stays, it is that of the cloud (Facco et al. 2017). Every entry is the mean over
+    all parts of one size, which are disjoint, and so are its counts and its distance.
+
+    Args:
+        x, fraction, level: as `two_nn_estimate` takes them.
+        halvings: how often at most; each costs half as much as the one before, the first half of all samples.
+        least: the smallest part.
+        seed: of the order in which samples are dealt out.
+
+    Raises:
+        ResidualError: as `two_nn_estimate`.
+    """
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
+    scales = []
+    for parts in (2**times for times in range(halvings + 1)):
+        if parts > 1 and len(x) // parts < least:
+            break
+        found = [two_nn_estimate(x[order[part::parts]], fraction, level) for part in range(parts)]
+        mean = fmean(each.dimension for each in found)
+        half = math.sqrt(fmean(math.log(each.high / each.dimension) ** 2 for each in found) / parts)
+        scales.append(
+            TwoNN(
+                dimension=mean,
+                low=mean * math.exp(-half),
+                high=mean * math.exp(half),
+                samples=round(fmean(each.samples for each in found)),
+                dropped=round(fmean(each.dropped for each in found)),
+                distance=fmean(each.distance for each in found),
+            )
+        )
+    return scales
+
+
+def _influence(heights: Float[Tensor, " n"], highest: float) -> Float[Tensor, " n"]:
+    """Of each ratio on `ln D`, where `heights = D ln μ` follows Exp(1) and the fit ends at `highest`.
+
+    The slope is `Σ xy/Σ x²`; to first order, a quantile that is off by `δ(y)` moves its logarithm by
+    `−∫ y δ dF / ∫ y² dF`, and a sample at `t` moves the quantile `y` by `(F(y) − [t ≤ y])/(1 − F(y))`.
+    """
+    fall = math.exp(-highest)
+    expected = highest**2 / 2 - (1 - (1 + highest) * fall)
+    squares = 2 - (highest**2 + 2 * highest + 2) * fall
+    moved = expected - (highest**2 - heights.clamp(max=highest) ** 2) / 2
+    return -moved / squares
+
+
+def _deviation(influence: Float[Tensor, " n"], neighbours: Int[Tensor, "n 2"]) -> float:
+    """Standard deviation of the influences' sum, where neighbours depend on each other."""
+    n = len(influence)
+    ends = torch.arange(n, device=neighbours.device)[:, None].expand_as(neighbours)
+    pairs = torch.minimum(ends, neighbours) * n + torch.maximum(ends, neighbours)
+    pairs = pairs.flatten().unique()
+    alone = influence.square().sum()
+    together = 2 * (influence[pairs // n] * influence[pairs % n]).sum()
+    return (alone + together).clamp(min=alone / 4).sqrt().item()

@@ -1,0 +1,179 @@
+"""How the contributions of every unit are shaped: their dimension by spectrum and by neighbours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from residual.encoders.device import find_device
+from residual.errors import ResidualError
+from residual.spectral.dimension import TwoNN, linear_dimension, two_nn_scales
+from residual.spectral.pca import PCA, components_of
+from residual.store.ahead import ahead
+from residual.store.base import Store
+from residual.tracing.units import units_of
+
+MEASURES = {
+    "linear_dimension": "linear dimension",
+    "two_nn": "TwoNN dimension",
+    "linear_over_two_nn": "linear / TwoNN",
+    "first_explained_variance_ratio": "first explained variance ratio",
+    "participation_ratio": "participation ratio",
+}
+
+
+_IMAGES = 8  # where tokens are samples, times as many images are read as would do, so that few come from one
+
+
+@dataclass(frozen=True)
+class GeometrySettings:
+    """How units are measured; the defaults are the paper's, where it has any.
+
+    Args:
+        threshold: part of the variance, of the linear dimension.
+        fraction: of the ratios that TwoNN fits.
+        level: of confidence of its interval.
+        samples: at most so many, chosen by `seed`; where several tokens are kept, each is one.
+        halvings: how often TwoNN is repeated on half of the samples before (see `two_nn_scales`).
+        seed: of the choice of samples, and of the parts.
+
+    Raises:
+        ResidualError: one is out of range.
+    """
+
+    threshold: float = 0.99
+    fraction: float = 0.9
+    level: float = 0.95
+    samples: int = 50_000
+    halvings: int = 3
+    seed: int = 0
+
+    def __post_init__(self):
+        if not (0 < self.threshold < 1 and 0 < self.fraction <= 1 and 0 < self.level < 1):
+            raise ResidualError(
+                "threshold and level lie in (0, 1) and fraction in (0, 1]; got "
+                f"{self.threshold}, {self.level} and {self.fraction}."
+            )
+        if self.samples < 3 or self.halvings < 0 or self.seed < 0:
+            raise ResidualError(
+                f"samples is 3 or more, halvings and seed 0 or more; got {self.samples}, {self.halvings} and "
+                f"{self.seed}."
+            )
+
+
+def unit_geometry(
+    store: Store,
+    kinds: Sequence[str] | None = None,
+    settings: GeometrySettings | None = None,
+    *,
+    device: str | torch.device | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> pd.DataFrame:
+    """Measures of the contributions of every unit of these kinds.
+
+    A unit's contributions are never made where its coordinates are fewer: those are mapped so that variances
+    and distances stay (`Linearization.root`).
+
+    Args:
+        store: coordinates.
+        kinds: "head", "mlp", "emb"; by default all that the store keeps.
+        settings: by default the paper's.
+        device: where to compute; by default the GPU if there is one, else the CPU.
+        progress: called with the number of units done and their total.
+
+    Returns:
+        The table of units with the columns of `MEASURES`; `two_nn_low` and `two_nn_high`, its interval;
+        `two_nn_2`, `two_nn_4`, …, the same from a half, a quarter, … of the samples; and `samples` and
+        `dropped`, how many TwoNN used and left out. NaN where a unit is the same for (nearly) all samples.
+
+    Raises:
+        ResidualError: an unknown kind or one that isn't kept, fewer than three samples, NaN or infinity.
+    """
+    settings = settings or GeometrySettings()
+    chosen = store.units.iloc[units_of(store.units, store.kinds if kinds is None else kinds)]
+    if missing := [kind for kind in chosen["kind"].unique() if kind not in store.kinds]:
+        raise ResidualError(
+            f"The store holds no units of kind {', '.join(missing)}, only {', '.join(store.kinds)}."
+        )
+    if len(store) < 3:
+        raise ResidualError(f"Shapes can be measured of at least 3 samples; the store has {len(store)}.")
+    where, rows = find_device(device), []
+    for samples in _unit_samples(store, chosen, settings, where):
+        rows.append(_measured(samples, settings))
+        if progress is not None:
+            progress(len(rows), len(chosen))
+    return pd.concat([chosen.reset_index(drop=True), pd.DataFrame(rows)], axis=1)
+
+
+def _unit_samples(
+    store: Store, chosen: pd.DataFrame, settings: GeometrySettings, device: torch.device
+) -> Iterator[Float[Tensor, "m r"]]:
+    """Of every unit what stands for its contributions; a layer of heads is read at once."""
+    groups = [
+        group["unit"].tolist() for _, group in chosen.groupby(["kind", "layer"], sort=False, dropna=False)
+    ]
+    random, linearization = np.random.default_rng(settings.seed), store.linearization
+    first = store.coordinates_of(groups[0], slice(0, 1))
+    tokens = 1 if linearization.pool_mlp else first.mean.numel()
+    images = settings.samples if tokens == 1 else math.ceil(_IMAGES * settings.samples / tokens)
+    samples = _some(random, len(store), images)
+    kept = torch.from_numpy(_some(random, tokens * len(samples), settings.samples)).to(device)
+    read = ahead(lambda units: store.coordinates_of(units, samples), groups)
+    for units, coordinates in zip(groups, read, strict=True):
+        exact = replace(
+            coordinates,
+            mean=coordinates.mean.to(device, torch.float64),
+            std=coordinates.std.to(device, torch.float64),
+        )
+        for unit in units:
+            features = linearization.features(exact, unit).flatten(0, -2)
+            features = features[kept] if len(kept) < len(features) else features
+            if not features.isfinite().all():
+                raise ResidualError(f"The store holds NaN or infinity in unit {unit}: encode it again.")
+            yield features @ linearization.root(unit).to(device)
+
+
+def _some(random: np.random.Generator, count: int, most: int) -> np.ndarray:
+    return np.sort(random.permutation(count)[:most])
+
+
+def _measured(samples: Float[Tensor, "m r"], settings: GeometrySettings) -> dict[str, Any]:
+    spectrum = _spectrum(samples)
+    linear = linear_dimension(spectrum, settings.threshold)
+    scales = _two_nn(samples, settings) if linear else []
+    own = scales[0] if scales else TwoNN(math.nan, math.nan, math.nan, 0, len(samples), math.nan)
+    row = {
+        "linear_dimension": linear,
+        "two_nn": own.dimension,
+        "two_nn_low": own.low,
+        "two_nn_high": own.high,
+        "linear_over_two_nn": linear / own.dimension,
+        "first_explained_variance_ratio": spectrum.explained_variance_ratio[0].item() if linear else math.nan,
+        "participation_ratio": spectrum.participation_ratio if linear else math.nan,
+    }
+    for times in range(1, settings.halvings + 1):
+        row[f"two_nn_{2**times}"] = scales[times].dimension if times < len(scales) else math.nan
+    return {**row, "samples": own.samples, "dropped": own.dropped}
+
+
+def _two_nn(samples: Float[Tensor, "m r"], settings: GeometrySettings) -> list[TwoNN]:
+    try:
+        return two_nn_scales(
+            samples, settings.fraction, settings.level, settings.halvings, seed=settings.seed
+        )
+    except ResidualError:  # all but two or three samples are duplicates
+        return []
+
+
+def _spectrum(samples: Float[Tensor, "m r"]) -> PCA:
+    mean = samples.mean(0)
+    centred = samples - mean
+    return components_of(mean.cpu(), (centred.T @ centred).cpu() / (len(samples) - 1))

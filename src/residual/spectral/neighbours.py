@@ -1,0 +1,99 @@
+"""The two nearest neighbours of every sample, exactly, without `n²` numbers in memory.
+
+A matrix product gives all distances, fast but rounded. So it only proposes candidates: their distances are
+taken from differences in float64, and a bound on what the product can be off by tells in which rows a nearer
+one may have been passed over. They are searched again with a product in float64, what is left by differences.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from residual.errors import ResidualError
+
+_CANDIDATES = 8
+_TILE_BYTES = {"cpu": 2**25, "cuda": 2**29}  # of distances held at a time
+_GATHERED = 2**22  # numbers of candidates held at a time
+_NEGLIGIBLE = 1e-10  # of a squared distance
+
+
+def nearest_two(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n 2"], Int[Tensor, "n 2"]]:
+    """Distances of every row of `x` to its two nearest others, in float64, and which rows those are.
+
+    The work is done on the device of `x`; memory beyond it is that of one more `x` (two, where float32 can't
+    tell neighbours apart) and a few dozen MB.
+
+    Raises:
+        ResidualError: fewer than three rows, NaN or infinity.
+    """
+    n = len(x)
+    if n < 3:
+        raise ResidualError(f"Two nearest neighbours need at least 3 samples, got {n}.")
+    x = x.detach()
+    if not x.isfinite().all():
+        raise ResidualError("The samples hold NaN or infinity, so they have no nearest neighbours.")
+    squares = torch.empty(n, 2, dtype=torch.float64, device=x.device)
+    found = torch.empty(n, 2, dtype=torch.int64, device=x.device)
+    centre = x.mean(0, dtype=torch.float64).to(x.dtype)
+    rows = torch.arange(n, device=x.device)
+    for dtype in (torch.float32, torch.float64):
+        if len(rows):
+            rows = _by_products(x, (x - centre).to(dtype), rows, squares, found)
+    for part in rows.split(_rows_of_a_tile(n, x)):
+        _by_differences(x, part, squares, found)
+    return squares.sqrt(), found
+
+
+def _by_products(x: Tensor, centred: Tensor, rows: Tensor, squares: Tensor, found: Tensor) -> Tensor:
+    """Fill in `squares` and `found` for `rows`; gives back those rows whose neighbours aren't sure."""
+    n, d = centred.shape
+    norms = torch.cat([part.double().square().sum(1) for part in centred.split(4096)])
+    narrow, left = norms.to(centred.dtype), [rows[:0]]
+    for part in rows.split(_rows_of_a_tile(n, centred)):
+        product = torch.addmm(narrow, centred[part], centred.T, alpha=-2)  # |x_j|² − 2 x_i·x_j
+        product.scatter_(1, part[:, None], math.inf)
+        least, places = product.topk(min(_CANDIDATES + 1, n - 1), largest=False)
+        candidates = places[:, :_CANDIDATES]
+        exact = _squared_distances(x, part, candidates)
+        squares[part], nearest = exact.topk(2, largest=False)
+        found[part] = candidates.gather(1, nearest)
+        if n - 1 <= _CANDIDATES:  # all of them were candidates
+            continue
+        proposed = least.double() + norms[part, None]
+        # What is farther than the candidates doesn't count; the norm of what isn't is bounded by theirs.
+        reach = norms[part].sqrt() + exact.amax(1).sqrt()
+        bound = (d + 8) * torch.finfo(centred.dtype).eps / 2 * (norms[part] + reach**2)
+        second = squares[part, 1]
+        sure = (second <= proposed[:, -1] - bound) | (second == 0)
+        if centred.dtype == torch.float64:
+            sure |= bound <= _NEGLIGIBLE * second
+        # Products may be set to a lower precision than their type's (TF32): then the bound says nothing.
+        sure &= ((proposed[:, :_CANDIDATES] - exact).abs() <= bound[:, None]).all(1)
+        left.append(part[~sure])
+    return torch.cat(left)
+
+
+def _squared_distances(x: Tensor, rows: Tensor, others: Int[Tensor, "m k"]) -> Float[Tensor, "m k"]:
+    step = max(1, _GATHERED // (others.shape[1] * x.shape[1]))
+    return torch.cat(
+        [
+            (x[near].double() - x[row][:, None].double()).square().sum(2)
+            for row, near in zip(rows.split(step), others.split(step), strict=True)
+        ]
+    )
+
+
+def _by_differences(x: Tensor, rows: Tensor, squares: Tensor, found: Tensor) -> None:
+    distances = torch.cdist(
+        x[rows].double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist"
+    ).scatter_(1, rows[:, None], math.inf)
+    least, found[rows] = distances.topk(2, largest=False)
+    squares[rows] = least**2
+
+
+def _rows_of_a_tile(n: int, x: Tensor) -> int:
+    return max(1, _TILE_BYTES[x.device.type] // (n * x.element_size()))
