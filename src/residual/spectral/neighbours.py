@@ -38,11 +38,12 @@ def nearest_two(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n 2"], Int[Tens
         raise ResidualError("The samples hold NaN or infinity, so they have no nearest neighbours.")
     squares = torch.empty(n, 2, dtype=torch.float64, device=x.device)
     found = torch.empty(n, 2, dtype=torch.int64, device=x.device)
-    centre = x.mean(0, dtype=torch.float64).to(x.dtype)
+    centre = x.mean(0, dtype=torch.float64)
     rows = torch.arange(n, device=x.device)
     for dtype in (torch.float32, torch.float64):
-        if len(rows):
-            rows = _by_products(x, (x - centre).to(dtype), rows, squares, found)
+        if len(rows) and n - 1 > _CANDIDATES:
+            finer = torch.promote_types(x.dtype, dtype)  # in which the subtraction rounds nothing that counts
+            rows = _by_products(x, (x - centre.to(finer)).to(dtype), rows, squares, found)
     for part in rows.split(_rows_of_a_tile(n, x)):
         _by_differences(x, part, squares, found)
     return squares.sqrt(), found
@@ -56,13 +57,11 @@ def _by_products(x: Tensor, centred: Tensor, rows: Tensor, squares: Tensor, foun
     for part in rows.split(_rows_of_a_tile(n, centred)):
         product = torch.addmm(narrow, centred[part], centred.T, alpha=-2)  # |x_j|² − 2 x_i·x_j
         product.scatter_(1, part[:, None], math.inf)
-        least, places = product.topk(min(_CANDIDATES + 1, n - 1), largest=False)
+        least, places = product.topk(_CANDIDATES + 1, largest=False)
         candidates = places[:, :_CANDIDATES]
         exact = _squared_distances(x, part, candidates)
         squares[part], nearest = exact.topk(2, largest=False)
         found[part] = candidates.gather(1, nearest)
-        if n - 1 <= _CANDIDATES:  # all of them were candidates
-            continue
         proposed = least.double() + norms[part, None]
         # What is farther than the candidates doesn't count; the norm of what isn't is bounded by theirs.
         reach = norms[part].sqrt() + exact.amax(1).sqrt()
@@ -78,7 +77,7 @@ def _by_products(x: Tensor, centred: Tensor, rows: Tensor, squares: Tensor, foun
 
 
 def _squared_distances(x: Tensor, rows: Tensor, others: Int[Tensor, "m k"]) -> Float[Tensor, "m k"]:
-    step = max(1, _GATHERED // (others.shape[1] * x.shape[1]))
+    step = max(1, _GATHERED // max(1, others.shape[1] * x.shape[1]))
     return torch.cat(
         [
             (x[near].double() - x[row][:, None].double()).square().sum(2)
