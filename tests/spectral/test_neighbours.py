@@ -306,6 +306,24 @@ def test_exact_with_products_as_of_a_gpu(make, bits):
         assert seen.rows["float64"] == 300
 
 
+@pytest.mark.parametrize("bits", [10, 7])
+def test_neighbours_that_a_low_precision_takes_for_others(bits):
+    """The candidates' products are exact, as they need few bits; two nearer ones are rounded to the sample.
+
+    So nothing in the products of the sample's own row tells that they are off.
+    """
+    around = torch.zeros(23, 12)
+    around[:, 0] = 1
+    radius = 2.0 ** -(bits // 2 + 1)
+    for axis in range(1, 11):
+        far = radius if axis == 1 else 1.25 * radius
+        around[2 * axis - 1, axis], around[2 * axis, axis] = far, -far
+    around[21, 0] += 0.4 * 2.0**-bits
+    around[22, 0] += 0.45 * 2.0**-bits
+    with Watched(bits):
+        is_exact(torch.cat([around, -around]))
+
+
 # How it is called
 
 

@@ -54,8 +54,13 @@ def _by_products(x: Tensor, centred: Tensor, rows: Tensor, squares: Tensor, foun
     n, d = centred.shape
     norms = torch.cat([part.double().square().sum(1) for part in centred.split(4096)])
     narrow, left = norms.to(centred.dtype), [rows[:0]]
+    rounding = (d + 8) * torch.finfo(centred.dtype).eps / 2
     for part in rows.split(_rows_of_a_tile(n, centred)):
         product = torch.addmm(narrow, centred[part], centred.T, alpha=-2)  # |x_j|² − 2 x_i·x_j
+        # Products may be set to a lower precision than their type's (TF32): then the bound says nothing.
+        own = product.gather(1, part[:, None])[:, 0].double() + norms[part]
+        if (own.abs() > 2 * rounding * norms[part] + torch.finfo(centred.dtype).tiny).any():
+            return rows
         product.scatter_(1, part[:, None], math.inf)
         least, places = product.topk(_CANDIDATES + 1, largest=False)
         candidates = places[:, :_CANDIDATES]
@@ -65,12 +70,11 @@ def _by_products(x: Tensor, centred: Tensor, rows: Tensor, squares: Tensor, foun
         proposed = least.double() + norms[part, None]
         # What is farther than the candidates doesn't count; the norm of what isn't is bounded by theirs.
         reach = norms[part].sqrt() + exact.amax(1).sqrt()
-        bound = (d + 8) * torch.finfo(centred.dtype).eps / 2 * (norms[part] + reach**2)
+        bound = rounding * (norms[part] + reach**2)
         second = squares[part, 1]
         sure = (second <= proposed[:, -1] - bound) | (second == 0)
         if centred.dtype == torch.float64:
             sure |= bound <= _NEGLIGIBLE * second
-        # Products may be set to a lower precision than their type's (TF32): then the bound says nothing.
         sure &= ((proposed[:, :_CANDIDATES] - exact).abs() <= bound[:, None]).all(1)
         left.append(part[~sure])
     return torch.cat(left)
