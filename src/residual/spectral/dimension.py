@@ -14,6 +14,8 @@ from residual.errors import ResidualError
 from residual.spectral.neighbours import nearest_two
 from residual.spectral.pca import PCA
 
+_LEFT_OUT = 1e-6  # of the variance: components that are numerically zero
+
 
 def linear_dimension(pca: PCA | Float[Tensor, " k"], threshold: float = 0.99) -> int:
     """How many of the first components hold that part of the variance.
@@ -26,7 +28,7 @@ def linear_dimension(pca: PCA | Float[Tensor, " k"], threshold: float = 0.99) ->
         threshold: in (0, 1).
 
     Raises:
-        ResidualError: a threshold outside (0, 1).
+        ResidualError: a threshold outside (0, 1), or one that a PCA's components don't reach as it was cut.
     """
     if not 0 < threshold < 1:
         raise ResidualError(f"A share of the variance lies in (0, 1), got {threshold}.")
@@ -35,6 +37,11 @@ def linear_dimension(pca: PCA | Float[Tensor, " k"], threshold: float = 0.99) ->
     if total <= 0:
         return 0
     running = eigenvalues.cumsum(0) / total
+    if running[-1] <= threshold and running[-1] < 1 - _LEFT_OUT:
+        raise ResidualError(
+            f"These {len(running)} components hold {running[-1]:.3g} of the variance: it takes more of them to "
+            f"tell how many hold {threshold}."
+        )
     return min(int((running <= threshold).sum()) + 1, len(eigenvalues))
 
 
@@ -136,7 +143,8 @@ def two_nn_scales(
 
     Fewer samples lie farther apart. Where the dimension falls as they are left out, noise made it large at
     the small scale; where it stays, it is that of the cloud (Facco et al. 2017). Every entry is the mean over
-    all parts of one size, which are disjoint, and so are its counts and its distance.
+    all parts of one size, which are disjoint, and so are its counts and its distance. The last are those of
+    which every part has a dimension.
 
     Args:
         x, fraction, level: as `two_nn_estimate` takes them.
@@ -145,14 +153,19 @@ def two_nn_scales(
         seed: of the order in which samples are dealt out.
 
     Raises:
-        ResidualError: as `two_nn_estimate`.
+        ResidualError: as `two_nn_estimate` of all samples.
     """
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     scales = []
     for parts in (2**times for times in range(halvings + 1)):
         if parts > 1 and len(x) // parts < least:
             break
-        found = [two_nn_estimate(x[order[part::parts]], fraction, level) for part in range(parts)]
+        try:
+            found = [two_nn_estimate(x[order[part::parts]], fraction, level) for part in range(parts)]
+        except ResidualError:  # too few samples with two neighbours apart
+            if parts == 1:
+                raise
+            break
         mean = fmean(each.dimension for each in found)
         half = math.sqrt(fmean(math.log(each.high / each.dimension) ** 2 for each in found) / parts)
         scales.append(
