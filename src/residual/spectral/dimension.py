@@ -39,8 +39,8 @@ def linear_dimension(pca: PCA | Float[Tensor, " k"], threshold: float = 0.99) ->
     running = eigenvalues.cumsum(0) / total
     if running[-1] <= threshold and running[-1] < 1 - _LEFT_OUT:
         raise ResidualError(
-            f"These {len(running)} components hold {running[-1]:.3g} of the variance: it takes more of them to "
-            f"tell how many hold {threshold}."
+            f"These {len(running)} components hold {running[-1]:.3g} of the variance: it takes more of them "
+            f"to tell how many hold {threshold}."
         )
     return min(int((running <= threshold).sum()) + 1, len(eigenvalues))
 
