@@ -84,9 +84,8 @@ def principal_angles(a: Float[Tensor, "k d"], b: Float[Tensor, "m d"]) -> Float[
             f"Two bases need components of one width, one or more; got {tuple(a.shape)}, {tuple(b.shape)}."
         )
     few, many = sorted((_double(a), _double(b)), key=len)
-    left, cosines, _ = torch.linalg.svd(few @ many.T, full_matrices=False)
-    turned = left.T @ few
-    sines = (turned - turned @ many.T @ many).norm(dim=1)  # of each principal vector, off the other span
+    cosines = torch.linalg.svdvals(few @ many.T)
+    sines = torch.linalg.svdvals(few - few @ many.T @ many).flip(0)  # of what the other span lacks
     angles = torch.where(cosines**2 > 0.5, sines.clamp(max=1).asin(), cosines.clamp(max=1).acos())
     return angles.sort().values
 
@@ -102,7 +101,7 @@ def linear_cka(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> float:
     """
     if len(x) != len(y):
         raise ResidualError(f"CKA compares representations of the same samples; got {len(x)} and {len(y)}.")
-    x, y = (_double(each) - _double(each).mean(0) for each in (x, y))
+    x, y = (_centred(_double(each)) for each in (x, y))
     scale = (x.T @ x).norm() * (y.T @ y).norm()
     if not scale > 0:
         raise ResidualError("CKA isn't defined where a representation is the same for all samples.")
@@ -118,7 +117,7 @@ def mean_cosine(a: Float[Tensor, " d"], b: Float[Tensor, " e"]) -> float:
 def mean_correlation(a: Float[Tensor, " d"], b: Float[Tensor, " e"]) -> float:
     """Pearson correlation of two mean vectors over their coordinates; NaN if one is constant."""
     a, b = _pair(a, b)
-    return mean_cosine(a - a.mean(), b - b.mean())
+    return mean_cosine(_centred(a), _centred(b))
 
 
 def mean_distance(a: Float[Tensor, " d"], b: Float[Tensor, " e"]) -> float:
@@ -150,6 +149,12 @@ def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
             f"Two means need one width, got {len(a)} and {len(b)}: `relative` makes them comparable."
         )
     return _double(a), _double(b)
+
+
+def _centred(values: Tensor) -> Tensor:
+    """Exactly zero where all are the same: a mean of equal numbers may be off by its last bit."""
+    moved = values - values[:1]
+    return moved - moved.mean(0)
 
 
 def _double(values: Tensor) -> Tensor:
