@@ -22,13 +22,13 @@ def test_lists_every_dataset_with_its_sizes_and_licence(residual, tmp_path):
     code, shown, _ = residual("datasets", "--json", tmp_path / "all.json")
     assert code == 0
     rows = {row["name"]: row for row in json.loads((tmp_path / "all.json").read_text())}
-    assert tuple(rows) == (*dataset_names(), *hub_dataset_names(), "random")
-    lines = {line.split()[0]: line.split() for line in shown.splitlines()[1:26]}
+    assert tuple(rows) == ("mixed", *dataset_names(), *hub_dataset_names(), "random")
+    lines = {line.split()[0]: line.split() for line in shown.splitlines()[1 : 1 + len(rows)]}
     for name, row in rows.items():
         assert lines[name][1:] == [f"{n:,}" for n in (*row["sizes"].values(), row["classes"])]
         assert f"{row['source']} ({row['licence']})" in shown
         assert row["about"]
-    for name in ("flags", "random"):
+    for name in ("mixed", "flags", "random"):
         sizes = {split: len(load_dataset(name, split)) for split in ("train", "val", "test")}
         assert rows[name]["sizes"] == sizes
     assert rows["dtd"]["source"] == "hub: tanganke/dtd"

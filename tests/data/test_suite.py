@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from residual.data import ImageDataset, Manifest, dataset_names, load_dataset
+from residual.data.mixed import MixedDataset
 from residual.data.suite import FAMILIES, assets, draw, textures
 from residual.data.suite.draw import random_for
 from residual.data.suite.generated import GeneratedDataset
@@ -351,3 +352,24 @@ def test_drawing_is_quick(name):
     for i in range(1, 61):
         drawn(data, i)
     assert 60 / (time.process_time() - start) > 150
+
+
+def test_mixed_holds_the_same_pictures_of_every_dataset_each_time():
+    mixed = load_dataset("mixed", "val")
+    assert len(mixed) == 200 * len(dataset_names())
+    assert mixed.class_names == dataset_names()
+    assert np.bincount(mixed.labels).tolist() == [200] * len(dataset_names())
+    assert len(set(mixed.sample_ids)) == len(mixed)
+    again = MixedDataset("val", 7)
+    for index, name in enumerate(dataset_names()):
+        own = load_dataset(name, "val")
+        places = {sample: place for place, sample in enumerate(own.sample_ids)}
+        for position in range(7 * index, 7 * index + 7):
+            sample = again.sample_ids[position]
+            assert sample in mixed.sample_ids
+            assert (
+                again.load_with_digest(position)[1]
+                == own.load_with_digest(places[sample.removeprefix(f"{name}/")])[1]
+            )
+    with pytest.raises(ResidualError, match="per_dataset must be at least 1"):
+        MixedDataset("val", 0)

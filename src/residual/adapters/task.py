@@ -9,15 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from residual.adapters.fit import FitResult, FitSettings, evaluate, fit
 from residual.adapters.residual import ResiDual, residual_full, residual_star
 from residual.adapters.scores import compute_scores
-from residual.data import ImageDataset, dataset_names, load_dataset
+from residual.data import ImageDataset, load_dataset
+from residual.data.mixed import MixedDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
@@ -145,20 +145,9 @@ def bases_from(
                 f"No file of bases at {source!r}. Known: {MIXED!r}, a dataset, or such a file."
             )
         return _belonging(SpectralBases.load(source), encoder, source), []
-    if source != MIXED:
-        dataset = load_dataset(source, "train")
-        told = _stage(progress, "encode for bases")
-        store = encode_dataset(encoder, dataset, progress=told, **reading)
-        return fit_bases(store, BASES_KINDS), list(store.skipped)
-    if per_dataset < 1:
-        raise ResidualError(f"per_dataset must be at least 1, got {per_dataset}.")
-    parts = [_sample(load_dataset(name, "train"), per_dataset) for name in dataset_names()]
-    total, done, stores = sum(map(len, parts)), 0, []
-    for part in parts:
-        shifted = _stage(progress, "encode for bases", done, total)
-        stores.append(encode_dataset(encoder, part, progress=shifted, **reading))
-        done += len(part)
-    return fit_bases(stores, BASES_KINDS), [sample for store in stores for sample in store.skipped]
+    dataset = MixedDataset("train", per_dataset) if source == MIXED else load_dataset(source, "train")
+    store = encode_dataset(encoder, dataset, progress=_stage(progress, "encode for bases"), **reading)
+    return fit_bases(store, BASES_KINDS), list(store.skipped)
 
 
 def adapt(
@@ -228,16 +217,6 @@ def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> SpectralB
     return bases
 
 
-def _sample(dataset: ImageDataset, count: int) -> ImageDataset:
-    """`count` pictures, the same every time."""
-    order = np.random.RandomState(42).permutation(len(dataset))[:count]
-    return dataset.subset(np.sort(order))
-
-
-def _stage(
-    progress: Progress | None, stage: str, before: int = 0, total: int | None = None
-) -> Callable[[int, int], object] | None:
-    """`progress` for one stage, or for a part of one that `before` steps of `total` went ahead of."""
-    if progress is None:
-        return None
-    return lambda done, parts: progress(stage, before + done, total or parts)
+def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], object] | None:
+    """`progress` for one stage."""
+    return None if progress is None else partial(progress, stage)

@@ -65,6 +65,11 @@ class ImageDataset:
         """The samples at `indices`, in that order, as a dataset of their own."""
         return _Subset(self, indices)
 
+    def sample(self, count: int, seed: int = 42) -> ImageDataset:
+        """`count` samples chosen at random, the same every time, in their order; all if there are fewer."""
+        order = np.random.RandomState(seed).permutation(len(self))[:count]
+        return self.subset(np.sort(order))
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -11,6 +11,7 @@ from residual.data.dataset import SPLITS, ImageDataset
 from residual.data.folder import FolderDataset
 from residual.data.hub import hub_entries, load_hub, load_table
 from residual.data.manifest import Manifest
+from residual.data.mixed import MixedDataset
 from residual.data.random import RandomDataset
 from residual.data.suite import load_suite, suite_names
 from residual.errors import ResidualError, unknown_name
@@ -23,6 +24,8 @@ FORMS = {
     "hf:REPO:CONFIG",
     "wds:SHARDS": "webdataset shards: a folder with train/*.tar and test/*.tar, or shards/{000..012}.tar",
 }
+
+_MADE = {"mixed": MixedDataset, "random": RandomDataset}
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -51,8 +54,9 @@ def load_dataset(
     `Manifest.of(dataset, contents=True)` does.
 
     Args:
-        name: of the offline suite (`dataset_names`), the paper's suite (`hub_dataset_names`), "random",
-            "folder:PATH", "disk:PATH", "hf:REPO", "hf:REPO@REVISION", "hf:REPO:CONFIG" or "wds:SHARDS".
+        name: of the offline suite (`dataset_names`), the paper's suite (`hub_dataset_names`), "mixed",
+            "random", "folder:PATH", "disk:PATH", "hf:REPO", "hf:REPO@REVISION", "hf:REPO:CONFIG" or
+            "wds:SHARDS".
         split: which part.
         image_column, label_column: of `hf:` and `disk:`, where the columns can't be told.
         manifest: a file that the split must agree with.
@@ -99,9 +103,9 @@ def _load(
         return load_suite(name, split)
     if name in hub_entries():
         return load_hub(name, split)
-    if name == "random":
-        return RandomDataset(split)
-    known = [*suite_names(), *hub_entries(), "random", *FORMS]
+    if name in _MADE:
+        return _MADE[name](split)
+    known = [*suite_names(), *hub_entries(), *_MADE, *FORMS]
     raise unknown_name("dataset", name, known)
 
 

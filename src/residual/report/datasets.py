@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from residual.data import ImageDataset, Manifest, random
+from residual.data import ImageDataset, Manifest, mixed, random
+from residual.data.dataset import SPLITS
 from residual.data.hub import hub_entries
 from residual.data.hub.catalogue import classes_of
 from residual.data.suite.assets import description
@@ -17,7 +18,7 @@ SHIPPED, HUB, MADE = "ships with residual", "hub", "made as it is read"
 
 
 def dataset_rows() -> list[dict[str, Any]]:
-    """One entry a dataset: the offline suite, the paper's suite, `random`."""
+    """One entry a dataset: `mixed`, the offline suite, the paper's suite, `random`."""
     rows = [
         {
             "name": name,
@@ -50,7 +51,10 @@ def dataset_rows() -> list[dict[str, Any]]:
             "source": MADE,
         }
     )
-    return rows
+    suite = [spec["sizes"] for spec in description().values()]
+    sizes = {name: sum(min(mixed.PER_DATASET, each[name]) for each in suite) for name in SPLITS}
+    made = {"sizes": sizes, "classes": len(suite), "licence": mixed.LICENCE, "source": SHIPPED}
+    return [{"name": "mixed", "about": mixed.ABOUT, **made}, *rows]
 
 
 def datasets_table(rows: Sequence[Mapping[str, Any]]) -> Table:

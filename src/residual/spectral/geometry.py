@@ -138,7 +138,8 @@ def _unit_samples(
             features = features[kept] if len(kept) < len(features) else features
             if not features.isfinite().all():
                 raise ResidualError(f"The store holds NaN or infinity in unit {unit}: encode it again.")
-            yield features @ linearization.root(unit).to(device)
+            # Seen from one of them, what all have in common is zero, where a sum would leave its rounding.
+            yield (features - features[:1]) @ linearization.root(unit).to(device)
 
 
 def _some(random: np.random.Generator, count: int, most: int) -> np.ndarray:
