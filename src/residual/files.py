@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -37,6 +39,12 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("RESIDUAL_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "residual"
+
+
+def safe_name(name: str) -> str:
+    """`name` as one part of a path: as it is, or without what paths can't hold and with a digest of it."""
+    safe = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80]
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def check_writable(path: str | Path) -> None:

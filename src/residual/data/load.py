@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from residual.data.mixed import MixedDataset
 from residual.data.random import RandomDataset
 from residual.data.suite import load_suite, suite_names
 from residual.errors import ResidualError, unknown_name
-from residual.files import cache_folder
+from residual.files import cache_folder, safe_name
 
 FORMS = {
     "folder:PATH": "images in PATH/CLASS/, or in PATH/train/CLASS/, PATH/val/CLASS/ and PATH/test/CLASS/",
@@ -114,10 +113,7 @@ def _compare_with_kept(dataset: ImageDataset, key: str) -> None:
 
     Only the checksum is read as long as it agrees: a million samples are compared while they are hashed.
     """
-    safe = re.sub(r"[^\w.-]+", "-", key).strip("-.")[:80]
-    if safe != key:
-        safe += "-" + hashlib.sha256(key.encode()).hexdigest()[:8]
-    path = cache_folder() / "manifests" / f"{safe}-{dataset.split}.json"
+    path = cache_folder() / "manifests" / f"{safe_name(key)}-{dataset.split}.json"
     now = Manifest.of(dataset)
     if _kept_checksum(path) == now.checksum:
         return

@@ -1,8 +1,9 @@
 """Principal components of units, what their spectra say, how they are shaped and how alike they are."""
 
 from residual.spectral.bases import Origin, SpectralBases
+from residual.spectral.compare import SimilaritySettings, anchors_of, compare_bases
 from residual.spectral.dimension import TwoNN, linear_dimension, two_nn, two_nn_estimate, two_nn_scales
-from residual.spectral.fit import fit_bases
+from residual.spectral.fit import fit_bases, fit_halves
 from residual.spectral.geometry import GeometrySettings, unit_geometry
 from residual.spectral.neighbours import nearest_two
 from residual.spectral.pca import PCA, IncrementalPCA, pca
@@ -23,10 +24,14 @@ __all__ = [
     "GeometrySettings",
     "IncrementalPCA",
     "Origin",
+    "SimilaritySettings",
     "SpectralBases",
     "TwoNN",
     "UnitMoments",
+    "anchors_of",
+    "compare_bases",
     "fit_bases",
+    "fit_halves",
     "linear_cka",
     "linear_dimension",
     "mean_correlation",

@@ -51,3 +51,18 @@ def fit_bases(
         if progress is not None:
             progress(done, total)
     return moments.compute()
+
+
+def fit_halves(
+    store: Store, kinds: Sequence[str] = ("head",), *, device: str | torch.device | None = None
+) -> tuple[SpectralBases, SpectralBases]:
+    """Bases of every other sample, and of those between: how alike they are is what chance leaves of 1.
+
+    Raises:
+        ResidualError: as `fit_bases`; each half needs two samples.
+    """
+    halves = [UnitMoments.of_store(store, kinds, find_device(device)) for _ in range(2)]
+    for batch in store.batches(_ROWS):
+        for start, moments in enumerate(halves):
+            moments.update(batch[start::2])
+    return halves[0].compute(), halves[1].compute()
