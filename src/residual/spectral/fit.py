@@ -54,15 +54,21 @@ def fit_bases(
 
 
 def fit_halves(
-    store: Store, kinds: Sequence[str] = ("head",), *, device: str | torch.device | None = None
+    store: Store,
+    kinds: Sequence[str] = ("head",),
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
 ) -> tuple[SpectralBases, SpectralBases]:
-    """Bases of every other sample, and of those between: how alike they are is what chance leaves of 1.
+    """Bases of a random half of the samples, and of the other: how alike they are is what chance leaves of 1.
 
     Raises:
         ResidualError: as `fit_bases`; each half needs two samples.
     """
     halves = [UnitMoments.of_store(store, kinds, find_device(device)) for _ in range(2)]
+    side, start = torch.randperm(len(store), generator=torch.Generator().manual_seed(seed)) % 2, 0
     for batch in store.batches(_ROWS):
-        for start, moments in enumerate(halves):
-            moments.update(batch[start::2])
+        here, start = side[start : start + len(batch)], start + len(batch)
+        for number, moments in enumerate(halves):
+            moments.update(batch[(here == number).nonzero()[:, 0]])
     return halves[0].compute(), halves[1].compute()

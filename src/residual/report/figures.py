@@ -1,0 +1,228 @@
+"""Figures by layer and head, in colours that colour-blind eyes can tell apart; matplotlib draws them.
+
+Each function takes tables and gives a `matplotlib.figure.Figure`; `save_figure` writes it as PNG and SVG.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from residual.errors import ResidualError
+from residual.files import written_beside
+from residual.spectral.geometry import MEASURES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+HEADS, MLPS, INK = "#0072B2", "#D55E00", "#444444"  # of Okabe and Ito's palette
+COLOURS = "viridis"
+_LOGARITHMIC = ("linear_dimension", "linear_over_two_nn", "participation_ratio")
+_WIDTH_OF_A_HEAD, _WIDEST = 0.12, 18.0  # inches
+
+
+def geometry_figure(table: pd.DataFrame, title: str) -> Figure:
+    """Layers across, a panel a measure: every head a dot, their mean a line, MLPs squares.
+
+    Args:
+        table: from `unit_geometry`.
+        title: what it is of.
+    """
+    halvings = [name for name in table.columns if re.fullmatch(r"two_nn_\d+", name)]
+    figure = _figure(11, 6.2)
+    panels = figure.subplots(2, 3).flatten().tolist()
+    for axes, (name, label) in zip(panels, MEASURES.items(), strict=False):
+        _measure_panel(axes, table, name)
+        axes.set_title(label, fontsize=10)
+    _scale_panel(panels[-1], table, halvings)
+    panels[-1].set_title("TwoNN dimension of fewer samples", fontsize=10)
+    for axes in panels:
+        axes.set_xlabel("layer")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def grid_figure(values: pd.DataFrame, label: str, title: str) -> Figure:
+    """Heads across, layers down: one number a head, written in its cell.
+
+    Args:
+        values: columns `layer`, `head` and `value`.
+        label: what the numbers are.
+        title: what it is of.
+    """
+    grid = values.pivot(index="layer", columns="head", values="value").to_numpy(float)
+    layers, heads = grid.shape
+    figure = _figure(max(4.5, 1.8 + 0.52 * heads), 1.5 + 0.36 * layers)
+    axes = figure.subplots()
+    image = axes.imshow(grid, cmap=COLOURS, aspect="auto")
+    axes.set_xticks(range(heads))
+    axes.set_yticks(range(layers))
+    axes.set_xlabel("head")
+    axes.set_ylabel("layer")
+    _write_numbers(axes, grid, size=7)
+    figure.colorbar(image, label=label)
+    axes.set_title(title, fontsize=11)
+    return figure
+
+
+def blocks_figure(
+    rows: Mapping[str, pd.DataFrame], label: str, title: str, low: float = 0, high: float = 1
+) -> Figure:
+    """One row a dataset, one block a layer, one cell a head.
+
+    Args:
+        rows: for each dataset columns `layer`, `head` and `value`.
+        label: what the numbers are.
+        title: what it is of.
+        low, high: ends of the colours.
+    """
+    ordered = {name: frame.sort_values(["layer", "head"]) for name, frame in rows.items()}
+    grid = np.array([frame["value"].to_numpy(float) for frame in ordered.values()])
+    layers = next(iter(ordered.values()))["layer"].to_numpy(int)
+    width = min(_WIDEST, max(7.0, 2.8 + _WIDTH_OF_A_HEAD * grid.shape[1]))
+    figure = _figure(width, 1.7 + 0.32 * len(grid))
+    axes = figure.subplots()
+    image = axes.imshow(grid, cmap=COLOURS, aspect="auto", vmin=low, vmax=high, interpolation="none")
+    _name_blocks(axes, layers)
+    axes.set_yticks(range(len(grid)), list(ordered))
+    axes.set_xlabel("layer (each block one layer, its heads from left to right)")
+    figure.colorbar(image, label=label, pad=0.01, extend="min" if np.nanmin(grid) < low else "neither")
+    axes.set_title(title, fontsize=11)
+    return figure
+
+
+def layers_figure(rows: Mapping[str, pd.DataFrame], label: str, title: str) -> Figure:
+    """One row a dataset, one column a layer: the mean over heads, written in its cell.
+
+    Args:
+        rows: for each dataset columns `layer` and `value`.
+        label: what the numbers are.
+        title: what it is of.
+    """
+    means = {name: frame.groupby("layer")["value"].mean() for name, frame in rows.items()}
+    grid = np.array([values.to_numpy(float) for values in means.values()])
+    figure = _figure(2.6 + 0.55 * grid.shape[1], 1.6 + 0.34 * len(grid))
+    axes = figure.subplots()
+    image = axes.imshow(grid, cmap=COLOURS, aspect="auto")
+    axes.set_yticks(range(len(grid)), list(means))
+    axes.set_xticks(range(grid.shape[1]), [str(layer) for layer in next(iter(means.values())).index])
+    axes.set_xlabel("layer")
+    _write_numbers(axes, grid, size=8)
+    figure.colorbar(image, label=label, pad=0.02)
+    axes.set_title(title, fontsize=11)
+    return figure
+
+
+def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
+    """Write `name.png` and `name.svg`, the same bytes for the same figure.
+
+    Raises:
+        ResidualError: the folder can't be written to.
+    """
+    import matplotlib as mpl
+
+    paths = [Path(folder) / f"{name}.{form}" for form in ("png", "svg")]
+    with mpl.rc_context({"svg.hashsalt": name}):
+        for path in paths:
+            metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+            try:
+                with written_beside(path) as beside:
+                    figure.savefig(beside, format=path.suffix[1:], dpi=150, metadata=metadata)
+            except OSError as error:
+                raise ResidualError(f"{str(path)!r} can't be written: {error.strerror or error}.") from error
+    return paths
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ResidualError(
+            "Figures need matplotlib: pip install 'residual-vit[figures]', or leave out --figures."
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _measure_panel(axes: Axes, table: pd.DataFrame, name: str) -> None:
+    heads, mlps = (table[table["kind"] == kind] for kind in ("head", "mlp"))
+    if len(heads):
+        layers = heads["layer"].astype(int)
+        axes.scatter(layers, heads[name], s=9, color=HEADS, alpha=0.35, linewidths=0, label="head")
+        means = heads[name].groupby(layers).mean()
+        axes.plot(means.index, means, color=HEADS, linewidth=1.8, label="mean of heads")
+    if len(mlps):
+        axes.plot(
+            mlps["layer"].astype(int),
+            mlps[name],
+            color=MLPS,
+            marker="s",
+            markersize=4,
+            linewidth=1,
+            label="MLP",
+        )
+    if name in _LOGARITHMIC:
+        _logarithmic(axes)
+    elif name == "first_explained_variance_ratio":
+        axes.set_ylim(0, 1)
+    else:
+        axes.set_ylim(bottom=0)
+    _whole_layers(axes, table)
+
+
+def _scale_panel(axes: Axes, table: pd.DataFrame, halvings: Sequence[str]) -> None:
+    from matplotlib import colormaps
+
+    heads = table[table["kind"] == "head"]
+    for place, name in enumerate(["two_nn", *halvings]):
+        share = "all" if place == 0 else f"1/{name.rpartition('_')[2]}"
+        means = heads[name].groupby(heads["layer"].astype(int)).mean()
+        colour = colormaps[COLOURS](0.85 * place / max(1, len(halvings)))
+        axes.plot(means.index, means, color=colour, linewidth=1.5, label=share)
+    axes.set_ylim(bottom=0)
+    axes.legend(title="mean of heads", fontsize=8, title_fontsize=8, frameon=False, ncols=2)
+    _whole_layers(axes, table)
+
+
+def _logarithmic(axes: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _whole_layers(axes: Axes, table: pd.DataFrame) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    last = int(table["layer"].max())
+    axes.set_xlim(-0.5, last + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.grid(alpha=0.25, linewidth=0.5)
+    axes.tick_params(colors=INK, labelsize=8)
+
+
+def _write_numbers(axes: Axes, grid: np.ndarray, size: int) -> None:
+    low, high = np.nanmin(grid), np.nanmax(grid)
+    for (row, column), value in np.ndenumerate(grid):
+        if not math.isnan(value):
+            ink = "white" if value < low + 0.6 * (high - low) else "black"
+            axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=size, color=ink)
+
+
+def _name_blocks(axes: Axes, layers: np.ndarray) -> None:
+    starts = np.flatnonzero(np.diff(layers, prepend=-1))
+    ends = np.append(starts[1:], len(layers))
+    for start in starts[1:]:
+        axes.axvline(start - 0.5, color="white", linewidth=2)
+    axes.set_xticks((starts + ends - 1) / 2, [str(layer) for layer in layers[starts]])
+    axes.tick_params(length=0)

@@ -1,0 +1,82 @@
+"""The shapes of units as tables: for the terminal, for JSON, for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from residual.spectral.compare import SIMILARITIES
+from residual.spectral.geometry import MEASURES
+
+_SHORT = {
+    "linear_dimension": "linear",
+    "two_nn": "TwoNN",
+    "linear_over_two_nn": "ratio",
+    "first_explained_variance_ratio": "first EVR",
+    "participation_ratio": "PR",
+    "spectral_cosine": "spectral cosine",
+    "mean_principal_angle": "mean angle",
+    "mean_cosine": "cosine of means",
+    "mean_distance": "distance of means",
+}
+_NAMES = {"emb": "embedding", "mlp": "MLP", "head": "heads"}
+
+
+def layer_means(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Mean and standard deviation of each column over the units of one kind in one layer.
+
+    Columns of the result: `kind`, `layer`, and for each column itself and `…_deviation`, NaN for one unit.
+    """
+    groups = table.groupby(["kind", "layer"], sort=False, dropna=False)[list(columns)]
+    return groups.mean().join(groups.std().add_suffix("_deviation")).reset_index()
+
+
+def layers_table(table: pd.DataFrame, title: str, similar: bool = False) -> Table:
+    """A row a layer of one kind of unit: its mean, and ± the standard deviation over its heads.
+
+    Args:
+        table: from `unit_geometry`, or from `compare_bases` with the columns of units.
+        title: what it is of.
+        similar: it is the latter.
+    """
+    columns = [name for name in (SIMILARITIES if similar else MEASURES) if name in _SHORT]
+    shown = Table(title=Text(title), box=None, pad_edge=False)
+    shown.add_column("units")
+    shown.add_column("layer", justify="right")
+    for name in columns:
+        shown.add_column(_SHORT[name], justify="right")
+    for _, row in layer_means(table, columns).iterrows():
+        layer = "" if pd.isna(row["layer"]) else str(row["layer"])
+        shown.add_row(_NAMES[row["kind"]], layer, *(_spread(row, name) for name in columns))
+    return shown
+
+
+def _spread(row: pd.Series, name: str) -> str:
+    if pd.isna(row[name]):
+        return "–"
+    deviation = row[f"{name}_deviation"]
+    return f"{row[name]:.3g}" + ("" if pd.isna(deviation) else f" ± {deviation:.1g}")
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """One entry a row, for JSON: what is missing is None."""
+    whole = table.astype(object)
+    return [
+        {str(name): value for name, value in row.items()}
+        for row in whole.where(whole.notna(), None).to_dict("records")
+    ]
+
+
+def datasets_markdown(rows: Mapping[str, Mapping[str, Any]], headings: Sequence[str]) -> str:
+    """A Markdown table: a row a dataset, and one number under each heading."""
+    lines = [["dataset", *headings], ["---", *["---:"] * len(headings)]]
+    lines += [[name, *(_number(values[heading]) for heading in headings)] for name, values in rows.items()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else f"{value}"
