@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from residual.cli.analyze import analyze
 from residual.cli.bases import bases
 from residual.cli.datasets import datasets
 from residual.cli.encode import encode
 from residual.cli.encoders import encoders
+from residual.cli.experiment import experiment
 from residual.cli.run import run
 from residual.cli.verify import verify
 
@@ -25,6 +27,8 @@ app.command()(run)
 app.command()(encode)
 app.command()(bases)
 app.command()(verify)
+app.command()(analyze)
+app.command()(experiment)
 app.command()(encoders)
 app.command()(datasets)
 

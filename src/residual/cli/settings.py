@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from residual.adapters.fit import FitSettings
+from residual.data import dataset_names
 from residual.errors import ResidualError
+from residual.experiments.plan import Plan
+from residual.spectral.compare import SimilaritySettings
+from residual.spectral.geometry import GeometrySettings
 
 
 def read_settings(
@@ -68,6 +72,41 @@ def read_encode_settings(files: Sequence[Path], params: Sequence[str], **given: 
         return _chosen(options, encode, given)
 
 
+def read_analyze_settings(
+    files: Sequence[Path], params: Sequence[str]
+) -> tuple[GeometrySettings, SimilaritySettings]:
+    """How `residual analyze` measures, as `read_settings` reads the options of `residual run`."""
+    with _parsed(files, params, GeometrySettings, SimilaritySettings) as (geometry, similarity):
+        return geometry(), similarity()
+
+
+def read_experiment_settings(
+    measures: type, files: Sequence[Path], params: Sequence[str], *, out: Path, device: str | None
+) -> tuple[Plan, Any]:
+    """What an experiment goes over, and how it measures; by default the embedded encoder and its suite."""
+
+    def experiment(
+        encoders: list = ["picto"],  # noqa: B006 (gin makes a new one of what it is given, and nothing changes it)
+        datasets: list = [*dataset_names()],  # noqa: B006, B008
+        reference: str = "mixed",
+        split: str = "train",
+        limit: int = 0,
+        batch_size: int = 64,
+        workers: int = -1,
+        on_error: str = "raise",
+    ) -> dict[str, Any]:
+        return dict(locals())
+
+    with _parsed(files, params, experiment, measures) as (options, make):
+        chosen = _chosen(options, experiment, {})
+        for name in ("encoders", "datasets"):
+            if wrong := [each for each in chosen[name] if not isinstance(each, str)]:
+                raise ResidualError(f"experiment.{name} is a list of names, got {wrong[0]!r} in it.")
+            chosen[name] = tuple(chosen[name])
+        chosen["workers"] = None if chosen["workers"] < 0 else chosen["workers"]
+        return Plan(out=out, device=device, **chosen), make()
+
+
 @contextmanager
 def _parsed(files: Sequence[Path], params: Sequence[str], *targets: Any) -> Generator[list[Any]]:
     """The targets with what files and params bind to them; what goes wrong there is one sentence."""
@@ -86,7 +125,7 @@ def _parsed(files: Sequence[Path], params: Sequence[str], *targets: Any) -> Gene
         name = targets[0].__name__
         raise ResidualError(
             f"A setting can't be used: {str(error).splitlines()[0]} Settings look like {name}.batch_size=32"
-            f"{' or FitSettings.learning_rate=0.4' if len(targets) > 1 else ''}."
+            f"{_EXAMPLES.get(targets[-1].__name__, '')}."
         ) from error
 
 
@@ -99,6 +138,11 @@ def _chosen(options: Any, target: Any, given: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
+_EXAMPLES = {
+    "FitSettings": " or FitSettings.learning_rate=0.4",
+    "GeometrySettings": " or GeometrySettings.threshold=0.95",
+    "SimilaritySettings": " or SimilaritySettings.explained=0.95",
+}
 _registered: dict[str, Any] = {}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,16 @@ HEADS, MLPS, INK = "#0072B2", "#D55E00", "#444444"  # of Okabe and Ito's palette
 COLOURS = "viridis"
 _LOGARITHMIC = ("linear_dimension", "linear_over_two_nn", "participation_ratio")
 _WIDTH_OF_A_HEAD, _WIDEST = 0.12, 18.0  # inches
+
+
+def check_matplotlib() -> None:
+    """Find out before the long work whether figures can be drawn.
+
+    Raises:
+        ResidualError: matplotlib isn't installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise ResidualError("Figures need matplotlib: pip install 'residual-vit[figures]'.")
 
 
 def geometry_figure(table: pd.DataFrame, title: str) -> Figure:
@@ -143,12 +154,9 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
 
 
 def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ResidualError(
-            "Figures need matplotlib: pip install 'residual-vit[figures]', or leave out --figures."
-        ) from error
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained")
 
 

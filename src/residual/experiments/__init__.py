@@ -1,0 +1,12 @@
+"""The paper's experiments: what is measured, cell by cell, and drawn; `experiments/` holds their settings."""
+
+from residual.experiments.base import Experiment, run_experiment
+from residual.experiments.class_token import ClassToken
+from residual.experiments.dimension import Dimension
+from residual.experiments.plan import Plan
+from residual.experiments.results import Results, read_results
+from residual.experiments.similarity import Similarity
+
+EXPERIMENTS: dict[str, type[Experiment]] = {"1": Dimension, "2": Similarity, "class-token": ClassToken}
+
+__all__ = ["EXPERIMENTS", "Experiment", "Plan", "Results", "read_results", "run_experiment"]

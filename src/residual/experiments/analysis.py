@@ -1,0 +1,103 @@
+"""One store looked at: what `residual analyze` shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from residual.report.figures import geometry_figure, grid_figure, save_figure
+from residual.report.geometry import records
+from residual.spectral.bases import SpectralBases
+from residual.spectral.compare import SIMILARITIES, SimilaritySettings, compare_bases
+from residual.spectral.fit import fit_bases
+from residual.spectral.geometry import MEASURES, GeometrySettings, unit_geometry
+from residual.spectral.job import split_kinds
+from residual.store.disk import ResidualStore
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was found: `shapes` by `unit_geometry`, `similar` by `compare_bases`, `result` for JSON."""
+
+    title: str
+    title_similar: str
+    shapes: pd.DataFrame
+    similar: pd.DataFrame | None
+    result: dict[str, Any]
+
+    def draw(self, folder: Path) -> list[Path]:
+        """All figures, as PNG and SVG."""
+        paths = save_figure(geometry_figure(self.shapes, self.title), folder, "shapes")
+        heads = self.shapes[self.shapes["kind"] == "head"]
+        for measure in ("linear_dimension", "two_nn") if len(heads) else ():
+            figure = grid_figure(heads.assign(value=heads[measure]), MEASURES[measure], self.title)
+            paths += save_figure(figure, folder, f"heads-{measure}")
+        similar = self.similar
+        if similar is not None and (similar["kind"] == "head").any():
+            heads = similar[similar["kind"] == "head"]
+            values = heads.assign(value=heads["spectral_cosine"])
+            paths += save_figure(
+                grid_figure(values, SIMILARITIES["spectral_cosine"], self.title_similar), folder, "similarity"
+            )
+        return paths
+
+
+def analyze_store(
+    address: str,
+    against: str | None,
+    kinds: str | None,
+    geometry: GeometrySettings,
+    similarity: SimilaritySettings,
+    *,
+    device: str | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Analysis:
+    """Measure the units of a store, and compare their bases with those of another.
+
+    Args:
+        address: of the store.
+        against: another store of the same encoder, or a file by `SpectralBases.save`; None compares nothing.
+        kinds: of unit, with commas between; None for all that are kept.
+        geometry, similarity: settings.
+        device: where to compute.
+        progress: called with the number of units done and their total.
+
+    Raises:
+        ResidualError: as `ResidualStore.open`, `unit_geometry` and `compare_bases`.
+    """
+    store = ResidualStore.open(address)
+    chosen = store.kinds if kinds is None else split_kinds(kinds)
+    other = None if against is None else _bases(against, chosen, device)
+    start = time.perf_counter()
+    shapes = unit_geometry(store, chosen, geometry, device=device, progress=progress)
+    measured = time.perf_counter()
+    similar = None
+    if other is not None:
+        ours = fit_bases(store, chosen, device=device)
+        similar = store.units.merge(compare_bases(ours, other, similarity.explained), on="unit")
+    done = time.perf_counter()
+    result = {
+        "store": address,
+        "encoder": store.encoder_name,
+        "dataset": store.dataset,
+        "pooling": store.pooling,
+        "samples": len(store),
+        "settings": asdict(geometry),
+        "units": records(shapes),
+        "seconds": {"measure": round(measured - start, 3), "compare": round(done - measured, 3)},
+    }
+    if similar is not None:
+        result["against"] = {"bases": against, "settings": asdict(similarity), "units": records(similar)}
+    title = f"{store.encoder_name} on {store.dataset}, {len(store):,} samples"
+    return Analysis(title, f"{store.encoder_name}: {store.dataset} and {against}", shapes, similar, result)
+
+
+def _bases(source: str, kinds: tuple[str, ...], device: str | None) -> SpectralBases:
+    if source.endswith(".safetensors"):
+        return SpectralBases.load(source)
+    return fit_bases(ResidualStore.open(source), kinds, device=device)

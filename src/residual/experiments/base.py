@@ -1,0 +1,122 @@
+"""What all experiments share: cells that are measured once, then tables and figures of all of them."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pandas as pd
+
+from residual.experiments.plan import Plan, Progress, Work
+from residual.experiments.results import Results
+from residual.files import write_text
+from residual.report.figures import check_matplotlib, save_figure
+from residual.report.geometry import datasets_markdown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Tables = dict[str, dict[str, pd.DataFrame]]
+
+
+class Experiment(ABC):
+    """One experiment: which cells there are, how one is measured, what is drawn of all.
+
+    Args:
+        settings: of the measures, a frozen dataclass.
+    """
+
+    folder: ClassVar[str]
+    settings_of: ClassVar[type]
+
+    def __init__(self, settings: Any):
+        self.settings = settings
+
+    def cells(self, plan: Plan) -> tuple[str, ...]:
+        """Names of an encoder's cells: its datasets."""
+        return (plan.reference, *plan.datasets)
+
+    def depends_on(self, plan: Plan, cell: str) -> tuple[str, ...]:
+        """The datasets that a cell is made of."""
+        return (cell,)
+
+    @abstractmethod
+    def measure(self, work: Work, cell: str) -> pd.DataFrame:
+        """The table of units of one cell."""
+
+    @staticmethod
+    @abstractmethod
+    def figures(tables: Tables) -> Iterable[tuple[str, Figure]]:
+        """Figures by name, of results as `read_results` gives them."""
+
+    @staticmethod
+    @abstractmethod
+    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+        """For each dataset of one encoder, a few numbers."""
+
+
+def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> dict[str, Any]:
+    """Measure what isn't there yet, then draw everything.
+
+    Each cell is a Parquet file in `plan.out`, written when it is done; figures are in `figures` beside them,
+    and `table.md` holds the summary of each encoder.
+
+    Returns:
+        `experiment`, `out`, `cells` (with `measured`, whether it was done now, and `seconds`), `summary`,
+        `figures`.
+
+    Raises:
+        ResidualError: an unknown name, results of other settings in the folder, a missing library.
+    """
+    check_matplotlib()
+    folder = plan.out / experiment.folder
+    results, tables, told = Results(folder), {}, []
+    for name in plan.encoders:
+        work = Work(plan, name, progress)
+        for cell in experiment.cells(plan):
+            start, note = time.perf_counter(), _note(experiment, plan, work, cell)
+            table = results.read(name, cell, note)
+            measured = table is None
+            if table is None:
+                table = experiment.measure(work, cell)
+                results.write(name, cell, note, table)
+            tables.setdefault(name, {})[cell] = table
+            seconds = round(time.perf_counter() - start, 3)
+            told.append({"encoder": name, "dataset": cell, "measured": measured, "seconds": seconds})
+    summary = {name: experiment.summary(rows) for name, rows in tables.items()}
+    write_text(folder / "table.md", _markdown(summary))
+    figures: list[Path] = []
+    for name, figure in experiment.figures(tables):
+        figures += save_figure(figure, folder / "figures", name)
+    return {
+        "experiment": experiment.folder,
+        "out": str(folder),
+        "settings": asdict(experiment.settings),
+        "cells": told,
+        "summary": summary,
+        "figures": [str(path) for path in figures],
+    }
+
+
+def _note(experiment: Experiment, plan: Plan, work: Work, cell: str) -> dict[str, Any]:
+    made_of = {name: work.identity(name) for name in experiment.depends_on(plan, cell)}
+    return {
+        "experiment": experiment.folder,
+        "cell": cell,
+        "is_reference": cell == experiment.cells(plan)[0],
+        "settings": {**asdict(experiment.settings), "split": plan.split, "limit": plan.limit},
+        "encoder": {**next(iter(made_of.values()))["encoder"], "name": work.name},
+        "datasets": {name: each["dataset"] for name, each in made_of.items()},
+    }
+
+
+def _markdown(summary: dict[str, dict[str, dict[str, float]]]) -> str:
+    parts = [
+        f"{encoder}\n\n{datasets_markdown(rows, list(next(iter(rows.values()))))}"
+        for encoder, rows in summary.items()
+    ]
+    return "\n".join(parts)

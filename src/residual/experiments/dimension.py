@@ -1,0 +1,61 @@
+"""Experiment 1: how many dimensions the contributions of heads and MLPs have, by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from residual.experiments.base import Experiment, Tables
+from residual.experiments.plan import Work
+from residual.report.figures import geometry_figure, layers_figure
+from residual.spectral.geometry import MEASURES, GeometrySettings, unit_geometry
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Dimension(Experiment):
+    """Linear and TwoNN dimension, their ratio, first explained variance ratio, participation ratio."""
+
+    folder = "1_dimension"
+    settings_of = GeometrySettings
+
+    def measure(self, work: Work, cell: str) -> pd.DataFrame:
+        """`unit_geometry` of a dataset's coordinates."""
+        store = work.store(cell)
+        told = work.stage(f"measure {cell}")
+        return unit_geometry(store, settings=self.settings, device=work.plan.device, progress=told)
+
+    @staticmethod
+    def figures(tables: Tables) -> Iterable[tuple[str, Figure]]:
+        """Layers by measures of each dataset, and datasets by layers of each measure."""
+        for encoder, rows in tables.items():
+            for dataset, table in rows.items():
+                title = f"{encoder} on {dataset}, {table['samples'].max():,} samples"
+                yield f"{encoder}-{dataset}", geometry_figure(table, title)
+            heads = {dataset: _heads(table) for dataset, table in rows.items()}
+            for measure, label in MEASURES.items():
+                values = {name: table.assign(value=table[measure]) for name, table in heads.items()}
+                yield (
+                    f"{encoder}-{measure}",
+                    layers_figure(values, label, f"{encoder}: {label}, mean of heads"),
+                )
+
+    @staticmethod
+    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+        """Means over heads, and over MLPs where there are any."""
+        found = {}
+        for dataset, table in tables.items():
+            row: dict[str, float] = {"samples": int(table["samples"].max())}
+            for kind, about in (("head", "heads"), ("mlp", "MLPs")):
+                chosen = table[table["kind"] == kind]
+                for measure, label in MEASURES.items() if len(chosen) else ():
+                    row[f"{about}: {label}"] = float(chosen[measure].mean())
+            found[dataset] = row
+        return found
+
+
+def _heads(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["kind"] == "head"]

@@ -1,0 +1,115 @@
+"""Results of an experiment: a Parquet file a cell, which says what it is of; others are never mixed in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from residual.errors import ResidualError
+from residual.files import safe_name, written_beside
+
+_NOTE = "residual.cell"
+
+
+class Results:
+    """The cells of one experiment, in one folder.
+
+    Args:
+        folder: made when the first cell is written.
+
+    Raises:
+        ResidualError: pyarrow isn't installed.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        try:
+            import pyarrow.parquet as parquet
+        except ImportError as error:
+            raise ResidualError(
+                "Results of experiments are Parquet files: pip install 'residual-vit[experiments]'."
+            ) from error
+        self._parquet = parquet
+
+    def path(self, encoder: str, dataset: str) -> Path:
+        """The file of one cell."""
+        return self.folder / safe_name(encoder) / f"{safe_name(dataset)}.parquet"
+
+    def read(self, encoder: str, dataset: str, note: dict[str, Any]) -> pd.DataFrame | None:
+        """One cell, or None if it isn't there.
+
+        Raises:
+            ResidualError: it is of something else, or can't be read.
+        """
+        path = self.path(encoder, dataset)
+        if not path.is_file():
+            return None
+        table, held = self._read(path)
+        if differing := _differing(held, json.loads(json.dumps(note))):
+            raise ResidualError(
+                f"'{path}' is a result of something else: {'; '.join(differing)}. Choose another "
+                "--out, or remove it."
+            )
+        return table
+
+    def write(self, encoder: str, dataset: str, note: dict[str, Any], table: pd.DataFrame) -> None:
+        """Keep one cell, with what it is of."""
+        import pyarrow
+
+        made = pyarrow.Table.from_pandas(table, preserve_index=False)
+        made = made.replace_schema_metadata({**(made.schema.metadata or {}), _NOTE: json.dumps(note)})
+        with written_beside(self.path(encoder, dataset)) as beside:
+            self._parquet.write_table(made, beside)
+
+    def cells(self) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+        """Every cell of the folder, with what it is of."""
+        for path in sorted(self.folder.glob("*/*.parquet")):
+            table, note = self._read(path)
+            yield note, table
+
+    def _read(self, path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+        try:
+            table = self._parquet.read_table(path)
+            note = json.loads((table.schema.metadata or {})[_NOTE.encode()])
+        except (OSError, ValueError, KeyError) as error:
+            raise ResidualError(f"'{path}' is no whole result of an experiment: remove it.") from error
+        return table.to_pandas(), note
+
+
+def read_results(folder: str | Path) -> dict[str, dict[str, pd.DataFrame]]:
+    """All results of one experiment: for each encoder, for each dataset, the table of units.
+
+    Datasets are in the order of their names, the reference first.
+
+    Raises:
+        ResidualError: there are none, or they were made with different settings.
+    """
+    found: dict[str, dict[str, pd.DataFrame]] = {}
+    first: dict[str, Any] | None = None
+    cells = sorted(Results(Path(folder)).cells(), key=lambda cell: not cell[0]["is_reference"])
+    for note, table in cells:
+        first = first or note
+        if differing := _differing({"settings": note["settings"]}, {"settings": first["settings"]}):
+            raise ResidualError(
+                f"'{folder}' holds results of different settings: {'; '.join(differing)} for "
+                f"{note['cell']} of {note['encoder']['name']}. Keep those of one."
+            )
+        found.setdefault(note["encoder"]["name"], {})[note["cell"]] = table
+    if not found:
+        raise ResidualError(f"There are no results in '{folder}': `residual experiment` makes them.")
+    return found
+
+
+def _differing(held: Any, wanted: Any, name: str = "") -> list[str]:
+    """What differs, by name, as "settings.limit 300, not 0"."""
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        names = [*wanted, *(key for key in held if key not in wanted)]
+        parts = (
+            _differing(held.get(key), wanted.get(key), f"{name}.{key}" if name else str(key)) for key in names
+        )
+        return [line for part in parts for line in part]
+    return [] if held == wanted else [f"{name} {held}, not {wanted}"]

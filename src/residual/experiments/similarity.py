@@ -1,0 +1,88 @@
+"""Experiment 2: which heads keep their spectrum on another dataset, and which change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from torch import Tensor
+
+from residual.experiments.base import Experiment, Tables
+from residual.experiments.plan import Plan, Work
+from residual.report.figures import blocks_figure, layers_figure
+from residual.spectral.bases import SpectralBases
+from residual.spectral.compare import SIMILARITIES, SimilaritySettings, anchors_of, compare_bases
+from residual.spectral.fit import fit_bases, fit_halves
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KINDS = ("head",)
+_DRAWN = ("spectral_cosine", "mean_cosine")
+
+
+class Similarity(Experiment):
+    """Similarity of each head's basis on the reference with that on every other dataset.
+
+    The reference's own row compares the bases of two random halves of it: what falls short of 1 there is
+    chance, not data.
+    """
+
+    folder = "2_similarity"
+    settings_of = SimilaritySettings
+
+    def depends_on(self, plan: Plan, cell: str) -> tuple[str, ...]:
+        """The reference, and the other dataset."""
+        return tuple(dict.fromkeys((plan.reference, cell)))
+
+    def measure(self, work: Work, cell: str) -> pd.DataFrame:
+        """`compare_bases` of the reference and a dataset."""
+        reference = work.store(work.plan.reference)
+        anchors = self._anchors(work)
+        if cell == work.plan.reference:
+            a, b = fit_halves(reference, KINDS, seed=self.settings.seed, device=work.plan.device)
+        else:
+            a, b = self._reference(work), fit_bases(work.store(cell), KINDS, device=work.plan.device)
+        compared = compare_bases(a, b, self.settings.explained, anchors)
+        return reference.units.merge(compared, on="unit")
+
+    @lru_cache(maxsize=1)  # noqa: B019 (one encoder at a time, for as long as the experiment runs)
+    def _reference(self, work: Work) -> SpectralBases:
+        return fit_bases(work.store(work.plan.reference), KINDS, device=work.plan.device)
+
+    @lru_cache(maxsize=1)  # noqa: B019
+    def _anchors(self, work: Work) -> Tensor:
+        return anchors_of(work.store(work.plan.reference), self.settings.anchors, self.settings.seed)
+
+    @staticmethod
+    def figures(tables: Tables) -> Iterable[tuple[str, Figure]]:
+        """Heads by layer, one row a dataset; and means by layer."""
+        for encoder, rows in tables.items():
+            reference, *others = rows
+            named = {f"{reference}, halves": rows[reference], **{name: rows[name] for name in others}}
+            for measure in _DRAWN:
+                label, what = SIMILARITIES[measure], f"with {reference}"
+                values = {name: table.assign(value=table[measure]) for name, table in named.items()}
+                title = f"{encoder}: {label} of heads {what}"
+                yield f"{encoder}-{measure}", blocks_figure(values, label, title)
+                yield f"{encoder}-{measure}-layers", layers_figure(values, label, f"{title}, mean of heads")
+
+    @staticmethod
+    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+        """Means over heads, and the heads that change least and most."""
+        found = {}
+        for dataset, table in tables.items():
+            cosines = table["spectral_cosine"]
+            row = {
+                f"mean {label}": float(table[name].mean())
+                for name, label in SIMILARITIES.items()
+                if name in table
+            }
+            row |= {
+                "lowest spectral cosine": float(cosines.min()),
+                "highest spectral cosine": float(cosines.max()),
+            }
+            found[dataset] = row
+        return found
