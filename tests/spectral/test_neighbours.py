@@ -72,6 +72,10 @@ def _normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def _uniform(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def gaussian(n, d, seed):
     return _normal(n, d, seed=seed)
 
@@ -269,6 +273,28 @@ def nearer_than_many(gap: float, nearer: float, radius: float = 2.0**-7) -> torc
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_subtracting_the_mean_rounds_away(gap, dtype):
     is_exact(nearer_than_many(gap, 0.45).to(dtype))
+
+
+def test_many_at_nearly_one_distance():
+    """Far from the mean, where even float64 products mix up what differs by less than 1e-6 of itself."""
+    centres = _normal(6, 12, seed=1)
+    centres /= centres.norm(dim=1, keepdim=True)
+    shells = _normal(6, 40, 12, seed=2)
+    radii = 1e-5 * (1 + 1e-6 * _uniform(6, 40, seed=3))[..., None]
+    shells = centres[:, None] + radii * shells / shells.norm(dim=2, keepdim=True)
+    with Watched() as seen:
+        is_exact(torch.cat([centres, shells.flatten(0, 1)]))
+    assert seen.rows["differences"] >= 6
+
+
+@pytest.mark.parametrize("place", range(11))
+def test_rounding_of_what_is_farther_than_the_sample(place):
+    """The first is at the mean, where its own norm is nothing; in float32 all others are equally far."""
+    around = torch.eye(11, dtype=torch.float64)
+    around[place] *= 1 - 1e-8
+    x = torch.cat([torch.zeros(1, 11), around, -around])
+    is_exact(x)
+    assert nearest_two(x)[1][0].sort().values.tolist() == [1 + place, 12 + place]
 
 
 @pytest.mark.parametrize("n", [*FEW, 40])
