@@ -10,7 +10,7 @@ import pandas as pd
 from residual.encoders.pooling import TokenPool
 from residual.experiments.base import Experiment, Tables
 from residual.experiments.plan import Work
-from residual.experiments.similarity import KINDS, Similarity
+from residual.experiments.similarity import KINDS, means_of_heads
 from residual.report.figures import blocks_figure, grid_figure
 from residual.spectral.compare import SIMILARITIES, SimilaritySettings, compare_bases
 from residual.spectral.fit import fit_bases
@@ -46,4 +46,7 @@ class ClassToken(Experiment):
             first = next(iter(values))
             yield f"{encoder}-{first}", grid_figure(values[first], label, f"{title}, {first}")
 
-    summary = staticmethod(Similarity.summary)
+    @staticmethod
+    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+        """Means over heads, and the heads that differ most and least."""
+        return means_of_heads(tables)

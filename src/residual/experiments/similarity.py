@@ -60,8 +60,7 @@ class Similarity(Experiment):
     def figures(tables: Tables) -> Iterable[tuple[str, Figure]]:
         """Heads by layer, one row a dataset; and means by layer."""
         for encoder, rows in tables.items():
-            reference, *others = rows
-            named = {f"{reference}, halves": rows[reference], **{name: rows[name] for name in others}}
+            reference, named = next(iter(rows)), _halves_named(rows)
             for measure in _DRAWN:
                 label, what = SIMILARITIES[measure], f"with {reference}"
                 values = {name: table.assign(value=table[measure]) for name, table in named.items()}
@@ -72,17 +71,22 @@ class Similarity(Experiment):
     @staticmethod
     def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
         """Means over heads, and the heads that change least and most."""
-        found = {}
-        for dataset, table in tables.items():
-            cosines = table["spectral_cosine"]
-            row = {
-                f"mean {label}": float(table[name].mean())
-                for name, label in SIMILARITIES.items()
-                if name in table
-            }
-            row |= {
-                "lowest spectral cosine": float(cosines.min()),
-                "highest spectral cosine": float(cosines.max()),
-            }
-            found[dataset] = row
-        return found
+        return means_of_heads(_halves_named(tables))
+
+
+def means_of_heads(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+    """Of every dataset's `compare_bases`, means over heads, and the lowest and highest spectral cosine."""
+    found = {}
+    for dataset, table in tables.items():
+        cosines = table["spectral_cosine"]
+        found[dataset] = {
+            **{label: float(table[name].mean()) for name, label in SIMILARITIES.items() if name in table},
+            "lowest spectral cosine": float(cosines.min()),
+            "highest spectral cosine": float(cosines.max()),
+        }
+    return found
+
+
+def _halves_named(rows: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    reference, *others = rows
+    return {f"{reference}, halves": rows[reference], **{name: rows[name] for name in others}}

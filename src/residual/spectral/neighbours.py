@@ -12,10 +12,12 @@ import math
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from residual.errors import ResidualError
 
 _CANDIDATES = 8
+_GROUP = 64  # of distances, of which the least is found first
 _TILE_BYTES = {"cpu": 2**25, "cuda": 2**29}  # of distances held at a time
 _GATHERED = 2**22  # numbers of candidates held at a time
 _NEGLIGIBLE = 1e-10  # of a squared distance
@@ -54,16 +56,21 @@ def _by_products(x: Tensor, centred: Tensor, rows: Tensor, squares: Tensor, foun
     n, d = centred.shape
     norms = torch.cat([part.double().square().sum(1) for part in centred.split(4096)])
     narrow, left = norms.to(centred.dtype), [rows[:0]]
+    spare = -n % _GROUP  # points at infinity, so that groups are whole
+    points = pad(centred, (0, 0, 0, spare)).T
+    offsets = pad(narrow, (0, spare), value=math.inf)
     rounding = (d + 8) * torch.finfo(centred.dtype).eps / 2
     for part in rows.split(_rows_of_a_tile(n, centred)):
-        product = torch.addmm(narrow, centred[part], centred.T, alpha=-2)  # |x_j|² − 2 x_i·x_j
+        product = torch.addmm(offsets, centred[part], points, alpha=-2)  # |x_j|² − 2 x_i·x_j
         # Products may be set to a lower precision than their type's (TF32): then the bound says nothing.
         own = product.gather(1, part[:, None])[:, 0].double() + norms[part]
         if (own.abs() > 2 * rounding * norms[part] + torch.finfo(centred.dtype).tiny).any():
             return rows
         product.scatter_(1, part[:, None], math.inf)
-        least, places = product.topk(_CANDIDATES + 1, largest=False)
-        candidates = places[:, :_CANDIDATES]
+        least, places = _smallest(product, _CANDIDATES + 1)
+        candidates = places[:, :_CANDIDATES].clamp(
+            max=n - 1
+        )  # where all is infinite, points that aren't there
         exact = _squared_distances(x, part, candidates)
         squares[part], nearest = exact.topk(2, largest=False)
         found[part] = candidates.gather(1, nearest)
@@ -78,6 +85,15 @@ def _by_products(x: Tensor, centred: Tensor, rows: Tensor, squares: Tensor, foun
         sure &= ((proposed[:, :_CANDIDATES] - exact).abs() <= bound[:, None]).all(1)
         left.append(part[~sure])
     return torch.cat(left)
+
+
+def _smallest(values: Float[Tensor, "m n"], k: int) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
+    """`values.topk(k, largest=False)`, by way of the least of every group: the best groups hold them."""
+    groups = values.view(len(values), _GROUP, -1)  # (m, members, groups)
+    best = groups.amin(1).topk(min(k, groups.shape[2]), largest=False).indices
+    members = groups.gather(2, best[:, None].expand(-1, _GROUP, -1)).flatten(1)
+    least, at = members.topk(k, largest=False)
+    return least, at // best.shape[1] * groups.shape[2] + best.gather(1, at % best.shape[1])
 
 
 def _squared_distances(x: Tensor, rows: Tensor, others: Int[Tensor, "m k"]) -> Float[Tensor, "m k"]:
