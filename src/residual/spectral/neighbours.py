@@ -12,14 +12,14 @@ import math
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
 from residual.errors import ResidualError
 
 _CANDIDATES = 8
 _GROUP = 64  # of distances, of which the least is found first
 _TILE_BYTES = {"cpu": 2**25, "cuda": 2**29}  # of distances held at a time
-_GATHERED = 2**22  # numbers of candidates held at a time
+_ROWS = 1024  # copied in float64 at a time
+_GATHERED = 2**20  # numbers of candidates held at a time
 _NEGLIGIBLE = 1e-10  # of a squared distance
 
 
@@ -40,28 +40,33 @@ def nearest_two(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n 2"], Int[Tens
         raise ResidualError("The samples hold NaN or infinity, so they have no nearest neighbours.")
     squares = torch.empty(n, 2, dtype=torch.float64, device=x.device)
     found = torch.empty(n, 2, dtype=torch.int64, device=x.device)
-    centre = x.mean(0, dtype=torch.float64)
+    centre = torch.stack([part.sum(0, dtype=torch.float64) for part in x.split(_ROWS)]).sum(0) / n
     rows = torch.arange(n, device=x.device)
     for dtype in (torch.float32, torch.float64):
         if len(rows) and n - 1 > _CANDIDATES:
+            points = torch.zeros(n + -n % _GROUP, x.shape[1], dtype=dtype, device=x.device)
             finer = torch.promote_types(x.dtype, dtype)  # in which the subtraction rounds nothing that counts
-            rows = _by_products(x, (x - centre.to(finer)).to(dtype), rows, squares, found)
+            torch.sub(x, centre.to(finer), out=points[:n])
+            rows = _by_products(x, points, rows, squares, found)
     for part in rows.split(_rows_of_a_tile(n, x)):
         _by_differences(x, part, squares, found)
     return squares.sqrt(), found
 
 
-def _by_products(x: Tensor, centred: Tensor, rows: Tensor, squares: Tensor, found: Tensor) -> Tensor:
-    """Fill in `squares` and `found` for `rows`; gives back those rows whose neighbours aren't sure."""
-    n, d = centred.shape
-    norms = torch.cat([part.double().square().sum(1) for part in centred.split(4096)])
-    narrow, left = norms.to(centred.dtype), [rows[:0]]
-    spare = -n % _GROUP  # points at infinity, so that groups are whole
-    points = pad(centred, (0, 0, 0, spare)).T
-    offsets = pad(narrow, (0, spare), value=math.inf)
+def _by_products(x: Tensor, points: Tensor, rows: Tensor, squares: Tensor, found: Tensor) -> Tensor:
+    """Fill in `squares` and `found` for `rows`; gives back those rows whose neighbours aren't sure.
+
+    `points` are those of `x` about their mean, and some more that make groups whole: they are infinitely far.
+    """
+    n, d = x.shape
+    centred, left = points[:n], [rows[:0]]
+    norms = torch.cat([part.double().square().sum(1) for part in centred.split(_ROWS)])
+    offsets = torch.cat([norms, norms.new_full((len(points) - n,), math.inf)]).to(points.dtype)
     rounding = (d + 8) * torch.finfo(centred.dtype).eps / 2
-    for part in rows.split(_rows_of_a_tile(n, centred)):
-        product = torch.addmm(offsets, centred[part], points, alpha=-2)  # |x_j|² − 2 x_i·x_j
+    tile = points.new_empty(_rows_of_a_tile(n, points), len(points))
+    for part in rows.split(len(tile)):
+        # |x_j|² − 2 x_i·x_j
+        product = torch.addmm(offsets, centred[part], points.T, alpha=-2, out=tile[: len(part)])
         # Products may be set to a lower precision than their type's (TF32): then the bound says nothing.
         own = product.gather(1, part[:, None])[:, 0].double() + norms[part]
         if (own.abs() > 2 * rounding * norms[part] + torch.finfo(centred.dtype).tiny).any():
