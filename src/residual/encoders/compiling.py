@@ -1,11 +1,16 @@
-"""`torch.compile` for functions that are made again and again."""
+"""`torch.compile` for functions that are made again and again, and for none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from types import FunctionType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+import torch
+
+P = ParamSpec("P")
+T = TypeVar("T")
 Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -21,3 +26,15 @@ def own_code(function: FunctionType) -> Callable[..., Any]:
     )
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
+
+
+def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
+    """`torch.compiler.disable`, which loads torch's compiler, put off until something is compiled."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return run

@@ -17,8 +17,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as tv
+from torch.nn.functional import interpolate
 
 from residual.errors import ResidualError
 
@@ -29,10 +28,10 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
-_INTERPOLATIONS: dict[int, InterpolationMode] = {
-    Image.Resampling.NEAREST.value: InterpolationMode.NEAREST_EXACT,
-    Image.Resampling.BILINEAR.value: InterpolationMode.BILINEAR,
-    Image.Resampling.BICUBIC.value: InterpolationMode.BICUBIC,
+_INTERPOLATIONS: dict[int, dict[str, Any]] = {
+    Image.Resampling.NEAREST.value: {"mode": "nearest-exact"},
+    Image.Resampling.BILINEAR.value: {"mode": "bilinear", "antialias": True},
+    Image.Resampling.BICUBIC.value: {"mode": "bicubic", "antialias": True},
 }
 
 _PROCESSORS = {"vit": "ViT", "siglip": "Siglip", "blip": "Blip", "dinov2": "Bit"}
@@ -60,7 +59,7 @@ class Preprocess:
 
     def __post_init__(self):
         if self.interpolation not in _INTERPOLATIONS:
-            known = ", ".join(f"{kind} ({mode.value})" for kind, mode in _INTERPOLATIONS.items())
+            known = ", ".join(f"{kind} ({mode['mode']})" for kind, mode in _INTERPOLATIONS.items())
             raise ResidualError(f"Resampling filter {self.interpolation} isn't known. Known: {known}.")
 
     @classmethod
@@ -113,7 +112,7 @@ class Preprocess:
         """The pixels of one image."""
         pixels = torch.from_numpy(np.array(on_white(image))).permute(2, 0, 1)  # (3, h, w), bytes
         if (size := self._resized(image.height, image.width)) != (image.height, image.width):
-            pixels = tv.resize(pixels, list(size), _INTERPOLATIONS[self.interpolation], antialias=True)
+            pixels = interpolate(pixels[None], size, **_INTERPOLATIONS[self.interpolation])[0]
         if self.crop and self.crop != size:
             pixels = _center_crop(pixels, *self.crop)
         mean = torch.tensor(self.mean).view(3, 1, 1) / self.rescale

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from residual.encoders.compiling import uncompiled
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.tracing.coordinates import Coordinates
@@ -94,7 +95,7 @@ def decompose(
     )
 
 
-@torch.compiler.disable
+@uncompiled
 def check_sum(
     encoder: Encoder, linearization: Linearization, coordinates: Coordinates, output: Float[Tensor, "n *t d"]
 ) -> float:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from residual.encoders.anatomy import Parts
-from residual.encoders.compiling import own_code
+from residual.encoders.compiling import own_code, uncompiled
 from residual.encoders.encoder import Encoder
 from residual.encoders.family import Tower
 from residual.errors import ResidualError
@@ -47,7 +47,7 @@ def trace(
     return _eager(encoder, inputs, tower, pooling)
 
 
-@torch.compiler.disable
+@uncompiled
 def _eager(encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str) -> tuple[Coordinates, Tensor]:
     ready = _ready(encoder, inputs, tower)
     with _nothing_compiled(), capture(encoder, tower, pooling) as kept:
