@@ -19,7 +19,7 @@ _CANDIDATES = 8
 _GROUP = 64  # of distances, of which the least is found first
 _TILE_BYTES = {"cpu": 2**25, "cuda": 2**29}  # of distances held at a time
 _ROWS = 1024  # copied in float64 at a time
-_GATHERED = 2**20  # numbers of candidates held at a time
+_GATHERED = {"cpu": 2**18, "cuda": 2**24}  # numbers of candidates held at a time
 _NEGLIGIBLE = 1e-10  # of a squared distance
 
 
@@ -59,7 +59,7 @@ def _by_products(x: Tensor, points: Tensor, rows: Tensor, squares: Tensor, found
     `points` are those of `x` about their mean, and some more that make groups whole: they are infinitely far.
     """
     n, d = x.shape
-    centred, left = points[:n], [rows[:0]]
+    centred, unsure = points[:n], torch.zeros(n, dtype=torch.bool, device=x.device)
     norms = torch.cat([part.double().square().sum(1) for part in centred.split(_ROWS)])
     offsets = torch.cat([norms, norms.new_full((len(points) - n,), math.inf)]).to(points.dtype)
     rounding = (d + 8) * torch.finfo(centred.dtype).eps / 2
@@ -88,8 +88,8 @@ def _by_products(x: Tensor, points: Tensor, rows: Tensor, squares: Tensor, found
         if centred.dtype == torch.float64:
             sure |= bound <= _NEGLIGIBLE * second
         sure &= ((proposed[:, :_CANDIDATES] - exact).abs() <= bound[:, None]).all(1)
-        left.append(part[~sure])
-    return torch.cat(left)
+        unsure[part] = ~sure
+    return unsure.nonzero()[:, 0]
 
 
 def _smallest(values: Float[Tensor, "m n"], k: int) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
@@ -102,7 +102,7 @@ def _smallest(values: Float[Tensor, "m n"], k: int) -> tuple[Float[Tensor, "m k"
 
 
 def _squared_distances(x: Tensor, rows: Tensor, others: Int[Tensor, "m k"]) -> Float[Tensor, "m k"]:
-    step = max(1, _GATHERED // max(1, others.shape[1] * x.shape[1]))
+    step = max(1, _GATHERED[x.device.type] // max(1, others.shape[1] * x.shape[1]))
     return torch.cat(
         [
             (x[near].double() - x[row][:, None].double()).square().sum(2)
