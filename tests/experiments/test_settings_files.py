@@ -1,0 +1,217 @@
+"""The files of settings in `experiments/`, and its scripts: what they say is what the commands do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gin
+import jaxtyping
+import pandas as pd
+import pytest
+
+from residual.cli.settings import read_experiment_settings
+from residual.data import dataset_names, hub_dataset_names, load_dataset
+from residual.encoders.aliases import ALIASES
+from residual.errors import ResidualError
+from residual.experiments import EXPERIMENTS, Plan, read_results
+from residual.spectral import GeometrySettings, SimilaritySettings
+
+ROOT = Path(__file__).parents[2] / "experiments"
+ALL = pytest.mark.parametrize("number", list(EXPERIMENTS))
+
+
+def read(number: str, *files: Path | str, params: tuple[str, ...] = (), out: Path = Path("out")) -> tuple:
+    paths = [ROOT / EXPERIMENTS[number].folder / file for file in files]
+    return read_experiment_settings(EXPERIMENTS[number].settings_of, paths, params, out=out, device="cpu")
+
+
+# Files
+
+
+def test_every_experiment_has_its_folder():
+    folders = {path.name for path in ROOT.iterdir() if (path / "run.py").is_file()}
+    assert folders == {kind.folder for kind in EXPERIMENTS.values()}
+    for folder in folders:
+        assert {"offline.gin", "paper.gin", "run.py"} <= {path.name for path in (ROOT / folder).iterdir()}
+
+
+@ALL
+def test_offline_settings_are_the_defaults(number):
+    plan, settings = read(number, "offline.gin")
+    assert (plan, settings) == read(number)
+    assert plan == Plan(
+        out=Path("out"),
+        encoders=("picto",),
+        datasets=dataset_names(),
+        reference="mixed",
+        device="cpu",
+    )
+    assert settings == EXPERIMENTS[number].settings_of()
+
+
+@ALL
+def test_offline_settings_write_out_what_can_be_set(number):
+    """Those that say what is measured, not how fast."""
+    read(number, "offline.gin")
+    assert set(gin.get_bindings("experiment")) == {"encoders", "reference", "datasets", "split", "limit"}
+    kind = {"1": {"threshold", "fraction", "samples", "halvings"}, "2": {"explained", "anchors"}}
+    measures = gin.get_bindings(EXPERIMENTS[number].settings_of.__name__)
+    assert set(measures) == kind.get(number, {"explained"})
+
+
+@ALL
+def test_the_papers_settings_name_what_the_library_knows(number):
+    plan, settings = read(number, "paper.gin")
+    assert set(plan.encoders) <= set(ALIASES)
+    assert len(plan.encoders) == 7
+    assert {plan.reference, *plan.datasets} <= {*dataset_names(), *hub_dataset_names()}
+    assert plan.reference == "imagenet"
+    assert (plan.split, plan.batch_size) == ("train", 256)
+    assert plan.limit == (10_000 if number == "class-token" else 50_000)
+    measures = GeometrySettings(threshold=0.99, fraction=0.9, samples=50_000, halvings=3)
+    assert settings == (measures if number == "1" else SimilaritySettings(explained=0.9, anchors=256))
+    assert len(plan.datasets) == (13 if number == "2" else 0)
+
+
+@ALL
+def test_the_script_is_the_command(number):
+    script = (ROOT / EXPERIMENTS[number].folder / "run.py").read_text(encoding="utf-8")
+    assert f'sys.argv[1:1] = ["experiment", "{number}"]\nmain()\n' in script
+    for file in ("offline.gin", "paper.gin"):
+        about = (ROOT / EXPERIMENTS[number].folder / file).read_text(encoding="utf-8")
+        assert about.startswith("# ")
+
+
+# What wins
+
+
+def test_a_parameter_wins_over_a_file_and_a_later_file_over_an_earlier(tmp_path):
+    (tmp_path / "more.gin").write_text("experiment.limit = 7\nGeometrySettings.threshold = 0.9\n")
+    plan, settings = read("1", "paper.gin", tmp_path / "more.gin")
+    assert (plan.limit, plan.batch_size, settings.threshold) == (7, 256, 0.9)
+    params = ("experiment.limit=60", "experiment.datasets=['flags','letters']", "GeometrySettings.seed=4")
+    plan, settings = read("1", "paper.gin", tmp_path / "more.gin", params=params)
+    assert (plan.limit, plan.batch_size, plan.datasets) == (60, 256, ("flags", "letters"))
+    assert (settings.threshold, settings.seed) == (0.9, 4)
+    plan, _ = read("1", params=("experiment.limit=60", "experiment.limit=61"))
+    assert plan.limit == 61
+
+
+def test_nothing_stays_from_one_reading_to_the_next():
+    assert read("2", params=("experiment.limit=60", "SimilaritySettings.explained=0.5"))[0].limit == 60
+    assert read("2") == read("2", "offline.gin")
+    plan, _ = read("1")
+    assert plan.encoders == ("picto",)
+
+
+def test_words_need_no_quotes():
+    params = (
+        "experiment.reference=letters",
+        "experiment.split=val",
+        "experiment.encoders=['picto', 'clip_b']",
+        "experiment.datasets=[]",
+        "experiment.on_error=skip",
+        "experiment.workers=2",
+    )
+    plan, _ = read("2", params=params)
+    assert (plan.reference, plan.split, plan.on_error, plan.workers) == ("letters", "val", "skip", 2)
+    assert (plan.encoders, plan.datasets) == (("picto", "clip_b"), ())
+    assert read("2")[0].workers is None
+    assert load_dataset(plan.reference, plan.split).full_name == "letters/val"
+
+
+@pytest.fixture
+def unchecked():
+    """As users call it: types are checked only by what is called."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [
+        (
+            "experiment.limt=5",
+            "A setting can't be used: .*limt.* Settings look like experiment.batch_size=32 or ",
+        ),
+        ("experiment.limit=many", "experiment.limit is of type int, got 'many'"),
+        ("experiment.limit=1.5", "experiment.limit is of type int, got 1.5"),
+        ("experiment.limit=-1", "The limit is a number of images, or 0 for all; got -1"),
+        ("experiment.encoders=picto", "experiment.encoders is of type list, got 'picto'"),
+        ("experiment.datasets=['flags', 3]", "experiment.datasets is a list of names, got 3 in it"),
+        ("experiment.encoders=[]", "An experiment needs at least one encoder"),
+        ("experiment.datasets=['mixed']", "Named twice: mixed"),
+        ("GeometrySettings.threshold=2.0", r"threshold and level lie in \(0, 1\)"),
+        ("GeometrySettings.colour='red'", "A setting can't be used"),
+        ("Nothing.at_all=3", "A setting can't be used"),
+        ("experiment.limit", "--param takes name=value, got 'experiment.limit'"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(param, message):
+    with pytest.raises(ResidualError, match=message):
+        read("1", params=(param,))
+    assert read("1") == read("1", "offline.gin")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ResidualError, match=r"There is no settings file '.*papr\.gin'"):
+        read("1", "papr.gin")
+    (tmp_path / "bad.gin").write_text("experiment.limit = = 3\n")
+    with pytest.raises(ResidualError, match="A setting can't be used"):
+        read("1", tmp_path / "bad.gin")
+
+
+# A script that is killed
+
+PARAMS = ("experiment.limit=60", "experiment.datasets=['flags','letters']")
+
+
+def start(out: Path, log: Path, *more: str) -> subprocess.Popen:
+    words = [word for param in PARAMS for word in ("--param", param)]
+    command = [sys.executable, ROOT / "1_dimension/run.py", "--out", out, "--device", "cpu", *words, *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    with log.open("w") as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by a signal")
+def test_a_script_that_is_killed_goes_on_with_the_next_cell(tmp_path):
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    process = start(cut, tmp_path / "first.txt")
+    while not (found := list(cut.rglob("*.parquet"))):
+        assert process.poll() is None, (tmp_path / "first.txt").read_text()
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    found = [path for path in cut.rglob("*.parquet") if not path.name.startswith(".")]
+    assert 1 <= len(found) < 3
+    assert not (cut / "1_dimension/table.md").exists()
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+
+    process = start(cut, tmp_path / "second.txt", "--json", str(tmp_path / "told.json"))
+    assert process.wait() == 0, (tmp_path / "second.txt").read_text()
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+    cells = json.loads((tmp_path / "told.json").read_text())["cells"]
+    assert [cell["dataset"] for cell in cells] == ["mixed", "flags", "letters"]
+    assert [cell["measured"] for cell in cells] == [False] * len(found) + [True] * (3 - len(found))
+    shown = (tmp_path / "second.txt").read_text()
+    assert f"3 cells, {3 - len(found)} of them measured now; 16 figures in" in shown
+    assert (cut / "1_dimension/table.md").read_text() in shown
+
+    process = start(whole, tmp_path / "third.txt")
+    assert process.wait() == 0, (tmp_path / "third.txt").read_text()
+    got, expected = (read_results(out / "1_dimension")["picto"] for out in (cut, whole))
+    assert list(got) == list(expected) == ["mixed", "flags", "letters"]
+    for name in expected:
+        pd.testing.assert_frame_equal(got[name], expected[name])
+    files = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
+    assert [str(path) for path in files if (cut / path).read_bytes() != (whole / path).read_bytes()] == []
