@@ -219,6 +219,14 @@ def test_importing_the_package_loads_no_model_library():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_importing_what_measures_loads_no_model_library_and_no_compiler():
+    code = (
+        "import sys, residual.spectral, residual.adapters, residual.store; "
+        "sys.exit(', '.join({'transformers', 'torchvision', 'torch._dynamo', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True).stderr == ""
+
+
 def test_every_public_name_is_there():
     for name in residual.__all__:
         assert getattr(residual, name) is not None
