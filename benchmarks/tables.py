@@ -139,16 +139,72 @@ def size() -> str:
 
 def store_commands() -> str:
     lines = [f"    {result(name)['command']}" for name in ("store", "store-cpu")]
-    versions = (
-        ", ".join(f"{key} {value}" for key, value in result(name)["versions"].items())
-        for name in ("store", "store-cpu")
-    )
-    return "\n".join([*lines, "", *(f"{text}." for text in versions)])
+    return "\n".join([*lines, "", *_versions("store", "store-cpu")])
+
+
+def dimensions() -> str:
+    about = {"linear dimension": 1, "TwoNN dimension": 1, "linear / TwoNN": 2, "participation ratio": 1}
+    about |= {"first explained variance ratio": 2}
+    chosen = {f"heads: {name}": digits for name, digits in about.items()}
+    chosen |= {f"MLPs: {name}": about[name] for name in ("linear dimension", "TwoNN dimension")}
+    return _of_datasets("experiment-1", {"samples": 0, **chosen})
+
+
+def similarity() -> str:
+    return _of_datasets("experiment-2", _SIMILAR)
+
+
+def class_tokens() -> str:
+    return _of_datasets("experiment-class-token", _SIMILAR)
+
+
+_SIMILAR = {
+    "spectral cosine": 2,
+    "lowest spectral cosine": 2,
+    "highest spectral cosine": 2,
+    "spectral cosine, unweighted": 2,
+    "mean principal angle, degrees": 1,
+    "cosine of means": 2,
+}
+
+
+def neighbours() -> str:
+    rows = []
+    for name, where in (("geometry", "H100, 16 CPU cores"), ("geometry-cpu", "two CPU cores")):
+        for data, ways in result(name)["two_nn"]["ways"].items():
+            for way, found in ways.items():
+                on_card = found.get("peak_megabytes_on_card")
+                memory = f"{found['peak_resident_megabytes'] / 1e3:.2f} GB"
+                rows.append(
+                    [
+                        f"{way} {found.get('version', '')}".strip(),
+                        where if on_card is None else "H100",
+                        data,
+                        f"{_spread(found['seconds'], 2)} s",
+                        memory + (f", {on_card / 1e3:.2f} GB on the card" if on_card else ""),
+                        f"{found['dimension']:.10f}",
+                    ]
+                )
+    return _table(["library", "on", "samples", "time", "memory", "dimension"], rows)
+
+
+def whole_model() -> str:
+    found = result("geometry")["experiment"]
+    rows = [[name, f"{seconds:.1f} s"] for name, seconds in found["seconds_of"].items()]
+    rows.append(["all", f"{found['seconds']:.1f} s"])
+    return _table([f"{found['units']} units, {found['samples']:,} samples, H100", "time"], rows)
+
+
+def geometry_commands() -> str:
+    lines = [f"    {result(name)['command']}" for name in ("geometry", "geometry-cpu")]
+    lines += [f"    residual experiment {number}" for number in ("1", "2", "class-token")]
+    return "\n".join([*lines, "", *_versions("geometry", "geometry-cpu")])
 
 
 PAGES = {
     "speed": (speed, compiled, precision, accuracy, float8, commands),
     "stores": (encoding, loading, bases, size, store_commands),
+    "geometry": (dimensions, similarity, class_tokens, neighbours, whole_model, geometry_commands),
 }
 
 
@@ -165,6 +221,25 @@ def filled(name: str) -> str:
             raise SystemExit(f"docs/{name}.md has no place for the table {make.__name__!r}.")
         page = mark.sub(lambda found, make=make: f"{found[1]}\n{make()}\n\n{found[2]}", page)
     return page
+
+
+def _of_datasets(name: str, columns: dict[str, int]) -> str:
+    """One encoder's summary of an experiment, with so many digits a column."""
+    (rows,) = result(name)["summary"].values()
+    headings = ["dataset", *columns]
+    return _table(
+        headings,
+        [
+            [dataset, *(f"{values[column]:,.{digits}f}" for column, digits in columns.items())]
+            for dataset, values in rows.items()
+        ],
+    )
+
+
+def _versions(*names: str) -> list[str]:
+    return [
+        f"{', '.join(f'{key} {value}' for key, value in result(name)['versions'].items())}." for name in names
+    ]
 
 
 def _pair(plain: dict[str, float], traced: dict[str, float]) -> list[str]:
