@@ -5,7 +5,6 @@ import math
 import shutil
 from xml.etree import ElementTree
 
-import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,14 +17,6 @@ from residual.spectral.compare import SIMILARITIES
 from residual.spectral.geometry import MEASURES
 
 N = 60
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unchecked():
-    """As users call it: whole numbers do where a float is annotated."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
 from families import CASES
+from pictures import write_folder
 from PIL import Image
 from plain import plain_angle, plain_rank, plain_spectral_cosine, plain_spectrum
 
@@ -68,14 +68,6 @@ def state(folder: Path) -> dict[str, tuple[bytes, int]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unchecked():
-    """As users call it: whole numbers do where a float is annotated."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")
@@ -257,8 +249,8 @@ def test_one_more_dataset_leaves_the_others(made, copied):
         ("1", None, {"limit": 41}, r"settings\.limit 40, not 41; .*letters\.samples 40, not 41"),
         ("2", None, {"limit": 0}, r"settings\.limit 40, not 0"),
         ("class-token", None, {"split": "val"}, r"settings\.split train, not val"),
-        ("1", None, {"reference": "flags", "datasets": ()}, "is_reference False, not True"),
-        ("2", None, {"reference": "flags", "datasets": ("letters",)}, "is_reference False, not True"),
+        ("1", None, {"reference": "flags", "datasets": ()}, "reference letters, not flags"),
+        ("2", None, {"reference": "flags", "datasets": ("letters",)}, "reference letters, not flags"),
     ],
 )
 def test_other_settings_are_refused_by_name_and_nothing_is_changed(copied, number, settings, how, message):
@@ -317,7 +309,7 @@ def test_results_are_read_by_encoder_and_in_the_order_of_names(copied):
     results = Results(folder)
     note, table = next(iter(results.cells()))
     for encoder, dataset in (("other:a/b", "zebra"), ("other:a/b", "letters"), ("picto", "ant")):
-        about = {**note, "cell": dataset, "is_reference": dataset == "letters"}
+        about = {**note, "cell": dataset}
         results.write(encoder, dataset, {**about, "encoder": {**note["encoder"], "name": encoder}}, table)
     found = read_results(folder)
     assert {name: list(rows) for name, rows in found.items()} == {
@@ -332,7 +324,7 @@ def test_results_of_different_settings_are_not_read_together(copied, name, value
     results = Results(folder)
     note, table = next(iter(results.cells()))
     settings = {**note["settings"], name: value}
-    about = {**note, "cell": "textures", "is_reference": False, "settings": settings}
+    about = {**note, "cell": "textures", "settings": settings}
     results.write("picto", "textures", about, table)
     kept = note["settings"][name]
     with pytest.raises(
@@ -385,11 +377,9 @@ def test_plans_that_make_no_sense_are_refused(tmp_path, how, message):
     ],
 )
 def test_unknown_names_are_refused_before_anything_is_made(tmp_path, how, message):
-    plan = Plan(
-        **{"out": tmp_path / "out", "encoders": ("picto",), "datasets": (), "reference": "flags"} | how
-    )
+    chosen = {"out": tmp_path / "out", "encoders": ("picto",), "datasets": (), "reference": "flags"} | how
     with pytest.raises(ResidualError, match=message):
-        run("1", plan)
+        run("1", Plan(**chosen))
     assert not (tmp_path / "out").exists()
 
 
@@ -547,8 +537,8 @@ def test_patches_are_not_stored(made):
 
 
 def test_an_encoder_that_averages_has_its_class_token_stored_apart(tmp_path):
-    name = "open_clip average"
-    encoder = wrap_encoder(CASES[name].make(), name=name)
+    name = "open_clip:average/none"
+    encoder = wrap_encoder(CASES["open_clip average"].make(), name=name)
     plan = plan_in(tmp_path, encoders=(name,), limit=12)
     work = Work(plan, name, quiet)
     work.__dict__["encoder"] = encoder
@@ -575,3 +565,33 @@ def test_an_encoder_by_its_folder_gives_the_same_numbers(made, copied):
         pd.testing.assert_frame_equal(found[name][dataset], found["picto"][dataset])
     assert len(list((copied / "stores").iterdir())) == 2
     assert not any(math.isnan(value) for value in told["summary"][name]["flags"].values())
+
+
+def test_results_with_different_references_are_not_read_together(made, copied):
+    shutil.copytree(made[0] / "stores", copied / "stores")
+    (copied / "2_similarity/picto/flags.parquet").unlink()
+    run("2", plan_in(copied, reference="flags", datasets=()))
+    with pytest.raises(ResidualError, match="reference"):
+        read_results(copied / "2_similarity")
+
+
+@pytest.mark.parametrize("how", [{"datasets": ("flags", "leters")}, {"encoders": ("picto", "pictoo")}])
+def test_a_misspelt_name_is_told_before_anything_is_measured(tmp_path, how):
+    with pytest.raises(ResidualError, match="Unknown"):
+        run("2", plan_in(tmp_path / "out", **how))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cell_of_something_else_is_told_before_anything_is_measured(copied):
+    (copied / "1_dimension/picto/letters.parquet").unlink()
+    before = state(copied)
+    with pytest.raises(ResidualError, match=r"settings\.limit 40, not 41"):
+        run("1", plan_in(copied, limit=41))
+    assert state(copied) == before
+
+
+def test_figures_of_a_folder_lie_in_the_folder_of_figures(tmp_path):
+    name = f"folder:{write_folder(tmp_path / 'pictures', each=8)}"
+    told = run("1", plan_in(tmp_path / "out", reference=name, datasets=()))
+    folder = tmp_path / "out/1_dimension/figures"
+    assert {Path(path).parent for path in told["figures"]} == {folder}

@@ -215,3 +215,9 @@ def test_a_script_that_is_killed_goes_on_with_the_next_cell(tmp_path):
         pd.testing.assert_frame_equal(got[name], expected[name])
     files = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
     assert [str(path) for path in files if (cut / path).read_bytes() != (whole / path).read_bytes()] == []
+
+
+@pytest.mark.parametrize("param", ["experiment.datasets=['flags'", "experiment.reference='''letters"])
+def test_a_setting_that_is_cut_off_is_told(param):
+    with pytest.raises(ResidualError, match="A setting can't be used"):
+        read_experiment_settings(GeometrySettings, [], [param], out=Path("out"), device="cpu")

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +21,9 @@ from PIL import Image
 from rich.console import Console
 from tiny import TinyImages, tiny_encoder
 
+from residual import load_dataset, load_encoder
 from residual.errors import ResidualError
+from residual.experiments.analysis import analyze_store
 from residual.report.figures import (
     blocks_figure,
     check_matplotlib,
@@ -32,21 +33,13 @@ from residual.report.figures import (
     save_figure,
 )
 from residual.report.geometry import datasets_markdown, layer_means, layers_table, records
-from residual.spectral import GeometrySettings, compare_bases, fit_bases, unit_geometry
+from residual.spectral import GeometrySettings, SimilaritySettings, compare_bases, fit_bases, unit_geometry
 from residual.spectral.compare import SIMILARITIES
 from residual.spectral.geometry import MEASURES
 from residual.store.encode import encode_dataset
 from residual.store.memory import MemoryStore
 
 LAYERS, HEADS = 3, 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unchecked():
-    """As users call it: whole numbers do where a float is annotated."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +116,7 @@ def is_labelled(figure: Figure, label: str | None) -> None:
     for axes in data_axes(figure):
         assert axes.has_data()
         assert "layer" in axes.get_xlabel() or axes.get_xlabel() == "head"
-        assert axes.get_title() or axes.get_ylabel()
+        assert axes.get_title() or axes.get_ylabel() or figure.get_suptitle()
     bars = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
     assert [bar.get_ylabel() for bar in bars] == ([] if label is None else [label])
 
@@ -451,3 +444,39 @@ def test_every_measure_has_a_name():
 
 def _few() -> MemoryStore:
     return encode_dataset(tiny_encoder(dtype=torch.float32), TinyImages(6))
+
+
+def test_the_embedding_alone_has_no_layers(shapes):
+    geometry_figure(shapes[shapes["kind"] == "emb"], "t")
+
+
+@pytest.mark.parametrize(
+    "title", ["picto: letters/val and stores/picto/house-numbers-train-20000-of-another-run"]
+)
+def test_a_long_title_of_a_narrow_figure_is_all_on_the_page(heads, title):
+    is_good(grid_figure(heads, "x", title), "x")
+
+
+def test_a_long_title_above_few_layers_is_all_on_the_page(heads):
+    is_good(layers_figure({"a": heads}, "x", "tiny: spectral cosine of heads with mixed, mean of heads"), "x")
+
+
+@pytest.mark.parametrize("draw", [grid_figure, blocks_figure, layers_figure])
+def test_nothing_but_missing_numbers(heads, draw):
+    table = heads.assign(value=math.nan)
+    draw(table if draw is grid_figure else {"a": table}, "x", "t")
+
+
+def test_no_deviation_in_the_terminal_is_in_powers_of_ten(shapes):
+    """ "20.3 ± 1e+01": `_spread` formats deviations of 9.5 and more with `.1g`."""
+
+    table = shapes.assign(linear_dimension=shapes["linear_dimension"] + 15 * (shapes["unit"] % 4))
+    assert "e+" not in "".join(shown(layers_table(table, "t")))
+
+
+def test_the_titles_of_an_analysis_are_all_on_the_page(tmp_path):
+    encoder, store = load_encoder("picto", device="cpu"), str(tmp_path / "house-numbers-train")
+    encode_dataset(encoder, load_dataset("letters", "val").sample(30), store, kinds=("head",))
+    found = analyze_store(store, store, None, GeometrySettings(), SimilaritySettings())
+    values = found.similar.assign(value=found.similar["spectral_cosine"])
+    is_all_on_the_page(grid_figure(values, "spectral cosine", found.title_similar))

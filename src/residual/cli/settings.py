@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 from residual.adapters.fit import FitSettings
@@ -121,7 +122,7 @@ def _parsed(files: Sequence[Path], params: Sequence[str], *targets: Any) -> Gene
     try:
         gin.parse_config_files_and_bindings([str(file) for file in files], [_quoted(p) for p in params])
         yield made
-    except (ValueError, SyntaxError, TypeError, OSError, ImportError) as error:
+    except (ValueError, SyntaxError, TokenError, TypeError, OSError, ImportError) as error:
         name = targets[0].__name__
         raise ResidualError(
             f"A setting can't be used: {str(error).splitlines()[0]} Settings look like {name}.batch_size=32"

@@ -53,6 +53,7 @@ def load_encoder(
         ResidualError: the name isn't known (the nearest are listed), nothing loadable is there, the library
             that loads it isn't installed, or the model can't be split; or there is no such device.
     """
+    check_encoder_name(name)
     device = find_device(device)
     if dtype is None:
         half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -110,6 +111,17 @@ def wrap_encoder(
     return encoder.compile(compiler) if compiler else encoder
 
 
+def check_encoder_name(name: str) -> None:
+    """Find out before the long work whether `load_encoder` takes a name; nothing is loaded.
+
+    Raises:
+        ResidualError: it doesn't; the nearest are listed.
+    """
+    form, _, place = (ALIASES[name].spec if name in ALIASES else name).partition(":")
+    if form not in _EMBEDDED and not (place and form in {known.partition(":")[0] for known in FORMS}):
+        raise unknown_name("encoder", name, [*ALIASES, *FORMS])
+
+
 def find_family(module: nn.Module) -> Family:
     """The family of `module`; the error for none compares it with the family that comes nearest."""
     for family in FAMILIES:
@@ -129,14 +141,12 @@ def _load(name: str, spec: str, dtype: torch.dtype, classifier: bool) -> Loaded:
     if spec in _EMBEDDED:
         return transformers_folder.load(name, _EMBEDDED[spec], FAMILIES, dtype, classifier)
     form, _, place = spec.partition(":")
-    if form == "hf" and place:
+    if form == "hf":
         local = Path(place).expanduser()
         folder = local if local.is_dir() else fetched(name, place, transformers_folder.FILES)
         return transformers_folder.load(name, folder, FAMILIES, dtype, classifier)
-    if form == "timm" and place:
+    if form == "timm":
         return timm.load(name, place, classifier)
-    if form == "open_clip" and place:
-        if classifier:
-            raise ResidualError(f"{name}: models of open_clip have no classifier.")
-        return open_clip.load(name, place)
-    raise unknown_name("encoder", name, [*ALIASES, *FORMS])
+    if classifier:
+        raise ResidualError(f"{name}: models of open_clip have no classifier.")
+    return open_clip.load(name, place)

@@ -32,7 +32,9 @@ class Analysis:
 
     def draw(self, folder: Path) -> list[Path]:
         """All figures, as PNG and SVG."""
-        paths = save_figure(geometry_figure(self.shapes, self.title), folder, "shapes")
+        paths = []
+        if self.shapes["layer"].notna().any():  # not the embedding alone
+            paths += save_figure(geometry_figure(self.shapes, self.title), folder, "shapes")
         heads = self.shapes[self.shapes["kind"] == "head"]
         for measure in ("linear_dimension", "two_nn") if len(heads) else ():
             figure = grid_figure(heads.assign(value=heads[measure]), MEASURES[measure], self.title)
@@ -74,12 +76,12 @@ def analyze_store(
     chosen = store.kinds if kinds is None else split_kinds(kinds)
     other = None if against is None else _bases(against, chosen, device)
     start = time.perf_counter()
-    shapes = unit_geometry(store, chosen, geometry, device=device, progress=progress)
-    measured = time.perf_counter()
     similar = None
-    if other is not None:
+    if other is not None:  # before what takes longer, as it may be refused
         ours = fit_bases(store, chosen, device=device)
         similar = store.units.merge(compare_bases(ours, other, similarity.explained), on="unit")
+    compared = time.perf_counter()
+    shapes = unit_geometry(store, chosen, geometry, device=device, progress=progress)
     done = time.perf_counter()
     result = {
         "store": address,
@@ -89,7 +91,7 @@ def analyze_store(
         "samples": len(store),
         "settings": asdict(geometry),
         "units": records(shapes),
-        "seconds": {"measure": round(measured - start, 3), "compare": round(done - measured, 3)},
+        "seconds": {"compare": round(compared - start, 3), "measure": round(done - compared, 3)},
     }
     if similar is not None:
         result["against"] = {"bases": against, "settings": asdict(similarity), "units": records(similar)}

@@ -13,7 +13,7 @@ import pandas as pd
 
 from residual.experiments.plan import Plan, Progress, Work
 from residual.experiments.results import Results
-from residual.files import write_text
+from residual.files import safe_name, write_text
 from residual.report.figures import check_matplotlib, save_figure
 from residual.report.geometry import datasets_markdown
 
@@ -55,7 +55,7 @@ class Experiment(ABC):
 
     @staticmethod
     @abstractmethod
-    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
         """For each dataset of one encoder, a few numbers."""
 
 
@@ -77,9 +77,11 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
     results, tables, told = Results(folder), {}, []
     for name in plan.encoders:
         work = Work(plan, name, progress)
-        for cell in experiment.cells(plan):
-            start, note = time.perf_counter(), _note(experiment, plan, work, cell)
-            table = results.read(name, cell, note)
+        # All are looked at before the first is measured, so that what can't be had is told at once.
+        notes = {cell: _note(experiment, plan, work, cell) for cell in experiment.cells(plan)}
+        held = {cell: results.read(name, cell, note) for cell, note in notes.items()}
+        for cell, note in notes.items():
+            start, table = time.perf_counter(), held[cell]
             measured = table is None
             if table is None:
                 table = experiment.measure(work, cell)
@@ -91,7 +93,7 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
     write_text(folder / "table.md", _markdown(summary))
     figures: list[Path] = []
     for name, figure in experiment.figures(tables):
-        figures += save_figure(figure, folder / "figures", name)
+        figures += save_figure(figure, folder / "figures", safe_name(name))
     return {
         "experiment": experiment.folder,
         "out": str(folder),
@@ -107,14 +109,14 @@ def _note(experiment: Experiment, plan: Plan, work: Work, cell: str) -> dict[str
     return {
         "experiment": experiment.folder,
         "cell": cell,
-        "is_reference": cell == experiment.cells(plan)[0],
+        "reference": plan.reference,
         "settings": {**asdict(experiment.settings), "split": plan.split, "limit": plan.limit},
         "encoder": {**next(iter(made_of.values()))["encoder"], "name": work.name},
         "datasets": {name: each["dataset"] for name, each in made_of.items()},
     }
 
 
-def _markdown(summary: dict[str, dict[str, dict[str, float]]]) -> str:
+def _markdown(summary: dict[str, dict[str, dict[str, int | float]]]) -> str:
     parts = [
         f"{encoder}\n\n{datasets_markdown(rows, list(next(iter(rows.values()))))}"
         for encoder, rows in summary.items()

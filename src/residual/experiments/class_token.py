@@ -47,6 +47,6 @@ class ClassToken(Experiment):
             yield f"{encoder}-{first}", grid_figure(values[first], label, f"{title}, {first}")
 
     @staticmethod
-    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
         """Means over heads, and the heads that differ most and least."""
         return means_of_heads(tables)

@@ -44,11 +44,11 @@ class Dimension(Experiment):
                 )
 
     @staticmethod
-    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
         """Means over heads, and over MLPs where there are any."""
         found = {}
         for dataset, table in tables.items():
-            row: dict[str, float] = {"samples": int(table["samples"].max())}
+            row: dict[str, int | float] = {"samples": int(table["samples"].max())}
             for kind, about in (("head", "heads"), ("mlp", "MLPs")):
                 chosen = table[table["kind"] == kind]
                 for measure, label in MEASURES.items() if len(chosen) else ():

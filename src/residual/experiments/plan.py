@@ -10,7 +10,7 @@ from typing import Any
 
 from residual.data import ImageDataset, load_dataset
 from residual.encoders.encoder import Encoder
-from residual.encoders.load import load_encoder
+from residual.encoders.load import check_encoder_name, load_encoder
 from residual.errors import ResidualError
 from residual.files import safe_name
 from residual.store.disk import ResidualStore
@@ -38,7 +38,7 @@ class Plan:
         device: where to compute; by default the GPU if there is one, else the CPU.
 
     Raises:
-        ResidualError: no encoder, one named twice, or a negative limit.
+        ResidualError: no encoder, an unknown one, one named twice, or a negative limit.
     """
 
     out: Path
@@ -58,6 +58,8 @@ class Plan:
         for names in (self.encoders, (self.reference, *self.datasets)):
             if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
                 raise ResidualError(f"Named twice: {', '.join(twice)}.")
+        for name in self.encoders:
+            check_encoder_name(name)
         if self.limit < 0:
             raise ResidualError(f"The limit is a number of images, or 0 for all; got {self.limit}.")
 

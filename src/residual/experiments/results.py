@@ -86,14 +86,15 @@ def read_results(folder: str | Path) -> dict[str, dict[str, pd.DataFrame]]:
     Datasets are in the order of their names, the reference first.
 
     Raises:
-        ResidualError: there are none, or they were made with different settings.
+        ResidualError: there are none, or they were made with different settings or references.
     """
     found: dict[str, dict[str, pd.DataFrame]] = {}
     first: dict[str, Any] | None = None
-    cells = sorted(Results(Path(folder)).cells(), key=lambda cell: not cell[0]["is_reference"])
+    cells = sorted(Results(Path(folder)).cells(), key=lambda cell: cell[0]["cell"] != cell[0]["reference"])
     for note, table in cells:
         first = first or note
-        if differing := _differing({"settings": note["settings"]}, {"settings": first["settings"]}):
+        theirs, ours = ({name: each[name] for name in ("reference", "settings")} for each in (note, first))
+        if differing := _differing(theirs, ours):
             raise ResidualError(
                 f"'{folder}' holds results of different settings: {'; '.join(differing)} for "
                 f"{note['cell']} of {note['encoder']['name']}. Keep those of one."

@@ -69,12 +69,12 @@ class Similarity(Experiment):
                 yield f"{encoder}-{measure}-layers", layers_figure(values, label, f"{title}, mean of heads")
 
     @staticmethod
-    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
         """Means over heads, and the heads that change least and most."""
         return means_of_heads(_halves_named(tables))
 
 
-def means_of_heads(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+def means_of_heads(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
     """Of every dataset's `compare_bases`, means over heads, and the lowest and highest spectral cosine."""
     found = {}
     for dataset, table in tables.items():

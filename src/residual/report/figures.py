@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,7 @@ HEADS, MLPS, INK = "#0072B2", "#D55E00", "#444444"  # of Okabe and Ito's palette
 COLOURS = "viridis"
 _LOGARITHMIC = ("linear_dimension", "linear_over_two_nn", "participation_ratio")
 _WIDTH_OF_A_HEAD, _WIDEST = 0.12, 18.0  # inches
+_LETTERS_AN_INCH = 10  # of a title
 
 
 def check_matplotlib() -> None:
@@ -47,7 +49,7 @@ def geometry_figure(table: pd.DataFrame, title: str) -> Figure:
         title: what it is of.
     """
     halvings = [name for name in table.columns if re.fullmatch(r"two_nn_\d+", name)]
-    figure = _figure(11, 6.2)
+    figure = _figure(11.0, 6.2)
     panels = figure.subplots(2, 3).flatten().tolist()
     for axes, (name, label) in zip(panels, MEASURES.items(), strict=False):
         _measure_panel(axes, table, name)
@@ -58,7 +60,7 @@ def geometry_figure(table: pd.DataFrame, title: str) -> Figure:
         axes.set_xlabel("layer")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(title, fontsize=12)
+    _title(figure, title)
     return figure
 
 
@@ -74,14 +76,14 @@ def grid_figure(values: pd.DataFrame, label: str, title: str) -> Figure:
     layers, heads = grid.shape
     figure = _figure(max(4.5, 1.8 + 0.52 * heads), 1.5 + 0.36 * layers)
     axes = figure.subplots()
-    image = axes.imshow(grid, cmap=COLOURS, aspect="auto")
+    image = axes.imshow(grid, cmap=COLOURS, aspect="auto", **_ends(grid))
     axes.set_xticks(range(heads))
     axes.set_yticks(range(layers))
     axes.set_xlabel("head")
     axes.set_ylabel("layer")
     _write_numbers(axes, grid, size=7)
     figure.colorbar(image, label=label)
-    axes.set_title(title, fontsize=11)
+    _title(figure, title)
     return figure
 
 
@@ -106,8 +108,8 @@ def blocks_figure(
     _name_blocks(axes, layers)
     axes.set_yticks(range(len(grid)), list(ordered))
     axes.set_xlabel("layer (each block one layer, its heads from left to right)")
-    figure.colorbar(image, label=label, pad=0.01, extend="min" if np.nanmin(grid) < low else "neither")
-    axes.set_title(title, fontsize=11)
+    figure.colorbar(image, label=label, pad=0.01, extend="min" if (grid < low).any() else "neither")
+    _title(figure, title)
     return figure
 
 
@@ -123,13 +125,13 @@ def layers_figure(rows: Mapping[str, pd.DataFrame], label: str, title: str) -> F
     grid = np.array([values.to_numpy(float) for values in means.values()])
     figure = _figure(2.6 + 0.55 * grid.shape[1], 1.6 + 0.34 * len(grid))
     axes = figure.subplots()
-    image = axes.imshow(grid, cmap=COLOURS, aspect="auto")
+    image = axes.imshow(grid, cmap=COLOURS, aspect="auto", **_ends(grid))
     axes.set_yticks(range(len(grid)), list(means))
     axes.set_xticks(range(grid.shape[1]), [str(layer) for layer in next(iter(means.values())).index])
     axes.set_xlabel("layer")
     _write_numbers(axes, grid, size=8)
     figure.colorbar(image, label=label, pad=0.02)
-    axes.set_title(title, fontsize=11)
+    _title(figure, title)
     return figure
 
 
@@ -158,6 +160,11 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _title(figure: Figure, title: str) -> None:
+    """Above everything, in as many lines as the figure's width asks for."""
+    figure.suptitle(textwrap.fill(title, round(_LETTERS_AN_INCH * figure.get_figwidth())), fontsize=11)
 
 
 def _measure_panel(axes: Axes, table: pd.DataFrame, name: str) -> None:
@@ -212,7 +219,7 @@ def _logarithmic(axes: Axes) -> None:
 def _whole_layers(axes: Axes, table: pd.DataFrame) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    last = int(table["layer"].max())
+    last = int(table["layer"].fillna(0).max())  # the embedding has none
     axes.set_xlim(-0.5, last + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.grid(alpha=0.25, linewidth=0.5)
@@ -220,11 +227,19 @@ def _whole_layers(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _write_numbers(axes: Axes, grid: np.ndarray, size: int) -> None:
-    low, high = np.nanmin(grid), np.nanmax(grid)
+    low, high = _ends(grid).values()
     for (row, column), value in np.ndenumerate(grid):
         if not math.isnan(value):
             ink = "white" if value < low + 0.6 * (high - low) else "black"
             axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=size, color=ink)
+
+
+def _ends(grid: np.ndarray) -> dict[str, float]:
+    """What the colours go from and to; where all numbers are (nearly) one, something around it."""
+    known = grid[np.isfinite(grid)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
+    room = 0.5 if high - low < 1e-6 * max(abs(low), abs(high), 1e-6) else 0.0
+    return {"vmin": low - room, "vmax": high + room}
 
 
 def _name_blocks(axes: Axes, layers: np.ndarray) -> None:

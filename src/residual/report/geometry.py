@@ -59,7 +59,9 @@ def _spread(row: pd.Series, name: str) -> str:
     if pd.isna(row[name]):
         return "–"
     deviation = row[f"{name}_deviation"]
-    return f"{row[name]:.3g}" + ("" if pd.isna(deviation) else f" ± {deviation:.1g}")
+    if pd.isna(deviation):
+        return f"{row[name]:.3g}"
+    return f"{row[name]:.3g} ± {deviation:.{1 if deviation < 9.5 else 3}g}"
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
