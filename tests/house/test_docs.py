@@ -69,3 +69,17 @@ def test_the_guide_s_family_is_short_and_works(tmp_path, monkeypatch):
     loaded = load_encoder(f"hf:{tmp_path / 'saved'}", device="cpu")
     assert loaded.fingerprint == encoder.fingerprint
     assert loaded.pixels([Image.new("RGB", (50, 40))]).shape == (1, 3, 32, 32)
+
+
+def test_the_figures_of_shapes():
+    card, cores = tables.result("geometry"), tables.result("geometry-cpu")
+    for found, way, most in ((card, "residual, GPU", 5), (cores, "residual", 120)):
+        for ways in found["two_nn"]["ways"].values():
+            assert ways[way]["seconds"]["median"] <= most
+            assert ways[way]["peak_resident_megabytes"] <= 1500
+    manifold = cores["two_nn"]["ways"]["manifold"]
+    for other in ("scikit-dimension", "dadapy"):
+        assert manifold["residual"]["dimension"] == pytest.approx(manifold[other]["dimension"], rel=1e-8)
+    assert (card["two_nn"]["samples"], card["two_nn"]["width"]) == (50_000, 768)
+    assert (card["experiment"]["units"], card["experiment"]["samples"]) == (409, 50_000)
+    assert card["experiment"]["seconds"] <= 600

@@ -76,7 +76,8 @@ def grid_figure(values: pd.DataFrame, label: str, title: str) -> Figure:
     layers, heads = grid.shape
     figure = _figure(max(4.5, 1.8 + 0.52 * heads), 1.5 + 0.36 * layers)
     axes = figure.subplots()
-    image = axes.imshow(grid, cmap=COLOURS, aspect="auto", **_ends(grid))
+    low, high = _ends(grid)
+    image = axes.imshow(grid, cmap=COLOURS, aspect="auto", vmin=low, vmax=high)
     axes.set_xticks(range(heads))
     axes.set_yticks(range(layers))
     axes.set_xlabel("head")
@@ -125,7 +126,8 @@ def layers_figure(rows: Mapping[str, pd.DataFrame], label: str, title: str) -> F
     grid = np.array([values.to_numpy(float) for values in means.values()])
     figure = _figure(2.6 + 0.55 * grid.shape[1], 1.6 + 0.34 * len(grid))
     axes = figure.subplots()
-    image = axes.imshow(grid, cmap=COLOURS, aspect="auto", **_ends(grid))
+    low, high = _ends(grid)
+    image = axes.imshow(grid, cmap=COLOURS, aspect="auto", vmin=low, vmax=high)
     axes.set_yticks(range(len(grid)), list(means))
     axes.set_xticks(range(grid.shape[1]), [str(layer) for layer in next(iter(means.values())).index])
     axes.set_xlabel("layer")
@@ -227,19 +229,19 @@ def _whole_layers(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _write_numbers(axes: Axes, grid: np.ndarray, size: int) -> None:
-    low, high = _ends(grid).values()
+    low, high = _ends(grid)
     for (row, column), value in np.ndenumerate(grid):
         if not math.isnan(value):
             ink = "white" if value < low + 0.6 * (high - low) else "black"
             axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=size, color=ink)
 
 
-def _ends(grid: np.ndarray) -> dict[str, float]:
+def _ends(grid: np.ndarray) -> tuple[float, float]:
     """What the colours go from and to; where all numbers are (nearly) one, something around it."""
     known = grid[np.isfinite(grid)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
     room = 0.5 if high - low < 1e-6 * max(abs(low), abs(high), 1e-6) else 0.0
-    return {"vmin": low - room, "vmax": high + room}
+    return float(low - room), float(high + room)
 
 
 def _name_blocks(axes: Axes, layers: np.ndarray) -> None:
