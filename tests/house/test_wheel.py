@@ -125,7 +125,8 @@ def test_the_wheel_carries_its_licences(wheel):
     with zipfile.ZipFile(wheel) as archive:
         metadata = BytesParser().parsebytes(archive.read(f"{folder}/METADATA"))
     files = metadata.get_all("License-File") or []
-    pages = {f"src/residual/{place}/LICENSES.md" for place in ("data/hub", "data/suite", "encoders/picto")}
+    places = ("data/hub", "data/suite", "encoders/picto", "text/lists")
+    pages = {f"src/residual/{place}/LICENSES.md" for place in places}
     assert set(files) == {"LICENSE", *pages}
     assert {f"{folder}/licenses/{name}" for name in files} <= shipped(wheel)
     named = set(metadata["License-Expression"].split(" AND "))

@@ -132,9 +132,23 @@ class Encoder:
         parts = self.parts
         pool = [type(parts.pool).__name__, *(getattr(parts.pool, name, "") for name in _POOL_SETTINGS)]
         settings = f"{parts.heads} {parts.final_norm.eps} {pool} {self.family.settings(self.module)}"
+        return self._digest(settings, lambda name: name.startswith(self.family.image.weights or ("",)))
+
+    @cached_property
+    def text_fingerprint(self) -> str:
+        """The same over all other weights: those that make embeddings of token ids.
+
+        Raises:
+            ResidualError: there is no text tower.
+        """
+        self.tower("text")
+        settings = self.family.settings(self.module)
+        return self._digest(f"{settings}", lambda name: not name.startswith(self.family.image.weights))
+
+    def _digest(self, settings: str, chosen: Callable[[str], bool]) -> str:
         digest = hashlib.sha256(settings.encode())
         for name, value in sorted(self.module.state_dict().items()):
-            if name.startswith(self.family.image.weights or ("",)):
+            if chosen(name):
                 digest.update(f"{name} {tuple(value.shape)}".encode())
                 rounded = value.detach().to("cpu", torch.bfloat16).float()
                 digest.update(rounded.contiguous().numpy().tobytes())

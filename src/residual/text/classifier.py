@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.text.embedding import embed_prompts
 
 # exp(logit_scale) of a trained CLIP, which clips it there (Radford et al. 2021, section 2.5).
 CLIP_SCALE = 100.0
@@ -61,7 +62,7 @@ class ZeroShotClassifier:
         cls, encoder: Encoder, class_names: Sequence[str], templates: Sequence[str]
     ) -> ZeroShotClassifier:
         """Class embeddings from prompts: each prompt's embedding normalised, averaged over templates,
-        normalised again (Radford et al. 2021, section 3.1.4).
+        normalised again (Radford et al. 2021, section 3.1.4). They are kept on disk (`embed_texts`).
 
         Args:
             encoder: one with a text tower.
@@ -72,14 +73,7 @@ class ZeroShotClassifier:
             ResidualError: a template without `{}`, none at all, or an encoder without text.
         """
         names = _checked_names(class_names)
-        if isinstance(templates, str) or not templates:
-            raise ResidualError(f"Templates are a list of one prompt or more, got {templates!r}.")
-        if wrong := [template for template in templates if "{}" not in template]:
-            raise ResidualError(f"Templates need {{}} where the class name goes; it isn't in {wrong}.")
-        prompts = [template.replace("{}", name) for name in names for template in templates]
-        with torch.no_grad():
-            embedded = normalize(encoder.encode_text(prompts).float().cpu(), dim=1)
-        means = embedded.unflatten(0, (len(names), len(templates))).mean(dim=1)  # (c, d)
+        means = embed_prompts(encoder, names, templates)  # (c, d)
         scale = CLIP_SCALE if encoder.logit_scale is None else math.exp(encoder.logit_scale)
         return cls(means, names, scale, encoder.fingerprint)
 

@@ -1,0 +1,145 @@
+"""Texts that directions can be named with, each with its embedding."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from residual.encoders.encoder import Encoder
+from residual.errors import ResidualError, unknown_name
+from residual.text.embedding import embed_prompts
+
+
+class TextDictionary:
+    """Texts and their embeddings by one encoder.
+
+    Args:
+        texts: one an entry; the same may not come twice.
+        embeddings: `(m, d)`; rows are L2-normalised here.
+        text_fingerprint: of the text tower, if known.
+
+    Raises:
+        ResidualError: no entry, an empty one, one that comes twice, or an embedding that is zero, not finite
+            or missing.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        embeddings: Float[Tensor, "m d"],
+        text_fingerprint: str | None = None,
+    ):
+        self.texts = checked_texts(texts)
+        if len(embeddings) != len(self.texts):
+            raise ResidualError(f"{len(self.texts)} texts need as many embeddings, got {len(embeddings)}.")
+        norms = embeddings.norm(dim=1)
+        if len(wrong := (~((norms > 0) & norms.isfinite())).nonzero()):
+            raise ResidualError(f"The embedding of {self.texts[int(wrong[0])]!r} is zero or not finite.")
+        self.embeddings = normalize(embeddings.detach(), dim=1)
+        self.text_fingerprint = text_fingerprint
+
+    @classmethod
+    def encode(
+        cls,
+        encoder: Encoder,
+        source: str | Path | Sequence[str],
+        templates: Sequence[str] = ("{}",),
+        progress: Callable[[int, int], object] | None = None,
+    ) -> TextDictionary:
+        """Embed texts, once: they are kept in the cache folder by their content (see `embed_texts`).
+
+        Args:
+            encoder: one with a text tower.
+            source: a list of texts, one of the lists that ship (`dictionary_names`), or a file: a line an
+                entry (empty lines and those that begin with `#` don't count), or a JSON list.
+            templates: prompts with `{}` where the text goes; an entry's embedding is the mean of theirs.
+            progress: called with the number of prompts done and their total.
+
+        Raises:
+            ResidualError: an unknown list, an unreadable file, bad entries or templates, no text tower.
+        """
+        texts = checked_texts(read_texts(source))
+        embeddings = embed_prompts(encoder, texts, templates, progress)
+        return cls(texts, embeddings, encoder.text_fingerprint)
+
+    def nearest(self, directions: Float[Tensor, "k d"], count: int = 5) -> list[list[tuple[str, float]]]:
+        """For each direction the texts with the largest cosines to it, and these."""
+        cosines = normalize(directions, dim=1) @ self.embeddings.to(directions).T
+        values, places = cosines.topk(min(count, len(self)), dim=1)
+        return [
+            [(self.texts[place], value) for place, value in zip(row, found, strict=True)]
+            for row, found in zip(places.tolist(), values.tolist(), strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __repr__(self) -> str:
+        return f"TextDictionary({len(self)} entries, {self.embeddings.shape[1]} wide, {self.texts[0]!r}, …)"
+
+
+def dictionary_names() -> tuple[str, ...]:
+    """The lists that ship."""
+    return tuple(_shipped())
+
+
+def read_texts(source: str | Path | Sequence[str]) -> list[str]:
+    """Texts of a list that ships, of a file, or as they are given; see `TextDictionary.encode`.
+
+    Raises:
+        ResidualError: there is no such list or file, or the file can't be read.
+    """
+    if not isinstance(source, str | Path):
+        return list(source)
+    if str(source) in _shipped():
+        return _lines(_shipped()[str(source)])
+    path = Path(source)
+    if not path.is_file():
+        raise unknown_name("dictionary (a list that ships, or a file)", str(source), dictionary_names())
+    try:
+        content = path.read_text(encoding="utf-8")
+        texts = json.loads(content) if path.suffix == ".json" else _lines(content)
+    except (OSError, ValueError) as error:
+        raise ResidualError(f"{path} can't be read as texts ({error}).") from error
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ResidualError(f"{path} holds no list of texts.")
+    return texts
+
+
+def checked_texts(texts: Sequence[str]) -> tuple[str, ...]:
+    """Texts that a dictionary can be made of.
+
+    Raises:
+        ResidualError: none, an empty one, or one that comes twice.
+    """
+    texts = tuple(texts)
+    if not texts:
+        raise ResidualError("A dictionary needs at least one text, got none.")
+    if empty := [place for place, text in enumerate(texts) if not text.strip()]:
+        raise ResidualError(f"Entry {empty[0]} of the dictionary is empty.")
+    if twice := [text for text, count in Counter(texts).items() if count > 1]:
+        raise ResidualError(f"The dictionary has {twice[0]!r} twice.")
+    return texts
+
+
+@cache
+def _shipped() -> dict[str, str]:
+    folder = files("residual.text").joinpath("lists")
+    return {
+        entry.name.removesuffix(".txt"): entry.read_text(encoding="utf-8")
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".txt")
+    }
+
+
+def _lines(content: str) -> list[str]:
+    lines = (line.strip() for line in content.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]

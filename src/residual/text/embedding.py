@@ -1,0 +1,81 @@
+"""Embeddings of texts, made once for an encoder and kept on disk by what they are of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from residual.encoders.encoder import Encoder
+from residual.errors import ResidualError
+from residual.files import cache_folder
+from residual.tracing.tensors import load_tensors, save_tensors
+
+_TEXTS = 256  # encoded at a time
+
+
+def embed_texts(
+    encoder: Encoder, texts: Sequence[str], progress: Callable[[int, int], object] | None = None
+) -> Float[Tensor, "m d"]:
+    """L2-normalised embeddings in float32 on the CPU.
+
+    They are kept in the cache folder under a digest of the text tower's weights, its precision and the token
+    ids, and read from there the next time. A kept file that is damaged is made anew.
+
+    Args:
+        encoder: one with a text tower.
+        texts: one or more.
+        progress: called with the number of texts done and their total.
+
+    Raises:
+        ResidualError: no text, no text tower, or an embedding that isn't finite.
+    """
+    ids = encoder.tokenize(texts)
+    what = f"{encoder.text_fingerprint} {encoder.dtype} {tuple(ids.shape)} {ids.dtype}"
+    digest = hashlib.sha256(what.encode() + ids.cpu().contiguous().numpy().tobytes()).hexdigest()
+    path = cache_folder() / "texts" / f"{digest}.safetensors"
+    if path.is_file():
+        with suppress(ResidualError, KeyError):
+            kept = load_tensors(path, "texts")[0]["embeddings"]
+            if kept.shape == (len(texts), encoder.output_dim):
+                return kept
+    parts, done = [], 0
+    for part in ids.split(_TEXTS):
+        with torch.no_grad():
+            parts.append(normalize(encoder.run("text", part).float().cpu(), dim=1))
+        done += len(part)
+        if progress is not None:
+            progress(done, len(texts))
+    embeddings = torch.cat(parts)
+    if not embeddings.isfinite().all():
+        wrong = int((~embeddings.isfinite().all(1)).nonzero()[0])
+        raise ResidualError(f"{encoder.name} gives no finite embedding of {texts[wrong]!r}.")
+    with suppress(ResidualError, OSError):  # a closed cache folder does no harm
+        save_tensors(path, "texts", {"embeddings": embeddings}, {"encoder": encoder.name})
+    return embeddings
+
+
+def embed_prompts(
+    encoder: Encoder,
+    texts: Sequence[str],
+    templates: Sequence[str],
+    progress: Callable[[int, int], object] | None = None,
+) -> Float[Tensor, "m d"]:
+    """For each text the mean over templates of its prompts' normalised embeddings, itself not normalised
+    (Radford et al. 2021, section 3.1.4).
+
+    Raises:
+        ResidualError: no template, or one without `{}`.
+    """
+    if isinstance(templates, str) or not templates:
+        raise ResidualError(f"Templates are a list of one prompt or more, got {templates!r}.")
+    if wrong := [template for template in templates if "{}" not in template]:
+        raise ResidualError(f"Templates need {{}} where the text goes; it isn't in {wrong}.")
+    prompts = [template.replace("{}", text) for text in texts for template in templates]
+    embedded = embed_texts(encoder, prompts, progress)
+    return embedded.unflatten(0, (len(texts), len(templates))).mean(dim=1)
