@@ -54,6 +54,8 @@ class Store(ABC):
         pooling: which tokens, see `decompose`.
         kinds: the kinds of unit that are kept.
         skipped: ids of the samples that could not be read.
+        groups: `(n,)`, int64, where the dataset has groups, else None.
+        group_names: one a group.
     """
 
     if TYPE_CHECKING:  # fields in one store, read when asked for in another
@@ -78,6 +80,10 @@ class Store(ABC):
         def kinds(self) -> tuple[str, ...]: ...
         @property
         def skipped(self) -> tuple[str, ...]: ...
+        @property
+        def groups(self) -> np.ndarray | None: ...
+        @property
+        def group_names(self) -> tuple[str, ...]: ...
 
     @property
     def units(self) -> pd.DataFrame:

@@ -171,6 +171,8 @@ def _into_memory(
         pooling=settings.pooling,
         kinds=settings.kinds,
         skipped=tuple(dataset.sample_ids[position] for position in skipped),
+        groups=None if dataset.groups is None else dataset.groups[kept],
+        group_names=dataset.group_names,
     )
 
 

@@ -31,6 +31,8 @@ class MemoryStore(Store):
     pooling: str = "own"
     kinds: tuple[str, ...] = KINDS
     skipped: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
+    group_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -62,6 +64,7 @@ class MemoryStore(Store):
             coordinates=self.coordinates[torch.from_numpy(positions)],
             labels=self.labels[positions],
             sample_ids=tuple(self.sample_ids[position] for position in positions),
+            groups=None if self.groups is None else self.groups[positions],
         )
 
     def _of(self, samples: Samples | None) -> Coordinates:

@@ -1,0 +1,34 @@
+"""Which units a task needs: scores, selections and ablations."""
+
+from residual.heads.agreement import Agreement, agreement_of, mean_contributions
+from residual.heads.contributions import ablate, unit_accuracy, unit_correlation
+from residual.heads.hits import selection_hits, solo_hits
+from residual.heads.scores import SCORES, pursuit_scores, score_units
+from residual.heads.selections import (
+    SHARES,
+    ablations,
+    jaccard,
+    jaccard_table,
+    random_share,
+    top_share,
+)
+
+__all__ = [
+    "SCORES",
+    "SHARES",
+    "Agreement",
+    "ablate",
+    "ablations",
+    "agreement_of",
+    "jaccard",
+    "jaccard_table",
+    "mean_contributions",
+    "pursuit_scores",
+    "random_share",
+    "score_units",
+    "selection_hits",
+    "solo_hits",
+    "top_share",
+    "unit_accuracy",
+    "unit_correlation",
+]

@@ -1,0 +1,178 @@
+"""Scores and ablations of units on contributions that are at hand, as they are defined.
+
+`residual.heads.scores` has the same for stores, where the `(n, u, d)` block is never made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from residual.errors import ResidualError
+from residual.text.classifier import ZeroShotClassifier
+
+METHODS = ("pearson", "spearman")
+MODES = ("zero", "mean")
+_ROUNDING = 1e-12
+
+
+def unit_correlation(
+    contributions: Float[Tensor, "n u d"],
+    directions: Float[Tensor, "c d"] | None = None,
+    method: str = "pearson",
+) -> Float[Tensor, " u"]:
+    """How each unit's contribution goes along with the sum of all, over samples.
+
+    For every coordinate of the output, or every direction of an orthonormal basis of the span of
+    `directions` (by QR, in their order), the correlation over samples of the unit's contribution with the
+    sum of all given units; averaged over coordinates (Basile et al. 2025, arXiv 2411.00246: (U), and (U|T)
+    with class embeddings as directions). A coordinate along which one of the two doesn't vary counts as 0.
+
+    Args:
+        contributions: of two samples or more.
+        directions: rows; None for the output's own coordinates.
+        method: "pearson"; or "spearman", the same of ranks, ties at their mean.
+
+    Raises:
+        ResidualError: an unknown method, fewer than two samples, or directions of another width.
+    """
+    check_method(method)
+    if len(contributions) < 2:
+        raise ResidualError(f"A correlation needs at least 2 samples, got {len(contributions)}.")
+    x = contributions.detach().double()
+    if directions is not None:
+        x = x @ span_of(directions, x.shape[2]).to(x)
+    total = x.sum(1)
+    if method == "spearman":
+        total = ranks(total)
+    return torch.stack([mean_correlation(_own(x[:, unit], method), total) for unit in range(x.shape[1])])
+
+
+def unit_accuracy(
+    contributions: Float[Tensor, "n u d"],
+    classifier: ZeroShotClassifier,
+    labels: Int[np.ndarray, " n"] | Int[Tensor, " n"],
+) -> Float[Tensor, " u"]:
+    """Part of the samples that the classifier gets right from each unit's contribution alone: (S).
+
+    Raises:
+        ResidualError: no sample, labels that don't fit, or contributions of another width.
+    """
+    check_labels(labels, len(contributions), len(classifier))
+    truth = torch.as_tensor(labels).to(contributions.device)
+    guesses = torch.stack(
+        [classifier.logits(contributions[:, unit]).argmax(1) for unit in range(contributions.shape[1])], 1
+    )
+    return (guesses == truth[:, None]).double().mean(0)
+
+
+def ablate(
+    contributions: Float[Tensor, "n u d"], keep: Sequence[int] | np.ndarray | Tensor, mode: str = "zero"
+) -> Float[Tensor, "n d"]:
+    """The output with only some units in it.
+
+    Args:
+        contributions: of all units.
+        keep: positions of those that stay, or a mask.
+        mode: "zero" leaves the others out, "mean" puts each at its mean over these samples.
+
+    Raises:
+        ResidualError: an unknown mode, or a unit that isn't there.
+    """
+    check_mode(mode)
+    kept = kept_units(keep, contributions.shape[1]).to(contributions.device)
+    output = contributions[:, kept].sum(1)
+    if mode == "mean":
+        output = output + contributions[:, ~kept].mean(0).sum(0)
+    return output
+
+
+def span_of(directions: Float[Tensor, "c d"], width: int) -> Float[Tensor, "d r"]:
+    """Orthonormal columns with the span of the rows, by QR; what depends on rows before it is left out.
+
+    Raises:
+        ResidualError: they have another width.
+    """
+    if directions.shape[1] != width:
+        raise ResidualError(f"The directions have width {directions.shape[1]}, the contributions {width}.")
+    basis, small = torch.linalg.qr(directions.detach().double().T)
+    pivots = small.diagonal().abs()
+    return basis[:, pivots > 1e-6 * pivots.amax()]
+
+
+def mean_correlation(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """Pearson correlation of equal columns, averaged; 0 for those that don't vary."""
+    means = a.mean(0), b.mean(0)
+    a, b = a - means[0], b - means[1]
+    squares = a.square().mean(0), b.square().mean(0)
+    return mean_ratio((a * b).mean(0), squares, means)
+
+
+def mean_ratio(
+    products: Float[Tensor, "*u d"],
+    squares: tuple[Float[Tensor, "*u d"], Float[Tensor, " d"]],
+    means: tuple[Float[Tensor, "*u d"], Float[Tensor, " d"]],
+) -> Float[Tensor, "*u"]:
+    """The mean over coordinates of correlations, from covariances, variances and means.
+
+    0 where one of the two doesn't vary: where its deviation is no more than the rounding of its mean.
+    """
+    vary = [square > (_ROUNDING * mean) ** 2 for square, mean in zip(squares, means, strict=True)]
+    ratio = products / (squares[0] * squares[1]).clamp(min=torch.finfo(products.dtype).tiny).sqrt()
+    return torch.where(vary[0] & vary[1], ratio, torch.zeros_like(ratio)).mean(-1)
+
+
+def ranks(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Ranks within each column, from 1; ties share the mean of theirs."""
+    columns = x.T.contiguous()
+    ordered = columns.sort(1).values
+    below = torch.searchsorted(ordered, columns)
+    within = torch.searchsorted(ordered, columns, right=True)
+    return ((below + within + 1).double() / 2).T
+
+
+def kept_units(keep: Sequence[int] | np.ndarray | Tensor, count: int) -> Tensor:
+    """A mask of `count` units, from positions or from a mask.
+
+    Raises:
+        ResidualError: a mask of another length, or a unit that isn't there.
+    """
+    chosen = torch.as_tensor(np.asarray(keep) if not isinstance(keep, Tensor) else keep).cpu()
+    if chosen.dtype == torch.bool:
+        if chosen.shape != (count,):
+            raise ResidualError(f"A mask of units has one entry for each of {count}, got {len(chosen)}.")
+        return chosen
+    chosen = chosen.flatten().long()
+    if len(wrong := chosen[(chosen < 0) | (chosen >= count)]):
+        raise ResidualError(f"Units are 0 to {count - 1}, got {wrong.tolist()}.")
+    mask = torch.zeros(count, dtype=torch.bool)
+    mask[chosen] = True
+    return mask
+
+
+def check_method(method: str) -> None:
+    """Refuse an unknown kind of correlation."""
+    if method not in METHODS:
+        raise ResidualError(f"Unknown method {method!r}. Known: {', '.join(METHODS)}.")
+
+
+def check_mode(mode: str) -> None:
+    """Refuse an unknown kind of ablation."""
+    if mode not in MODES:
+        raise ResidualError(f"Unknown mode {mode!r}. Known: {', '.join(MODES)}.")
+
+
+def check_labels(labels: np.ndarray | Tensor, samples: int, classes: int) -> None:
+    """Refuse labels that don't fit samples and classes."""
+    if len(labels) != samples or not samples:
+        raise ResidualError(f"{samples} samples need as many labels, and one at least; got {len(labels)}.")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ResidualError(f"Labels must be 0 to {classes - 1}, got {labels.min()} to {labels.max()}.")
+
+
+def _own(x: Tensor, method: str) -> Tensor:
+    return ranks(x) if method == "spearman" else x

@@ -1,0 +1,186 @@
+"""Selections of units: which stay, how alike two are, and how many samples each gets right."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from families import CASES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import TinyImages, tiny_encoder
+
+from residual import encode_dataset, wrap_encoder
+from residual.errors import ResidualError
+from residual.heads import (
+    SHARES,
+    ablate,
+    ablations,
+    hits,
+    jaccard,
+    jaccard_table,
+    mean_contributions,
+    random_share,
+    selection_hits,
+    solo_hits,
+    top_share,
+    unit_accuracy,
+)
+from residual.text import ZeroShotClassifier
+from residual.tracing.units import units_table
+
+
+@given(
+    scores=st.lists(st.floats(-3, 3) | st.just(math.nan), min_size=1, max_size=60),
+    share=st.floats(0.001, 1),
+)
+def test_the_best_share(scores, share):
+    chosen = top_share(scores, share)
+    assert len(chosen) == max(1, math.floor(share * len(scores) + 0.5))
+    assert chosen == sorted(set(chosen))
+    value = [-math.inf if math.isnan(score) else score for score in scores]
+    left = [value[unit] for unit in range(len(scores)) if unit not in chosen]
+    assert not left or min(value[unit] for unit in chosen) >= max(left)
+
+
+def test_ties_go_to_the_first_and_positions_are_kept():
+    assert top_share([1.0, 2.0, 2.0, 2.0], 0.5) == [1, 2]
+    assert top_share(torch.tensor([5.0, 1.0, 9.0]), 0.67, [30, 41, 52]) == [30, 52]
+    assert top_share([1.0] * 48, SHARES[0]) == [0]
+
+
+@given(seed=st.integers(0, 1000), share=st.sampled_from(SHARES))
+def test_random_heads_are_as_many_and_follow_the_seed(seed, share):
+    units = list(range(9, 57))
+    chosen = random_share(units, share, seed)
+    assert chosen == random_share(units, share, seed)
+    assert len(chosen) == len(top_share([0.0] * 48, share))
+    assert set(chosen) <= set(units)
+
+
+def test_different_seeds_choose_differently():
+    assert len({tuple(random_share(list(range(48)), 0.25, seed)) for seed in range(20)}) == 20
+
+
+@settings(deadline=None)
+@given(layers=st.integers(1, 4), heads=st.integers(1, 3), pool=st.booleans())
+def test_ablations_leave_out_what_they_say(layers, heads, pool):
+    units = units_table(layers, heads, pool)
+    found = ablations(units)
+    everything = set(units["unit"])
+    rows = [(row.unit, row.kind, row.layer) for row in units.itertuples()]
+    assert everything - set(found["no heads"]) == {unit for unit, kind, _ in rows if kind == "head"}
+    assert everything - set(found["no emb"]) == {0}
+    for layer in range(layers):
+        for about, inside in (
+            ("of", lambda its, layer=layer: its == layer),
+            ("up to", lambda its, layer=layer: its <= layer),
+            ("from", lambda its, layer=layer: its >= layer),
+        ):
+            for kind, name in (("head", "heads"), ("mlp", "mlps")):
+                out = {unit for unit, its, where in rows if its == kind and inside(where)}
+                assert everything - set(found[f"no {name} {about} layer {layer}"]) == out
+    assert found[f"no heads up to layer {layers - 1}"] == found["no heads"] == found["no heads from layer 0"]
+
+
+def test_jaccard():
+    assert jaccard([1, 2, 3], np.array([3, 2, 9])) == 0.5
+    assert (jaccard([], []), jaccard([1], []), jaccard([4, 4], [4])) == (1.0, 0.0, 1.0)
+    table = jaccard_table({"a": [1, 2], "b": [2], "c": [5]})
+    wanted = pd.DataFrame(
+        [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]], index=list("abc"), columns=list("abc"), dtype=float
+    )
+    pd.testing.assert_frame_equal(table, wanted)
+
+
+def test_bad_shares():
+    for share in (0, -0.1, 1.1, math.nan):
+        with pytest.raises(ResidualError, match=r"share of units lies in \(0, 1\]"):
+            top_share([1.0, 2.0], share)
+    with pytest.raises(ResidualError, match="3 units need as many scores, and one at least; got 2"):
+        top_share([1.0, 2.0], 0.5, [1, 2, 3])
+    with pytest.raises(ResidualError, match="one at least; got 0"):
+        top_share([], 0.5)
+
+
+# What they get right
+
+
+@pytest.fixture(scope="module", params=["tiny", "timm attention pool"])
+def stores(request):
+    if request.param == "tiny":
+        encoder, size = tiny_encoder(), 32
+    else:
+        encoder = wrap_encoder(CASES[request.param].make())
+        size = encoder.image_size[0]
+    return [encode_dataset(encoder, TinyImages(60, seed=seed, size=size)) for seed in (1, 2)]
+
+
+def classifier_of(store) -> ZeroShotClassifier:
+    """Class means, so that there is something to get right."""
+    return ZeroShotClassifier.from_class_means(store.output(), store.labels, store.class_names)
+
+
+@pytest.mark.parametrize("mode", ["zero", "mean"])
+def test_hits_of_selections_are_those_of_ablated_outputs(stores, mode):
+    store, classifier = stores[0], classifier_of(stores[1])
+    count = len(store.units)
+    selections = {
+        "all": np.ones(count, bool),
+        "none but one": [count - 1],
+        "some": torch.arange(count) % 3 == 0,
+        **ablations(store.units),
+    }
+    found = selection_hits(store, classifier, selections, mode)
+    contributions = store.contributions()
+    for place, keep in enumerate(selections.values()):
+        logits = classifier.logits(ablate(contributions, keep, mode).double())
+        best = logits.topk(2, 1).values
+        sure = best[:, 0] - best[:, 1] > 1e-3 * best.abs().amax(1)  # no tie that rounding decides
+        wanted = logits.argmax(1) == torch.from_numpy(store.labels)
+        assert sure.double().mean() > 0.9
+        assert torch.equal(found[sure, place], wanted[sure])
+    assert found[:, 0].double().mean() > 0.4
+
+
+def test_the_rest_can_be_put_at_the_means_of_other_samples(stores):
+    store, other = stores
+    classifier, means = classifier_of(other), mean_contributions(other)
+    torch.testing.assert_close(means, other.contributions().double().mean(0), atol=1e-4, rtol=1e-3)
+    keep = list(range(5))
+    found = selection_hits(store, classifier, {"few": keep}, "mean", means)[:, 0]
+    output = ablate(store.contributions(), keep) + means[5:].sum(0)
+    wanted = classifier.logits(output.double()).argmax(1) == torch.from_numpy(store.labels)
+    assert (found == wanted).double().mean() > 0.95
+
+
+def test_many_samples_go_through_in_parts(stores, monkeypatch):
+    store, classifier = stores[0], classifier_of(stores[1])
+    whole = selection_hits(store, classifier, {"a": [1, 2, 3]})
+    monkeypatch.setattr(hits, "_LOGITS", 7 * len(store.units) * len(classifier))
+    told = []
+    parts = selection_hits(
+        store, classifier, {"a": [1, 2, 3]}, progress=lambda done, total: told.append((done, total))
+    )
+    assert torch.equal(whole, parts)
+    assert told[0] == (7, 60)
+    assert told[-1] == (60, 60)
+
+
+def test_units_alone(stores):
+    store, classifier = stores[0], classifier_of(stores[1])
+    units = [len(store.units) - 1, 0, 2]
+    found = solo_hits(store, classifier, units)
+    wanted = unit_accuracy(store.contributions(units=units), classifier, store.labels)
+    np.testing.assert_allclose(found.double().mean(0), wanted, atol=1 / 59)
+
+
+def test_what_the_store_does_not_keep_is_refused():
+    store = encode_dataset(tiny_encoder(), TinyImages(6), kinds=("head",))
+    classifier = ZeroShotClassifier(torch.randn(4, store.linearization.output_dim), store.class_names)
+    assert selection_hits(store, classifier, {"heads": [4, 5]}).shape == (6, 1)
+    with pytest.raises(ResidualError, match=r"doesn't keep units \[0, 2\], only head"):
+        selection_hits(store, classifier, {"more": [0, 2, 5]})
