@@ -97,7 +97,7 @@ def test_jaccard():
 
 
 def test_bad_shares():
-    for share in (0, -0.1, 1.1, math.nan):
+    for share in (0.0, -0.1, 1.1, math.nan):
         with pytest.raises(ResidualError, match=r"share of units lies in \(0, 1\]"):
             top_share([1.0, 2.0], share)
     with pytest.raises(ResidualError, match="3 units need as many scores, and one at least; got 2"):
@@ -139,9 +139,9 @@ def test_hits_of_selections_are_those_of_ablated_outputs(stores, mode):
     for place, keep in enumerate(selections.values()):
         logits = classifier.logits(ablate(contributions, keep, mode).double())
         best = logits.topk(2, 1).values
-        sure = best[:, 0] - best[:, 1] > 1e-3 * best.abs().amax(1)  # no tie that rounding decides
+        sure = best[:, 0] - best[:, 1] > 1e-4 * best.abs().amax(1)  # no tie that rounding decides
         wanted = logits.argmax(1) == torch.from_numpy(store.labels)
-        assert sure.double().mean() > 0.9
+        assert sure.double().mean() > 0.8
         assert torch.equal(found[sure, place], wanted[sure])
     assert found[:, 0].double().mean() > 0.4
 

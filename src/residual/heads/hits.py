@@ -80,11 +80,10 @@ def selection_hits(
     if missing := sorted(set(masks.any(0).nonzero()[:, 0].tolist()) - set(held)):
         raise ResidualError(f"The store doesn't keep units {missing}, only {', '.join(store.kinds)}.")
     logits_of, truth = _UnitLogits(store, classifier, find_device(device)), torch.from_numpy(store.labels)
-    weights = logits_of.weights.cpu()
     constant = torch.zeros(len(masks), len(classifier))
     if mode == "mean":
         means = mean_contributions(store, device=device) if means is None else means
-        constant = (1 - masks[:, held]) @ (means[held].float() @ weights)
+        constant = (1 - masks[:, held]) @ (means[held].double() @ logits_of.weights.cpu()).float()
     masks, constant = masks[:, held].to(logits_of.device), constant.to(logits_of.device)
     hits = torch.empty(len(store), len(masks), dtype=torch.bool)
     rows_at_once = max(1, _LOGITS // (len(held) * len(classifier)))

@@ -77,7 +77,7 @@ def ablations(units: pd.DataFrame) -> dict[str, list[int]]:
     return kept
 
 
-def jaccard(a: Sequence[int], b: Sequence[int]) -> float:
+def jaccard(a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray) -> float:
     """Units in both choices over units in either; 1 for two empty ones."""
     first, second = set(map(int, a)), set(map(int, b))
     return len(first & second) / len(first | second) if first | second else 1.0
