@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from residual import adapters, encoders, spectral, text, tracing
+    from residual import adapters, encoders, heads, spectral, text, tracing
     from residual.adapters.residual import ResiDual
     from residual.data import load_dataset
     from residual.encoders.encoder import Encoder
@@ -42,7 +42,7 @@ _HOMES = {
     "ResiDual": "adapters.residual",
     "ResidualError": "errors",
 }
-_ROOMS = ("encoders", "tracing", "spectral", "text", "adapters")
+_ROOMS = ("encoders", "tracing", "spectral", "text", "heads", "adapters")
 
 __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "load_encoder",
@@ -64,6 +64,7 @@ __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "tracing",
     "spectral",
     "text",
+    "heads",
     "adapters",
 ]
 

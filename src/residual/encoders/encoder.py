@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
@@ -16,6 +17,9 @@ from residual.encoders.anatomy import Anatomy, Parts
 from residual.encoders.compiling import Compiler, own_code
 from residual.encoders.family import Family, Tower
 from residual.errors import ResidualError
+
+if TYPE_CHECKING:
+    from residual.heads.kept import KeptEncoder
 
 SPLITS = ("shared", "own")
 TOWERS = ("image", "text")
@@ -185,6 +189,21 @@ class Encoder:
         """
         ids = self.tokenize(texts)
         return torch.cat([self.run("text", part) for part in ids.split(_TEXTS_AT_ONCE)])
+
+    def keep(
+        self,
+        units: Sequence[int] | np.ndarray | Tensor,
+        mode: str = "zero",
+        means: Float[Tensor, "u d"] | None = None,
+    ) -> KeptEncoder:
+        """An encoder that runs as this one and has only these units in its output; see `KeptEncoder`.
+
+        Raises:
+            ResidualError: a unit that isn't there, an unknown mode, or "mean" without means.
+        """
+        from residual.heads.kept import KeptEncoder
+
+        return KeptEncoder(self, units, mode, means)
 
     def run(self, tower: str, inputs: Tensor) -> Tensor:
         """A tower on inputs that are ready for it."""

@@ -3,6 +3,7 @@
 from residual.heads.agreement import Agreement, agreement_of, mean_contributions
 from residual.heads.contributions import ablate, unit_accuracy, unit_correlation
 from residual.heads.hits import selection_hits, solo_hits
+from residual.heads.kept import KeptEncoder
 from residual.heads.scores import SCORES, pursuit_scores, score_units
 from residual.heads.selections import (
     SHARES,
@@ -17,6 +18,7 @@ __all__ = [
     "SCORES",
     "SHARES",
     "Agreement",
+    "KeptEncoder",
     "ablate",
     "ablations",
     "agreement_of",
