@@ -15,7 +15,7 @@ B = TypeVar("B")
 def ahead(work: Callable[[A], B], items: Iterable[A], depth: int = 1, threads: int = 1) -> Iterator[B]:
     """`map(work, items)`, with up to `depth` results made before they are asked for, in order."""
     waiting: deque[Future[B]] = deque()
-    pool = ThreadPoolExecutor(max_workers=threads)
+    pool = ThreadPoolExecutor(threads, "residual-reader")
     try:
         for item in items:
             waiting.append(pool.submit(work, item))

@@ -87,7 +87,7 @@ class Writer:
         }
         self.pending = [shard for shard in mine if shard not in whole]
         self._shard: _Shard | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._thread = ThreadPoolExecutor(1, "residual-writer")
         self._waiting: deque[Future[None]] = deque()
 
     def add(self, encoded: Encoded) -> None:
