@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -22,10 +20,8 @@ from residual.adapters.task import (
     load_splits,
 )
 from residual.encoders.encoder import Encoder
+from residual.intervals import mean_and_interval
 from residual.store.record import version_of
-
-# Two-sided 95 % quantiles of Student's t with 1, 2, … degrees of freedom.
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
 
 
 @dataclass(frozen=True)
@@ -72,16 +68,6 @@ def run_tasks(
         summary["skipped"] = list(dict.fromkeys(skipped + summary["skipped"]))
         summary["seconds"]["bases"] = round(bases_seconds, 3)
         yield Run(summary, task, adapted)
-
-
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean, and half the width of its 95 % interval by Student's t; None for one value."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, None
-    freedom = len(values) - 1
-    quantile = _T95[freedom - 1] if freedom <= len(_T95) else 1.96 + 2.5 / freedom
-    return mean, quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _summary(encoder: Encoder, task: Task, adapted: dict[str, list[Adapted]]) -> dict[str, Any]:

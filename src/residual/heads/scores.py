@@ -88,12 +88,12 @@ def score_units(
 
 def pursuit_scores(bases: SpectralBases, dictionary: TextDictionary, atoms: int = 10) -> Float[Tensor, " r"]:
     """The part of each unit's variance that the texts chosen by `somp` explain (Head Pursuit, Basile et al.
-    2025, arXiv 2510.21518); 0 for a unit that is constant.
+    2025, arXiv 2510.21518); 0 for a unit that is constant. With fewer entries than `atoms`, all are chosen.
 
     Raises:
         ResidualError: as `somp`.
     """
-    found = []
+    found, atoms = [], min(atoms, len(dictionary))
     for unit, own in zip(bases.units, bases.components, strict=True):
         rows = weighted_components(bases, unit)
         pursuit = somp(rows, dictionary, atoms, "std", centre=False) if len(own) else None
