@@ -1,5 +1,6 @@
 """ResiDual: re-weight the principal components of units, in the space of their scores."""
 
+from residual.adapters.coarse import Coarse
 from residual.adapters.fit import FitResult, FitSettings, evaluate, fit
 from residual.adapters.reading import Component, strongest_components, unit_gains
 from residual.adapters.residual import ResiDual, residual_full, residual_star
@@ -8,6 +9,7 @@ from residual.adapters.task import Adapted, Task, adapt, bases_from, encode_task
 
 __all__ = [
     "Adapted",
+    "Coarse",
     "Component",
     "FitResult",
     "FitSettings",

@@ -114,7 +114,7 @@ def fit(
     best, best_lambdas, improved = None, lambdas.detach().clone(), 0
     for number in range(1, settings.epochs + 1):
         optimizer.train()
-        loss = _train_epoch(lambdas, optimizer, train, y, classifier, settings.batch_size, order)
+        loss = _train_epoch(adapter, lambdas, optimizer, train, y, classifier, settings.batch_size, order)
         if not np.isfinite(loss):
             raise ResidualError(
                 f"The loss is no longer finite in epoch {number}: try a smaller learning_rate than "
@@ -122,7 +122,7 @@ def fit(
             )
         optimizer.eval()
         with torch.no_grad():
-            logits = classifier.logits(val.output(lambdas))
+            logits = classifier.logits(val.output(adapter.expand(lambdas)))
             accuracy = (logits.argmax(dim=1) == y_val).double().mean().item()
             val_loss = cross_entropy(logits, y_val).item()
         history.append(Epoch(number, loss, accuracy, val_loss))
@@ -149,7 +149,7 @@ def evaluate(adapter: ResiDual, scores: Scores, labels: Labels, classifier: Zero
     """
     y = check_match(adapter, scores, labels, classifier, "test")
     with torch.no_grad():
-        return classifier.accuracy(scores.output(adapter.lambdas.to(scores.scores)), y)
+        return classifier.accuracy(scores.output(adapter.expand(adapter.lambdas).to(scores.scores)), y)
 
 
 def check_match(
@@ -164,10 +164,10 @@ def check_match(
         raise ResidualError(f"There are no {what} samples.")
     if len(scores) != len(labels):
         raise ResidualError(f"There are {len(scores)} {what} samples, but {len(labels)} labels.")
-    if scores.scores.shape[1] != len(adapter.lambdas):
+    if scores.scores.shape[1] != sum(adapter.ranks):
         raise ResidualError(
             f"The {what} scores are on {scores.scores.shape[1]} components, the adapter has "
-            f"{len(adapter.lambdas)}: compute them with this adapter."
+            f"{sum(adapter.ranks)}: compute them with this adapter."
         )
     if scores.directions.shape[1] != classifier.dim:
         raise ResidualError(
@@ -193,6 +193,7 @@ def check_match(
 
 
 def _train_epoch(
+    adapter: ResiDual,
     lambdas: Tensor,
     optimizer: AdamWScheduleFree,
     train: Scores,
@@ -205,7 +206,7 @@ def _train_epoch(
     total = 0.0
     for picked in torch.randperm(len(train), generator=order).split(batch_size):
         batch = Scores(train.scores[picked], train.directions, train.rest[picked], train.fingerprint)
-        loss = cross_entropy(classifier.logits(batch.output(lambdas)), labels[picked])
+        loss = cross_entropy(classifier.logits(batch.output(adapter.expand(lambdas))), labels[picked])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

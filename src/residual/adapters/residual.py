@@ -98,7 +98,11 @@ class ResiDual(nn.Module):
 
     def lambdas_of(self, unit: int) -> Float[Tensor, " k"]:
         """The weights of one unit."""
-        return self.lambdas.split(self.ranks)[self.bases.units.index(unit)]
+        return self.expand(self.lambdas).split(self.ranks)[self.bases.units.index(unit)]
+
+    def expand(self, lambdas: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
+        """A weight for each kept component, from the trained ones: themselves."""
+        return lambdas
 
     def other_units(self, n_units: int) -> list[int]:
         """Positions of the units without a basis, of `n_units` in all."""
@@ -126,7 +130,7 @@ class ResiDual(nn.Module):
         scores = torch.cat(
             [centred[:, i] @ rows.T for i, rows in enumerate(directions.split(self.ranks))], dim=1
         )  # (n, K)
-        weights = self.lambdas.to(contributions)
+        weights = self.expand(self.lambdas).to(contributions)
         if self.tail == "drop":
             output = (scores * weights) @ directions
         else:

@@ -1,0 +1,51 @@
+"""Coarse: one weight a unit, the baseline that ResiDual refines."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from residual.adapters.residual import ResiDual
+from residual.errors import ResidualError
+from residual.spectral.bases import SpectralBases
+
+
+class Coarse(ResiDual):
+    """Re-weighted units: `o' = Σ_i λ_i (c_i − m_i)`, all other units dropped.
+
+    That is ResiDual with all components and one λ a unit (Basile et al. 2025, arXiv 2411.00246), so it is
+    fitted on the same scores.
+
+    Args:
+        bases: of the units that are weighted, all components.
+        init: of λ: "randn", N(1, 1); "ones"; or a tensor `(r,)`.
+        seed: of "randn".
+
+    Attributes:
+        lambdas: `(r,)`, one a unit of `bases.units`.
+
+    Raises:
+        ResidualError: an unknown `init`, or one of another shape.
+    """
+
+    def __init__(self, bases: SpectralBases, init: str | Tensor = "randn", seed: int = 0):
+        super().__init__(bases, rank=None, others="zero", init="ones")
+        count = len(bases.units)
+        if isinstance(init, Tensor):
+            if init.shape != (count,) or not init.isfinite().all():
+                raise ResidualError(
+                    f"An initial λ of Coarse needs {count} finite numbers, got {tuple(init.shape)}."
+                )
+            values = init.detach().clone().float()
+        elif init in ("randn", "ones"):
+            values = torch.ones(count)
+            if init == "randn":
+                values = values + torch.randn(count, generator=torch.Generator().manual_seed(seed))
+        else:
+            raise ResidualError(f"init of Coarse is 'randn', 'ones' or a tensor, got {init!r}.")
+        self.lambdas = nn.Parameter(values)
+
+    def expand(self, lambdas: Float[Tensor, " r"]) -> Float[Tensor, " K"]:
+        """A unit's weight for each of its components."""
+        return lambdas.repeat_interleave(torch.tensor(self.ranks, device=lambdas.device))
