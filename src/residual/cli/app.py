@@ -13,6 +13,7 @@ from residual.cli.datasets import datasets
 from residual.cli.encode import encode
 from residual.cli.encoders import encoders
 from residual.cli.experiment import experiment
+from residual.cli.heads import heads
 from residual.cli.run import run
 from residual.cli.verify import verify
 
@@ -28,6 +29,7 @@ app.command()(encode)
 app.command()(bases)
 app.command()(verify)
 app.command()(analyze)
+app.command()(heads)
 app.command()(experiment)
 app.command()(encoders)
 app.command()(datasets)

@@ -12,6 +12,7 @@ from residual.adapters.fit import FitSettings
 from residual.data import dataset_names
 from residual.errors import ResidualError
 from residual.experiments.plan import Plan
+from residual.heads.scoreboard import ScoreboardSettings
 from residual.spectral.compare import SimilaritySettings
 from residual.spectral.geometry import GeometrySettings
 
@@ -81,6 +82,12 @@ def read_analyze_settings(
         return geometry(), similarity()
 
 
+def read_scoreboard_settings(files: Sequence[Path], params: Sequence[str]) -> ScoreboardSettings:
+    """What `residual heads` compares."""
+    with _parsed(files, params, ScoreboardSettings) as (make,):
+        return make()
+
+
 def read_experiment_settings(
     measures: type, files: Sequence[Path], params: Sequence[str], *, out: Path, device: str | None
 ) -> tuple[Plan, Any]:
@@ -142,6 +149,7 @@ def _chosen(options: Any, target: Any, given: dict[str, Any]) -> dict[str, Any]:
 _EXAMPLES = {
     "FitSettings": " or FitSettings.learning_rate=0.4",
     "GeometrySettings": " or GeometrySettings.threshold=0.95",
+    "ScoreboardSettings": " or ScoreboardSettings.shares=(0.05, 0.1)",
     "SimilaritySettings": " or SimilaritySettings.explained=0.95",
 }
 _registered: dict[str, Any] = {}

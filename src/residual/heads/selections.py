@@ -18,7 +18,9 @@ SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75)
 
 
 def top_share(
-    scores: Float[Tensor, " u"] | Sequence[float], share: float, units: Sequence[int] | None = None
+    scores: Float[Tensor, " u"] | Sequence[float] | pd.Series,
+    share: float,
+    units: Sequence[int] | pd.Series | None = None,
 ) -> list[int]:
     """The units with the highest scores, in the order of their positions.
 
@@ -32,7 +34,7 @@ def top_share(
     """
     if not 0 < share <= 1:
         raise ResidualError(f"A share of units lies in (0, 1], got {share}.")
-    scores = torch.as_tensor(scores, dtype=torch.float64)
+    scores = torch.as_tensor(scores if isinstance(scores, Tensor) else list(scores), dtype=torch.float64)
     positions = list(range(len(scores))) if units is None else [int(unit) for unit in units]
     if len(positions) != len(scores) or not positions:
         raise ResidualError(

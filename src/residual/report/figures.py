@@ -49,7 +49,7 @@ def geometry_figure(table: pd.DataFrame, title: str) -> Figure:
         title: what it is of.
     """
     halvings = [name for name in table.columns if re.fullmatch(r"two_nn_\d+", name)]
-    figure = _figure(11.0, 6.2)
+    figure = new_figure(11.0, 6.2)
     panels = figure.subplots(2, 3).flatten().tolist()
     for axes, (name, label) in zip(panels, MEASURES.items(), strict=False):
         _measure_panel(axes, table, name)
@@ -60,7 +60,7 @@ def geometry_figure(table: pd.DataFrame, title: str) -> Figure:
         axes.set_xlabel("layer")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    _title(figure, title)
+    title_of(figure, title)
     return figure
 
 
@@ -74,7 +74,7 @@ def grid_figure(values: pd.DataFrame, label: str, title: str) -> Figure:
     """
     grid = values.pivot(index="layer", columns="head", values="value").to_numpy(float)
     layers, heads = grid.shape
-    figure = _figure(max(4.5, 1.8 + 0.52 * heads), 1.5 + 0.36 * layers)
+    figure = new_figure(max(4.5, 1.8 + 0.52 * heads), 1.5 + 0.36 * layers)
     axes = figure.subplots()
     low, high = _ends(grid)
     image = axes.imshow(grid, cmap=COLOURS, aspect="auto", vmin=low, vmax=high)
@@ -84,7 +84,7 @@ def grid_figure(values: pd.DataFrame, label: str, title: str) -> Figure:
     axes.set_ylabel("layer")
     _write_numbers(axes, grid, size=7)
     figure.colorbar(image, label=label)
-    _title(figure, title)
+    title_of(figure, title)
     return figure
 
 
@@ -103,14 +103,14 @@ def blocks_figure(
     grid = np.array([frame["value"].to_numpy(float) for frame in ordered.values()])
     layers = next(iter(ordered.values()))["layer"].to_numpy(int)
     width = min(_WIDEST, max(7.0, 2.8 + _WIDTH_OF_A_HEAD * grid.shape[1]))
-    figure = _figure(width, 1.7 + 0.32 * len(grid))
+    figure = new_figure(width, 1.7 + 0.32 * len(grid))
     axes = figure.subplots()
     image = axes.imshow(grid, cmap=COLOURS, aspect="auto", vmin=low, vmax=high, interpolation="none")
     _name_blocks(axes, layers)
     axes.set_yticks(range(len(grid)), list(ordered))
     axes.set_xlabel("layer (each block one layer, its heads from left to right)")
     figure.colorbar(image, label=label, pad=0.01, extend="min" if (grid < low).any() else "neither")
-    _title(figure, title)
+    title_of(figure, title)
     return figure
 
 
@@ -124,7 +124,7 @@ def layers_figure(rows: Mapping[str, pd.DataFrame], label: str, title: str) -> F
     """
     means = {name: frame.groupby("layer")["value"].mean() for name, frame in rows.items()}
     grid = np.array([values.to_numpy(float) for values in means.values()])
-    figure = _figure(2.6 + 0.55 * grid.shape[1], 1.6 + 0.34 * len(grid))
+    figure = new_figure(2.6 + 0.55 * grid.shape[1], 1.6 + 0.34 * len(grid))
     axes = figure.subplots()
     low, high = _ends(grid)
     image = axes.imshow(grid, cmap=COLOURS, aspect="auto", vmin=low, vmax=high)
@@ -133,7 +133,7 @@ def layers_figure(rows: Mapping[str, pd.DataFrame], label: str, title: str) -> F
     axes.set_xlabel("layer")
     _write_numbers(axes, grid, size=8)
     figure.colorbar(image, label=label, pad=0.02)
-    _title(figure, title)
+    title_of(figure, title)
     return figure
 
 
@@ -157,14 +157,19 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     return paths
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches.
+
+    Raises:
+        ResidualError: matplotlib isn't installed.
+    """
     check_matplotlib()
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _title(figure: Figure, title: str) -> None:
+def title_of(figure: Figure, title: str) -> None:
     """Above everything, in as many lines as the figure's width asks for."""
     figure.suptitle(textwrap.fill(title, round(_LETTERS_AN_INCH * figure.get_figwidth())), fontsize=11)
 
