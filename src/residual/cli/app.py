@@ -10,6 +10,7 @@ import typer
 from residual.cli.analyze import analyze
 from residual.cli.bases import bases
 from residual.cli.datasets import datasets
+from residual.cli.describe import describe
 from residual.cli.encode import encode
 from residual.cli.encoders import encoders
 from residual.cli.experiment import experiment
@@ -30,6 +31,7 @@ app.command()(bases)
 app.command()(verify)
 app.command()(analyze)
 app.command()(heads)
+app.command()(describe)
 app.command()(experiment)
 app.command()(encoders)
 app.command()(datasets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -12,6 +13,7 @@ from residual.adapters.fit import FitSettings
 from residual.data import dataset_names
 from residual.errors import ResidualError
 from residual.experiments.plan import Plan
+from residual.heads.description import DescribeSettings
 from residual.heads.scoreboard import ScoreboardSettings
 from residual.spectral.compare import SimilaritySettings
 from residual.spectral.geometry import GeometrySettings
@@ -88,6 +90,13 @@ def read_scoreboard_settings(files: Sequence[Path], params: Sequence[str]) -> Sc
         return make()
 
 
+def read_describe_settings(files: Sequence[Path], params: Sequence[str], **given: Any) -> DescribeSettings:
+    """How `residual describe` tells heads; what is not None in `given` wins."""
+    with _parsed(files, params, DescribeSettings) as (make,):
+        settings = make()
+    return replace(settings, **{name: value for name, value in given.items() if value is not None})
+
+
 def read_experiment_settings(
     measures: type, files: Sequence[Path], params: Sequence[str], *, out: Path, device: str | None
 ) -> tuple[Plan, Any]:
@@ -130,10 +139,10 @@ def _parsed(files: Sequence[Path], params: Sequence[str], *targets: Any) -> Gene
         gin.parse_config_files_and_bindings([str(file) for file in files], [_quoted(p) for p in params])
         yield made
     except (ValueError, SyntaxError, TokenError, TypeError, OSError, ImportError) as error:
-        name = targets[0].__name__
+        names = dict.fromkeys(target.__name__ for target in (targets[0], targets[-1]))
+        examples = " or ".join(f"{name}.{_EXAMPLES.get(name, 'batch_size=32')}" for name in names)
         raise ResidualError(
-            f"A setting can't be used: {str(error).splitlines()[0]} Settings look like {name}.batch_size=32"
-            f"{_EXAMPLES.get(targets[-1].__name__, '')}."
+            f"A setting can't be used: {str(error).splitlines()[0]} Settings look like {examples}."
         ) from error
 
 
@@ -147,10 +156,11 @@ def _chosen(options: Any, target: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 _EXAMPLES = {
-    "FitSettings": " or FitSettings.learning_rate=0.4",
-    "GeometrySettings": " or GeometrySettings.threshold=0.95",
-    "ScoreboardSettings": " or ScoreboardSettings.shares=(0.05, 0.1)",
-    "SimilaritySettings": " or SimilaritySettings.explained=0.95",
+    "DescribeSettings": "criterion=l1",
+    "FitSettings": "learning_rate=0.4",
+    "GeometrySettings": "threshold=0.95",
+    "ScoreboardSettings": "shares=(0.05, 0.1)",
+    "SimilaritySettings": "explained=0.95",
 }
 _registered: dict[str, Any] = {}
 

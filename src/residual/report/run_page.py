@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from residual.adapters.reading import Component, strongest_components, unit_gains
 from residual.adapters.residual import ResiDual
 from residual.adapters.run import Run
 from residual.adapters.scores import compute_scores
 from residual.files import write_text
+from residual.report.pages import PAGES, picture_uri
 from residual.report.tables import (
     METHOD_NAMES,
     SUITE_HEADINGS,
@@ -29,13 +26,6 @@ from residual.report.tables import (
 )
 
 PICTURES = 8  # at each end of a component
-_PAGES = jinja2.Environment(
-    loader=jinja2.PackageLoader("residual.report"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def write_run_page(path: str | Path, run: Run, components: int = 5) -> Path:
@@ -52,7 +42,7 @@ def write_run_page(path: str | Path, run: Run, components: int = 5) -> Path:
         for method, fits in run.adapted.items()
     ]
     adapter = run.adapted["residual"][0].adapter
-    page = _PAGES.get_template("run.html").render(
+    page = PAGES.get_template("run.html").render(
         summary=run.summary,
         sentence=sentence(run.summary),
         rows=run_rows(run.summary),
@@ -67,7 +57,7 @@ def write_run_page(path: str | Path, run: Run, components: int = 5) -> Path:
 
 def write_suite_page(folder: str | Path, summaries: Sequence[dict[str, Any]]) -> None:
     """Write `index.html`, a table that leads to the pages of the runs, and `table.md`, the same table."""
-    page = _PAGES.get_template("suite.html").render(
+    page = PAGES.get_template("suite.html").render(
         headings=SUITE_HEADINGS,
         rows=suite_rows(summaries),
         encoder=summaries[0]["encoder"],
@@ -149,12 +139,3 @@ def _component_title(component: Component, units: pd.DataFrame) -> str:
     unit = units.iloc[component.unit]
     where = f"head {unit['head']}" if unit["kind"] == "head" else "MLP"
     return f"Layer {unit['layer']}, {where}, component {component.index + 1}"
-
-
-def picture_uri(image: Image.Image, side: int = 64) -> str:
-    """The picture as a data URI, at most `side` pixels a side."""
-    image = image.convert("RGB")
-    image.thumbnail((side, side))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

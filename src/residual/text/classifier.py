@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -59,7 +59,11 @@ class ZeroShotClassifier:
 
     @classmethod
     def from_text(
-        cls, encoder: Encoder, class_names: Sequence[str], templates: Sequence[str]
+        cls,
+        encoder: Encoder,
+        class_names: Sequence[str],
+        templates: Sequence[str],
+        progress: Callable[[int, int], object] | None = None,
     ) -> ZeroShotClassifier:
         """Class embeddings from prompts: each prompt's embedding normalised, averaged over templates,
         normalised again (Radford et al. 2021, section 3.1.4). They are kept on disk (`embed_texts`).
@@ -68,12 +72,13 @@ class ZeroShotClassifier:
             encoder: one with a text tower.
             class_names: one a class.
             templates: prompts with `{}` where the class name goes.
+            progress: called with the number of prompts done and their total.
 
         Raises:
             ResidualError: a template without `{}`, none at all, or an encoder without text.
         """
         names = _checked_names(class_names)
-        means = embed_prompts(encoder, names, templates)  # (c, d)
+        means = embed_prompts(encoder, names, templates, progress)  # (c, d)
         scale = CLIP_SCALE if encoder.logit_scale is None else math.exp(encoder.logit_scale)
         return cls(means, names, scale, encoder.fingerprint)
 

@@ -1,0 +1,98 @@
+"""`residual describe`: heads of a store in words and pictures."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLE = """
+Examples:
+
+    residual describe letters-test --dictionary attributes --page heads.html
+
+    residual describe letters-test --dictionary words --head 7.2 --head 6.0 --atoms 5
+
+    residual describe letters-test --dictionary my_texts.txt --top 3 --task span --json heads.json
+
+    residual describe letters-test --dictionary emoji --param DescribeSettings.criterion=l1
+"""
+
+
+def describe(
+    store: Annotated[str, typer.Argument(help="A store: a folder or an address.")],
+    dictionary: Annotated[
+        str,
+        typer.Option(
+            help="Texts to tell heads by: a list that ships (attributes, emoji, words), or a file, a text a "
+            "line or a JSON list."
+        ),
+    ],
+    head: Annotated[
+        list[str] | None, typer.Option(help="Layer and head, such as 11.4; can be given again.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="So many of the best by the task. [default: 10]")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="What ranks heads: accuracy (alone), span or correlation. [default: accuracy]"),
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder of the store. [default: by the name it notes]")
+    ] = None,
+    atoms: Annotated[int | None, typer.Option(min=1, help="Texts for a head. [default: 10]")] = None,
+    components: Annotated[
+        int | None, typer.Option(min=1, help="First components of a head. [default: 3]")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Samples at each end of a component. [default: 8]")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="Write a page of texts and pictures: FILE.html.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything here, as JSON.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, … [default: a GPU if there is one]")] = None,
+    cfg: Annotated[
+        list[Path] | None, typer.Option(help="A gin file of settings; can be given again.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(help="A setting, such as DescribeSettings.criterion=l1; can be given again."),
+    ] = None,
+) -> None:
+    """Tell what heads write: by texts, by the pictures at the ends of their components, by their spectrum.
+
+    The table has a row a head: its score on the task and its rank by that, its linear dimension, its
+    participation ratio (PR), its first explained variance ratio (EVR), and its first texts.
+    """
+    from residual.cli.console import err, out, stages
+    from residual.cli.settings import read_describe_settings
+    from residual.errors import ResidualError
+    from residual.files import check_writable, write_json
+    from residual.heads.describe_store import describe_store
+    from residual.report.heads_page import heads_table, write_heads_page
+
+    if head and top:
+        raise ResidualError("--head names heads and --top takes the best: leave out one of the two.")
+    settings = read_describe_settings(
+        cfg or [], param or [], top=top, task=task, atoms=atoms, components=components, images=images
+    )
+    for path in filter(None, (json, page)):
+        check_writable(path)
+    with stages() as show:
+        found = describe_store(
+            store, dictionary, head or None, settings, encoder=encoder, device=device, progress=show
+        )
+        if page:
+            write_heads_page(page, found, partial(show, "read pictures"))
+    out.print(heads_table(found))
+    for note in found.notes:
+        err.print(note)
+    if page:
+        out.print(f"The page to look at: {page}")
+    if json:
+        write_json(json, found.result)
+
+
+describe.__doc__ = f"{describe.__doc__}\n{EXAMPLE}"

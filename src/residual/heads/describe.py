@@ -1,0 +1,291 @@
+"""Heads told by texts, by the samples at the ends of their components, by their spectrum and by a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from residual.encoders.device import find_device
+from residual.encoders.encoder import Encoder
+from residual.errors import ResidualError
+from residual.heads.agreement import agreement_of
+from residual.heads.classes import PLAIN
+from residual.heads.description import (
+    ChosenText,
+    ComponentDescription,
+    DescribeSettings,
+    EndSample,
+    HeadDescription,
+    NearText,
+)
+from residual.heads.passes import ROWS, exact_features
+from residual.heads.scores import check_whole, score_units
+from residual.spectral.bases import SpectralBases
+from residual.spectral.dimension import linear_dimension
+from residual.store.base import Store, parts_of
+from residual.text.classifier import ZeroShotClassifier
+from residual.text.dictionary import TextDictionary
+from residual.text.pursuit import somp, weighted_components
+from residual.tracing.units import units_of
+
+# Called with a stage, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], object]
+
+
+def describe_heads(
+    store: Store,
+    encoder: Encoder | None,
+    dictionary: TextDictionary,
+    bases: SpectralBases,
+    heads: Sequence[int] | None = None,
+    settings: DescribeSettings | None = None,
+    *,
+    classifier: ZeroShotClassifier | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+) -> list[HeadDescription]:
+    """Describe heads by texts, by the ends of their components, by their spectrum and by a task.
+
+    Texts are those of `somp(weighted_components(bases, unit), dictionary, atoms, "std", centre=False)`. A
+    sample's score on a component `φ` is `⟨c − m, φ⟩`, with `c` the head's contribution to it and `m` the mean
+    that `bases` hold; it is made of coordinates, `f (M φ) + ⟨o − m, φ⟩` (see `Linearization`). It has the
+    unit of the encoder's output.
+
+    Args:
+        store: `n` samples, one token an image; heads at least, and all kinds of unit for the tasks "span" and
+            "correlation".
+        encoder: that of the store, with a text tower; where no classifier is given it makes one of the
+            store's classes, with the template "a photo of a {}.".
+        dictionary: `(m, d)`, by the same encoder.
+        bases: of these heads, by the same encoder; of this store or of other data.
+        heads: positions of units, described in this order; by default the best by the task.
+        settings: how.
+        classifier: of the store's classes. Without it and without an encoder only the task "correlation"
+            scores heads.
+        device: where to compute; by default the GPU if there is one, else the CPU.
+        progress: told of every pass.
+
+    Raises:
+        ResidualError: a store without heads or with several tokens an image, a unit that is no head, bases, a
+            dictionary or an encoder that don't fit, more atoms than entries, NaN; or the best are wanted and
+            nothing scores them.
+    """
+    settings, where = settings or DescribeSettings(), find_device(device)
+    check_atoms(settings.atoms, len(dictionary))
+    every = _checked(store, encoder, dictionary, bases, heads)
+    if classifier is None and encoder is not None and settings.task != "correlation":
+        classifier = ZeroShotClassifier.from_text(encoder, store.class_names, PLAIN)
+    scores = _scores(store, every, classifier, settings.task, where, progress)
+    if heads is None:
+        if not scores:
+            raise ResidualError(
+                f"The best heads by {settings.task} can't be told without a classifier or an encoder: give "
+                "one, or name heads."
+            )
+        heads = sorted(every, key=lambda unit: -scores[unit])[: settings.top]
+    bases = bases.select(heads)
+    along = _scores_along(store, bases, settings.components, where, progress)
+    found = []
+    for place, unit in enumerate(bases.units):
+        row = store.units.iloc[unit]
+        eigenvalues = bases.eigenvalues[place]
+        total = eigenvalues.sum().item()
+        found.append(
+            HeadDescription(
+                unit=unit,
+                layer=int(row["layer"]),
+                head=int(row["head"]),
+                score=scores.get(unit),
+                rank=1 + sum(other > scores[unit] for other in scores.values()) if scores else None,
+                texts=_texts(store, bases, unit, dictionary, settings, where) if total else (),
+                components=_components(store, bases, place, along[place], dictionary, settings),
+                eigenvalues=tuple(eigenvalues.tolist()),
+                linear_dimension=linear_dimension(eigenvalues, settings.threshold),
+                participation_ratio=total**2 / eigenvalues.square().sum().item() if total else None,
+            )
+        )
+        if progress is not None:
+            progress("describe heads", place + 1, len(bases))
+    return found
+
+
+def parse_heads(names: Sequence[str], store: Store) -> list[int]:
+    """Positions of heads by layer and head, as "11.4"; one that comes twice is taken once.
+
+    Raises:
+        ResidualError: a name isn't of that form, or there is no such head.
+    """
+    check_heads(store)
+    layers, heads = store.linearization.layers, store.linearization.heads
+    ranges = f"layers are 0 to {layers - 1} and heads 0 to {heads - 1}"
+    first, found = units_of(store.units, ("head",))[0], []
+    for name in names:
+        layer, dot, head = name.strip().partition(".")
+        if not (dot and layer.isdecimal() and head.isdecimal()):
+            raise ResidualError(f"A head looks like 3.1, layer 3 and head 1, got {name!r}: {ranges}.")
+        if int(layer) >= layers or int(head) >= heads:
+            raise ResidualError(f"There is no head {name.strip()} in {store.encoder_name}: {ranges}.")
+        found.append(first + int(layer) * heads + int(head))
+    return list(dict.fromkeys(found))
+
+
+def check_heads(store: Store) -> None:
+    """Refuse a store without heads."""
+    if "head" not in store.kinds:
+        raise ResidualError(
+            f"{store.dataset} was encoded without heads, only with units of kind {', '.join(store.kinds)}: "
+            "encode it with heads."
+        )
+
+
+def check_atoms(atoms: int, entries: int) -> None:
+    """Refuse to choose more texts than there are."""
+    if atoms > entries:
+        raise ResidualError(
+            f"The dictionary has {entries} entries, so {atoms} texts can't be chosen of it: ask for fewer "
+            "(--atoms) or take a longer one."
+        )
+
+
+def _checked(
+    store: Store,
+    encoder: Encoder | None,
+    dictionary: TextDictionary,
+    bases: SpectralBases,
+    heads: Sequence[int] | None,
+) -> list[int]:
+    """All heads of a store, if what is to describe them belongs to it."""
+    check_heads(store)
+    if heads is not None and not len(heads):
+        raise ResidualError("No head was named: name one at least, or none at all for the best.")
+    if encoder is not None and encoder.fingerprint != store.fingerprint:
+        raise ResidualError(
+            f"The store is of {store.encoder_name} (weights {store.fingerprint[:8]}), not of {encoder.name} "
+            f"(weights {encoder.fingerprint[:8]})."
+        )
+    origin, width = bases.origin, store.linearization.output_dim
+    if origin is not None and (origin.fingerprint, origin.split) != (store.fingerprint, store.split):
+        raise ResidualError(
+            f"The bases are of {origin.encoder_name} (weights {origin.fingerprint[:8]}, split "
+            f"{origin.split!r}), the store is of {store.encoder_name} (weights {store.fingerprint[:8]}, "
+            f"split {store.split!r})."
+        )
+    for what, wide in (("bases", bases.dim), ("dictionary's embeddings", dictionary.embeddings.shape[1])):
+        if wide != width:
+            raise ResidualError(f"The {what} have width {wide}, the encoder's output has {width}.")
+    every = units_of(store.units, ("head",))
+    if wrong := [int(unit) for unit in (() if heads is None else heads) if int(unit) not in every]:
+        raise ResidualError(f"Units {wrong} are no heads: heads are units {every[0]} to {every[-1]}.")
+    return every
+
+
+def _scores(
+    store: Store,
+    units: list[int],
+    classifier: ZeroShotClassifier | None,
+    task: str,
+    device: torch.device,
+    progress: Progress | None,
+) -> Mapping[int, float]:
+    """Of every head; of none where nothing tells classes apart."""
+    told = None if progress is None else partial(progress, "score heads")
+    if task == "correlation":
+        check_whole(store)
+        values = agreement_of(store, units, device=device, progress=told).correlation().tolist()
+    elif classifier is None:
+        return {}
+    else:
+        found = score_units(store, classifier, (task,), ("head",), device=device, progress=told)
+        values = found[task].tolist()
+    return dict(zip(units, values, strict=True))
+
+
+def _scores_along(
+    store: Store, bases: SpectralBases, components: int, device: torch.device, progress: Progress | None
+) -> list[Float[Tensor, "n k"]]:
+    """Scores of all samples on the first components of each unit, in float64 on the CPU."""
+    linearization, maps, parts = store.linearization, [], []
+    for unit, mean, rows in zip(bases.units, bases.means, bases.components, strict=True):
+        matrix, offset = linearization.matrix(unit), linearization.offset(unit)
+        rows = rows[:components]
+        maps.append(((matrix @ rows.T).to(device), ((offset - mean) @ rows.T).to(device)))
+    for part in parts_of(len(store), ROWS):
+        batch = store.coordinates_of(bases.units, part).to(device)
+        if batch.mean.ndim > 1 and not linearization.pool_mlp:
+            raise ResidualError(
+                f"{store.dataset} was encoded with pooling {store.pooling!r}, several tokens an image, and "
+                "images are to be told by one: encode it with one token."
+            )
+        features = (exact_features(linearization, batch, unit) for unit in bases.units)
+        rows = [torch.addmm(o, f, m).cpu() for f, (m, o) in zip(features, maps, strict=True)]
+        parts.append(rows)
+        for unit, row in zip(bases.units, rows, strict=True):
+            if not row.isfinite().all():
+                raise ResidualError(f"The store holds NaN or infinity in unit {unit}: encode it again.")
+        if progress is not None:
+            progress("find ends", min(part.stop, len(store)), len(store))
+    return [torch.cat(rows) for rows in zip(*parts, strict=True)]
+
+
+def _texts(
+    store: Store,
+    bases: SpectralBases,
+    unit: int,
+    dictionary: TextDictionary,
+    settings: DescribeSettings,
+    device: torch.device,
+) -> tuple[ChosenText, ...]:
+    if settings.criterion == "std":
+        rows = weighted_components(bases, unit).to(device)
+        chosen = somp(rows, dictionary, settings.atoms, "std", centre=False)
+    else:
+        few = min(len(store), settings.samples)
+        samples = np.linspace(0, len(store) - 1, few).round().astype(np.int64)
+        rows = store.contributions(samples, [unit])[:, 0].to(device)
+        chosen = somp(rows, dictionary, settings.atoms, settings.criterion)
+    explained = chosen.explained_variance.tolist()
+    return tuple(ChosenText(*each) for each in zip(chosen.texts, explained, strict=True))
+
+
+def _components(
+    store: Store,
+    bases: SpectralBases,
+    place: int,
+    along: Float[Tensor, "n k"],
+    dictionary: TextDictionary,
+    settings: DescribeSettings,
+) -> tuple[ComponentDescription, ...]:
+    directions, eigenvalues = bases.components[place][: along.shape[1]], bases.eigenvalues[place]
+    near, far = (dictionary.nearest(sign * directions, settings.texts) for sign in (1, -1))
+    ratios = eigenvalues / (eigenvalues.sum().item() or 1.0)
+    count = min(settings.images, len(store) // 2)
+    return tuple(
+        ComponentDescription(
+            index=index,
+            eigenvalue=eigenvalues[index].item(),
+            explained_variance_ratio=ratios[index].item(),
+            positive_texts=tuple(NearText(*text) for text in near[index]),
+            negative_texts=tuple(NearText(*text) for text in far[index]),
+            largest=_end(store, along[:, index], count, largest=True),
+            smallest=_end(store, along[:, index], count, largest=False),
+        )
+        for index in range(len(directions))
+    )
+
+
+def _end(store: Store, scores: Float[Tensor, " n"], count: int, largest: bool) -> tuple[EndSample, ...]:
+    order = scores.argsort(descending=largest, stable=True)[:count].tolist()
+    return tuple(
+        EndSample(
+            sample=sample,
+            sample_id=store.sample_ids[sample],
+            class_name=store.class_names[store.labels[sample]],
+            score=scores[sample].item(),
+        )
+        for sample in order
+    )

@@ -1,0 +1,186 @@
+"""Heads in words and pictures: one self-contained HTML page, and a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from residual.errors import UnreadableImageError
+from residual.files import write_text
+from residual.heads.describe_store import Described
+from residual.heads.description import TASKS, HeadDescription
+from residual.report.pages import PAGES, picture_uri
+
+_BARS = 100  # of a spectrum, at most
+_HEIGHT, _WIDEST, _ROOM = 110.0, 22.0, 560.0  # of the first bar, of a bar, of all, in units of the drawing
+_NAMED = 3  # texts in a row of a table
+
+
+def write_heads_page(
+    path: str | Path, found: Described, progress: Callable[[int, int], object] | None = None
+) -> Path:
+    """Write the page of some heads: each with its texts, its spectrum and the pictures at its ends.
+
+    Args:
+        path: of the HTML file; nothing else is written, pictures are inside it.
+        found: from `describe_store`.
+        progress: called with the number of pictures read and their total.
+
+    Raises:
+        ResidualError: the place can't be written to.
+    """
+    pictures, notes = _pictures(found, progress)
+    settings = found.settings
+    page = PAGES.get_template("heads.html").render(
+        title=found.title,
+        task=TASKS[settings.task],
+        settings=settings,
+        of=found.of,
+        source=found.dictionary[0],
+        entries=found.dictionary[1],
+        notes=[*found.notes, *notes],
+        headings=headings(found),
+        rows=rows(found),
+        heads=[_section(head, found) for head in found.heads],
+        pictures=pictures,
+    )
+    write_text(path, page)
+    return Path(path)
+
+
+def heads_table(found: Described) -> Table:
+    """A row a head, for the terminal."""
+    table = Table(title=Text(found.title), box=None, pad_edge=False)
+    *numbers, last = headings(found)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column(last, overflow="fold")
+    for head, (*cells, _) in zip(found.heads, rows(found), strict=True):
+        table.add_row(*cells, Text("\n".join(_first_texts(head))))
+    return table
+
+
+def headings(found: Described) -> tuple[str, ...]:
+    """Of the columns of `rows`."""
+    return ("head", found.settings.task, "rank", "linear", "PR", "first EVR", "told", "texts")
+
+
+def rows(found: Described) -> list[tuple[str, ...]]:
+    """For each head its score and rank, its dimensions, how much its texts tell, and the first of them."""
+    return [
+        (
+            head.name,
+            score(head.score, found.settings.task),
+            "–" if head.rank is None else f"{head.rank}/{found.of}",
+            f"{head.linear_dimension}",
+            "–" if head.participation_ratio is None else f"{head.participation_ratio:.1f}",
+            percent(head.explained_variance_ratio[0]) if head.explained_variance_ratio else "–",
+            percent(head.texts[-1].explained_variance) if head.texts else "–",
+            "; ".join(_first_texts(head)),
+        )
+        for head in found.heads
+    ]
+
+
+def _first_texts(head: HeadDescription) -> list[str]:
+    return [chosen.text for chosen in head.texts[:_NAMED]] or ["–"]
+
+
+def score(value: float | None, task: str) -> str:
+    """An accuracy in per cent, a correlation as it is."""
+    if value is None:
+        return "–"
+    return percent(value) if task == "accuracy" else f"{value:.3f}"
+
+
+def percent(value: float) -> str:
+    """`12.3 %`."""
+    return f"{100 * value:.1f} %"
+
+
+def _section(head: HeadDescription, found: Described) -> dict[str, Any]:
+    ratios = head.explained_variance_ratio
+    return {
+        "name": head.name,
+        "anchor": f"head-{head.layer}-{head.head}",
+        "title": f"Layer {head.layer}, head {head.head}",
+        "score": score(head.score, found.settings.task),
+        "rank": head.rank,
+        "linear_dimension": head.linear_dimension,
+        "participation_ratio": head.participation_ratio,
+        "texts": [
+            (chosen.text, percent(chosen.explained_variance), chosen.explained_variance)
+            for chosen in head.texts
+        ],
+        "spectrum": _spectrum(head, len(head.components)),
+        "rank_of_head": len(ratios),
+        "components": [
+            {
+                "title": f"Component {component.index + 1}",
+                "explained": percent(component.explained_variance_ratio),
+                "ends": (
+                    ("positive", component.positive_texts, component.largest),
+                    ("negative", component.negative_texts, component.smallest),
+                ),
+            }
+            for component in head.components
+        ],
+    }
+
+
+def _spectrum(head: HeadDescription, shown: int) -> dict[str, Any]:
+    """The explained variance ratios as bars."""
+    ratios = head.explained_variance_ratio[:_BARS]
+    if not ratios:
+        return {"bars": []}
+    step = min(_WIDEST, _ROOM / len(ratios))
+    bars = [
+        {
+            "x": f"{place * step:.2f}",
+            "y": f"{_HEIGHT * (1 - ratio / ratios[0]):.2f}",
+            "width": f"{0.8 * step:.2f}",
+            "height": f"{_HEIGHT * ratio / ratios[0]:.2f}",
+            "shown": place < shown,
+            "title": f"component {place + 1}: {percent(ratio)}",
+        }
+        for place, ratio in enumerate(ratios)
+    ]
+    mark = head.linear_dimension * step - 0.1 * step if head.linear_dimension <= len(ratios) else None
+    return {
+        "bars": bars,
+        "width": round(step * len(ratios)),
+        "height": round(_HEIGHT),
+        "mark": None if mark is None else f"{mark:.2f}",
+        "first": percent(ratios[0]),
+        "count": len(ratios),
+    }
+
+
+def _pictures(
+    found: Described, progress: Callable[[int, int], object] | None
+) -> tuple[dict[str, str], list[str]]:
+    """Every picture that is shown, by its sample's id, each read once; and what couldn't be read."""
+    if found.dataset is None:
+        return {}, []
+    wanted = {
+        end.sample_id
+        for head in found.heads
+        for component in head.components
+        for end in (*component.largest, *component.smallest)
+    }
+    places = [(sample, place) for place, sample in enumerate(found.dataset.sample_ids) if sample in wanted]
+    pictures, unreadable = {}, []
+    for done, (sample, place) in enumerate(places, 1):
+        try:
+            pictures[sample] = picture_uri(found.dataset[place][0])
+        except UnreadableImageError:
+            unreadable.append(sample)
+        if progress is not None:
+            progress(done, len(places))
+    if not unreadable:
+        return pictures, []
+    return pictures, [f"Pictures that can't be read any more are left out: {', '.join(unreadable)}."]
