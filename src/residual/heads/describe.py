@@ -166,7 +166,7 @@ def _checked(
     if encoder is not None and encoder.fingerprint != store.fingerprint:
         raise ResidualError(
             f"The store is of {store.encoder_name} (weights {store.fingerprint[:8]}), not of {encoder.name} "
-            f"(weights {encoder.fingerprint[:8]})."
+            f"(weights {encoder.fingerprint[:8]}): load the encoder that made it."
         )
     origin, width = bases.origin, store.linearization.output_dim
     if origin is not None and (origin.fingerprint, origin.split) != (store.fingerprint, store.split):

@@ -152,7 +152,7 @@ def _dataset(store: Store) -> tuple[ImageDataset | None, list[str]]:
     known = set(dataset.sample_ids)
     if gone := [sample for sample in store.sample_ids if sample not in known]:
         return dataset, [
-            f"{len(gone):,} samples of the store are no longer in {store.dataset}, the first {gone[0]!r}: "
+            f"Not in {store.dataset} any more: {len(gone):,} of the store's samples, the first {gone[0]!r}; "
             "their pictures are left out."
         ]
     return dataset, []
