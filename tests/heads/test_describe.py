@@ -12,11 +12,10 @@ from families import CASES
 from plain import plain_rank, plain_spectrum
 from tiny import TinyImages, tiny_encoder
 
-from residual import encode_dataset, fit_bases, wrap_encoder
+from residual import encode_dataset, fit_bases, load_dataset, load_encoder, wrap_encoder
 from residual.errors import ResidualError
-from residual.heads import score_units
-from residual.heads.describe import describe_heads, parse_heads
-from residual.heads.description import TASKS, DescribeSettings
+from residual.heads import DescribeSettings, describe_heads, parse_heads, score_units
+from residual.heads.description import TASKS
 from residual.spectral import SpectralBases
 from residual.text import TextDictionary, ZeroShotClassifier, somp
 
@@ -148,6 +147,16 @@ def test_named_heads_are_told_in_their_order_and_without_a_score(store, bases, t
     found = describe_heads(store, None, texts, bases, units, DescribeSettings(atoms=1))
     assert [head.unit for head in found] == units
     assert {(head.score, head.rank) for head in found} == {(None, None)}
+
+
+def test_an_encoder_with_text_makes_the_classifier():
+    encoder = load_encoder("picto", device="cpu")
+    store = encode_dataset(encoder, load_dataset("digits", "val").sample(30))
+    classifier = ZeroShotClassifier.from_text(encoder, store.class_names, ["a photo of a {}."])
+    scores = score_units(store, classifier, ("accuracy",))["accuracy"]
+    texts = TextDictionary.encode(encoder, ["a digit", "a letter", "a dark picture"])
+    found = describe_heads(store, encoder, texts, fit_bases(store), settings=DescribeSettings(atoms=3, top=2))
+    assert [head.score for head in found] == pytest.approx(sorted(scores, reverse=True)[:2])
 
 
 def test_progress_is_told_of_every_pass(store, bases, texts):

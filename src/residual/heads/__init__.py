@@ -2,6 +2,8 @@
 
 from residual.heads.agreement import Agreement, agreement_of, mean_contributions
 from residual.heads.contributions import ablate, unit_accuracy, unit_correlation
+from residual.heads.describe import describe_heads, parse_heads
+from residual.heads.description import DescribeSettings, HeadDescription
 from residual.heads.hits import selection_hits, solo_hits
 from residual.heads.kept import KeptEncoder
 from residual.heads.scores import SCORES, pursuit_scores, score_units
@@ -18,13 +20,17 @@ __all__ = [
     "SCORES",
     "SHARES",
     "Agreement",
+    "DescribeSettings",
+    "HeadDescription",
     "KeptEncoder",
     "ablate",
     "ablations",
     "agreement_of",
+    "describe_heads",
     "jaccard",
     "jaccard_table",
     "mean_contributions",
+    "parse_heads",
     "pursuit_scores",
     "random_share",
     "score_units",
