@@ -37,7 +37,8 @@ from residual.spectral.geometry import MEASURES
 from residual.store.forward import Encoding
 
 LIMIT = 40
-ALL = pytest.mark.parametrize("number", list(EXPERIMENTS))
+NUMBERS = ("1", "2", "class-token")  # of those whose cells are tables of units
+ALL = pytest.mark.parametrize("number", NUMBERS)
 HEADS = 48
 
 
@@ -75,7 +76,7 @@ def made(tmp_path_factory) -> tuple[Path, dict[str, dict], dict[str, dict]]:
     """All three in one folder: it, what they told, and the stores' files after each."""
     out = tmp_path_factory.mktemp("experiments") / "out"
     told, stores = {}, {}
-    for number in EXPERIMENTS:
+    for number in NUMBERS:
         told[number] = run(number, plan_in(out))
         stores[number] = state(out / "stores")
     return out, told, stores
@@ -84,7 +85,7 @@ def made(tmp_path_factory) -> tuple[Path, dict[str, dict], dict[str, dict]]:
 @pytest.fixture
 def copied(made, tmp_path) -> Path:
     """A copy of all results, without the stores."""
-    for kind in EXPERIMENTS.values():
+    for kind in (EXPERIMENTS[number] for number in NUMBERS):
         shutil.copytree(made[0] / kind.folder, tmp_path / "out" / kind.folder)
     return tmp_path / "out"
 

@@ -20,6 +20,7 @@ from residual.data import dataset_names, hub_dataset_names, load_dataset
 from residual.encoders.aliases import ALIASES
 from residual.errors import ResidualError
 from residual.experiments import EXPERIMENTS, Plan, read_results
+from residual.experiments.heads import HeadsSettings
 from residual.spectral import GeometrySettings, SimilaritySettings
 
 ROOT = Path(__file__).parents[2] / "experiments"
@@ -60,7 +61,11 @@ def test_offline_settings_write_out_what_can_be_set(number):
     """Those that say what is measured, not how fast."""
     read(number, "offline.gin")
     assert set(gin.get_bindings("experiment")) == {"encoders", "reference", "datasets", "split", "limit"}
-    kind = {"1": {"threshold", "fraction", "samples", "halvings"}, "2": {"explained", "anchors"}}
+    kind = {
+        "1": {"threshold", "fraction", "samples", "halvings"},
+        "2": {"explained", "anchors"},
+        "3": {"shares", "seeds", "atoms", "rank", "dictionary"},
+    }
     measures = gin.get_bindings(EXPERIMENTS[number].settings_of.__name__)
     assert set(measures) == kind.get(number, {"explained"})
 
@@ -74,9 +79,11 @@ def test_the_papers_settings_name_what_the_library_knows(number):
     assert plan.reference == "imagenet"
     assert (plan.split, plan.batch_size) == ("train", 256)
     assert plan.limit == (10_000 if number == "class-token" else 50_000)
-    measures = GeometrySettings(threshold=0.99, fraction=0.9, samples=50_000, halvings=3)
-    assert settings == (measures if number == "1" else SimilaritySettings(explained=0.9, anchors=256))
-    assert len(plan.datasets) == (13 if number == "2" else 0)
+    assert settings == {
+        "1": GeometrySettings(threshold=0.99, fraction=0.9, samples=50_000, halvings=3),
+        "3": HeadsSettings(seeds=10, atoms=10, rank=80, dictionary="words"),
+    }.get(number, SimilaritySettings(explained=0.9, anchors=256))
+    assert len(plan.datasets) == (13 if number in ("2", "3") else 0)
 
 
 @ALL

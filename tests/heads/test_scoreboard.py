@@ -114,8 +114,9 @@ def test_trained_weights_and_texts_are_ways_too(stores, classifier):
         store, classifier, test, SETTINGS, trained=weights, bases=fit_bases(store), dictionary=texts
     )
     assert board.selections["trained 0.1"] == units[: len(board.selections["trained 0.1"])]
-    assert {"trained", "pursuit"} <= set(board.rows["way"])
-    assert {"trained", "pursuit"} <= set(board.scores)
+    assert {"trained", "effect", "pursuit"} <= set(board.rows["way"])
+    deviations = store.contributions(units=units).double().std(0).square().sum(1).sqrt()
+    np.testing.assert_allclose(board.scores["effect"], weights.abs() * deviations, rtol=1e-3)
 
 
 def test_what_does_not_belong_together_is_refused(stores, classifier):

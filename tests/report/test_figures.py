@@ -32,7 +32,13 @@ from residual.report.figures import (
     layers_figure,
     save_figure,
 )
-from residual.report.geometry import datasets_markdown, layer_means, layers_table, records
+from residual.report.geometry import (
+    datasets_latex,
+    datasets_markdown,
+    layer_means,
+    layers_table,
+    records,
+)
 from residual.spectral import GeometrySettings, SimilaritySettings, compare_bases, fit_bases, unit_geometry
 from residual.spectral.compare import SIMILARITIES
 from residual.spectral.geometry import MEASURES
@@ -427,13 +433,23 @@ def test_records_are_plain_json(shapes):
 
 def test_a_markdown_table_has_a_row_a_dataset():
     rows = {"mixed, halves": {"samples": 1200, "a": 0.123456}, "flags": {"samples": 40, "a": 12.3456}}
-    assert datasets_markdown(rows, ["samples", "a"]) == (
+    assert datasets_markdown(rows, ["samples", "a"], "tiny") == (
+        "tiny\n\n"
         "| dataset | samples | a |\n"
         "| --- | ---: | ---: |\n"
         "| mixed, halves | 1200 | 0.123 |\n"
         "| flags | 40 | 12.3 |\n"
     )
-    assert datasets_markdown({"x": {"b": math.nan, "a": 1}}, ["a"]).splitlines()[2] == "| x | 1 |"
+    lines = datasets_markdown({"x": {"b": math.nan, "a|b": 1}}, ["a|b"], "t").splitlines()
+    assert lines[2:] == [r"| dataset | a\|b |", "| --- | ---: |", "| x | 1 |"]
+
+
+def test_a_latex_table_has_its_signs_escaped():
+    assert datasets_latex({"a_b": {"S|T 5 %": 0.25}}, ["S|T 5 %"], "tiny & more") == (
+        "\\begin{table}\n\\centering\n\\caption{tiny \\& more}\n\\begin{tabular}{lr}\n\\toprule\n"
+        "dataset & S$\\mid$T 5 \\% \\\\\n\\midrule\na\\_b & 0.25 \\\\\n\\bottomrule\n"
+        "\\end{tabular}\n\\end{table}\n"
+    )
 
 
 def test_every_measure_has_a_name():

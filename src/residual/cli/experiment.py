@@ -22,12 +22,14 @@ Examples:
 
 2: which heads keep their principal components on other data.
 
+3: which heads a task needs, what is left without the others, and what texts say of them.
+
 class-token: whether heads write the same directions into the class token and into patches.
 """
 
 
 def experiment(
-    number: Annotated[str, typer.Argument(help="1, 2 or class-token.")],
+    number: Annotated[str, typer.Argument(help="1, 2, 3 or class-token.")],
     out: Annotated[
         Path, typer.Option(help="Results, figures and stores go here; what is there isn't made again.")
     ] = Path("results"),

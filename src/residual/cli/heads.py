@@ -50,7 +50,8 @@ def heads(
     """Keep only the best heads by every score, and see what accuracy is left, beside random heads.
 
     S: accuracy of the head alone. U: its correlation with the output, U|T: in the span of the classes. P:
-    variance that texts explain. O: trained weights. R: random. In per cent, ± half the 95 % interval over
+    variance that texts explain. O: trained weights, Oσ: times the
+    deviation of the head's contribution. R: random. In per cent, ± half the 95 % interval over
     samples and draws.
     """
     from residual.cli.console import out, stages

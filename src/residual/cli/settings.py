@@ -159,6 +159,7 @@ _EXAMPLES = {
     "DescribeSettings": "criterion=l1",
     "FitSettings": "learning_rate=0.4",
     "GeometrySettings": "threshold=0.95",
+    "HeadsSettings": " or HeadsSettings.atoms=5",
     "ScoreboardSettings": "shares=(0.05, 0.1)",
     "SimilaritySettings": "explained=0.95",
 }

@@ -3,10 +3,16 @@
 from residual.experiments.base import Experiment, run_experiment
 from residual.experiments.class_token import ClassToken
 from residual.experiments.dimension import Dimension
+from residual.experiments.heads import Heads
 from residual.experiments.plan import Plan
 from residual.experiments.results import Results, read_results
 from residual.experiments.similarity import Similarity
 
-EXPERIMENTS: dict[str, type[Experiment]] = {"1": Dimension, "2": Similarity, "class-token": ClassToken}
+EXPERIMENTS: dict[str, type[Experiment]] = {
+    "1": Dimension,
+    "2": Similarity,
+    "3": Heads,
+    "class-token": ClassToken,
+}
 
 __all__ = ["EXPERIMENTS", "Experiment", "Plan", "Results", "read_results", "run_experiment"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +15,7 @@ from residual.experiments.plan import Plan, Progress, Work
 from residual.experiments.results import Results
 from residual.files import safe_name, write_text
 from residual.report.figures import check_matplotlib, save_figure
-from residual.report.geometry import datasets_markdown
+from residual.report.geometry import datasets_latex, datasets_markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,9 +40,9 @@ class Experiment(ABC):
         """Names of an encoder's cells: its datasets."""
         return (plan.reference, *plan.datasets)
 
-    def depends_on(self, plan: Plan, cell: str) -> tuple[str, ...]:
-        """The datasets that a cell is made of."""
-        return (cell,)
+    def depends_on(self, plan: Plan, cell: str) -> tuple[tuple[str, str], ...]:
+        """The datasets and splits that a cell is made of."""
+        return ((cell, plan.split),)
 
     @abstractmethod
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
@@ -63,7 +63,7 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
     """Measure what isn't there yet, then draw everything.
 
     Each cell is a Parquet file in `plan.out`, written when it is done; figures are in `figures` beside them,
-    and `table.md` holds the summary of each encoder.
+    and `table.md` and `table.tex` hold the summary of each encoder.
 
     Returns:
         `experiment`, `out`, `cells` (with `measured`, whether it was done now, and `seconds`), `summary`,
@@ -90,7 +90,8 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
             seconds = round(time.perf_counter() - start, 3)
             told.append({"encoder": name, "dataset": cell, "measured": measured, "seconds": seconds})
     summary = {name: experiment.summary(rows) for name, rows in tables.items()}
-    write_text(folder / "table.md", _markdown(summary))
+    write_text(folder / "table.md", _tables(summary, datasets_markdown))
+    write_text(folder / "table.tex", _tables(summary, datasets_latex))
     figures: list[Path] = []
     for name, figure in experiment.figures(tables):
         figures += save_figure(figure, folder / "figures", safe_name(name))
@@ -105,7 +106,10 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
 
 
 def _note(experiment: Experiment, plan: Plan, work: Work, cell: str) -> dict[str, Any]:
-    made_of = {name: work.identity(name) for name in experiment.depends_on(plan, cell)}
+    made_of = {
+        name if split == plan.split else f"{name}/{split}": work.identity(name, split)
+        for name, split in experiment.depends_on(plan, cell)
+    }
     return {
         "experiment": experiment.folder,
         "cell": cell,
@@ -116,9 +120,9 @@ def _note(experiment: Experiment, plan: Plan, work: Work, cell: str) -> dict[str
     }
 
 
-def _markdown(summary: dict[str, dict[str, dict[str, int | float]]]) -> str:
-    parts = [
-        f"{encoder}\n\n{datasets_markdown(rows, list(next(iter(rows.values()))))}"
-        for encoder, rows in summary.items()
-    ]
-    return "\n".join(parts)
+def _tables(
+    summary: dict[str, dict[str, dict[str, int | float]]], table: Callable[[Any, list[str], str], str]
+) -> str:
+    return "\n".join(
+        table(rows, list(next(iter(rows.values()))), encoder) for encoder, rows in summary.items()
+    )

@@ -63,9 +63,9 @@ class Plan:
         if self.limit < 0:
             raise ResidualError(f"The limit is a number of images, or 0 for all; got {self.limit}.")
 
-    def dataset(self, name: str) -> ImageDataset:
-        """A dataset, cut to the limit."""
-        dataset = load_dataset(name, self.split)
+    def dataset(self, name: str, split: str | None = None) -> ImageDataset:
+        """A dataset, by default of the plan's split, cut to the limit."""
+        dataset = load_dataset(name, split or self.split)
         return dataset.sample(self.limit) if self.limit else dataset
 
 
@@ -81,7 +81,7 @@ class Work:
     def __init__(self, plan: Plan, name: str, progress: Progress):
         self.plan, self.name, self.progress = plan, name, progress
         self.dataset = lru_cache(maxsize=None)(plan.dataset)
-        self.store = lru_cache(maxsize=2)(self._store)  # the reference, and the one at hand
+        self.store = lru_cache(maxsize=4)(self._store)  # the reference, and those at hand
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -97,22 +97,26 @@ class Work:
         plan = self.plan
         return Encoding(pooling, kinds, plan.batch_size, plan.workers, plan.on_error)
 
-    def identity(self, name: str) -> dict[str, Any]:
+    def identity(self, name: str, split: str | None = None) -> dict[str, Any]:
         """What the coordinates of a dataset are of: encoder, and dataset by checksum."""
-        whole = identity(self.encoder, self.dataset(name), "own", KINDS, "float16")
+        whole = identity(self.encoder, self.dataset(name, split), "own", KINDS, "float16")
         dataset = {key: whole["dataset"][key] for key in ("name", "split", "samples", "checksum")}
         return {"encoder": whole["encoder"], "dataset": dataset}
 
-    def _store(self, name: str, pooling: str = "own") -> ResidualStore:
+    def _store(self, name: str, pooling: str = "own", split: str | None = None) -> ResidualStore:
         """A dataset's coordinates, encoded now or before."""
         plan, settings = self.plan, self.encoding(pooling)
         about = [
             name,
-            plan.split,
+            split or plan.split,
             *([str(plan.limit)] if plan.limit else []),
             *([pooling] if pooling != "own" else []),
         ]
         place = plan.out / "stores" / safe_name(self.name) / safe_name("-".join(about))
         return encode_dataset(
-            self.encoder, self.dataset(name), place, progress=self.stage(f"encode {name}"), **vars(settings)
+            self.encoder,
+            self.dataset(name, split),
+            place,
+            progress=self.stage(f"encode {name}"),
+            **vars(settings),
         )

@@ -33,9 +33,9 @@ class Similarity(Experiment):
     folder = "2_similarity"
     settings_of = SimilaritySettings
 
-    def depends_on(self, plan: Plan, cell: str) -> tuple[str, ...]:
+    def depends_on(self, plan: Plan, cell: str) -> tuple[tuple[str, str], ...]:
         """The reference, and the other dataset."""
-        return tuple(dict.fromkeys((plan.reference, cell)))
+        return tuple((name, plan.split) for name in dict.fromkeys((plan.reference, cell)))
 
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
         """`compare_bases` of the reference and a dataset."""

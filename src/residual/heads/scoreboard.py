@@ -34,6 +34,7 @@ WAYS = {
     "correlation": "U",
     "pursuit": "P",
     "trained": "O",
+    "effect": "Oσ",
     "random": "R",
 }
 _PARTS = 8  # of the samples that units are chosen by; each seed takes half of them
@@ -116,8 +117,9 @@ def scoreboard(
         classifier: of its classes.
         test: other samples of the same encoder and classes.
         settings: what is compared.
-        trained: weights of the units of these kinds by absolute value, for (O).
-        bases: of the units, for (P).
+        trained: weights of the units of these kinds, for (O): by absolute value; and, where there are bases,
+            for (Oσ): times the deviation of the unit's contribution, which a weight alone says nothing of.
+        bases: of the units, for (P) and (Oσ).
         dictionary: for (P).
         device: where to compute; by default the GPU if there is one, else the CPU.
         progress: told of every pass.
@@ -216,6 +218,9 @@ class _Ways:
             if len(trained) != len(units):
                 raise ResidualError(f"{len(units)} units need as many trained weights, got {len(trained)}.")
             self.fixed["trained"] = trained.detach().abs().tolist()
+            if bases is not None:
+                variances = [own.sum() for own in bases.select(units).eigenvalues]
+                self.fixed["effect"] = (trained.detach().abs().cpu() * torch.stack(variances).sqrt()).tolist()
         if bases is not None and dictionary is not None:
             self.fixed["pursuit"] = pursuit_scores(bases.select(units), dictionary, atoms).tolist()
         self.span = span_of(classifier.weights, store.linearization.output_dim)

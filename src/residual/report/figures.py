@@ -82,7 +82,7 @@ def grid_figure(values: pd.DataFrame, label: str, title: str) -> Figure:
     axes.set_yticks(range(layers))
     axes.set_xlabel("head")
     axes.set_ylabel("layer")
-    _write_numbers(axes, grid, size=7)
+    write_numbers(axes, grid, 7, low, high)
     figure.colorbar(image, label=label)
     title_of(figure, title)
     return figure
@@ -131,7 +131,7 @@ def layers_figure(rows: Mapping[str, pd.DataFrame], label: str, title: str) -> F
     axes.set_yticks(range(len(grid)), list(means))
     axes.set_xticks(range(grid.shape[1]), [str(layer) for layer in next(iter(means.values())).index])
     axes.set_xlabel("layer")
-    _write_numbers(axes, grid, size=8)
+    write_numbers(axes, grid, 8, low, high)
     figure.colorbar(image, label=label, pad=0.02)
     title_of(figure, title)
     return figure
@@ -233,8 +233,8 @@ def _whole_layers(axes: Axes, table: pd.DataFrame) -> None:
     axes.tick_params(colors=INK, labelsize=8)
 
 
-def _write_numbers(axes: Axes, grid: np.ndarray, size: int) -> None:
-    low, high = _ends(grid)
+def write_numbers(axes: Axes, grid: np.ndarray, size: int, low: float, high: float) -> None:
+    """Each number in its cell, in an ink that shows on the colour between `low` and `high`."""
     for (row, column), value in np.ndenumerate(grid):
         if not math.isnan(value):
             ink = "white" if value < low + 0.6 * (high - low) else "black"

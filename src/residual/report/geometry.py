@@ -23,6 +23,9 @@ _SHORT = {
     "mean_cosine": "cosine of means",
     "mean_distance": "distance of means",
 }
+_LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "|": r"$\mid$", "σ": r"$\sigma$"} | {
+    sign: f"\\{sign}" for sign in "%&_#$"
+}
 _NAMES = {"emb": "embedding", "mlp": "MLP", "head": "heads"}
 
 
@@ -73,11 +76,29 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def datasets_markdown(rows: Mapping[str, Mapping[str, Any]], headings: Sequence[str]) -> str:
-    """A Markdown table: a row a dataset, and one number under each heading."""
-    lines = [["dataset", *headings], ["---", *["---:"] * len(headings)]]
-    lines += [[name, *(_number(values[heading]) for heading in headings)] for name, values in rows.items()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def datasets_markdown(rows: Mapping[str, Mapping[str, Any]], headings: Sequence[str], title: str) -> str:
+    """A Markdown table under a title: a row a dataset, and one number under each heading."""
+    lines = [["dataset", *headings], ["---", *["---:"] * len(headings)], *_lines(rows, headings)]
+    rows_of_text = (" | ".join(cell.replace("|", r"\|") for cell in line) for line in lines)
+    return f"{title}\n\n" + "".join(f"| {line} |\n" for line in rows_of_text)
+
+
+def datasets_latex(rows: Mapping[str, Mapping[str, Any]], headings: Sequence[str], title: str) -> str:
+    """The same for LaTeX, with booktabs; the title is its caption."""
+    head, *lines = (
+        " & ".join(map(_escaped, line)) + r" \\" for line in [["dataset", *headings], *_lines(rows, headings)]
+    )
+    body = "\n".join([r"\toprule", head, r"\midrule", *lines, r"\bottomrule"])
+    begin = f"\\begin{{table}}\n\\centering\n\\caption{{{_escaped(title)}}}\n"
+    return f"{begin}\\begin{{tabular}}{{l{'r' * len(headings)}}}\n{body}\n\\end{{tabular}}\n\\end{{table}}\n"
+
+
+def _lines(rows: Mapping[str, Mapping[str, Any]], headings: Sequence[str]) -> list[list[str]]:
+    return [[name, *(_number(values[heading]) for heading in headings)] for name, values in rows.items()]
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
 def _number(value: Any) -> str:

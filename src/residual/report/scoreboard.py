@@ -1,15 +1,15 @@
-"""The scoreboard of ways to choose heads: for the terminal, for Markdown and LaTeX, as a figure."""
+"""The scoreboard of ways to choose heads: for the terminal and as figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from residual.report.figures import new_figure, title_of
+from residual.report.figures import COLOURS, new_figure, title_of, write_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +22,7 @@ LABELS = {
     "correlation": "(U) correlation with the output",
     "pursuit": "(P) variance that texts explain",
     "trained": "(O) trained weights",
+    "effect": "(Oσ) trained weights times deviation",
     "random": "(R) random",
 }
 _SHORT = {
@@ -30,6 +31,7 @@ _SHORT = {
     "correlation": "U output",
     "pursuit": "P texts",
     "trained": "O trained",
+    "effect": "Oσ times σ",
     "random": "R random",
 }
 # Of Okabe and Ito's palette, with a marker each, for those who see no colours.
@@ -39,7 +41,15 @@ _LOOKS = {
     "correlation": ("#009E73", "^"),
     "pursuit": ("#CC79A7", "D"),
     "trained": ("#56B4E9", "v"),
+    "effect": ("#E69F00", "P"),
     "random": ("#555555", "x"),
+}
+
+
+_ABOUT = {
+    "of": "without one layer",
+    "up to": "without all up to a layer",
+    "from": "without all from a layer on",
 }
 
 
@@ -70,27 +80,6 @@ def scoreboard_table(rows: pd.DataFrame, title: str, measure: str = "accuracy") 
     for row in cells:
         table.add_row(*(cell.replace(" ± ", "±") for cell in row))
     return table
-
-
-def markdown(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, the first column to the left."""
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *cells]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def latex(headings: Sequence[str], cells: Sequence[Sequence[str]], caption: str) -> str:
-    """The same as a LaTeX table, with booktabs."""
-    lines = [" & ".join(map(_escaped, row)) + r" \\" for row in (headings, *cells)]
-    body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
-    columns = "l" + "r" * (len(headings) - 1)
-    return (
-        "\\begin{table}\n\\centering\n\\caption{"
-        + _escaped(caption)
-        + "}\n\\begin{tabular}{"
-        + columns
-        + "}\n"
-        f"{body}\n\\end{{tabular}}\n\\end{{table}}\n"
-    )
 
 
 def scoreboard_figure(rows: pd.DataFrame, title: str) -> Figure:
@@ -124,12 +113,56 @@ def scoreboard_figure(rows: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def ablations_figure(rows: pd.DataFrame, title: str) -> Figure:
+    """Accuracy without the heads or MLPs of one layer, of those up to it, and from it on.
+
+    Args:
+        rows: columns `name` as `ablations` gives them, `mode`, `accuracy`; the mean of equal names is drawn.
+        title: what it is of.
+    """
+    means = rows.groupby(["mode", "name"], sort=False)["accuracy"].mean()
+    figure = new_figure(10.0, 3.6)
+    panels = figure.subplots(1, 3, sharey=True).tolist()
+    for axes, about in zip(panels, ("of", "up to", "from"), strict=True):
+        for (kind, colour), marker in zip((("heads", "#0072B2"), ("mlps", "#D55E00")), "os", strict=True):
+            for mode, style in (("zero", "-"), ("mean", "--")):
+                start = f"no {kind} {about} layer "
+                own = means[mode][means[mode].index.str.startswith(start)]
+                layers = own.index.str.removeprefix(start).astype(int)
+                label = f"{kind.replace('mlps', 'MLPs')}, {mode} ablation"
+                axes.plot(
+                    layers, own, color=colour, linestyle=style, marker=marker, markersize=3, label=label
+                )
+        axes.set_xlabel("layer")
+        axes.set_title(_ABOUT[about], fontsize=10)
+        axes.set_ylim(0, 1)
+        axes.grid(alpha=0.25, linewidth=0.5)
+    panels[0].set_ylabel("accuracy on test")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    title_of(figure, title)
+    return figure
+
+
+def matrix_figure(values: pd.DataFrame, label: str, title: str) -> Figure:
+    """A square of numbers between 0 and 1, each written in its cell.
+
+    Args:
+        values: rows and columns by name.
+        label: what the numbers are.
+        title: what it is of.
+    """
+    figure = new_figure(3.6 + 0.55 * len(values), 2.2 + 0.4 * len(values))
+    axes = figure.subplots()
+    image = axes.imshow(values.to_numpy(float), cmap=COLOURS, vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(values.columns)), values.columns, rotation=35, ha="right")
+    axes.set_yticks(range(len(values)), values.index)
+    write_numbers(axes, values.to_numpy(float), 8, 0.0, 1.0)
+    figure.colorbar(image, label=label)
+    title_of(figure, title)
+    return figure
+
+
 def _percent(row: pd.Series, measure: str) -> str:
     half = (row[f"{measure}_high"] - row[f"{measure}_low"]) / 2
     return f"{100 * row[measure]:.1f} ± {100 * half:.1f}"
-
-
-def _escaped(text: str) -> str:
-    for sign in "\\%&_#$":
-        text = text.replace(sign, r"\textbackslash{}" if sign == "\\" else f"\\{sign}")
-    return text.replace("±", r"$\pm$").replace("|", r"$\mid$")

@@ -1,0 +1,185 @@
+"""Experiment 3: which heads a task needs, what is left without the others, and what texts say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from residual.errors import ResidualError
+from residual.experiments.base import Experiment, Tables
+from residual.experiments.plan import Plan, Work
+from residual.experiments.scoreboard import coarse_weights
+from residual.experiments.studies import adapted_texts, late_heads, unit_texts
+from residual.heads.classes import classifier_of
+from residual.heads.hits import selection_hits
+from residual.heads.scoreboard import ScoreboardSettings, scoreboard
+from residual.heads.selections import SHARES, ablations, jaccard_table
+from residual.report.scoreboard import LABELS, ablations_figure, matrix_figure, scoreboard_figure
+from residual.spectral.bases import SpectralBases
+from residual.spectral.fit import fit_bases
+from residual.text.dictionary import TextDictionary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BASES = ("mlp", "head")
+_SHOWN = 0.05  # the share of heads whose figures are in the summary
+_OVERLAP = 0.1  # the share of heads whose selections are compared
+_DESCRIBED = 0.1
+
+
+@dataclass(frozen=True)
+class HeadsSettings:
+    """How heads are chosen and named; the defaults are the paper's, where it has any.
+
+    Args:
+        shares: of the heads, that are kept.
+        seeds: halvings of the samples, and draws of random heads.
+        seed: of all of that.
+        atoms: texts of a unit, by SOMP.
+        rank: of TextSpan.
+        dictionary: as `TextDictionary.encode` takes it.
+
+    Raises:
+        ResidualError: one is out of range.
+    """
+
+    shares: tuple[float, ...] = SHARES
+    seeds: int = 10
+    seed: int = 0
+    atoms: int = 10
+    rank: int = 80
+    dictionary: str = "words"
+
+    def __post_init__(self):
+        if self.rank < 1 or _SHOWN not in self.shares or _OVERLAP not in self.shares:
+            raise ResidualError(
+                f"rank is 1 or more, and {_SHOWN} and {_OVERLAP} are among the shares; got {self.rank} and "
+                f"{self.shares}."
+            )
+        self.scoreboard()
+
+    def scoreboard(self) -> ScoreboardSettings:
+        """What the scoreboard compares."""
+        return ScoreboardSettings(self.shares, self.seeds, self.seed, atoms=self.atoms)
+
+
+class Heads(Experiment):
+    """All selections and ablations of heads for every dataset, and texts of those that are chosen.
+
+    Heads are chosen on val and tested on test; Coarse, for (O), and ResiDual are trained on train. A cell's
+    table has one kind of row for each `part`: "accuracy" (the scoreboard), "score" (a unit's scores),
+    "ablation" (accuracy on test without some units), "jaccard" (of two selections), "text" (of a chosen head
+    or an MLP), "late" (a late head by SOMP, TextSpan and OMP, with its spectrum) and "adapted" (texts of the
+    output before and after ResiDual).
+    """
+
+    folder = "3_heads"
+    settings_of = HeadsSettings
+
+    def depends_on(self, plan: Plan, cell: str) -> tuple[tuple[str, str], ...]:
+        """All splits of the dataset, and the reference, which bases are of."""
+        return ((plan.reference, "train"), *((cell, split) for split in ("train", "val", "test")))
+
+    def cells(self, plan: Plan) -> tuple[str, ...]:
+        """The datasets; the reference has no classes to tell apart."""
+        return plan.datasets
+
+    def measure(self, work: Work, cell: str) -> pd.DataFrame:
+        """Every part of one dataset."""
+        settings, device = self.settings, work.plan.device
+        train, val, test = (work.store(cell, split=split) for split in ("train", "val", "test"))
+        classifier = classifier_of(train, work.encoder)
+        bases = fit_bases(work.store(work.plan.reference, split="train"), _BASES, device=device)
+        heads = _heads_of(bases, val)
+        texts = None
+        if work.encoder.has_text:
+            told = work.stage("encode texts")
+            texts = TextDictionary.encode(work.encoder, settings.dictionary, progress=told)
+        board = scoreboard(
+            val,
+            classifier,
+            test,
+            settings.scoreboard(),
+            trained=coarse_weights(heads, train, val, classifier, settings.seed),
+            bases=heads,
+            dictionary=texts,
+            device=device,
+            progress=lambda stage, *done: work.stage(f"{stage} of {cell}")(*done),
+        )
+        parts: dict[str, pd.DataFrame] = {"accuracy": board.rows, "score": board.scores}
+        kept = ablations(val.units)
+        rows = []
+        for mode in ("zero", "mean"):
+            hits = selection_hits(test, classifier, kept, mode, device=device).double().mean(0)
+            rows += [
+                {"name": name, "mode": mode, "accuracy": accuracy}
+                for name, accuracy in zip(kept, hits.tolist(), strict=True)
+            ]
+        parts["ablation"] = pd.DataFrame(rows)
+        overlap = jaccard_table(
+            {
+                name.removesuffix(f" {_OVERLAP:g}"): chosen
+                for name, chosen in board.selections.items()
+                if name.endswith(f" {_OVERLAP:g}")
+            }
+        )
+        parts["jaccard"] = (
+            overlap.rename_axis("a").reset_index().melt("a", var_name="b", value_name="jaccard")
+        )
+        if texts is not None:
+            chosen = {
+                unit
+                for name, units in board.selections.items()
+                if name.endswith(f" {_DESCRIBED:g}") and not name.startswith("random")
+                for unit in units
+            }
+            mlps = val.units["unit"][val.units["kind"] == "mlp"].tolist()
+            own = fit_bases(val, _BASES, device=device)
+            parts["text"] = unit_texts(own, val.units, sorted(chosen) + mlps, texts, settings.atoms)
+            parts["late"] = late_heads(val, own, texts, settings.atoms, settings.rank)
+            parts["adapted"] = adapted_texts(
+                bases, (train, val, test), classifier, texts, settings.atoms, settings.seed
+            )
+        return pd.concat([table.assign(part=name) for name, table in parts.items()], ignore_index=True)
+
+    @staticmethod
+    def figures(tables: Tables) -> Iterable[tuple[str, Figure]]:
+        """Accuracy by share for every dataset; means of ablations and of overlaps over datasets."""
+        for encoder, rows in tables.items():
+            for dataset, table in rows.items():
+                title = f"{encoder} on {dataset}: heads chosen on val, tested on test"
+                yield f"{encoder}-{dataset}", scoreboard_figure(part_of(table, "accuracy"), title)
+            every = pd.concat(
+                [part_of(table, "ablation").assign(dataset=name) for name, table in rows.items()]
+            )
+            title = f"{encoder}: accuracy without some units, mean of {len(rows)} datasets"
+            yield f"{encoder}-ablations", ablations_figure(every, title)
+            overlaps = pd.concat([part_of(table, "jaccard") for table in rows.values()])
+            mean = overlaps.pivot_table(index="a", columns="b", values="jaccard", aggfunc="mean", sort=False)
+            title = f"{encoder}: overlap of the best {_OVERLAP:.0%} of heads, mean of {len(rows)} datasets"
+            named = mean.rename(index=LABELS, columns=LABELS)
+            yield f"{encoder}-overlaps", matrix_figure(named, "Jaccard index", title)
+
+    @staticmethod
+    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
+        """Accuracies on test: of everything, of all heads, and of the best 5 % of heads by every score."""
+        return {dataset: _shown(part_of(table, "accuracy")) for dataset, table in tables.items()}
+
+
+def part_of(table: pd.DataFrame, part: str) -> pd.DataFrame:
+    """The rows of one part, with its own columns."""
+    return table[table["part"] == part].drop(columns="part").dropna(axis=1, how="all").reset_index(drop=True)
+
+
+def _shown(rows: pd.DataFrame) -> dict[str, int | float]:
+    shown = rows[rows["share"].isna() | (rows["share"] == _SHOWN)]
+    named: Mapping[str, Any] = shown.set_index("way")["accuracy"].to_dict()
+    return {LABELS[way]: float(named[way]) for way in LABELS if way in named}
+
+
+def _heads_of(bases: SpectralBases, store: Any) -> SpectralBases:
+    return bases.select(store.units["unit"][store.units["kind"] == "head"].tolist())
