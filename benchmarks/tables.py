@@ -201,9 +201,87 @@ def geometry_commands() -> str:
     return "\n".join([*lines, "", *_versions("geometry", "geometry-cpu")])
 
 
+_WAYS = {"accuracy": "S", "span": "U|T", "correlation": "U", "pursuit": "P", "trained": "O", "effect": "Oσ"}
+
+
+def best_heads() -> str:
+    """Accuracy of the best 5 % of heads, beside random ones and the whole encoder."""
+    (datasets,) = result("experiment-3")["details"].values()
+    rows = []
+    for dataset, found in datasets.items():
+        by_way = {row["way"]: row for row in found if row["share"] in (None, 0.05)}
+        rows.append(
+            [
+                dataset,
+                *(f"{by_way[way]['accuracy']:.3f}" for way in ("all units", "all heads")),
+                *(_with_interval(by_way[way], "accuracy") for way in (*_WAYS, "random")),
+            ]
+        )
+    headings = [
+        "dataset",
+        "all units",
+        "all heads",
+        *(name.replace("|", r"\|") for name in _WAYS.values()),
+        "R",
+    ]
+    return _table(headings, rows)
+
+
+def over_random() -> str:
+    """How far the best heads are above the mean of random ones, by share."""
+    (datasets,) = result("experiment-3")["details"].values()
+    rows = []
+    for dataset, found in datasets.items():
+        at = {(row["way"], row["share"]): row for row in found}
+        cells = [
+            _with_interval(at[way, share], "over_random", "+")
+            for share in (0.05, 0.25)
+            for way in ("accuracy", "span", "correlation")
+        ]
+        full = [_with_interval(at["accuracy", share], "over_full", "+") for share in (0.05, 0.25)]
+        rows.append([dataset, *cells, *full])
+    ways = [rf"{name}, {share}" for share in ("5 %", "25 %") for name in ("S", r"U\|T", "U")]
+    headings = ["dataset", *ways, "S, 5 %, to all units", "S, 25 %, to all units"]
+    return _table(headings, rows)
+
+
+def _with_interval(row: dict[str, float], name: str, sign: str = "") -> str:
+    half = (row[f"{name}_high"] - row[f"{name}_low"]) / 2
+    return f"{row[name]:{sign}.2f} ± {half:.2f}"
+
+
+def head_scores() -> str:
+    rows = []
+    for name, where in (("heads", "H100"), ("heads-cpu", "two CPU cores")):
+        found = result(name)["scores"]
+        memory = f"{found['peak_resident_megabytes'] / 1e3:.2f} GB"
+        if found["peak_megabytes_on_card"]:
+            memory += f", {found['peak_megabytes_on_card'] / 1e3:.2f} GB on the card"
+        for what, seconds in found["seconds"].items():
+            about = {"correlation": "U", "span": r"U\|T", "accuracy": "S"}
+            names = ", ".join(about[each] for each in what.split(", "))
+            rows.append([names, where, f"{seconds:.1f} s", memory])
+    return _table(["scores", "on", "time", "memory"], rows)
+
+
+def pursuits() -> str:
+    rows = []
+    for name, where in (("heads", "H100"), ("heads-cpu", "two CPU cores")):
+        for way, found in result(name)["somp"]["ways"].items():
+            rows.append([way, where, f"{_spread(found['seconds'], 3)} s"])
+    return _table(["10 of 3,500 texts for 50,000 × 768", "on", "time"], rows)
+
+
+def heads_commands() -> str:
+    lines = [f"    {result(name)['command']}" for name in ("heads", "heads-cpu")]
+    lines.append("    residual experiment 3")
+    return "\n".join([*lines, "", *_versions("heads", "heads-cpu")])
+
+
 PAGES = {
     "speed": (speed, compiled, precision, accuracy, float8, commands),
     "stores": (encoding, loading, bases, size, store_commands),
+    "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),
     "geometry": (dimensions, similarity, class_tokens, neighbours, whole_model, geometry_commands),
 }
 

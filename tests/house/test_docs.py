@@ -83,3 +83,16 @@ def test_the_figures_of_shapes():
     assert (card["two_nn"]["samples"], card["two_nn"]["width"]) == (50_000, 768)
     assert (card["experiment"]["units"], card["experiment"]["samples"]) == (409, 50_000)
     assert card["experiment"]["seconds"] <= 600
+
+
+def test_the_figures_of_heads():
+    card, cores = tables.result("heads"), tables.result("heads-cpu")
+    for found, most in ((card, 20), (cores, 300)):
+        scores = found["scores"]
+        assert (scores["heads"], scores["samples"], scores["classes"]) == (384, 50_000, 100)
+        assert scores["seconds"]["correlation, span, accuracy"] <= most
+        assert scores["peak_resident_megabytes"] <= 4000
+        assert found["somp"]["same_atoms"]
+    assert card["somp"]["ways"]["somp"]["seconds"]["median"] <= 2
+    (datasets,) = tables.result("experiment-3")["details"].values()
+    assert len(datasets) == 10

@@ -58,6 +58,11 @@ class Experiment(ABC):
     def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
         """For each dataset of one encoder, a few numbers."""
 
+    @staticmethod
+    def details(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+        """For each dataset of one encoder, more than a summary holds, for JSON."""
+        return {}
+
 
 def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> dict[str, Any]:
     """Measure what isn't there yet, then draw everything.
@@ -67,7 +72,7 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
 
     Returns:
         `experiment`, `out`, `cells` (with `measured`, whether it was done now, and `seconds`), `summary`,
-        `figures`.
+        `details`, `figures`.
 
     Raises:
         ResidualError: an unknown name, results of other settings in the folder, a missing library.
@@ -101,6 +106,7 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
         "settings": asdict(experiment.settings),
         "cells": told,
         "summary": summary,
+        "details": {name: experiment.details(rows) for name, rows in tables.items()},
         "figures": [str(path) for path in figures],
     }
 

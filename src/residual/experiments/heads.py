@@ -17,6 +17,7 @@ from residual.heads.classes import classifier_of
 from residual.heads.hits import selection_hits
 from residual.heads.scoreboard import ScoreboardSettings, scoreboard
 from residual.heads.selections import SHARES, ablations, jaccard_table
+from residual.report.geometry import records
 from residual.report.scoreboard import LABELS, ablations_figure, matrix_figure, scoreboard_figure
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
@@ -168,6 +169,11 @@ class Heads(Experiment):
     def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
         """Accuracies on test: of everything, of all heads, and of the best 5 % of heads by every score."""
         return {dataset: _shown(part_of(table, "accuracy")) for dataset, table in tables.items()}
+
+    @staticmethod
+    def details(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+        """The scoreboard of every dataset."""
+        return {dataset: records(part_of(table, "accuracy")) for dataset, table in tables.items()}
 
 
 def part_of(table: pd.DataFrame, part: str) -> pd.DataFrame:
