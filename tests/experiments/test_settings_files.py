@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import gin
-import jaxtyping
 import pandas as pd
 import pytest
 
@@ -131,14 +130,6 @@ def test_words_need_no_quotes():
     assert (plan.encoders, plan.datasets) == (("picto", "clip_b"), ())
     assert read("2")[0].workers is None
     assert load_dataset(plan.reference, plan.split).full_name == "letters/val"
-
-
-@pytest.fixture
-def unchecked():
-    """As users call it: types are checked only by what is called."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

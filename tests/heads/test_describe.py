@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -245,14 +244,6 @@ def test_heads_by_name():
 
 
 # What doesn't fit
-
-
-@pytest.fixture
-def unchecked():
-    """As users call it, without types checked."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -194,14 +193,6 @@ def test_a_planted_head_is_first_by_every_informed_score():
 
 
 # What doesn't fit
-
-
-@pytest.fixture
-def unchecked():
-    """As users call it, without types checked."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -21,14 +20,6 @@ from residual.spectral import (
     relative,
     spectral_cosine,
 )
-
-
-@pytest.fixture
-def unchecked():
-    """As users call it: shapes are checked only by what is called."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def _normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -185,14 +184,6 @@ def test_many_samples_go_through_in_parts(monkeypatch):
 
 
 GOOD = torch.eye(4, dtype=torch.float64)
-
-
-@pytest.fixture
-def unchecked():
-    """As users call it, without types checked."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")
