@@ -1,7 +1,7 @@
 """ResiDual: re-weight the principal components of units, in the space of their scores."""
 
 from residual.adapters.coarse import Coarse
-from residual.adapters.fit import FitResult, FitSettings, evaluate, fit
+from residual.adapters.fit import FitResult, FitSettings, evaluate, fit, fit_many
 from residual.adapters.reading import Component, strongest_components, unit_gains
 from residual.adapters.residual import ResiDual, residual_full, residual_star
 from residual.adapters.scores import Scores, compute_scores
@@ -22,6 +22,7 @@ __all__ = [
     "encode_task",
     "evaluate",
     "fit",
+    "fit_many",
     "residual_full",
     "residual_star",
     "strongest_components",

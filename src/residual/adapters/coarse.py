@@ -46,6 +46,6 @@ class Coarse(ResiDual):
             raise ResidualError(f"init of Coarse is 'randn', 'ones' or a tensor, got {init!r}.")
         self.lambdas = nn.Parameter(values)
 
-    def expand(self, lambdas: Float[Tensor, " r"]) -> Float[Tensor, " K"]:
+    def expand(self, lambdas: Float[Tensor, "*f r"]) -> Float[Tensor, "*f K"]:
         """A unit's weight for each of its components."""
-        return lambdas.repeat_interleave(torch.tensor(self.ranks, device=lambdas.device))
+        return lambdas.repeat_interleave(torch.tensor(self.ranks, device=lambdas.device), dim=-1)

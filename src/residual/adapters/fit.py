@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,7 +64,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a fit went; the adapter holds the weights of `best_epoch` (counted from 1)."""
+    """How a fit went; the adapter holds the weights of `best_epoch` (counted from 1).
+
+    `seconds` are its share of those of all fits that ran at once.
+    """
 
     best_epoch: int
     val_accuracy: float
@@ -104,41 +107,118 @@ def fit(
             work. Or the loss stops being finite.
     """
     settings = settings or FitSettings()
-    y = check_match(adapter, train, train_labels, classifier, "training")
-    y_val = check_match(adapter, val, val_labels, classifier, "validation")
-    start = time.perf_counter()
-    lambdas = adapter.lambdas.detach().to(train.scores).clone().requires_grad_()
-    optimizer = AdamWScheduleFree([lambdas], lr=settings.learning_rate)
-    order = torch.Generator().manual_seed(settings.seed)
-    history: list[Epoch] = []
-    best, best_lambdas, improved = None, lambdas.detach().clone(), 0
-    for number in range(1, settings.epochs + 1):
+    return fit_many([adapter], train, train_labels, val, val_labels, classifier, [settings], progress)[0]
+
+
+def fit_many(
+    adapters: Sequence[ResiDual],
+    train: Scores,
+    train_labels: Labels,
+    val: Scores,
+    val_labels: Labels,
+    classifier: ZeroShotClassifier,
+    settings: Sequence[FitSettings],
+    progress: Callable[[int, int], object] | None = None,
+) -> list[FitResult]:
+    """Several fits on the same samples at once: seeds, first λ and learning rates, along one more axis.
+
+    Each is what `fit` alone would give, but for rounding: it has its own order of samples and stops by
+    itself.
+
+    Args:
+        adapters: with the same components; each one's λ is its start and its result.
+        train, train_labels, val, val_labels, classifier: as `fit` takes them.
+        settings: one a fit; batch sizes and numbers of epochs are the same in all.
+        progress: called with the number of epochs done and their greatest number, after every epoch.
+
+    Raises:
+        ResidualError: as `fit`; or adapters of different components, or settings that can't be run together.
+    """
+    batch_size, epochs = _together(adapters, settings)
+    for adapter in adapters:
+        y = check_match(adapter, train, train_labels, classifier, "training")
+        y_val = check_match(adapter, val, val_labels, classifier, "validation")
+    start, adapter = time.perf_counter(), adapters[0]
+    rates = [each.learning_rate for each in settings]
+    first = torch.stack([each.lambdas.detach() for each in adapters]).to(train.scores)  # (f, P)
+    groups = {rate: [fit for fit, own in enumerate(rates) if own == rate] for rate in dict.fromkeys(rates)}
+    lambdas = [first[fits].clone().requires_grad_() for fits in groups.values()]
+    place = torch.tensor([fit for fits in groups.values() for fit in fits], device=y.device).argsort()
+    optimizer = AdamWScheduleFree(
+        [{"params": [own], "lr": rate} for own, rate in zip(lambdas, groups, strict=True)]
+    )
+    orders = [torch.Generator().manual_seed(each.seed) for each in settings]
+    runs = [_Run(each.patience, own) for each, own in zip(settings, first, strict=True)]
+    for number in range(1, epochs + 1):
         optimizer.train()
-        loss = _train_epoch(adapter, lambdas, optimizer, train, y, classifier, settings.batch_size, order)
-        if not np.isfinite(loss):
-            raise ResidualError(
-                f"The loss is no longer finite in epoch {number}: try a smaller learning_rate than "
-                f"{settings.learning_rate}."
-            )
+        picked = torch.stack([torch.randperm(len(train), generator=order) for order in orders])  # (f, n)
+        picked, total = picked.to(y.device), torch.zeros(len(runs), dtype=torch.float64, device=y.device)
+        for batch in picked.split(batch_size, 1):
+            weights = adapter.expand(torch.cat(lambdas)[place])  # (f, K)
+            output = (train.scores[batch] * weights[:, None]) @ train.directions + train.rest[batch]
+            losses = cross_entropy(
+                classifier.logits(output.flatten(0, 1)), y[batch].flatten(), reduction="none"
+            ).view(batch.shape)
+            optimizer.zero_grad()
+            losses.mean(1).sum().backward()
+            optimizer.step()
+            total += losses.detach().double().sum(1)
         optimizer.eval()
         with torch.no_grad():
-            logits = classifier.logits(val.output(adapter.expand(lambdas)))
-            accuracy = (logits.argmax(dim=1) == y_val).double().mean().item()
-            val_loss = cross_entropy(logits, y_val).item()
-        history.append(Epoch(number, loss, accuracy, val_loss))
-        if best is None or accuracy > best.val_accuracy:
-            improved = number
-        if best is None or (accuracy, -val_loss) > (best.val_accuracy, -best.val_loss):
-            best, best_lambdas = history[-1], lambdas.detach().clone()
+            now = torch.cat(lambdas)[place]
+            for run, own, loss, rate in zip(runs, now, (total / len(train)).tolist(), rates, strict=True):
+                if run.done:
+                    continue
+                if not math.isfinite(loss):
+                    raise ResidualError(
+                        f"The loss is no longer finite in epoch {number}: try a smaller learning_rate than "
+                        f"{rate}."
+                    )
+                logits = classifier.logits(val.output(adapter.expand(own)))
+                accuracy = (logits.argmax(dim=1) == y_val).double().mean().item()
+                run.add(Epoch(number, loss, accuracy, cross_entropy(logits, y_val).item()), own)
         if progress is not None:
-            progress(number, settings.epochs)
-        if number - improved >= settings.patience:
+            progress(number, epochs)
+        if all(run.done for run in runs):
             break
-    if best is None:
-        raise ResidualError("No epoch was run.")
-    with torch.no_grad():
-        adapter.lambdas.copy_(best_lambdas)
-    return FitResult(best.epoch, best.val_accuracy, time.perf_counter() - start, tuple(history))
+    seconds = (time.perf_counter() - start) / len(runs)
+    for adapter, run in zip(adapters, runs, strict=True):
+        with torch.no_grad():
+            adapter.lambdas.copy_(run.lambdas)
+    return [FitResult(run.best.epoch, run.best.val_accuracy, seconds, tuple(run.history)) for run in runs]
+
+
+class _Run:
+    """One fit: its epochs, the best of them, and whether it has stopped."""
+
+    def __init__(self, patience: int, lambdas: Tensor):
+        self.patience, self.lambdas, self.improved, self.done = patience, lambdas, 0, False
+        self.history: list[Epoch] = []
+        self.best = Epoch(0, math.inf, -math.inf, math.inf)
+
+    def add(self, epoch: Epoch, lambdas: Tensor) -> None:
+        self.history.append(epoch)
+        if epoch.val_accuracy > self.best.val_accuracy:
+            self.improved = epoch.epoch
+        if (epoch.val_accuracy, -epoch.val_loss) > (self.best.val_accuracy, -self.best.val_loss):
+            self.best, self.lambdas = epoch, lambdas.detach().clone()
+        self.done = epoch.epoch - self.improved >= self.patience
+
+
+def _together(adapters: Sequence[ResiDual], settings: Sequence[FitSettings]) -> tuple[int, int]:
+    """The batch size and the number of epochs that all fits have."""
+    if not adapters or len(adapters) != len(settings):
+        raise ResidualError(
+            f"Every fit needs an adapter and settings; got {len(adapters)} adapters and {len(settings)} "
+            "settings."
+        )
+    kinds = {(type(each), tuple(each.units), tuple(each.ranks)) for each in adapters}
+    if len(kinds) > 1 or any(not torch.equal(each.directions, adapters[0].directions) for each in adapters):
+        raise ResidualError("Fits at once need adapters with the same components.")
+    shared = {(each.batch_size, each.epochs) for each in settings}
+    if len(shared) > 1:
+        raise ResidualError("Fits at once need the same batch_size and epochs in all settings.")
+    return shared.pop()
 
 
 def evaluate(adapter: ResiDual, scores: Scores, labels: Labels, classifier: ZeroShotClassifier) -> float:
@@ -190,25 +270,3 @@ def check_match(
     if not (scores.scores.sum().isfinite() and scores.rest.sum().isfinite()):
         raise ResidualError(f"The {what} scores hold NaN or infinity.")
     return y
-
-
-def _train_epoch(
-    adapter: ResiDual,
-    lambdas: Tensor,
-    optimizer: AdamWScheduleFree,
-    train: Scores,
-    labels: Tensor,
-    classifier: ZeroShotClassifier,
-    batch_size: int,
-    order: torch.Generator,
-) -> float:
-    """One pass in random order; the mean loss."""
-    total = 0.0
-    for picked in torch.randperm(len(train), generator=order).split(batch_size):
-        batch = Scores(train.scores[picked], train.directions, train.rest[picked], train.fingerprint)
-        loss = cross_entropy(classifier.logits(batch.output(adapter.expand(lambdas))), labels[picked])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.item() * len(picked)
-    return total / len(train)

@@ -100,7 +100,7 @@ class ResiDual(nn.Module):
         """The weights of one unit."""
         return self.expand(self.lambdas).split(self.ranks)[self.bases.units.index(unit)]
 
-    def expand(self, lambdas: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
+    def expand(self, lambdas: Float[Tensor, "*f K"]) -> Float[Tensor, "*f K"]:
         """A weight for each kept component, from the trained ones: themselves."""
         return lambdas
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from residual.adapters.fit import FitResult, FitSettings, evaluate, fit
+from residual.adapters.fit import FitResult, FitSettings, evaluate, fit_many
 from residual.adapters.residual import ResiDual, residual_full, residual_star
 from residual.adapters.scores import compute_scores
 from residual.data import ImageDataset, load_dataset
@@ -179,23 +179,30 @@ def adapt(
     adapters = [make(bases, seed=setting.seed) for setting in settings]
     scores = {split: compute_scores(adapters[0], store) for split, store in task.stores.items()}
     labels = {split: store.labels for split, store in task.stores.items()}
-    done, stage = [], f"fit {method}"
-    for adapter, setting in zip(adapters, settings, strict=True):
-        result = fit(
+    stage = f"fit {method}"
+    results = fit_many(
+        adapters,
+        scores["train"],
+        labels["train"],
+        scores["val"],
+        labels["val"],
+        task.classifier,
+        settings,
+        _stage(progress, stage),
+    )
+    if progress is not None:  # early stopping leaves the bar short
+        longest = max(len(result.history) for result in results)
+        progress(stage, longest, longest)
+    return [
+        Adapted(
+            method,
+            setting.seed,
             adapter,
-            scores["train"],
-            labels["train"],
-            scores["val"],
-            labels["val"],
-            task.classifier,
-            setting,
-            _stage(progress, stage),
+            evaluate(adapter, scores["test"], labels["test"], task.classifier),
+            result,
         )
-        if progress is not None:  # early stopping leaves the bar short
-            progress(stage, len(result.history), len(result.history))
-        accuracy = evaluate(adapter, scores["test"], labels["test"], task.classifier)
-        done.append(Adapted(method, setting.seed, adapter, accuracy, result))
-    return done
+        for adapter, setting, result in zip(adapters, settings, results, strict=True)
+    ]
 
 
 def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> SpectralBases:
