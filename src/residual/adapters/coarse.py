@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from residual.adapters.residual import ResiDual
+from residual.adapters.residual import ResiDual, initial_weights
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
 
@@ -31,20 +31,9 @@ class Coarse(ResiDual):
 
     def __init__(self, bases: SpectralBases, init: str | Tensor = "randn", seed: int = 0):
         super().__init__(bases, rank=None, others="zero", init="ones")
-        count = len(bases.units)
-        if isinstance(init, Tensor):
-            if init.shape != (count,) or not init.isfinite().all():
-                raise ResidualError(
-                    f"An initial λ of Coarse needs {count} finite numbers, got {tuple(init.shape)}."
-                )
-            values = init.detach().clone().float()
-        elif init in ("randn", "ones"):
-            values = torch.ones(count)
-            if init == "randn":
-                values = values + torch.randn(count, generator=torch.Generator().manual_seed(seed))
-        else:
+        if not isinstance(init, Tensor) and init not in ("randn", "ones"):
             raise ResidualError(f"init of Coarse is 'randn', 'ones' or a tensor, got {init!r}.")
-        self.lambdas = nn.Parameter(values)
+        self.lambdas = nn.Parameter(initial_weights(bases, [1] * len(bases), init, seed).float())
 
     def expand(self, lambdas: Float[Tensor, "*f r"]) -> Float[Tensor, "*f K"]:
         """A unit's weight for each of its components."""

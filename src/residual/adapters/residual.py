@@ -84,7 +84,7 @@ class ResiDual(nn.Module):
         self.register_buffer("means", bases.means.clone(), persistent=False)
         kept = [rows[:k] for rows, k in zip(bases.components, self.ranks, strict=True)]
         self.register_buffer("directions", torch.cat(kept), persistent=False)
-        self.lambdas = nn.Parameter(_initial(bases, self.ranks, init, seed))
+        self.lambdas = nn.Parameter(initial_weights(bases, self.ranks, init, seed))
 
     @property
     def units(self) -> tuple[int, ...]:
@@ -185,7 +185,12 @@ def _ranks(bases: SpectralBases, rank: Rank) -> list[int]:
     return wanted
 
 
-def _initial(bases: SpectralBases, ranks: list[int], init: str | Tensor, seed: int) -> Tensor:
+def initial_weights(bases: SpectralBases, ranks: list[int], init: str | Tensor, seed: int) -> Tensor:
+    """The first λ, so many numbers a unit; see `ResiDual`.
+
+    Raises:
+        ResidualError: an unknown choice, or a tensor of another shape or that isn't finite.
+    """
     count = sum(ranks)
     if isinstance(init, Tensor):
         if init.shape != (count,) or not init.isfinite().all():

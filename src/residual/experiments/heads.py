@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 _BASES = ("mlp", "head")
 _SHOWN = 0.05  # the share of heads whose figures are in the summary
-_OVERLAP = 0.1  # the share of heads whose selections are compared
-_DESCRIBED = 0.1
+_BEST = 0.1  # the share of heads whose selections are compared and described
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ class HeadsSettings:
     dictionary: str = "words"
 
     def __post_init__(self):
-        if self.rank < 1 or _SHOWN not in self.shares or _OVERLAP not in self.shares:
+        if self.rank < 1 or _SHOWN not in self.shares or _BEST not in self.shares:
             raise ResidualError(
-                f"rank is 1 or more, and {_SHOWN} and {_OVERLAP} are among the shares; got {self.rank} and "
+                f"rank is 1 or more, and {_SHOWN} and {_BEST} are among the shares; got {self.rank} and "
                 f"{self.shares}."
             )
         self.scoreboard()
@@ -121,23 +120,14 @@ class Heads(Experiment):
                 for name, accuracy in zip(kept, hits.tolist(), strict=True)
             ]
         parts["ablation"] = pd.DataFrame(rows)
-        overlap = jaccard_table(
-            {
-                name.removesuffix(f" {_OVERLAP:g}"): chosen
-                for name, chosen in board.selections.items()
-                if name.endswith(f" {_OVERLAP:g}")
-            }
-        )
+        named = ((name.rpartition(" "), chosen) for name, chosen in board.selections.items())
+        best = {way: chosen for (way, _, share), chosen in named if share == f"{_BEST:g}"}
+        overlap = jaccard_table(best)
         parts["jaccard"] = (
             overlap.rename_axis("a").reset_index().melt("a", var_name="b", value_name="jaccard")
         )
         if texts is not None:
-            chosen = {
-                unit
-                for name, units in board.selections.items()
-                if name.endswith(f" {_DESCRIBED:g}") and not name.startswith("random")
-                for unit in units
-            }
+            chosen = {unit for way, units in best.items() if way != "random" for unit in units}
             mlps = val.units["unit"][val.units["kind"] == "mlp"].tolist()
             own = fit_bases(val, _BASES, device=device)
             parts["text"] = unit_texts(own, val.units, sorted(chosen) + mlps, texts, settings.atoms)
@@ -161,7 +151,7 @@ class Heads(Experiment):
             yield f"{encoder}-ablations", ablations_figure(every, title)
             overlaps = pd.concat([part_of(table, "jaccard") for table in rows.values()])
             mean = overlaps.pivot_table(index="a", columns="b", values="jaccard", aggfunc="mean", sort=False)
-            title = f"{encoder}: overlap of the best {_OVERLAP:.0%} of heads, mean of {len(rows)} datasets"
+            title = f"{encoder}: overlap of the best {_BEST:.0%} of heads, mean of {len(rows)} datasets"
             named = mean.rename(index=LABELS, columns=LABELS)
             yield f"{encoder}-overlaps", matrix_figure(named, "Jaccard index", title)
 

@@ -44,8 +44,6 @@ _LOOKS = {
     "effect": ("#E69F00", "P"),
     "random": ("#555555", "x"),
 }
-
-
 _ABOUT = {
     "of": "without one layer",
     "up to": "without all up to a layer",

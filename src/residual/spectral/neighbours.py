@@ -73,9 +73,8 @@ def _by_products(x: Tensor, points: Tensor, rows: Tensor, squares: Tensor, found
             return rows
         product.scatter_(1, part[:, None], math.inf)
         least, places = _smallest(product, _CANDIDATES + 1)
-        candidates = places[:, :_CANDIDATES].clamp(
-            max=n - 1
-        )  # where all is infinite, points that aren't there
+        # Where all is infinite, places may be those of points that aren't there.
+        candidates = places[:, :_CANDIDATES].clamp(max=n - 1)
         exact = _squared_distances(x, part, candidates)
         squares[part], nearest = exact.topk(2, largest=False)
         found[part] = candidates.gather(1, nearest)
