@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.adapters.residual import ResiDual
-from residual.errors import ResidualError
 from residual.store.base import Store
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
@@ -65,13 +64,7 @@ def compute_scores(adapter: ResiDual, store: Store, batch_size: int = 1024) -> S
 
 def check_origin(adapter: ResiDual, store: Store) -> None:
     """Refuse a store that the adapter's bases don't belong to."""
-    origin = adapter.bases.origin
-    if origin is not None and (origin.fingerprint, origin.split) != (store.fingerprint, store.split):
-        raise ResidualError(
-            f"The bases are of {origin.encoder_name} (weights {origin.fingerprint[:8]}, split "
-            f"{origin.split!r}), the store of {store.encoder_name} (weights {store.fingerprint[:8]}, "
-            f"split {store.split!r})."
-        )
+    adapter.bases.check_store(store)
     adapter.check_units(len(store.units), store.linearization.output_dim)
 
 

@@ -23,7 +23,7 @@ from residual.heads.description import (
     HeadDescription,
     NearText,
 )
-from residual.heads.passes import ROWS, exact_features
+from residual.heads.passes import ROWS, check_one_token, exact_features
 from residual.heads.scores import check_whole, score_units
 from residual.spectral.bases import SpectralBases
 from residual.spectral.dimension import linear_dimension
@@ -168,13 +168,8 @@ def _checked(
             f"The store is of {store.encoder_name} (weights {store.fingerprint[:8]}), not of {encoder.name} "
             f"(weights {encoder.fingerprint[:8]}): load the encoder that made it."
         )
-    origin, width = bases.origin, store.linearization.output_dim
-    if origin is not None and (origin.fingerprint, origin.split) != (store.fingerprint, store.split):
-        raise ResidualError(
-            f"The bases are of {origin.encoder_name} (weights {origin.fingerprint[:8]}, split "
-            f"{origin.split!r}), the store is of {store.encoder_name} (weights {store.fingerprint[:8]}, "
-            f"split {store.split!r})."
-        )
+    bases.check_store(store)
+    width = store.linearization.output_dim
     for what, wide in (("bases", bases.dim), ("dictionary's embeddings", dictionary.embeddings.shape[1])):
         if wide != width:
             raise ResidualError(f"The {what} have width {wide}, the encoder's output has {width}.")
@@ -216,11 +211,7 @@ def _scores_along(
         maps.append(((matrix @ rows.T).to(device), ((offset - mean) @ rows.T).to(device)))
     for part in parts_of(len(store), ROWS):
         batch = store.coordinates_of(bases.units, part).to(device)
-        if batch.mean.ndim > 1 and not linearization.pool_mlp:
-            raise ResidualError(
-                f"{store.dataset} was encoded with pooling {store.pooling!r}, several tokens an image, and "
-                "images are to be told by one: encode it with one token."
-            )
+        check_one_token(store, batch)
         features = (exact_features(linearization, batch, unit) for unit in bases.units)
         rows = [torch.addmm(o, f, m).cpu() for f, (m, o) in zip(features, maps, strict=True)]
         parts.append(rows)

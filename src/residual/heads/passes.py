@@ -28,16 +28,21 @@ def batches_of(
     """
     start = 0
     for batch in store.batches(min(rows, ROWS)):
-        if batch.mean.ndim > 1 and not store.linearization.pool_mlp:
-            raise ResidualError(
-                f"{store.dataset} was encoded with pooling {store.pooling!r}, several tokens an image, and "
-                "labels belong to images: encode it with one token."
-            )
+        check_one_token(store, batch)
         where = slice(start, start + len(batch))
         start = where.stop
         yield where, batch.to(device)
         if progress is not None:
             progress(start, len(store))
+
+
+def check_one_token(store: Store, batch: Coordinates) -> None:
+    """Refuse a store that keeps several tokens an image."""
+    if batch.mean.ndim > 1 and not store.linearization.pool_mlp:
+        raise ResidualError(
+            f"{store.dataset} was encoded with pooling {store.pooling!r}, several tokens an image, and "
+            "labels and pictures belong to images: encode it with one token."
+        )
 
 
 def exact_features(linearization: Linearization, batch: Coordinates, unit: int) -> Float[Tensor, "n f"]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
+from residual.store.base import Store
 from residual.tracing.tensors import load_tensors, save_tensors
 
 _ORTHONORMAL = 1e-4
@@ -104,6 +105,20 @@ class SpectralBases:
             all_means=self.all_means,
             origin=self.origin,
         )
+
+    def check_store(self, store: Store) -> None:
+        """Refuse a store of another encoder, or with another split of its norm's mean.
+
+        Raises:
+            ResidualError: it is, and both are known.
+        """
+        origin = self.origin
+        if origin is not None and (origin.fingerprint, origin.split) != (store.fingerprint, store.split):
+            raise ResidualError(
+                f"The bases are of {origin.encoder_name} (weights {origin.fingerprint[:8]}, split "
+                f"{origin.split!r}), the store of {store.encoder_name} (weights {store.fingerprint[:8]}, "
+                f"split {store.split!r})."
+            )
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, with the origin beside the numbers."""
