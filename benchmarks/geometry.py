@@ -27,12 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 from speed import MODELS, command, versions
-from store import seconds, spread, write_random
+from store import random_store, spread
 
-from residual.encoders.load import wrap_encoder
 from residual.spectral import geometry
 from residual.store.disk import ResidualStore
 
@@ -119,13 +117,8 @@ def _installed(package: str) -> bool:
 
 def experiment(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of experiment 1 from a store, and of its parts."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = open_clip.create_model(MODELS[options.model]).eval()
-    encoder = wrap_encoder(model.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32))
-    place = options.folder / "store"
-    shutil.rmtree(place, ignore_errors=True)
-    encoded = seconds(lambda: write_random(encoder, options.samples, place))
-    del model, encoder
+    on_card = torch.cuda.is_available()
+    place, encoded = random_store(options)
     spent: dict[str, float] = defaultdict(float)
 
     def clocked(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,7 +134,7 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
 
     geometry.two_nn_scales = clocked("TwoNN at four scales", geometry.two_nn_scales)  # ty: ignore[invalid-assignment]
     geometry._spectrum = clocked("spectra", geometry._spectrum)  # ty: ignore[invalid-assignment]
-    if device.type == "cuda":
+    if on_card:
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     table = geometry.unit_geometry(ResidualStore.open(place), progress=_told)
@@ -155,7 +148,7 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
         "seconds_to_encode": encoded,
         "seconds": whole,
         "seconds_of": {**spent, "reading and mapping": whole - sum(spent.values())},
-        "peak_megabytes_on_card": torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else None,
+        "peak_megabytes_on_card": torch.cuda.max_memory_allocated() / 1e6 if on_card else None,
         "means_of_heads": {name: float(heads[name].mean()) for name in geometry.MEASURES},
         "undefined": int(table["two_nn"].isna().sum()),
     }

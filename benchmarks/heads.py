@@ -21,13 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from speed import MODELS, command, versions
-from store import seconds, spread, write_random
+from store import random_store, seconds, spread
 from torch import Tensor
 
-from residual.encoders.load import wrap_encoder
 from residual.text import somp
 
 _SCORES = """
@@ -55,14 +53,8 @@ print(json.dumps({**told, "heads": len(table)}))
 
 def scores(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds and memory of the scores of all heads."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = open_clip.create_model(MODELS[options.model]).eval()
-    encoder = wrap_encoder(model.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32))
-    place = options.folder / "store"
-    shutil.rmtree(place, ignore_errors=True)
-    write_random(encoder, options.samples, place)
-    del model, encoder
-    if device.type == "cuda":
+    place, _ = random_store(options)
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
     words = [sys.executable, "-c", _SCORES, str(place), str(options.classes)]
     told = json.loads(

@@ -251,6 +251,16 @@ def write_random(encoder: Encoder, samples: int, place: Path) -> None:
     writer.close()
 
 
+def random_store(options: argparse.Namespace) -> tuple[Path, float]:
+    """Such a store of `options.samples` by `options.model` with random weights, and the seconds it took."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = open_clip.create_model(MODELS[options.model]).eval()
+    encoder = wrap_encoder(model.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32))
+    place = options.folder / "store"
+    shutil.rmtree(place, ignore_errors=True)
+    return place, seconds(lambda: write_random(encoder, options.samples, place))
+
+
 def hdf5(encoder: Encoder, options: argparse.Namespace) -> dict[str, Any]:
     """The same samples as a store, and as float32 contributions in one HDF5 file."""
     import h5py
