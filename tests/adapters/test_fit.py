@@ -30,7 +30,7 @@ def planted(n=400, seed=0):
 def planted_scores(adapter, contributions):
     centred = contributions - adapter.means.float()
     return Scores(
-        centred.flatten(1), adapter.directions.float(), torch.zeros(len(contributions), 8), "planted"
+        centred.flatten(1), adapter.directions.float(), torch.zeros(len(contributions), 8), "planted", (8, 8)
     )
 
 
@@ -86,7 +86,7 @@ def test_stops_after_patience_and_keeps_the_best(setting):
 def test_among_epochs_of_equal_accuracy_the_lowest_validation_loss_is_kept(setting):
     adapter, train, labels, val, _, classifier = setting
     picked = slice(0, 1)  # one sample: accuracy is 0 or 1, the loss tells epochs apart
-    one = Scores(val.scores[picked], val.directions, val.rest[picked], val.fingerprint)
+    one = Scores(val.scores[picked], val.directions, val.rest[picked], val.fingerprint, val.ranks)
     label = classifier.logits(one.output(torch.zeros_like(adapter.lambdas).to(one.scores))).argmax(dim=1)
     result = fit(adapter, train, labels, one, label, classifier, FitSettings(epochs=8, patience=8))
     best = max(result.history, key=lambda epoch: (epoch.val_accuracy, -epoch.val_loss))
@@ -148,7 +148,7 @@ def test_mismatches_are_refused_before_any_work(setting):
     refused("go from -1 to", train_labels=labels - 1)
     wide = ZeroShotClassifier(torch.eye(9), list("abcdefghi"))
     refused("scores have width 8, the classifier 9", classifier=wide)
-    cut = replace(train, scores=train.scores[:, :5], directions=train.directions[:5])
+    cut = replace(train, scores=train.scores[:, :5], directions=train.directions[:5], ranks=(5,))
     refused("on 5 components, the adapter has 16", train=cut)
     other = ZeroShotClassifier(classifier.weights, classifier.class_names, fingerprint="f" * 64)
     refused(r"another encoder \(weights planted\) than the classifier \(ffffffff\)", classifier=other)
@@ -180,6 +180,7 @@ def test_a_real_size_learns():
         adapter.directions.float(),
         torch.zeros(3000, d),
         "x",
+        adapter.ranks,
     )
     classifier = ZeroShotClassifier(torch.randn(10, d, generator=generator), list("abcdefghij"))
     planted = 1 + 3 * torch.randn(d * count, generator=generator)

@@ -126,9 +126,9 @@ def test_rank_of_explained_variance(values, ratio):
 
 def test_exactly_at_the_ratio_the_next_component_is_kept_too():
     bases = SpectralBases([0], torch.zeros(1, 4), [torch.eye(4)], [torch.tensor([4.0, 2.0, 1.0, 1.0])])
-    assert ResiDual(bases, rank=0.5).ranks == [2]
-    assert ResiDual(bases, rank=0.75).ranks == [3]
-    assert ResiDual(bases, rank=0.49).ranks == [1]
+    assert ResiDual(bases, rank=0.5).ranks == (2,)
+    assert ResiDual(bases, rank=0.75).ranks == (3,)
+    assert ResiDual(bases, rank=0.49).ranks == (1,)
 
 
 def test_initial_weights(bases):

@@ -1,7 +1,9 @@
 """ResiDual: re-weight the principal components of units, in the space of their scores."""
 
+from residual.adapters.adapter import Adapter
 from residual.adapters.coarse import Coarse
 from residual.adapters.fit import FitResult, FitSettings, evaluate, fit, fit_many
+from residual.adapters.output_maps import LinearMap, SpectralMap
 from residual.adapters.reading import Component, strongest_components, unit_gains
 from residual.adapters.residual import ResiDual, residual_full, residual_star
 from residual.adapters.scores import Scores, compute_scores
@@ -9,12 +11,15 @@ from residual.adapters.task import Adapted, Task, adapt, bases_from, encode_task
 
 __all__ = [
     "Adapted",
+    "Adapter",
     "Coarse",
     "Component",
     "FitResult",
     "FitSettings",
+    "LinearMap",
     "ResiDual",
     "Scores",
+    "SpectralMap",
     "Task",
     "adapt",
     "bases_from",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from residual.adapters.residual import ResiDual, initial_weights
+from residual.adapters.adapter import initial_weights
+from residual.adapters.residual import ResiDual
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
 
@@ -21,20 +25,41 @@ class Coarse(ResiDual):
         bases: of the units that are weighted, all components.
         init: of λ: "randn", N(1, 1); "ones"; or a tensor `(r,)`.
         seed: of "randn".
+        l1: `l1 Σ|λ_i|` is added to the loss, so that units that don't help end near zero.
 
     Attributes:
         lambdas: `(r,)`, one a unit of `bases.units`.
 
     Raises:
-        ResidualError: an unknown `init`, or one of another shape.
+        ResidualError: an unknown `init`, or one of another shape; or a negative `l1`.
     """
 
-    def __init__(self, bases: SpectralBases, init: str | Tensor = "randn", seed: int = 0):
+    method: ClassVar[str] = "coarse"
+
+    def __init__(
+        self, bases: SpectralBases, init: str | Tensor = "randn", seed: int = 0, l1: float | int = 0.0
+    ):
         super().__init__(bases, rank=None, others="zero", init="ones")
         if not isinstance(init, Tensor) and init not in ("randn", "ones"):
             raise ResidualError(f"init of Coarse is 'randn', 'ones' or a tensor, got {init!r}.")
-        self.lambdas = nn.Parameter(initial_weights(bases, [1] * len(bases), init, seed).float())
+        if not 0 <= l1 < math.inf:
+            raise ResidualError(f"l1 must be 0 or more, got {l1}.")
+        first = initial_weights(bases.eigenvalues, [1] * len(bases), init, seed)
+        self.lambdas, self.l1 = nn.Parameter(first.float()), float(l1)
+        self._indicators: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def expand(self, lambdas: Float[Tensor, "*f r"]) -> Float[Tensor, "*f K"]:
-        """A unit's weight for each of its components."""
-        return lambdas.repeat_interleave(torch.tensor(self.ranks, device=lambdas.device), dim=-1)
+        """A unit's weight for each of its components.
+
+        By a product with ones and zeros: its gradient is summed in the same order every time, which that of a
+        repetition isn't on a GPU.
+        """
+        key = lambdas.dtype, lambdas.device
+        if key not in self._indicators:
+            unit = torch.arange(len(self.ranks)).repeat_interleave(torch.tensor(self.ranks))
+            self._indicators[key] = torch.nn.functional.one_hot(unit, len(self.ranks)).T.to(lambdas)
+        return lambdas @ self._indicators[key]
+
+    def penalty(self, weights: Float[Tensor, "f r"]) -> Float[Tensor, " f"] | float:
+        """`l1 Σ|λ_i|`."""
+        return self.l1 * weights.abs().sum(1) if self.l1 else 0.0

@@ -244,16 +244,12 @@ def check_match(
         raise ResidualError(f"There are no {what} samples.")
     if len(scores) != len(labels):
         raise ResidualError(f"There are {len(scores)} {what} samples, but {len(labels)} labels.")
-    if scores.scores.shape[1] != sum(adapter.ranks):
-        raise ResidualError(
-            f"The {what} scores are on {scores.scores.shape[1]} components, the adapter has "
-            f"{sum(adapter.ranks)}: compute them with this adapter."
-        )
+    adapter.widened(adapter.weights.detach(), scores.ranks)
     if scores.directions.shape[1] != classifier.dim:
         raise ResidualError(
             f"The {what} scores have width {scores.directions.shape[1]}, the classifier {classifier.dim}."
         )
-    origin = adapter.bases.origin
+    origin = adapter.origin
     prints = {"bases": None if origin is None else origin.fingerprint, "classifier": classifier.fingerprint}
     for name, fingerprint in prints.items():
         if fingerprint not in (None, scores.fingerprint):

@@ -6,28 +6,25 @@ Basile et al. 2025, arXiv 2411.00246.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from residual.adapters.adapter import Rank, Reweighted, Scorer, check_choice
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
-from residual.spectral.dimension import linear_dimension
+from residual.tracing.coordinates import Coordinates
+from residual.tracing.linearization import Linearization
 
 OTHERS = ("keep", "mean", "zero")
-TAILS = ("drop", "keep")
-MEANS = ("drop", "keep")
-INITS = ("randn", "ones", "eigenvalues")
 
 # ResiDual* keeps a head's components up to this part of its variance (Basile et al. 2025).
 STAR_RANK = 0.9
 
-Rank = int | float | Sequence[int] | np.ndarray | None
 
-
-class ResiDual(nn.Module):
+class ResiDual(Reweighted):
     """Re-weighted principal components of units.
 
     With `Φ_i (k_i, d)` the kept components of unit `i`, `m_i` its mean and `λ_i (k_i,)` its weights,
@@ -56,9 +53,7 @@ class ResiDual(nn.Module):
             another shape, or `others="mean"` without means.
     """
 
-    lambdas: nn.Parameter
-    means: Tensor
-    directions: Tensor
+    method: ClassVar[str] = "residual"
 
     def __init__(
         self,
@@ -70,39 +65,36 @@ class ResiDual(nn.Module):
         seed: int = 0,
         mean: str = "drop",
     ):
-        super().__init__()
-        for what, choice, known in (("others", others, OTHERS), ("tail", tail, TAILS), ("mean", mean, MEANS)):
-            if choice not in known:
-                raise ResidualError(f"{what} is {' or '.join(map(repr, known))}, got {choice!r}.")
+        check_choice("others", others, OTHERS)
         if others == "mean" and bases.all_means is None:
             raise ResidualError(
                 'others="mean" needs the means of the units without a basis: these bases hold no all_means '
                 "(fit_bases gives them)."
             )
-        self.bases, self.others, self.tail, self.mean = bases, others, tail, mean
-        self.ranks = _ranks(bases, rank)
-        self.register_buffer("means", bases.means.clone(), persistent=False)
-        kept = [rows[:k] for rows, k in zip(bases.components, self.ranks, strict=True)]
-        self.register_buffer("directions", torch.cat(kept), persistent=False)
-        self.lambdas = nn.Parameter(initial_weights(bases, self.ranks, init, seed))
+        names = [f"Unit {unit}" for unit in bases.units]
+        super().__init__(
+            bases.components, bases.eigenvalues, bases.means, names, rank, tail, mean, init, seed
+        )
+        self.bases, self.others, self.origin = bases, others, bases.origin
 
     @property
     def units(self) -> tuple[int, ...]:
         """Positions of the units with a basis."""
         return self.bases.units
 
-    @property
-    def dim(self) -> int:
-        """Width of the output, `d`."""
-        return self.bases.dim
+    def choices(self) -> tuple[object, ...]:
+        """The units too, and what is done with the others."""
+        return (*super().choices(), self.units, self.others)
+
+    def at_ranks(self, ranks: Sequence[int]) -> ResiDual:
+        """The same with so many components of each unit; λ starts at 1."""
+        if tuple(ranks) == self.ranks:
+            return self
+        return ResiDual(self.bases, list(ranks), self.others, self.tail, "ones", mean=self.mean)
 
     def lambdas_of(self, unit: int) -> Float[Tensor, " k"]:
         """The weights of one unit."""
         return self.expand(self.lambdas).split(self.ranks)[self.bases.units.index(unit)]
-
-    def expand(self, lambdas: Float[Tensor, "*f K"]) -> Float[Tensor, "*f K"]:
-        """A weight for each kept component, from the trained ones: themselves."""
-        return lambdas
 
     def other_units(self, n_units: int) -> list[int]:
         """Positions of the units without a basis, of `n_units` in all."""
@@ -148,6 +140,38 @@ class ResiDual(nn.Module):
             total = total + self.bases.all_means[self.other_units(n_units)].sum(dim=0)
         return total
 
+    def scorer(self, linearization: Linearization) -> Scorer:
+        """Scores and rest straight from coordinates; no `(n, u, d)` block is made.
+
+        A unit's scores are `(f M + o − m) Φᵀ = f (M Φᵀ) + (o − m) Φᵀ`.
+        """
+        n_units = len(linearization.units)
+        self.check_units(n_units, linearization.output_dim)
+        directions = self.directions.detach().double().cpu()
+        maps = []
+        for unit, mean, rows in zip(self.units, self.bases.means, directions.split(self.ranks), strict=True):
+            matrix, offset = linearization.matrix(unit), linearization.offset(unit)
+            maps.append((unit, matrix @ rows.T, (offset - mean) @ rows.T))
+        summed, constant = [], self.constant(n_units)
+        if self.tail == "keep":
+            summed, constant = list(self.units), constant - self.bases.means.sum(dim=0)
+        if self.others == "keep":
+            summed += self.other_units(n_units)
+
+        def scores(batch: Coordinates) -> tuple[Tensor, Tensor]:
+            like, features = batch.mean, linearization.features
+            scores = torch.cat(
+                [torch.addmm(o.to(like), features(batch, unit), m.to(like)) for unit, m, o in maps], dim=1
+            )
+            rest = constant.to(like).expand(len(batch), -1)
+            for unit in summed:
+                rest = rest + linearization.contributions(batch, [unit])[:, 0]
+            if self.tail == "keep":
+                rest = rest - scores @ directions.to(like)
+            return scores, rest.contiguous()
+
+        return scores
+
     def extra_repr(self) -> str:
         """What shows in `repr`."""
         counts = f"{len(self.units)} units, {len(self.lambdas)} weights"
@@ -162,45 +186,3 @@ def residual_star(bases: SpectralBases, init: str | Tensor = "randn", seed: int 
 def residual_full(bases: SpectralBases, init: str | Tensor = "randn", seed: int = 0) -> ResiDual:
     """ResiDual: `bases` of heads and MLPs, all their components, the units left alone are kept."""
     return ResiDual(bases, rank=None, others="keep", tail="drop", init=init, seed=seed)
-
-
-def _ranks(bases: SpectralBases, rank: Rank) -> list[int]:
-    """How many components of each unit are kept."""
-    most = list(bases.ranks)
-    if rank is None:
-        return most
-    if isinstance(rank, float):
-        if not 0 < rank < 1:
-            raise ResidualError(f"A rank of explained variance lies in (0, 1), got {rank}.")
-        return [linear_dimension(values, rank) for values in bases.eigenvalues]
-    each = [rank] * len(most) if isinstance(rank, int | np.integer) else rank
-    wanted = [int(k) for k in each]
-    if isinstance(rank, bool) or len(wanted) != len(most):
-        raise ResidualError(f"rank is None, an int, a float in (0, 1), or {len(most)} ints; got {rank!r}.")
-    for unit, k, available in zip(bases.units, wanted, most, strict=True):
-        if not 1 <= k <= available:
-            raise ResidualError(
-                f"Unit {unit} has {available} components: a rank of {k} isn't between 1 and that."
-            )
-    return wanted
-
-
-def initial_weights(bases: SpectralBases, ranks: list[int], init: str | Tensor, seed: int) -> Tensor:
-    """The first λ, so many numbers a unit; see `ResiDual`.
-
-    Raises:
-        ResidualError: an unknown choice, or a tensor of another shape or that isn't finite.
-    """
-    count = sum(ranks)
-    if isinstance(init, Tensor):
-        if init.shape != (count,) or not init.isfinite().all():
-            raise ResidualError(f"An initial λ needs {count} finite numbers, got shape {tuple(init.shape)}.")
-        return init.detach().clone().to(torch.promote_types(init.dtype, torch.float32))
-    if init not in INITS:
-        raise ResidualError(f"init is {' or '.join(map(repr, INITS))} or a tensor, got {init!r}.")
-    if init == "randn":
-        return 1 + torch.randn(count, generator=torch.Generator().manual_seed(seed))
-    if init == "ones":
-        return torch.ones(count)
-    ratios = [values / values.sum() for values in bases.eigenvalues]
-    return torch.cat([ratio[:k] for ratio, k in zip(ratios, ranks, strict=True)]).float()

@@ -1,21 +1,21 @@
-"""Samples in the space of their scores: all that training an adapter needs, computed once.
-
-`o' = (S ⊙ λ) Φ + rest`. The scores come straight from a store's coordinates: a unit's features times one
-small matrix; no `(n, u, d)` block is made.
-"""
+"""Samples in the space of their scores: all that training an adapter needs, computed once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.adapters.residual import ResiDual
+from residual.adapters.adapter import Adapter
+from residual.errors import ResidualError
 from residual.store.base import Store
-from residual.tracing.coordinates import Coordinates
-from residual.tracing.linearization import Linearization
+
+_ROWS = 1024  # of a store read at a time
 
 
 @dataclass(frozen=True)
@@ -25,83 +25,125 @@ class Scores:
     Args:
         scores: `S`, of each sample's centred contributions.
         directions: `Φ`, the components.
-        rest: what does not depend on λ: units left alone, tails.
+        rest: what does not depend on the weights: units left alone, tails.
         fingerprint: of the encoder.
+        ranks: how many of the components are of each unit, in turn; by default all of one.
+
+    Raises:
+        ResidualError: `ranks` don't sum to the number of components.
     """
 
     scores: Float[Tensor, "n K"]
     directions: Float[Tensor, "K d"]
     rest: Float[Tensor, "n d"]
     fingerprint: str
+    ranks: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        if not self.ranks:
+            object.__setattr__(self, "ranks", (self.scores.shape[1],))
+        if sum(self.ranks) != self.scores.shape[1]:
+            raise ResidualError(
+                f"Ranks {self.ranks} are of {sum(self.ranks)} components, the scores of "
+                f"{self.scores.shape[1]}."
+            )
 
     def __len__(self) -> int:
         return len(self.scores)
 
+    def to(self, device: str | torch.device) -> Scores:
+        """The same elsewhere."""
+        return replace(
+            self,
+            scores=self.scores.to(device),
+            directions=self.directions.to(device),
+            rest=self.rest.to(device),
+        )
+
     def output(self, lambdas: Float[Tensor, " K"]) -> Float[Tensor, "n d"]:
-        """The adapter's output at these weights, for every sample."""
-        return (self.scores * lambdas) @ self.directions + self.rest
+        """`(S ⊙ λ) Φ + rest`, for every sample."""
+        return torch.addmm(self.rest, self.scores, lambdas[:, None] * self.directions)
 
 
-def compute_scores(adapter: ResiDual, store: Store, batch_size: int = 1024) -> Scores:
+def compute_scores(
+    adapter: Adapter | Sequence[Adapter],
+    store: Store,
+    batch_size: int = _ROWS,
+    *,
+    device: str | torch.device | None = None,
+    file: str | Path | None = None,
+) -> Scores:
     """Scores of all samples of `store` on the components that `adapter` keeps.
 
     Equal to what `adapter(store.contributions())` works with, in pieces of `batch_size` samples.
 
+    Args:
+        adapter: one, or several that differ in their rank: then those of the widest, which serve all.
+        store: coordinates.
+        batch_size: samples at a time; changes no result.
+        device: where they are computed and kept; by default the CPU.
+        file: scores that don't fit into memory are written here (as `.npy`) and mapped; `fit` reads the rows
+            of each batch as it comes to them. The file isn't needed afterwards.
+
     Raises:
         ResidualError: the adapter's bases are of another encoder, another split, width or number of units.
     """
-    check_origin(adapter, store)
-    work = _Work(adapter, store.linearization)
-    parts = [work.scores(batch) for batch in store.batches(batch_size)]
-    scores = torch.cat([scores for scores, _ in parts])
+    widest = adapter if isinstance(adapter, Adapter) else widest_of(adapter)
+    check_origin(widest, store)
+    score, scores, rests, start = widest.scorer(store.linearization), None, [], 0
+    where = torch.device(device or "cpu")
+    for batch in store.batches(batch_size):
+        own, rest = score(batch.to(where))
+        if scores is None:
+            scores = _room(len(store), own, file)
+        scores[start : start + len(own)] = own
+        rests.append(rest)
+        start += len(own)
+    if scores is None:
+        raise ResidualError(f"{store.dataset} has no samples.")
     return Scores(
         scores=scores,
-        directions=adapter.directions.detach().to(scores),
-        rest=torch.cat([rest for _, rest in parts]),
+        directions=widest.directions.detach().to(rests[0]),
+        rest=torch.cat(rests).to(scores.device),
         fingerprint=store.fingerprint,
+        ranks=widest.ranks,
     )
 
 
-def check_origin(adapter: ResiDual, store: Store) -> None:
-    """Refuse a store that the adapter's bases don't belong to."""
-    adapter.bases.check_store(store)
-    adapter.check_units(len(store.units), store.linearization.output_dim)
+def widest_of(adapters: Sequence[Adapter]) -> Adapter:
+    """One whose scores serve all of these: with the most components that any of them keeps of each unit.
 
-
-class _Work:
-    """The small matrices that turn one unit's features into its scores, and some units' into the rest.
-
-    A unit's scores are `(f M + o − m) Φᵀ = f (M Φᵀ) + (o − m) Φᵀ`.
+    Raises:
+        ResidualError: there are none, or they differ in more than rank and weights.
     """
+    if not adapters:
+        raise ResidualError("At least one adapter is needed, got none.")
+    first = adapters[0]
+    if any(each.choices() != first.choices() for each in adapters):
+        raise ResidualError("Fits at once need adapters of one kind, which differ in rank and weights only.")
+    widest = first.at_ranks([max(ranks) for ranks in zip(*(each.ranks for each in adapters), strict=True)])
+    whole = widest.directions.split(list(widest.ranks))
+    for each in adapters:
+        own = each.directions.split(list(each.ranks))
+        if any(not torch.equal(few, rows[: len(few)]) for few, rows in zip(own, whole, strict=True)):
+            raise ResidualError("Fits at once need adapters with the same components.")
+    return widest
 
-    def __init__(self, adapter: ResiDual, linearization: Linearization):
-        self.linearization = linearization
-        self.adapter = adapter
-        self.n_units = len(linearization.units)
-        directions = adapter.directions.detach().double().cpu()
-        self.directions = directions
-        self.maps = []
-        for unit, mean, rows in zip(
-            adapter.units, adapter.bases.means, directions.split(adapter.ranks), strict=True
-        ):
-            matrix, offset = linearization.matrix(unit), linearization.offset(unit)
-            self.maps.append((unit, matrix @ rows.T, (offset - mean) @ rows.T))
-        self.summed = list(adapter.units) if adapter.tail == "keep" else []
-        self.constant = adapter.constant(self.n_units)
-        if adapter.tail == "keep":
-            self.constant = self.constant - adapter.bases.means.sum(dim=0)
-        if adapter.others == "keep":
-            self.summed += adapter.other_units(self.n_units)
 
-    def scores(self, batch: Coordinates) -> tuple[Tensor, Tensor]:
-        """Scores `(n, K)` and rest `(n, d)` of one batch."""
-        like, features = batch.mean, self.linearization.features
-        scores = torch.cat(
-            [torch.addmm(o.to(like), features(batch, unit), m.to(like)) for unit, m, o in self.maps], dim=1
-        )
-        rest = self.constant.to(like).expand(len(batch), -1)
-        for unit in self.summed:
-            rest = rest + self.linearization.contributions(batch, [unit])[:, 0]
-        if self.adapter.tail == "keep":
-            rest = rest - scores @ self.directions.to(like)
-        return scores, rest.contiguous()
+def check_origin(adapter: Adapter, store: Store) -> None:
+    """Refuse a store that the adapter doesn't belong to.
+
+    Raises:
+        ResidualError: it is of another encoder, or of another split of its norm's mean.
+    """
+    if adapter.origin is not None:
+        adapter.origin.check_store(store)
+
+
+def _room(n: int, like: Tensor, file: str | Path | None) -> Tensor:
+    """An array for the scores of `n` samples, in memory or in a file that is mapped."""
+    if file is None:
+        return like.new_empty(n, like.shape[1])
+    kept = like.cpu().numpy().dtype
+    mapped = np.lib.format.open_memmap(file, mode="w+", dtype=kept, shape=(n, like.shape[1]))
+    return torch.from_numpy(mapped)

@@ -3,7 +3,7 @@
 from residual.spectral.bases import Origin, SpectralBases
 from residual.spectral.compare import SimilaritySettings, anchors_of, compare_bases
 from residual.spectral.dimension import TwoNN, linear_dimension, two_nn, two_nn_estimate, two_nn_scales
-from residual.spectral.fit import fit_bases, fit_halves
+from residual.spectral.fit import fit_bases, fit_halves, fit_output
 from residual.spectral.geometry import GeometrySettings, unit_geometry
 from residual.spectral.neighbours import nearest_two
 from residual.spectral.pca import PCA, IncrementalPCA, pca
@@ -32,6 +32,7 @@ __all__ = [
     "compare_bases",
     "fit_bases",
     "fit_halves",
+    "fit_output",
     "linear_cka",
     "linear_dimension",
     "mean_correlation",

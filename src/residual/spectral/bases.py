@@ -39,6 +39,19 @@ class Origin:
         datasets = tuple(held.pop("datasets"))
         return cls(datasets=datasets, **held)
 
+    def check_store(self, store: Store) -> None:
+        """Refuse a store of another encoder, or with another split of its norm's mean.
+
+        Raises:
+            ResidualError: it is.
+        """
+        if (self.fingerprint, self.split) != (store.fingerprint, store.split):
+            raise ResidualError(
+                f"The bases are of {self.encoder_name} (weights {self.fingerprint[:8]}, split "
+                f"{self.split!r}), the store of {store.encoder_name} (weights {store.fingerprint[:8]}, split "
+                f"{store.split!r})."
+            )
+
 
 class SpectralBases:
     """Mean, components and eigenvalues of some units' contributions.
@@ -112,13 +125,8 @@ class SpectralBases:
         Raises:
             ResidualError: it is, and both are known.
         """
-        origin = self.origin
-        if origin is not None and (origin.fingerprint, origin.split) != (store.fingerprint, store.split):
-            raise ResidualError(
-                f"The bases are of {origin.encoder_name} (weights {origin.fingerprint[:8]}, split "
-                f"{origin.split!r}), the store of {store.encoder_name} (weights {store.fingerprint[:8]}, "
-                f"split {store.split!r})."
-            )
+        if self.origin is not None:
+            self.origin.check_store(store)
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, with the origin beside the numbers."""

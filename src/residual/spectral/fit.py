@@ -9,6 +9,7 @@ import torch
 from residual.encoders.device import find_device
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
+from residual.spectral.pca import PCA, IncrementalPCA
 from residual.spectral.unit_moments import UnitMoments
 from residual.store.base import Store
 
@@ -38,9 +39,7 @@ def fit_bases(
         ResidualError: an unknown kind or one that isn't kept, stores of different encoders, or fewer than two
             samples.
     """
-    stores = list(store) if isinstance(store, Sequence) else [store]
-    if not stores:
-        raise ResidualError("Bases need at least one store, got none.")
+    stores = _stores(store)
     moments = UnitMoments.of_store(stores[0], kinds, find_device(device))
     for other in stores[1:]:
         moments.add_store(other)
@@ -50,6 +49,25 @@ def fit_bases(
         done += len(batch)
         if progress is not None:
             progress(done, total)
+    return moments.compute()
+
+
+def fit_output(
+    store: Store | Sequence[Store], *, progress: Callable[[int, int], object] | None = None
+) -> PCA:
+    """Principal components of the encoder's own output, from one pass; what `SpectralMap` re-weights.
+
+    Raises:
+        ResidualError: as `fit_bases`; or a kind of unit isn't kept in the store.
+    """
+    stores = _stores(store)
+    moments, total, done = IncrementalPCA(stores[0].linearization.output_dim), sum(map(len, stores)), 0
+    for part in stores:
+        for batch in part.batches(_ROWS):
+            moments.update(part.linearization.output(batch).flatten(0, -2))
+            done += len(batch)
+            if progress is not None:
+                progress(done, total)
     return moments.compute()
 
 
@@ -72,3 +90,10 @@ def fit_halves(
         for number, moments in enumerate(halves):
             moments.update(batch[(here == number).nonzero()[:, 0]])
     return halves[0].compute(), halves[1].compute()
+
+
+def _stores(store: Store | Sequence[Store]) -> list[Store]:
+    stores = list(store) if isinstance(store, Sequence) else [store]
+    if not stores:
+        raise ResidualError("Bases need at least one store, got none.")
+    return stores
