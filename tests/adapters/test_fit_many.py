@@ -68,12 +68,12 @@ def test_one_that_goes_wrong_is_told_by_its_learning_rate(task):
     [
         (lambda bases: [], [], "Every fit needs an adapter and settings; got 0"),
         (lambda bases: [ResiDual(bases)], SETTINGS[:2], "got 1 adapters and 2 settings"),
-        (lambda bases: [ResiDual(bases), ResiDual(bases, rank=1)], SETTINGS[:2], "the same components"),
-        (lambda bases: [ResiDual(bases), Coarse(bases)], SETTINGS[:2], "the same components"),
+        (lambda bases: [ResiDual(bases), Coarse(bases)], SETTINGS[:2], "adapters of one kind"),
+        (lambda bases: [ResiDual(bases), ResiDual(bases, tail="keep")], SETTINGS[:2], "adapters of one kind"),
         (
             lambda bases: [ResiDual(bases), ResiDual(bases)],
             [SETTINGS[0], replace(SETTINGS[0], batch_size=8)],
-            "the same batch_size and epochs",
+            "the same batch_size in all",
         ),
     ],
 )

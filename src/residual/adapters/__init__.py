@@ -2,11 +2,13 @@
 
 from residual.adapters.adapter import Adapter
 from residual.adapters.coarse import Coarse
-from residual.adapters.fit import FitResult, FitSettings, evaluate, fit, fit_many
+from residual.adapters.fit import FitResult, adapted_output, evaluate, fit, fit_many
+from residual.adapters.matching import few_shot
 from residual.adapters.output_maps import LinearMap, SpectralMap
 from residual.adapters.reading import Component, strongest_components, unit_gains
 from residual.adapters.residual import ResiDual, residual_full, residual_star
 from residual.adapters.scores import Scores, compute_scores
+from residual.adapters.settings import FitSettings
 from residual.adapters.task import Adapted, Task, adapt, bases_from, encode_task
 
 __all__ = [
@@ -22,10 +24,12 @@ __all__ = [
     "SpectralMap",
     "Task",
     "adapt",
+    "adapted_output",
     "bases_from",
     "compute_scores",
     "encode_task",
     "evaluate",
+    "few_shot",
     "fit",
     "fit_many",
     "residual_full",

@@ -76,8 +76,8 @@ class Adapter(nn.Module, ABC):
     ) -> Float[Tensor, "f n d"]:
         """The outputs of `f` sets of weights, each on samples of its own."""
 
-    def penalty(self, weights: Float[Tensor, "f ..."]) -> Float[Tensor, " f"] | float:
-        """What is added to the loss of each set of weights."""
+    def penalty(self, weights: Float[Tensor, "f P"]) -> Float[Tensor, " f"] | float:
+        """What is added to the loss of each set of weights, these flattened."""
         return 0.0
 
     def widened(self, weights: Tensor, ranks: Sequence[int]) -> tuple[Tensor, Tensor | None]:

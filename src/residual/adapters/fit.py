@@ -4,52 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from schedulefree import AdamWScheduleFree
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from residual.adapters.residual import ResiDual
-from residual.adapters.scores import Scores
+from residual.adapters.adapter import Adapter
+from residual.adapters.descent import AdamW, Descent, ScheduleFreeAdamW
+from residual.adapters.matching import Labels, check_classes, check_finite, check_match
+from residual.adapters.scores import Scores, widest_of
+from residual.adapters.settings import FitSettings
+from residual.adapters.steps import Steps
+from residual.encoders.device import find_device
 from residual.errors import ResidualError
 from residual.text.classifier import ZeroShotClassifier
 
-Labels = Int[np.ndarray, " _"] | Int[Tensor, " _"]
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """Settings of a fit; the defaults are those of Basile et al. 2025, arXiv 2411.00246.
-
-    Args:
-        learning_rate: of schedule-free AdamW (0.8 for λ there).
-        batch_size: 64 there.
-        epochs: at most (30 there).
-        patience: epochs without a better validation accuracy before stopping (5 there).
-        seed: of the order of samples.
-
-    Raises:
-        ResidualError: a setting isn't positive, or no whole number where it must be one.
-    """
-
-    learning_rate: float | int = 0.8
-    batch_size: int = 64
-    epochs: int = 30
-    patience: int = 5
-    seed: int = 0
-
-    def __post_init__(self):
-        for name in ("batch_size", "epochs", "patience", "seed"):
-            if not isinstance(getattr(self, name), int):
-                raise ResidualError(f"{name} must be a whole number, got {getattr(self, name)!r}.")
-        for name in ("learning_rate", "batch_size", "epochs", "patience"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ResidualError(f"{name} must be positive, got {getattr(self, name)}.")
+_ROWS = 4096  # samples at a time, where all of them count at once
+_LBFGS_HISTORY = 10
 
 
 @dataclass(frozen=True)
@@ -76,7 +51,7 @@ class FitResult:
 
 
 def fit(
-    adapter: ResiDual,
+    adapter: Adapter,
     train: Scores,
     train_labels: Labels,
     val: Scores,
@@ -84,34 +59,39 @@ def fit(
     classifier: ZeroShotClassifier,
     settings: FitSettings | None = None,
     progress: Callable[[int, int], object] | None = None,
+    *,
+    device: str | torch.device | None = None,
 ) -> FitResult:
-    """Minimise the cross-entropy of the classifier's logits over λ, in place; the classifier stays frozen.
+    """Minimise the cross-entropy of the classifier's logits over the weights, in place; all else is frozen.
 
-    Schedule-free AdamW (Defazio et al. 2024, arXiv 2405.15682) without weight decay. After every epoch the
-    averaged weights are tried on the validation samples; those of the epoch with the best accuracy are what
-    the adapter holds in the end. Among equals the lowest validation loss counts: where a small validation set
-    is all right soon, accuracy alone would keep the first such epoch. The same seed gives the same weights.
+    After every epoch the weights (averaged, for "schedule_free") are tried on the validation samples; those
+    of the epoch with the best accuracy are what the adapter holds in the end. Among equals the lowest
+    validation loss counts: where a small validation set is all right soon, accuracy alone would keep the
+    first such epoch. The same seed gives the same weights.
 
     Args:
-        adapter: its λ is the start and the result.
+        adapter: its weights are the start and the result.
         train: scores of the training samples.
         train_labels: class numbers.
         val: scores of the validation samples.
         val_labels: class numbers.
-        classifier: from scores' output to logits.
+        classifier: from outputs to logits.
         settings: by default the paper's.
         progress: called with the number of epochs done and their greatest number, after every epoch.
+        device: where to compute; by default the GPU if there is one, else the CPU. Scores that are elsewhere
+            are brought there batch by batch.
 
     Raises:
-        ResidualError: scores, labels, adapter and classifier don't belong together, or hold NaN; before any
-            work. Or the loss stops being finite.
+        ResidualError: scores, labels, adapter and classifier don't belong together, a class has no training
+            sample, or scores hold NaN; before any work. Or the loss stops being finite.
     """
     settings = settings or FitSettings()
-    return fit_many([adapter], train, train_labels, val, val_labels, classifier, [settings], progress)[0]
+    given = (train, train_labels, val, val_labels, classifier)
+    return fit_many([adapter], *given, [settings], progress, device=device)[0]
 
 
 def fit_many(
-    adapters: Sequence[ResiDual],
+    adapters: Sequence[Adapter],
     train: Scores,
     train_labels: Labels,
     val: Scores,
@@ -119,150 +99,253 @@ def fit_many(
     classifier: ZeroShotClassifier,
     settings: Sequence[FitSettings],
     progress: Callable[[int, int], object] | None = None,
+    *,
+    subsets: Sequence[Int[np.ndarray, " _"] | None] | None = None,
+    device: str | torch.device | None = None,
 ) -> list[FitResult]:
-    """Several fits on the same samples at once: seeds, first λ and learning rates, along one more axis.
+    """Several fits at once along one more axis: seeds, first weights, learning rates, ranks, subsets.
 
     Each is what `fit` alone would give, but for rounding: it has its own order of samples and stops by
     itself.
 
     Args:
-        adapters: with the same components; each one's λ is its start and its result.
-        train, train_labels, val, val_labels, classifier: as `fit` takes them.
-        settings: one a fit; batch sizes and numbers of epochs are the same in all.
+        adapters: of one kind and with the same bases, differing in weights and rank; each one's weights are
+            its start and its result. Where ranks differ, the scores are those of the widest
+            (`compute_scores(adapters, store)`).
+        train, train_labels, val, val_labels, classifier, device: as `fit` takes them.
+        settings: one a fit; only learning rates, patience and seeds may differ.
         progress: called with the number of epochs done and their greatest number, after every epoch.
+        subsets: positions of the training samples that a fit sees (`few_shot` draws some), or None for all;
+            one a fit.
 
     Raises:
         ResidualError: as `fit`; or adapters of different components, or settings that can't be run together.
     """
-    batch_size, epochs = _together(adapters, settings)
+    shared = _together(adapters, settings)
+    subsets = [None] * len(adapters) if subsets is None else list(subsets)
+    if len(subsets) != len(adapters):
+        raise ResidualError(f"Every fit needs a subset or None; got {len(subsets)} of {len(adapters)} fits.")
     for adapter in adapters:
         y = check_match(adapter, train, train_labels, classifier, "training")
         y_val = check_match(adapter, val, val_labels, classifier, "validation")
-    start, adapter = time.perf_counter(), adapters[0]
-    rates = [each.learning_rate for each in settings]
-    first = torch.stack([each.lambdas.detach() for each in adapters]).to(train.scores)  # (f, P)
-    groups = {rate: [fit for fit, own in enumerate(rates) if own == rate] for rate in dict.fromkeys(rates)}
-    lambdas = [first[fits].clone().requires_grad_() for fits in groups.values()]
-    place = torch.tensor([fit for fits in groups.values() for fit in fits], device=y.device).argsort()
-    optimizer = AdamWScheduleFree(
-        [{"params": [own], "lr": rate} for own, rate in zip(lambdas, groups, strict=True)]
+    rows = [_positions(subset, len(train)) for subset in subsets]
+    for picked in rows:
+        if shared.missing == "raise":
+            check_classes(y[picked.to(y.device)], classifier)
+    for scores, what in ((train, "training"), (val, "validation")):
+        check_finite(scores, what)
+    start, where = time.perf_counter(), find_device(device)
+    # Those with the most samples come first, so that those still at work in a pass are always the first few.
+    order = sorted(range(len(adapters)), key=lambda fit: -len(rows[fit]))
+    work = _Work([adapters[fit] for fit in order], train, y, val, y_val, classifier.to(where), where)
+    chosen = [settings[fit] for fit in order]
+    runs = [_Run(each.patience, own) for each, own in zip(chosen, work.first, strict=True)]
+    passes = (_line_searches if shared.optimizer == "lbfgs" else _descents)(
+        work, chosen, [rows[fit] for fit in order]
     )
-    orders = [torch.Generator().manual_seed(each.seed) for each in settings]
-    runs = [_Run(each.patience, own) for each, own in zip(settings, first, strict=True)]
-    for number in range(1, epochs + 1):
-        optimizer.train()
-        picked = torch.stack([torch.randperm(len(train), generator=order) for order in orders])  # (f, n)
-        picked, total = picked.to(y.device), torch.zeros(len(runs), dtype=torch.float64, device=y.device)
-        for batch in picked.split(batch_size, 1):
-            weights = adapter.expand(torch.cat(lambdas)[place])  # (f, K)
-            output = (train.scores[batch] * weights[:, None]) @ train.directions + train.rest[batch]
-            losses = cross_entropy(
-                classifier.logits(output.flatten(0, 1)), y[batch].flatten(), reduction="none"
-            ).view(batch.shape)
-            optimizer.zero_grad()
-            losses.mean(1).sum().backward()
-            optimizer.step()
-            total += losses.detach().double().sum(1)
-        optimizer.eval()
-        with torch.no_grad():
-            now = torch.cat(lambdas)[place]
-            for run, own, loss, rate in zip(runs, now, (total / len(train)).tolist(), rates, strict=True):
-                if run.done:
-                    continue
-                if not math.isfinite(loss):
-                    raise ResidualError(
-                        f"The loss is no longer finite in epoch {number}: try a smaller learning_rate than "
-                        f"{rate}."
-                    )
-                logits = classifier.logits(val.output(adapter.expand(own)))
-                accuracy = (logits.argmax(dim=1) == y_val).double().mean().item()
-                run.add(Epoch(number, loss, accuracy, cross_entropy(logits, y_val).item()), own)
+    for number in range(1, shared.epochs + 1):
+        losses, weights = next(passes)
+        for run, own, loss, each in zip(runs, weights, losses.tolist(), chosen, strict=True):
+            if run.done:
+                continue
+            if not math.isfinite(loss):
+                raise ResidualError(
+                    f"The loss is no longer finite in epoch {number}: try a smaller learning_rate than "
+                    f"{each.learning_rate}."
+                )
+            run.add(Epoch(number, loss, *work.validated(own)), own)
         if progress is not None:
-            progress(number, epochs)
+            progress(number, shared.epochs)
         if all(run.done for run in runs):
             break
+    work.give_back([run.weights for run in runs])
     seconds = (time.perf_counter() - start) / len(runs)
-    for adapter, run in zip(adapters, runs, strict=True):
-        with torch.no_grad():
-            adapter.lambdas.copy_(run.lambdas)
-    return [FitResult(run.best.epoch, run.best.val_accuracy, seconds, tuple(run.history)) for run in runs]
+    found = dict(zip(order, runs, strict=True))
+    return [found[fit].result(seconds) for fit in range(len(adapters))]
 
 
-class _Run:
-    """One fit: its epochs, the best of them, and whether it has stopped."""
-
-    def __init__(self, patience: int, lambdas: Tensor):
-        self.patience, self.lambdas, self.improved, self.done = patience, lambdas, 0, False
-        self.history: list[Epoch] = []
-        self.best = Epoch(0, math.inf, -math.inf, math.inf)
-
-    def add(self, epoch: Epoch, lambdas: Tensor) -> None:
-        self.history.append(epoch)
-        if epoch.val_accuracy > self.best.val_accuracy:
-            self.improved = epoch.epoch
-        if (epoch.val_accuracy, -epoch.val_loss) > (self.best.val_accuracy, -self.best.val_loss):
-            self.best, self.lambdas = epoch, lambdas.detach().clone()
-        self.done = epoch.epoch - self.improved >= self.patience
-
-
-def _together(adapters: Sequence[ResiDual], settings: Sequence[FitSettings]) -> tuple[int, int]:
-    """The batch size and the number of epochs that all fits have."""
-    if not adapters or len(adapters) != len(settings):
-        raise ResidualError(
-            f"Every fit needs an adapter and settings; got {len(adapters)} adapters and {len(settings)} "
-            "settings."
-        )
-    kinds = {(type(each), tuple(each.units), tuple(each.ranks)) for each in adapters}
-    if len(kinds) > 1 or any(not torch.equal(each.directions, adapters[0].directions) for each in adapters):
-        raise ResidualError("Fits at once need adapters with the same components.")
-    shared = {(each.batch_size, each.epochs) for each in settings}
-    if len(shared) > 1:
-        raise ResidualError("Fits at once need the same batch_size and epochs in all settings.")
-    return shared.pop()
-
-
-def evaluate(adapter: ResiDual, scores: Scores, labels: Labels, classifier: ZeroShotClassifier) -> float:
+def evaluate(adapter: Adapter, scores: Scores, labels: Labels, classifier: ZeroShotClassifier) -> float:
     """Accuracy of the adapter on these samples.
 
     Raises:
         ResidualError: scores, labels, adapter and classifier don't belong together.
     """
     y = check_match(adapter, scores, labels, classifier, "test")
-    with torch.no_grad():
-        return classifier.accuracy(scores.output(adapter.expand(adapter.lambdas).to(scores.scores)), y)
+    hits = classifier.to(y.device).logits(adapted_output(adapter, scores)).argmax(1) == y
+    return hits.double().mean().item()
 
 
-def check_match(
-    adapter: ResiDual, scores: Scores, labels: Labels, classifier: ZeroShotClassifier, what: str
-) -> Int[Tensor, " n"]:
-    """The labels as a tensor, once everything belongs together.
+def adapted_output(adapter: Adapter, scores: Scores) -> Float[Tensor, "n d"]:
+    """The adapter's output for every sample, from scores of its components or of more.
 
     Raises:
-        ResidualError: says what doesn't, by name.
+        ResidualError: the scores are of other components.
     """
-    if len(scores) == 0:
-        raise ResidualError(f"There are no {what} samples.")
-    if len(scores) != len(labels):
-        raise ResidualError(f"There are {len(scores)} {what} samples, but {len(labels)} labels.")
-    adapter.widened(adapter.weights.detach(), scores.ranks)
-    if scores.directions.shape[1] != classifier.dim:
-        raise ResidualError(
-            f"The {what} scores have width {scores.directions.shape[1]}, the classifier {classifier.dim}."
+    weights, _ = adapter.widened(adapter.weights.detach(), scores.ranks)
+    weights = weights.to(scores.scores)
+    with torch.no_grad():
+        parts = [
+            adapter.outputs(weights[None], scores.scores[part][None], scores.directions, rest[None])[0]
+            for part, rest in _parts(scores)
+        ]
+    return torch.cat(parts)
+
+
+def _parts(scores: Scores) -> Iterator[tuple[slice, Tensor]]:
+    for start in range(0, len(scores), _ROWS):
+        part = slice(start, start + _ROWS)
+        yield part, scores.rest[part]
+
+
+class _Work:
+    """What all fits share, on their device: samples, classifier, and the weights that they start from.
+
+    Where ranks differ, all weights are as wide as the widest's, and `own` tells which of them are trained.
+    """
+
+    def __init__(
+        self,
+        adapters: Sequence[Adapter],
+        train: Scores,
+        y: Tensor,
+        val: Scores,
+        y_val: Tensor,
+        classifier: ZeroShotClassifier,
+        device: torch.device,
+    ):
+        self.adapters, self.train, self.y, self.val = adapters, train, y, val
+        self.classifier, self.device = classifier, device
+        self.y_val, self.adapter = y_val.to(device), adapters[0].at_ranks(train.ranks)
+        wide = [each.widened(each.weights.detach(), train.ranks) for each in adapters]
+        first = torch.stack([weights.flatten() for weights, _ in wide])
+        self.first = first.to(device, train.scores.dtype)
+        masks = [torch.ones_like(self.first[0]) if own is None else own.to(self.first) for _, own in wide]
+        self.own = None if all(own is None for _, own in wide) else torch.stack(masks)
+
+    def logits(self, weights: Float[Tensor, "a P"], scores: Tensor, rest: Tensor) -> Tensor:
+        """Of `a` sets of weights, each on samples `(a, b)` of its own: `(a b, c)`."""
+        full = weights.view(-1, *self.adapter.weights.shape)
+        directions = self.train.directions.to(self.device)
+        return self.classifier.logits(self.adapter.outputs(full, scores, directions, rest).flatten(0, 1))
+
+    def validated(self, weights: Float[Tensor, " P"]) -> tuple[float, float]:
+        """Accuracy and loss on the validation samples."""
+        found = []
+        with torch.no_grad():
+            for part, rest in _parts(self.val):
+                scores = self.val.scores[part].to(self.device)
+                logits, y = (
+                    self.logits(weights[None], scores[None], rest[None].to(self.device)),
+                    self.y_val[part],
+                )
+                losses = cross_entropy(logits, y, reduction="none").double()
+                found.append(torch.stack([(logits.argmax(1) == y).double(), losses]))
+        accuracy, loss = torch.cat(found, 1).mean(1).tolist()
+        return accuracy, loss
+
+    def give_back(self, weights: Sequence[Tensor]) -> None:
+        """Write each fit's weights into its adapter."""
+        for place, (adapter, found) in enumerate(zip(self.adapters, weights, strict=True)):
+            mine = found if self.own is None else found[self.own[place] > 0]
+            with torch.no_grad():
+                adapter.weights.copy_(mine.view(adapter.weights.shape))
+
+
+Passes = Iterator[tuple[Tensor, Tensor]]
+
+
+def _descents(work: _Work, settings: Sequence[FitSettings], rows: Sequence[Tensor]) -> Passes:
+    """Passes over mini-batches: mean losses `(f,)` on the way, and weights `(f, P)` after it."""
+    shared, rates = settings[0], [each.learning_rate for each in settings]
+    descent: Descent
+    if shared.optimizer == "schedule_free":
+        descent = ScheduleFreeAdamW(work.first, rates, shared.weight_decay, work.own)
+    else:
+        total = [-(-len(own) // shared.batch_size) * shared.epochs for own in rows]
+        descent = AdamW(work.first, rates, shared.weight_decay, work.own, total=total, warmup=shared.warmup)
+    steps = Steps(
+        work.adapters, work.logits, work.train, work.y, descent, rows, shared.batch_size,
+        [each.seed for each in settings],
+    )  # fmt: skip
+    while True:
+        yield steps.epoch(), descent.weights()
+
+
+def _line_searches(work: _Work, settings: Sequence[FitSettings], rows: Sequence[Tensor]) -> Passes:
+    """Iterations of L-BFGS over all samples at once, one fit after the other."""
+    fits = [work.first[place].clone().requires_grad_() for place in range(len(rows))]
+    optimizers = [
+        torch.optim.LBFGS(
+            [weights], lr=each.learning_rate, max_iter=1, history_size=_LBFGS_HISTORY,
+            line_search_fn="strong_wolfe",
         )
-    origin = adapter.origin
-    prints = {"bases": None if origin is None else origin.fingerprint, "classifier": classifier.fingerprint}
-    for name, fingerprint in prints.items():
-        if fingerprint not in (None, scores.fingerprint):
-            raise ResidualError(
-                f"The {what} scores are of another encoder (weights {scores.fingerprint[:8]}) than the "
-                f"{name} ({fingerprint[:8]})."
-            )
-    y = torch.as_tensor(labels).to(scores.scores.device, torch.long)
-    if int(y.min()) < 0 or int(y.max()) >= len(classifier):
+        for weights, each in zip(fits, settings, strict=True)
+    ]  # fmt: skip
+    while True:
+        losses = [
+            float(optimizer.step(lambda place=place: _whole_loss(work, fits[place], place, rows[place])))
+            for place, optimizer in enumerate(optimizers)
+        ]
+        yield torch.tensor(losses), torch.stack([weights.detach() for weights in fits])
+
+
+def _whole_loss(work: _Work, weights: Tensor, place: int, rows: Tensor) -> float:
+    """Mean loss over all samples of a fit, with its penalty; its gradient is put into `weights.grad`."""
+    weights.grad, total = None, 0.0
+    for part in rows.split(_ROWS):
+        picked = part.to(work.train.scores.device)
+        scores, rest = (each[picked].to(work.device) for each in (work.train.scores, work.train.rest))
+        logits = work.logits(weights[None], scores[None], rest[None])
+        loss = cross_entropy(logits, work.y[picked].to(work.device), reduction="sum") / len(rows)
+        loss.backward()
+        total += float(loss)
+    penalty = work.adapters[place].penalty(weights[None])
+    if isinstance(penalty, Tensor):
+        penalty.sum().backward()
+        total += float(penalty)
+    if work.own is not None and weights.grad is not None:
+        weights.grad *= work.own[place]
+    return total
+
+
+class _Run:
+    """One fit: its epochs, the best of them, and whether it has stopped."""
+
+    def __init__(self, patience: int, weights: Tensor):
+        self.patience, self.weights, self.improved, self.done = patience, weights, 0, False
+        self.history: list[Epoch] = []
+        self.best = Epoch(0, math.inf, -math.inf, math.inf)
+
+    def add(self, epoch: Epoch, weights: Tensor) -> None:
+        self.history.append(epoch)
+        if epoch.val_accuracy > self.best.val_accuracy:
+            self.improved = epoch.epoch
+        if (epoch.val_accuracy, -epoch.val_loss) > (self.best.val_accuracy, -self.best.val_loss):
+            self.best, self.weights = epoch, weights.detach().clone()
+        self.done = epoch.epoch - self.improved >= self.patience
+
+    def result(self, seconds: float) -> FitResult:
+        return FitResult(self.best.epoch, self.best.val_accuracy, seconds, tuple(self.history))
+
+
+def _together(adapters: Sequence[Adapter], settings: Sequence[FitSettings]) -> FitSettings:
+    """The settings, of which only learning rates, patience and seeds may differ."""
+    if not adapters or len(adapters) != len(settings):
         raise ResidualError(
-            f"The {what} labels go from {int(y.min())} to {int(y.max())}, the classifier has "
-            f"{len(classifier)} classes."
+            f"Every fit needs an adapter and settings; got {len(adapters)} adapters and {len(settings)} "
+            "settings."
         )
-    if not (scores.scores.sum().isfinite() and scores.rest.sum().isfinite()):
-        raise ResidualError(f"The {what} scores hold NaN or infinity.")
-    return y
+    widest_of(adapters)
+    for name in ("batch_size", "epochs", "optimizer", "warmup", "weight_decay", "missing"):
+        if len({getattr(each, name) for each in settings}) > 1:
+            raise ResidualError(f"Fits at once need the same {name} in all settings.")
+    return settings[0]
+
+
+def _positions(subset: Int[np.ndarray, " _"] | None, n: int) -> Tensor:
+    if subset is None:
+        return torch.arange(n)
+    picked = torch.from_numpy(np.asarray(subset, np.int64))
+    if not len(picked) or int(picked.min()) < 0 or int(picked.max()) >= n:
+        raise ResidualError(f"A subset holds positions of 0 to {n - 1}, at least one; got {subset}.")
+    return picked

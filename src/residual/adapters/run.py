@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from residual.adapters.fit import FitSettings
+from residual.adapters.settings import FitSettings
 from residual.adapters.task import (
     METHODS,
     MIXED,

@@ -12,10 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.adapters.adapter import Adapter
+from residual.encoders.device import find_device
 from residual.errors import ResidualError
 from residual.store.base import Store
 
 _ROWS = 1024  # of a store read at a time
+_FREE = 0.7  # of a GPU's free memory, that scores may take
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def compute_scores(
         adapter: one, or several that differ in their rank: then those of the widest, which serve all.
         store: coordinates.
         batch_size: samples at a time; changes no result.
-        device: where they are computed and kept; by default the CPU.
+        device: where they are computed, and kept if they fit there; by default the GPU if there is one, else
+            the CPU.
         file: scores that don't fit into memory are written here (as `.npy`) and mapped; `fit` reads the rows
             of each batch as it comes to them. The file isn't needed afterwards.
 
@@ -91,7 +94,7 @@ def compute_scores(
     widest = adapter if isinstance(adapter, Adapter) else widest_of(adapter)
     check_origin(widest, store)
     score, scores, rests, start = widest.scorer(store.linearization), None, [], 0
-    where = torch.device(device or "cpu")
+    where = find_device(device)
     for batch in store.batches(batch_size):
         own, rest = score(batch.to(where))
         if scores is None:
@@ -141,9 +144,10 @@ def check_origin(adapter: Adapter, store: Store) -> None:
 
 
 def _room(n: int, like: Tensor, file: str | Path | None) -> Tensor:
-    """An array for the scores of `n` samples, in memory or in a file that is mapped."""
+    """An array for the scores of `n` samples: where they are made, in memory, or in a file that is mapped."""
     if file is None:
-        return like.new_empty(n, like.shape[1])
+        fits = not like.is_cuda or n * like[0].nbytes < _FREE * torch.cuda.mem_get_info(like.device)[0]
+        return like.new_empty(n, like.shape[1], device=like.device if fits else "cpu")
     kept = like.cpu().numpy().dtype
     mapped = np.lib.format.open_memmap(file, mode="w+", dtype=kept, shape=(n, like.shape[1]))
     return torch.from_numpy(mapped)

@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from residual.adapters.fit import FitResult, FitSettings, evaluate, fit_many
+from residual.adapters.fit import FitResult, evaluate, fit_many
 from residual.adapters.residual import ResiDual, residual_full, residual_star
 from residual.adapters.scores import compute_scores
+from residual.adapters.settings import FitSettings
 from residual.data import ImageDataset, load_dataset
 from residual.data.mixed import MixedDataset
 from residual.encoders.encoder import Encoder

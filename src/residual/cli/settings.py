@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
-from residual.adapters.fit import FitSettings
+from residual.adapters.settings import FitSettings
 from residual.data import dataset_names
 from residual.errors import ResidualError
 from residual.experiments.plan import Plan

@@ -107,5 +107,6 @@ def coarse_weights(
     """One trained weight a unit of `bases`: (O), from `Coarse` with the paper's settings."""
     coarse = Coarse(bases, seed=seed)
     scores = [compute_scores(coarse, store) for store in (train, val)]
-    fit(coarse, scores[0], train.labels, scores[1], val.labels, classifier, FitSettings(seed=seed))
+    settings = FitSettings(seed=seed, missing="ignore")  # a store may be a small sample
+    fit(coarse, scores[0], train.labels, scores[1], val.labels, classifier, settings)
     return coarse.lambdas.detach()

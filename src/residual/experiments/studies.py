@@ -81,7 +81,8 @@ def adapted_texts(
     train, val, test = stores
     adapter = residual_full(bases, seed=seed)
     scores = [compute_scores(adapter, store) for store in stores]
-    fit(adapter, scores[0], train.labels, scores[1], val.labels, classifier, FitSettings(seed=seed))
+    settings = FitSettings(seed=seed, missing="ignore")  # a store may be a small sample
+    fit(adapter, scores[0], train.labels, scores[1], val.labels, classifier, settings)
     before = test.output()
     after = scores[2].output(adapter.lambdas.detach().to(scores[2].scores))
     accuracies = (

@@ -109,6 +109,12 @@ class ZeroShotClassifier:
         sums.index_add_(0, labels, features.detach().to("cpu", torch.float64))
         return cls((sums / counts[:, None]).to(features.dtype), names, scale, fingerprint)
 
+    def to(self, device: str | torch.device) -> ZeroShotClassifier:
+        """The same elsewhere."""
+        if self.weights.device == torch.device(device):
+            return self
+        return ZeroShotClassifier(self.weights.to(device), self.class_names, self.scale, self.fingerprint)
+
     @property
     def dim(self) -> int:
         """Width of the features it takes, `d`."""

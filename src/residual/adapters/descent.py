@@ -1,0 +1,133 @@
+"""Optimisers of several sets of weights at once, each with a learning rate and a count of steps of its own.
+
+Everything that changes from step to step is in tensors, so that a step can be recorded once and replayed
+(CUDA graphs). For one set they are the optimisers of `schedulefree` and of torch, to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Those of Defazio et al. 2024 and of torch.
+_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
+
+
+class Descent(ABC):
+    """Sets of weights on their way down.
+
+    Args:
+        first: `(f, P)`, where they start.
+        rates: learning rates, one a set.
+        weight_decay: decoupled, as in AdamW.
+        own: `(f, P)`, 1 for the weights that are trained, 0 for those that stay; None trains all.
+
+    Attributes:
+        at: `(f, P)`, where the next gradient is taken.
+    """
+
+    def __init__(
+        self,
+        first: Float[Tensor, "f P"],
+        rates: Sequence[float | int],
+        weight_decay: float | int = 0.0,
+        own: Float[Tensor, "f P"] | None = None,
+    ):
+        self.at, self.own = first.clone(), own
+        self.square = torch.zeros_like(first)
+        self.decay = float(weight_decay)
+        self.rates = first.new_tensor(rates, dtype=torch.float64)[:, None]
+        self.steps = torch.zeros_like(self.rates)
+
+    def update(self, gradient: Float[Tensor, "a P"]) -> None:
+        """One step of the first `a` sets."""
+        a = len(gradient)
+        if self.own is not None:
+            gradient = gradient * self.own[:a]
+        steps = self.steps[:a].add_(1)
+        square = self.square[:a].mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+        spread = (square / (1 - _BETA2**steps).to(square)).sqrt_().add_(_EPS)
+        self._move(a, gradient, spread, steps)
+
+    def _decayed(self, at: Tensor) -> Tensor:
+        """What weight decay pulls by."""
+        return at * self.decay if self.own is None else at * self.decay * self.own[: len(at)]
+
+    @abstractmethod
+    def _move(self, a: int, gradient: Tensor, spread: Tensor, steps: Tensor) -> None: ...
+
+    @abstractmethod
+    def weights(self) -> Float[Tensor, "f P"]:
+        """The weights to use now."""
+
+
+class ScheduleFreeAdamW(Descent):
+    """Defazio et al. 2024, arXiv 2405.15682, with a constant learning rate and no warm-up."""
+
+    def __init__(
+        self,
+        first: Float[Tensor, "f P"],
+        rates: Sequence[float | int],
+        weight_decay: float | int = 0.0,
+        own: Float[Tensor, "f P"] | None = None,
+    ):
+        super().__init__(first, rates, weight_decay, own)
+        self.z = first.clone()
+
+    def _move(self, a: int, gradient: Tensor, spread: Tensor, steps: Tensor) -> None:
+        at, z, rates = self.at[:a], self.z[:a], self.rates[:a]
+        direction = gradient / spread
+        if self.decay:
+            direction.add_(self._decayed(at))
+        share = 1 / steps  # of z in the average
+        at.lerp_(z, share.to(at))
+        at.addcmul_(direction, (rates * (_BETA1 * (1 - share) - 1)).to(at))
+        z.addcmul_(direction, -rates.to(z))
+
+    def weights(self) -> Float[Tensor, "f P"]:
+        """The averaged ones."""
+        return self.at.lerp(self.z, 1 - 1 / _BETA1)
+
+
+class AdamW(Descent):
+    """Loshchilov and Hutter 2019, arXiv 1711.05101: linear warm-up, then a cosine down to zero.
+
+    Args:
+        first, rates, weight_decay, own: see `Descent`.
+        total: how many steps each set makes in all.
+        warmup: the part of them that warm up.
+    """
+
+    def __init__(
+        self,
+        first: Float[Tensor, "f P"],
+        rates: Sequence[float | int],
+        weight_decay: float | int = 0.0,
+        own: Float[Tensor, "f P"] | None = None,
+        *,
+        total: Sequence[int],
+        warmup: float | int,
+    ):
+        super().__init__(first, rates, weight_decay, own)
+        self.mean = torch.zeros_like(first)
+        self.total = self.rates.new_tensor(total)[:, None]
+        self.rising = (self.total * warmup).floor()
+
+    def _move(self, a: int, gradient: Tensor, spread: Tensor, steps: Tensor) -> None:
+        at, rising, total = self.at[:a], self.rising[:a], self.total[:a]
+        mean = self.mean[:a].lerp_(gradient, 1 - _BETA1)
+        done = (steps - 1 - rising) / (total - rising).clamp(min=1)
+        falling = (1 + torch.cos(math.pi * done.clamp(0, 1))) / 2
+        rate = self.rates[:a] * torch.where(steps <= rising, steps / rising.clamp(min=1), falling)
+        if self.decay:
+            at.sub_(self._decayed(at) * rate.to(at))
+        at.addcmul_(mean / spread, (-rate / (1 - _BETA1**steps)).to(at))
+
+    def weights(self) -> Float[Tensor, "f P"]:
+        """The last ones."""
+        return self.at

@@ -1,0 +1,60 @@
+"""Settings of a fit, checked where they are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from residual.adapters.adapter import check_choice
+from residual.errors import ResidualError
+
+OPTIMIZERS = ("schedule_free", "adamw", "lbfgs")
+MISSING = ("raise", "ignore")
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Settings of a fit; the defaults are those of Basile et al. 2025, arXiv 2411.00246.
+
+    Args:
+        learning_rate: 0.8 for λ there, 1e-3 for maps of the output.
+        batch_size: 64 there; all samples at once for "lbfgs".
+        epochs: at most (30 there); for "lbfgs" its iterations.
+        patience: epochs without a better validation accuracy before stopping (5 there).
+        seed: of the order of samples.
+        optimizer: "schedule_free", schedule-free AdamW as there (Defazio et al. 2024, arXiv 2405.15682);
+            "adamw", with warm-up and a cosine down to zero; or "lbfgs", with a strong-Wolfe line search that
+            begins at `learning_rate`.
+        warmup: for "adamw", the part of all steps on which its learning rate rises.
+        weight_decay: decoupled; not for "lbfgs".
+        missing: a class without training samples: "raise", or "ignore" and train without.
+
+    Raises:
+        ResidualError: a setting isn't positive, or no whole number where it must be one; or an unknown
+            choice.
+    """
+
+    learning_rate: float | int = 0.8
+    batch_size: int = 64
+    epochs: int = 30
+    patience: int = 5
+    seed: int = 0
+    optimizer: str = "schedule_free"
+    warmup: float | int = 0.1
+    weight_decay: float | int = 0.0
+    missing: str = "raise"
+
+    def __post_init__(self):
+        for name in ("batch_size", "epochs", "patience", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise ResidualError(f"{name} must be a whole number, got {getattr(self, name)!r}.")
+        for name in ("learning_rate", "batch_size", "epochs", "patience"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ResidualError(f"{name} must be positive, got {getattr(self, name)}.")
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("missing", self.missing, MISSING)
+        if not (0 <= self.warmup < 1 and 0 <= self.weight_decay < math.inf):
+            raise ResidualError(
+                f"warmup lies in [0, 1) and weight_decay is 0 or more, got {self.warmup} and "
+                f"{self.weight_decay}."
+            )
