@@ -6,6 +6,7 @@ Basile et al. 2025, arXiv 2411.00246.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -151,23 +152,34 @@ class ResiDual(Reweighted):
         maps = []
         for unit, mean, rows in zip(self.units, self.bases.means, directions.split(self.ranks), strict=True):
             matrix, offset = linearization.matrix(unit), linearization.offset(unit)
-            maps.append((unit, matrix @ rows.T, (offset - mean) @ rows.T))
+            maps.append((matrix @ rows.T, (offset - mean) @ rows.T))
         summed, constant = [], self.constant(n_units)
         if self.tail == "keep":
             summed, constant = list(self.units), constant - self.bases.means.sum(dim=0)
         if self.others == "keep":
             summed += self.other_units(n_units)
 
+        @cache
+        def moved(
+            dtype: torch.dtype, device: torch.device
+        ) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
+            each = [(m.to(device, dtype), o.to(device, dtype)) for m, o in maps]
+            return each, constant.to(device, dtype), directions.to(device, dtype)
+
         def scores(batch: Coordinates) -> tuple[Tensor, Tensor]:
-            like, features = batch.mean, linearization.features
+            each, constant, directions = moved(batch.mean.dtype, batch.mean.device)
             scores = torch.cat(
-                [torch.addmm(o.to(like), features(batch, unit), m.to(like)) for unit, m, o in maps], dim=1
+                [
+                    torch.addmm(o, linearization.features(batch, unit), m)
+                    for unit, (m, o) in zip(self.units, each, strict=True)
+                ],
+                dim=1,
             )
-            rest = constant.to(like).expand(len(batch), -1)
+            rest = constant.expand(len(batch), -1)
             for unit in summed:
                 rest = rest + linearization.contributions(batch, [unit])[:, 0]
             if self.tail == "keep":
-                rest = rest - scores @ directions.to(like)
+                rest = rest - scores @ directions
             return scores, rest.contiguous()
 
         return scores

@@ -59,14 +59,14 @@ class Steps:
         self.columns = torch.arange(self.batch_size, device=device)
         self.next = torch.zeros((), dtype=torch.long, device=device)
         self.total = torch.zeros(len(sizes), dtype=torch.float64, device=device)
+        self.sizes = self.total.new_tensor(sizes)
+        self.prepared = self._shuffled()
         self.recorded: dict[int, torch.cuda.CUDAGraph] = {}
         self.warm: dict[int, int] = {}
 
     def epoch(self) -> Float[Tensor, " f"]:
         """One pass of every fit over its samples; their mean losses on the way."""
-        order = torch.zeros(self.shares.shape, dtype=torch.long)
-        for row, subset, generator in zip(order, self.subsets, self.orders, strict=True):
-            row[: len(subset)] = subset[torch.randperm(len(subset), generator=generator)]
+        order = self.prepared
         self.order.copy_(order)
         self.next.zero_()
         self.total.zero_()
@@ -79,7 +79,15 @@ class Steps:
             rows = [part[:count] for part, count in zip(parts, active, strict=True)]
             for count, given in zip(active, ahead(self._fetch, rows), strict=True):
                 self._step(count, *given)
-        return self.total / self.total.new_tensor([len(subset) for subset in self.subsets])
+        self.prepared = self._shuffled()  # while a GPU is still at work
+        return self.total / self.sizes
+
+    def _shuffled(self) -> Tensor:
+        """Positions of the samples of one pass, `(f, steps · batch)`, each fit's in an order of its own."""
+        order = torch.zeros(self.shares.shape, dtype=torch.long)
+        for row, subset, generator in zip(order, self.subsets, self.orders, strict=True):
+            row[: len(subset)] = subset[torch.randperm(len(subset), generator=generator)]
+        return order
 
     def _replay(self, count: int) -> None:
         """A step of the first `count` fits: as it is on a CPU, else recorded and replayed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import overload
 
 import numpy as np
@@ -150,13 +151,15 @@ def _into_memory(
     parts: list[Coordinates] = []
     skipped: list[int] = []
     batches = settings.batches(range(len(dataset)))
-    for encoded in encode_batches(encoder, dataset, batches, settings, linearization, wide):
-        kept += encoded.read.positions
-        skipped += encoded.read.skipped
-        if encoded.coordinates is not None:
-            parts.append(encoded.coordinates)
-        if progress is not None:
-            progress(len(kept) + len(skipped), len(dataset))
+    with ThreadPoolExecutor(1, "residual-fingerprint") as aside:  # seconds of hashing, for a large encoder
+        fingerprint = aside.submit(lambda: encoder.fingerprint)
+        for encoded in encode_batches(encoder, dataset, batches, settings, linearization, wide):
+            kept += encoded.read.positions
+            skipped += encoded.read.skipped
+            if encoded.coordinates is not None:
+                parts.append(encoded.coordinates)
+            if progress is not None:
+                progress(len(kept) + len(skipped), len(dataset))
     if not kept:
         raise ResidualError(f"None of the {len(dataset)} images of {dataset.full_name} can be read.")
     return MemoryStore(
@@ -167,7 +170,7 @@ def _into_memory(
         class_names=tuple(dataset.class_names),
         dataset=dataset.full_name,
         encoder_name=encoder.name,
-        fingerprint=encoder.fingerprint,
+        fingerprint=fingerprint.result(),
         pooling=settings.pooling,
         kinds=settings.kinds,
         skipped=tuple(dataset.sample_ids[position] for position in skipped),

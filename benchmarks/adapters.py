@@ -1,0 +1,262 @@
+"""From pixels in memory to a tested ResiDual*, beside re-running the encoder at every step; and fits at once.
+
+    python benchmarks/adapters.py --out benchmarks/results/adapters.json
+
+"pipeline": 45,000 training, 2,500 validation and 2,500 test pictures of noise, 100 classes, ViT-L/14 of
+open_clip with random weights (accuracies mean nothing, time doesn't depend on them), in bfloat16 on a GPU.
+Ours encodes every picture once, fits the bases of the heads on the training pictures, makes the scores,
+trains 30 epochs at batch 64 with the validation pictures tried after each, and tests. "rerun" trains the same
+ResiDual* by the same optimiser as the published code does: the frozen encoder in float32 makes all heads'
+contributions of every batch of every epoch anew; `--steps` of its steps and of its validation batches are
+timed, and its whole time follows from those.
+
+"many": 1, 2, 5 and 10 fits at once (seeds), on scores of the same size, encoding left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from schedulefree import AdamWScheduleFree
+from speed import MODELS, command, versions
+from store import dataset_of, seconds, spread
+from torch.nn.functional import cross_entropy
+
+import residual
+from residual.adapters import FitSettings, Scores, compute_scores, evaluate, fit, fit_many, residual_star
+from residual.data.pixels import PixelDataset
+from residual.encoders.encoder import Encoder
+from residual.spectral import SpectralBases
+from residual.text import ZeroShotClassifier
+
+SHARES = {"train": 0.9, "val": 0.05, "test": 0.05}
+
+
+def load(options: argparse.Namespace, dtype: torch.dtype) -> Encoder:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.model == "picto":
+        return residual.load_encoder("picto", device=device, dtype=dtype)
+    import open_clip
+
+    torch.manual_seed(0)
+    model = open_clip.create_model(MODELS[options.model]).visual
+    return residual.wrap_encoder(model).to(device, dtype)
+
+
+def splits_of(encoder: Encoder, options: argparse.Namespace) -> dict[str, PixelDataset]:
+    whole = dataset_of(encoder, options.samples, str(encoder.device)).pixels.cpu()  # made faster there
+    found, start = {}, 0
+    for name, share in SHARES.items():
+        part = slice(start, start + round(share * options.samples))
+        start = part.stop
+        pixels = whole[part]
+        labels = np.arange(len(pixels)) % options.classes
+        found[name] = PixelDataset(pixels, labels, names_of(options.classes), split=name)
+    return found
+
+
+def names_of(classes: int) -> list[str]:
+    return [f"class {k}" for k in range(classes)]
+
+
+def classifier_of(options: argparse.Namespace, dim: int) -> ZeroShotClassifier:
+    rows = torch.randn(options.classes, dim, generator=torch.Generator().manual_seed(0))
+    return ZeroShotClassifier(rows, names_of(options.classes))
+
+
+def ours(
+    encoder: Encoder, splits: dict[str, PixelDataset], options: argparse.Namespace
+) -> tuple[dict[str, Any], SpectralBases]:
+    """Every step of our way, in seconds."""
+    times: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times[name] = times.get(name, 0.0) + time.perf_counter() - start
+        return result
+
+    stores = {
+        name: timed("encode", lambda dataset=dataset: residual.encode_dataset(
+            encoder, dataset, kinds=("head",), batch_size=options.encode_batch))
+        for name, dataset in splits.items()
+    }  # fmt: skip
+    bases = timed("bases", lambda: residual.fit_bases(stores["train"]))
+    adapter = residual_star(bases)
+    scores = {
+        name: timed("scores", lambda store=store: compute_scores(adapter, store))
+        for name, store in stores.items()
+    }
+    classifier = classifier_of(options, encoder.output_dim)
+    labels = {name: store.labels for name, store in stores.items()}
+    settings = FitSettings(epochs=options.epochs, patience=options.epochs)
+    given = (scores["train"], labels["train"], scores["val"], labels["val"], classifier, settings)
+    result = timed("fit", lambda: fit(adapter, *given))
+    accuracy = timed("test", lambda: evaluate(adapter, scores["test"], labels["test"], classifier))
+    assert len(result.history) == options.epochs
+    told = {"seconds": times, "total": sum(times.values()), "weights": len(adapter.lambdas)}
+    return {**told, "test_accuracy": accuracy}, bases
+
+
+def rerun(
+    encoder: Encoder, splits: dict[str, PixelDataset], bases: SpectralBases, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Seconds a step and a validation batch of training with the encoder in the loop, and of all of it."""
+    adapter = residual_star(bases).to(encoder.device)
+    classifier = classifier_of(options, encoder.output_dim).to(encoder.device)
+    optimizer = AdamWScheduleFree(adapter.parameters(), lr=0.8)
+    optimizer.train()
+    train = splits["train"]
+
+    def output(start: int) -> torch.Tensor:
+        pixels = train.pixels[start : start + 64].float()
+        with torch.no_grad():
+            contributions = residual.decompose(encoder, pixels).contributions[:, 0]
+        return adapter(contributions)
+
+    def step(number: int) -> None:
+        start = number * 64 % (len(train) - 64)
+        y = torch.from_numpy(train.labels[start : start + 64]).to(encoder.device)
+        loss = cross_entropy(classifier.logits(output(start)), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def tried(number: int) -> None:
+        with torch.no_grad():
+            classifier.logits(output(number * 64 % (len(train) - 64))).argmax(1).cpu()
+
+    found = {}
+    for name, work in (("step", step), ("validation_batch", tried)):
+        count = options.steps if name == "step" else options.steps // 4
+        for number in range(3):
+            work(number)
+        found[name] = seconds(lambda work=work, count=count: [work(k) for k in range(count)]) / count
+    steps = -(-len(train) // 64) * options.epochs
+    training = found["step"] * steps
+    tries = -(-len(splits["val"]) // 64) * options.epochs + -(-len(splits["test"]) // 64)
+    return {
+        "timed_steps": options.steps,
+        "seconds_a_step": found["step"],
+        "images_a_second": 64 / found["step"],
+        "training": training,
+        "validation_and_test": found["validation_batch"] * tries,
+        "total": training + found["validation_batch"] * tries,
+    }
+
+
+def pipeline(options: argparse.Namespace) -> dict[str, Any]:
+    """Both ways, on the same pictures."""
+    on_gpu = torch.cuda.is_available()
+    encoder = load(options, torch.bfloat16 if on_gpu else torch.float32)
+    splits = splits_of(encoder, options)
+    with torch.inference_mode():
+        residual.trace(encoder, splits["train"].pixels[: options.encode_batch])
+    rounds = [ours(encoder, splits, options) for _ in range(options.rounds)]
+    print(json.dumps([told for told, _ in rounds]), flush=True)
+    slow = rerun(encoder.to(dtype=torch.float32), splits, rounds[0][1], options)
+    totals = [told["total"] for told, _ in rounds]
+    return {
+        "model": options.model,
+        **{f"n_{name}": len(split) for name, split in splits.items()},
+        "classes": options.classes,
+        "epochs": options.epochs,
+        "ours": [told for told, _ in rounds],
+        "rerun": slow,
+        "times_faster": spread([slow["total"] / total for total in totals]),
+        "times_faster_than_its_training_alone": spread([slow["training"] / total for total in totals]),
+    }
+
+
+def many(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds an epoch of several fits at once, on random scores."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    units, rank, dim = options.units, options.rank, options.dim
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.linalg.qr(torch.randn(dim, rank, generator=generator))[0].T for _ in range(units)]
+    bases = SpectralBases(range(units), torch.zeros(units, dim), rows, [torch.ones(rank)] * units)
+    classifier, found = classifier_of(options, dim), {}
+    n = round(0.9 * options.samples)
+    first = residual_star_of(bases, 0)
+    on_card = torch.Generator(device).manual_seed(0)
+    sizes = {"train": n, "val": options.samples - n}
+    scores = {
+        name: Scores(
+            torch.randn(count, units * rank, generator=on_card, device=device),
+            first.directions.float().to(device),
+            torch.zeros(count, dim, device=device),
+            "random",
+            first.ranks,
+        )
+        for name, count in sizes.items()
+    }
+    labels = {name: torch.arange(count) % options.classes for name, count in sizes.items()}
+    for batch in options.batches:
+        for fits in options.fits:
+            times = []
+            for epochs in (1, 1 + options.many_epochs) * options.rounds:  # the first pass has recording in it
+                settings = [FitSettings(batch_size=batch, epochs=epochs, seed=k) for k in range(fits)]
+                adapters = [residual_star_of(bases, k) for k in range(fits)]
+                given = (scores["train"], labels["train"], scores["val"], labels["val"], classifier, settings)
+                times.append(seconds(lambda adapters=adapters, given=given: fit_many(adapters, *given)))
+            each = [
+                (long - short) / options.many_epochs
+                for short, long in zip(times[::2], times[1::2], strict=True)
+            ]
+            found[f"batch {batch}, {fits} fits"] = {
+                "seconds_an_epoch": spread(each),
+                "samples_a_second": fits * n / spread(each)["median"],
+                "first_epoch": spread(times[::2]),
+            }
+            print(batch, fits, spread(each), flush=True)
+    return {"samples": n, "components": units * rank, "dim": dim, "classes": options.classes, **found}
+
+
+def residual_star_of(bases: SpectralBases, seed: int) -> residual.ResiDual:
+    return residual.ResiDual(bases, others="zero", seed=seed)
+
+
+SECTIONS = {"pipeline": pipeline, "many": many}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS)
+    parser.add_argument("--model", default="ViT-L/14", choices=[*MODELS, "picto"])
+    parser.add_argument("--samples", type=int, default=50_000)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--encode-batch", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--units", type=int, default=384)
+    parser.add_argument("--rank", type=int, default=30)
+    parser.add_argument("--dim", type=int, default=768)
+    parser.add_argument("--fits", type=int, nargs="+", default=[1, 2, 5, 10])
+    parser.add_argument("--batches", type=int, nargs="+", default=[64, 1024])
+    parser.add_argument("--many-epochs", type=int, default=3)
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    result: dict[str, Any] = {"command": command(), "versions": versions(device)}
+    result["cores"] = len(os.sched_getaffinity(0))
+    for name in options.sections:
+        result[name] = SECTIONS[name](options)
+        print(json.dumps(result[name]), flush=True)
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
