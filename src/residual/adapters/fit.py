@@ -298,11 +298,11 @@ def _whole_loss(work: _Work, weights: Tensor, place: int, rows: Tensor) -> float
         logits = work.logits(weights[None], scores[None], rest[None])
         loss = cross_entropy(logits, work.y[picked].to(work.device), reduction="sum") / len(rows)
         loss.backward()
-        total += float(loss)
+        total += loss.item()
     penalty = work.adapters[place].penalty(weights[None])
     if isinstance(penalty, Tensor):
         penalty.sum().backward()
-        total += float(penalty)
+        total += penalty.sum().item()
     if work.own is not None and weights.grad is not None:
         weights.grad *= work.own[place]
     return total
