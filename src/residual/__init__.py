@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from residual import adapters, encoders, heads, spectral, text, tracing
+    from residual.adapters.adapted import AdaptedEncoder
     from residual.adapters.residual import ResiDual
     from residual.data import load_dataset
     from residual.encoders.encoder import Encoder
@@ -40,6 +41,7 @@ _HOMES = {
     "fit_bases": "spectral.fit",
     "SpectralBases": "spectral.bases",
     "ResiDual": "adapters.residual",
+    "AdaptedEncoder": "adapters.adapted",
     "ResidualError": "errors",
 }
 _ROOMS = ("encoders", "tracing", "spectral", "text", "heads", "adapters")
@@ -59,6 +61,7 @@ __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "fit_bases",
     "SpectralBases",
     "ResiDual",
+    "AdaptedEncoder",
     "ResidualError",
     "encoders",
     "tracing",

@@ -1,11 +1,14 @@
 """ResiDual: re-weight the principal components of units, in the space of their scores."""
 
+from residual.adapters.adapted import AdaptedEncoder
 from residual.adapters.adapter import Adapter
 from residual.adapters.coarse import Coarse
 from residual.adapters.fit import FitResult, adapted_output, evaluate, fit, fit_many
+from residual.adapters.folding import FoldedMap, fold
 from residual.adapters.matching import few_shot
 from residual.adapters.output_maps import LinearMap, SpectralMap
 from residual.adapters.reading import Component, strongest_components, unit_gains
+from residual.adapters.record import TrainingRecord
 from residual.adapters.residual import ResiDual, residual_full, residual_star
 from residual.adapters.scores import Scores, compute_scores
 from residual.adapters.settings import FitSettings
@@ -13,16 +16,19 @@ from residual.adapters.task import Adapted, Task, adapt, bases_from, encode_task
 
 __all__ = [
     "Adapted",
+    "AdaptedEncoder",
     "Adapter",
     "Coarse",
     "Component",
     "FitResult",
     "FitSettings",
+    "FoldedMap",
     "LinearMap",
     "ResiDual",
     "Scores",
     "SpectralMap",
     "Task",
+    "TrainingRecord",
     "adapt",
     "adapted_output",
     "bases_from",
@@ -32,6 +38,7 @@ __all__ = [
     "few_shot",
     "fit",
     "fit_many",
+    "fold",
     "residual_full",
     "residual_star",
     "strongest_components",

@@ -190,6 +190,10 @@ class Encoder:
         ids = self.tokenize(texts)
         return torch.cat([self.run("text", part) for part in ids.split(_TEXTS_AT_ONCE)])
 
+    def around(self, module: nn.Module) -> Encoder:
+        """The same encoder with another module of the same kind: a copy, or one with other weights."""
+        return Encoder(self.name, module, self.family, self.preprocess, self._tokenize, self.split)
+
     def keep(
         self,
         units: Sequence[int] | np.ndarray | Tensor,

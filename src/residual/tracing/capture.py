@@ -8,8 +8,9 @@ projection and MLP run on that token alone: nothing else of theirs is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from threading import Lock, get_ident
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,13 +25,19 @@ from residual.errors import ResidualError
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.pooling import Pooling, resolve, weighted
 from residual.tracing.stand_ins import SplitAttention, can_split, replace_module
+from residual.tracing.units import KINDS
 
 
 class Capture:
-    """The slices of the latest forward pass of one tower, until `take` hands them out."""
+    """The slices of the latest forward pass of one tower, until `take` hands them out.
 
-    def __init__(self, parts: Parts, pooling: Pooling):
+    `kinds` are the kinds of unit whose coordinates are wanted; those of others are None.
+    """
+
+    def __init__(self, parts: Parts, pooling: Pooling, kinds: Sequence[str] = KINDS):
         self.pooling = pooling
+        self.heads = "head" in kinds
+        self.rest = not {"emb", "mlp"}.isdisjoint(kinds)  # both: rounding is shared out over them together
         self._positions: Tensor | None = None
         self._parts = parts
         self._slices: dict[str, Tensor] = {}
@@ -59,25 +66,31 @@ class Capture:
             ResidualError: there was none, or a part of the model did not run in it; or no token is kept.
         """
         layers = range(len(self._parts.blocks))
-        wanted = ["embedding", "stream", *(f"{kind} {index}" for kind in ("z", "mlp") for index in layers)]
-        if self.pooling.reduce == "attention":
+        kinds = ["z"] * self.heads + ["mlp"] * self.rest
+        wanted = ["embedding"] * self.rest + ["stream"]
+        wanted += [f"{kind} {index}" for kind in kinds for index in layers]
+        if self.rest and self.pooling.reduce == "attention":
             wanted.append("pool_mlp")
         if missing := [name for name in wanted if name not in self._slices]:
             raise ResidualError(f"The forward pass did not go through: {', '.join(missing)}.")
         got, self._slices = self._slices, {}
         if not got["stream"].shape[1]:
             raise ResidualError(f"Pooling {self.pooling.name!r} keeps none of this tower's tokens.")
-        with torch.autocast(got["stream"].device.type, enabled=False):
+        with exactly(got["stream"].device):
             pick, mean, std, stream = self._pooled(got["stream"])
             # One by one, so that no more than one layer is held twice where all tokens were kept.
-            z, mlp = ([pick(got.pop(f"{kind} {index}")) for index in layers] for kind in ("z", "mlp"))
-            emb, added, lost = pick(got["embedding"]), self._added(mlp, "mlp_scale"), None
-            if "attention 0" in got:
-                attention = [pick(got.pop(f"attention {index}")) for index in layers]
-                attended = self._added(attention, "attention_scale")
-                emb, added, lost = _shared_out(emb, added, attended, pick(got["stream"]))
+            taken = {kind: [pick(got.pop(f"{kind} {index}")) for index in layers] for kind in kinds}
+            z = emb = added = lost = None
+            if self.heads:
+                z = torch.stack(taken["z"], dim=-2).unflatten(-1, (self._parts.heads, -1))  # (n, …, L, H, h)
+            if self.rest:
+                emb, added = pick(got["embedding"]), self._added(taken["mlp"], "mlp_scale")
+                if "attention 0" in got:
+                    attention = [pick(got.pop(f"attention {index}")) for index in layers]
+                    attended = self._added(attention, "attention_scale")
+                    emb, added, lost = _shared_out(emb, added, attended, pick(got["stream"]))
             coordinates = Coordinates(
-                z=torch.stack(z, dim=-2).unflatten(-1, (self._parts.heads, -1)),  # (n, …, L, H, h)
+                z=z,
                 mlp=added,
                 emb=emb,
                 mean=mean,
@@ -164,6 +177,12 @@ class Capture:
         return mean, (variance + self._parts.final_norm.eps).sqrt()
 
 
+def exactly(device: torch.device) -> AbstractContextManager[object]:
+    """Where autocast is on, off: coordinates and what is made of them keep their precision."""
+    on = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else nullcontext()
+
+
 def _shared_out(
     emb: Float[Tensor, "n *t D"],
     mlp: Float[Tensor, "n *t L D"],
@@ -191,7 +210,7 @@ def capture(encoder: Encoder, tower: str = "image", pooling: str = "own") -> Gen
     parts = encoder.parts_of(tower)
     kept = Capture(parts, resolve(pooling, parts, encoder.name)).only_here()
     with ExitStack() as stack:
-        stack.enter_context(_turn(parts.blocks[0].block))
+        stack.enter_context(turn(parts.blocks[0].block))
         place_hooks(kept, parts, stack)
         yield kept
 
@@ -209,7 +228,12 @@ _turns_lock = Lock()
 
 
 @contextmanager
-def _turn(block: nn.Module) -> Generator[None]:
+def turn(block: nn.Module) -> Generator[None]:
+    """While this is held, no other thread captures the tower that begins with `block`.
+
+    Raises:
+        ResidualError: this thread does already.
+    """
     with _turns_lock:
         turn = _turns.setdefault(block, _Turn())
     if turn.owner == get_ident():
@@ -223,58 +247,69 @@ def _turn(block: nn.Module) -> Generator[None]:
 
 
 def place_hooks(kept: Capture, parts: Parts, stack: ExitStack) -> None:
-    """Place the hooks that feed `kept`, and the stand-ins; what takes each away again goes onto `stack`."""
+    """Place the hooks that feed `kept`, and the stand-ins; what takes each away again goes onto `stack`.
+
+    They close over nothing, so that a copy of the model, made with its `kept`, feeds that one.
+    """
     blocks = parts.blocks
 
-    def hook(place: Callable[..., Any], function: Callable[..., Any], **how: Any) -> None:
-        stack.callback(place(function, **how).remove)
+    def hook(place: Callable[..., Any], function: Callable[..., Any], *bound: Any, **how: Any) -> None:
+        stack.callback(place(partial(function, kept, *bound), **how).remove)
 
     last = len(blocks) - 1
     trim = kept.trims
-    hook(
-        blocks[0].block.register_forward_pre_hook,
-        lambda module, args, kwargs: kept.keep("embedding", _first(args, kwargs)),
-        with_kwargs=True,
-    )
+    if kept.rest:
+        hook(blocks[0].block.register_forward_pre_hook, _embedding_seen, with_kwargs=True)
     for index, block in enumerate(blocks):
+        cut = trim and index == last
         if block.multihead:
-            _split(block.block, block.multihead, stack, kept.cut if trim and index == last else None)
-        hook(
-            block.attention_output.register_forward_pre_hook, _heads_seen(kept, index, trim and index == last)
-        )
-        hook(block.attention_output.register_forward_hook, _attention_seen(kept, index))
-        if trim and index == last:
-            hook(block.mlp.register_forward_pre_hook, lambda module, args: (kept.cut(args[0]), *args[1:]))
-        hook(block.mlp.register_forward_hook, _mlp_seen(kept, index))
-    hook(
-        blocks[-1].block.register_forward_hook,
-        lambda module, args, output: kept.keep("stream", output[0] if isinstance(output, tuple) else output),
-    )
-    if kept.pooling.reduce == "attention" and parts.pooling_attention is not None:
-        hook(
-            parts.pooling_attention.mlp.register_forward_hook,
-            lambda module, args, output: kept.keep_whole("pool_mlp", output),
-        )
+            _split(block.block, block.multihead, stack, kept.cut if cut else None)
+        if kept.heads or cut:
+            hook(block.attention_output.register_forward_pre_hook, _heads_seen, index, cut)
+        if kept.rest:
+            hook(block.attention_output.register_forward_hook, _attention_seen, index)
+        if cut:
+            hook(block.mlp.register_forward_pre_hook, _mlp_cut)
+        if kept.rest:
+            hook(block.mlp.register_forward_hook, _mlp_seen, index)
+    hook(blocks[-1].block.register_forward_hook, _stream_seen)
+    if kept.rest and kept.pooling.reduce == "attention" and parts.pooling_attention is not None:
+        hook(parts.pooling_attention.mlp.register_forward_hook, _pool_mlp_seen)
 
 
-def _heads_seen(kept: Capture, index: int, trim: bool) -> Callable[..., Any]:
-    def seen(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+def _embedding_seen(kept: Capture, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    kept.keep("embedding", _first(args, kwargs))
+
+
+def _heads_seen(
+    kept: Capture, index: int, trim: bool, module: nn.Module, args: tuple[Tensor, ...]
+) -> tuple[Tensor, ...] | None:
+    if kept.heads:
         kept.keep(f"z {index}", args[0])
-        return (kept.cut(args[0]),) if trim else None
-
-    return seen
+    return (kept.cut(args[0]),) if trim else None
 
 
-def _attention_seen(kept: Capture, index: int) -> Callable[..., Any]:
-    def seen(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        if kept.rounds:
-            kept.keep(f"attention {index}", output)
+def _attention_seen(
+    kept: Capture, index: int, module: nn.Module, args: tuple[Tensor, ...], output: Tensor
+) -> None:
+    if kept.rounds:
+        kept.keep(f"attention {index}", output)
 
-    return seen
+
+def _mlp_cut(kept: Capture, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (kept.cut(args[0]), *args[1:])
 
 
-def _mlp_seen(kept: Capture, index: int) -> Callable[..., Any]:
-    return lambda module, args, output: kept.keep(f"mlp {index}", output)
+def _mlp_seen(kept: Capture, index: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    kept.keep(f"mlp {index}", output)
+
+
+def _stream_seen(kept: Capture, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    kept.keep("stream", output[0] if isinstance(output, tuple) else output)
+
+
+def _pool_mlp_seen(kept: Capture, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    kept.keep_whole("pool_mlp", output)
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

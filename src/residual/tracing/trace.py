@@ -51,10 +51,10 @@ def trace(
 def _eager(encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str) -> tuple[Coordinates, Tensor]:
     ready = _ready(encoder, inputs, tower)
     with _nothing_compiled(), capture(encoder, tower, pooling) as kept:
-        return _passed(kept, encoder.parts_of(tower), encoder.tower(tower), encoder.module, ready)
+        return passed(kept, encoder.parts_of(tower), encoder.tower(tower), encoder.module, ready)
 
 
-def _passed(
+def passed(
     kept: Capture, parts: Parts, tower: Tower, module: nn.Module, ready: Tensor
 ) -> tuple[Coordinates, Tensor]:
     """One forward pass with hooks in place: its coordinates, and the output that they are held against."""
@@ -116,7 +116,7 @@ class _CompiledTrace:
 
     def __init__(self, encoder: Encoder, tower: str, pooling: str):
         self.shared = _tensors(encoder.module)
-        self.twin = copy.deepcopy(encoder.module, {id(tensor): tensor for tensor in self.shared})
+        self.twin = twin_of(encoder.module)
         self.tower = encoder.tower(tower)
         self.parts = self.tower.anatomy_of(self.twin).locate(self.twin)
         self.kept = Capture(self.parts, resolve(pooling, self.parts, encoder.name))
@@ -139,8 +139,13 @@ class _CompiledTrace:
         return Coordinates(**named), output
 
     def _run(self, ready: Tensor) -> tuple[list[Tensor | None], Tensor]:
-        coordinates, output = _passed(self.kept, self.parts, self.tower, self.twin, ready)
+        coordinates, output = passed(self.kept, self.parts, self.tower, self.twin, ready)
         return [getattr(coordinates, name) for name in _FIELDS], output
+
+
+def twin_of(module: nn.Module) -> nn.Module:
+    """Modules of its own around the same parameters and buffers."""
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in _tensors(module)})
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

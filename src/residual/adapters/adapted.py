@@ -1,0 +1,364 @@
+"""An encoder with its adapter folded in, as one module: for use, for serving, for export.
+
+The adapter is a matrix on the coordinates that the forward pass leaves (`folding`), and the encoder a copy
+with hooks that stay. Where one token is pooled the last block works on that token alone, which is less than
+the encoder does by itself. `sharing` saves, loads and shares it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from residual.adapters.adapter import Adapter
+from residual.adapters.folding import OUTPUT, features_of, fold
+from residual.adapters.record import TrainingRecord
+from residual.encoders.encoder import Encoder
+from residual.encoders.sources import first_line, library
+from residual.errors import ResidualError
+from residual.files import check_writable
+from residual.text.classifier import ZeroShotClassifier
+from residual.tracing.capture import Capture, exactly, place_hooks, turn
+from residual.tracing.linearization import Linearization
+from residual.tracing.pooling import resolve
+from residual.tracing.trace import passed, twin_of
+
+_ONE_FILE = 1_500_000_000  # bytes; ONNX holds no more than 2 GB without a second file for the weights
+_ONNX_SIZE = (224, 224)  # of an encoder that takes any
+
+
+class AdaptedEncoder(nn.Module):
+    """An encoder whose output is re-weighted, and the classifier of its features.
+
+        features = adapter(contributions of the encoder's units)       (n, d), not normalised
+        logits = exp(logit_scale) · features/‖features‖ Wᵀ             (n, c)
+
+    Args:
+        encoder: what the adapter was fitted on. Its model is copied, so that it can be trained, moved or
+            dropped without this one.
+        adapter: fitted; later changes of it don't reach this one. None leaves the encoder as it is: for one
+            that was fine-tuned, or for its classifier alone.
+        classifier: of the features, or None.
+        record: what is known of how it was trained; it is saved with it.
+        original: fingerprint that the encoder had before it was fine-tuned, if it was: then its weights are
+            saved, to be put into a freshly loaded encoder of that name.
+        share: share the parameters with `encoder` in place of copying them: then move and train neither.
+
+    Attributes:
+        module: the model, with hooks where the adapter needs them.
+        matrix, offset: the folded adapter. They stay in float32 or better when the module is cast.
+
+    Raises:
+        ResidualError: the adapter or the classifier is of another encoder, split, width or pooling.
+    """
+
+    matrix: Tensor
+    offset: Tensor
+    class_weights: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        adapter: Adapter | None = None,
+        classifier: ZeroShotClassifier | None = None,
+        record: TrainingRecord | None = None,
+        original: str | None = None,
+        *,
+        share: bool = False,
+    ):
+        super().__init__()
+        _check(encoder, adapter, classifier)
+        folded = None if adapter is None else fold(adapter, Linearization.of(encoder))
+        self.module = twin_of(encoder.module) if share else copy.deepcopy(encoder.module)
+        self.encoder = encoder.around(self.module)
+        # In a tuple, so that it is no part of the module: never cast, it stays exactly what was fitted.
+        self._adapter = (None if adapter is None else _frozen(adapter),)
+        self.classifier, self.record, self.original = classifier, record, original
+        self.changed = False  # whether weights were loaded that adapter and classifier may not be those of
+        self._fields = () if folded is None else folded.fields
+        self._capture: Capture | None = None
+        wide: dict[str, Any] = {
+            "device": encoder.device,
+            "dtype": torch.promote_types(encoder.dtype, torch.float32),
+        }
+        if folded is not None:
+            self.register_buffer("matrix", folded.matrix.to(**wide))
+            self.register_buffer("offset", folded.offset.to(**wide))
+            if folded.fields != (OUTPUT,):
+                parts = self.encoder.parts
+                self._capture = Capture(parts, resolve("own", parts, encoder.name), folded.kinds)
+                place_hooks(self._capture, parts, ExitStack())
+        if classifier is not None:
+            self.register_buffer("class_weights", classifier.weights.to(**wide))
+        self.register_load_state_dict_post_hook(_loaded)
+        self.eval()
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """What was folded in, on the CPU and frozen."""
+        return self._adapter[0]
+
+    @property
+    def name(self) -> str:
+        """That of the encoder."""
+        return self.encoder.name
+
+    @property
+    def preprocess(self) -> Callable[[Any], Tensor]:
+        """From a PIL image to pixels `(3, h, w)`."""
+        return self.encoder.preprocess
+
+    @property
+    def output_dim(self) -> int:
+        """Width of the features, `d`."""
+        return self.encoder.output_dim
+
+    @property
+    def logit_scale(self) -> float | None:
+        """That of the encoder: the logarithm of the factor on cosine similarities."""
+        return self.encoder.logit_scale
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the logits, in their order; empty without a classifier."""
+        return () if self.classifier is None else self.classifier.class_names
+
+    def forward(self, pixels: Float[Tensor, "n 3 h w"], logits: bool | None = None) -> Float[Tensor, "n _"]:
+        """Logits `(n, c)` where there is a classifier, else features `(n, d)`; or which of them is asked for.
+
+        Raises:
+            ResidualError: images that aren't of the model's size, or logits without a classifier.
+        """
+        features = self.encode_image(pixels)
+        if not self._gives_logits(logits):
+            return features
+        assert self.classifier is not None
+        with exactly(features.device):
+            directions = normalize(features.to(self.class_weights.dtype), dim=1)
+            return self.classifier.scale * (directions @ self.class_weights.T)
+
+    def encode_image(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """The adapted features, not normalised, in float32 or better; without an adapter the model's output.
+
+        Threads take turns where units are captured. Gradients flow unless the caller turns them off.
+
+        Raises:
+            ResidualError: images that aren't of the model's size.
+        """
+        following = torch.compiler.is_compiling()  # compiled or exported: sizes are symbols, and no locks
+        ready = pixels if following else self.encoder.checked_pixels(pixels)
+        tower = self.encoder.tower("image")
+        if self._capture is None:
+            output = tower.encode(self.module, ready)
+            if self.adapter is None:
+                return output
+            features = output.to(self.matrix.dtype)
+        else:
+            with ExitStack() as stack:
+                if not following:
+                    stack.enter_context(turn(self.encoder.parts.blocks[0].block))
+                coordinates, _ = passed(self._capture, self.encoder.parts, tower, self.module, ready)
+            features = features_of(coordinates, self._fields).to(self.matrix.dtype)
+        with exactly(features.device):
+            return torch.addmm(self.offset, features, self.matrix)
+
+    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "c d"]:
+        """That of the encoder: adapters are of the image side."""
+        return self.encoder.encode_text(texts)
+
+    def pixels(self, images: Sequence[Any]) -> Float[Tensor, "n 3 h w"]:
+        """`preprocess` over several images, stacked."""
+        return self.encoder.pixels(images)
+
+    def export_onnx(
+        self, path: str | Path, *, logits: bool | None = None, size: tuple[int, int] | None = None
+    ) -> None:
+        """Write as ONNX, for any number of images: "pixels" goes in, "logits" or "features" comes out.
+
+        Class names are in the file's metadata, as JSON under "class_names". Weights over 1.5 GB go into a
+        second file, `PATH.data`.
+
+        Args:
+            path: of the file.
+            logits: as in `forward`.
+            size: height and width of the images, for an encoder that takes any (then by default 224 by 224).
+
+        Raises:
+            ResidualError: onnx or onnxscript is missing (`pip install 'residual-vit[onnx]'`), the weights are
+                in half precision, the place can't be written to, or the model can't be exported.
+        """
+        library("onnx", "export_onnx", "onnx")
+        library("onnxscript", "export_onnx", "onnx")
+        gives = "logits" if self._gives_logits(logits) else "features"
+        if self.encoder.dtype in (torch.bfloat16, torch.float16):
+            raise ResidualError(
+                f"ONNX is written in float32, and {self.name} is in {str(self.encoder.dtype)[6:]}: say "
+                "adapted.float().export_onnx(path)."
+            )
+        check_writable(path)
+        height, width = self.encoder.image_size or size or _ONNX_SIZE
+        pixels = torch.zeros(2, 3, height, width, dtype=self.encoder.dtype, device=self.encoder.device)
+        try:
+            program = torch.onnx.export(
+                _Giving(self, gives == "logits"),
+                (pixels,),
+                dynamo=True,
+                input_names=["pixels"],
+                output_names=[gives],
+                dynamic_shapes={"pixels": {0: torch.export.Dim("n")}},
+                verbose=False,
+            )
+        except Exception as error:  # whatever the exporter says of a model that it can't follow
+            raise ResidualError(
+                f"{self.name} can't be written as ONNX ({type(error).__name__}: {first_line(error)})."
+            ) from error
+        assert program is not None
+        told = {"encoder": self.name, "class_names": json.dumps(self.class_names)}
+        program.model.metadata_props.update(told)
+        _save_program(program, Path(path), sum(value.nbytes for value in self.state_dict().values()))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `adapter.safetensors`, `adapter_config.json` and a model card, `README.md`, into a folder.
+
+        Raises:
+            ResidualError: the place can't be written to, or other weights were loaded into this module.
+        """
+        from residual.adapters.sharing import save_pretrained
+
+        save_pretrained(self, folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        place: str | Path,
+        encoder: Encoder | None = None,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+    ) -> AdaptedEncoder:
+        """Read what `save_pretrained` wrote into a folder, or `push_to_hub` to the hub.
+
+        Args:
+            place: the folder, or the hub's "OWNER/NAME".
+            encoder: by default the one named in the config is loaded.
+            device: of the encoder that is loaded.
+            revision: of the hub's repository: a branch, a tag or a commit.
+
+        Raises:
+            ResidualError: nothing is there, it can't be had, is damaged or of a newer format; or the encoder
+                isn't the one that it is for.
+        """
+        from residual.adapters.sharing import from_pretrained
+
+        return from_pretrained(place, encoder, device, revision)
+
+    def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
+        """Put what `save_pretrained` writes into a repository of the hub, made if there is none; its address.
+
+        Raises:
+            ResidualError: the hub can't be reached or refuses.
+        """
+        from residual.adapters.sharing import push_to_hub
+
+        return push_to_hub(self, repo_id, private, token)
+
+    def extra_repr(self) -> str:
+        """What shows in `repr` beside the model."""
+        method = "none" if self.adapter is None else self.adapter.method
+        return f"{self.name!r}, adapter={method}, classes={len(self.class_names)}"
+
+    def _gives_logits(self, logits: bool | None) -> bool:
+        if logits and self.classifier is None:
+            raise ResidualError(f"Logits need a classifier, and this {self.name} has none.")
+        return self.classifier is not None if logits is None else logits
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaptedEncoder:
+        """As any module is moved and cast, but that the adapter stays in float32 or better."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            new = self._buffers[name]
+            if old is not None and new is not None and torch.finfo(new.dtype).bits < 32:
+                self._buffers[name] = old.to(new.device, torch.promote_types(new.dtype, torch.float32))
+        return self
+
+
+class _Giving(nn.Module):
+    """Pixels to one kind of output: exported inputs are tensors only."""
+
+    def __init__(self, whole: AdaptedEncoder, logits: bool):
+        super().__init__()
+        self.whole, self.logits = whole, logits
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.whole(pixels, self.logits)
+
+
+def _loaded(module: nn.Module, keys: Any) -> None:
+    if isinstance(module, AdaptedEncoder):
+        module.changed = True
+
+
+def _frozen(adapter: Adapter) -> Adapter:
+    """A copy with weights of its own; what is never changed is shared."""
+    never = [*adapter.buffers(), *(getattr(adapter, name, None) for name in ("bases", "pca", "origin"))]
+    copied = copy.deepcopy(adapter, {id(value): value for value in never if value is not None})
+    return copied.cpu().requires_grad_(False)
+
+
+def _check(encoder: Encoder, adapter: Adapter | None, classifier: ZeroShotClassifier | None) -> None:
+    """Refuse parts that aren't of this encoder.
+
+    Raises:
+        ResidualError: they aren't.
+    """
+    if classifier is not None and classifier.dim != encoder.output_dim:
+        raise ResidualError(
+            f"The classifier takes features of width {classifier.dim}, {encoder.name} gives "
+            f"{encoder.output_dim}."
+        )
+    if adapter is None:
+        return
+    if adapter.dim != encoder.output_dim:
+        raise ResidualError(
+            f"The adapter is of width {adapter.dim}, the output of {encoder.name} of {encoder.output_dim}."
+        )
+    if (origin := adapter.origin) is not None:
+        if (origin.fingerprint, origin.split) != (encoder.fingerprint, encoder.split):
+            raise ResidualError(
+                f"The adapter is of {origin.encoder_name} (weights {origin.fingerprint[:8]}, split "
+                f"{origin.split!r}), not of {encoder.name} (weights {encoder.fingerprint[:8]}, split "
+                f"{encoder.split!r})."
+            )
+        if not resolve(origin.pooling, encoder.parts, encoder.name).own:
+            raise ResidualError(
+                f"The adapter's bases are of pooling {origin.pooling!r}, which isn't what {encoder.name} "
+                "does itself ('own'): only that can be made one module with it."
+            )
+        if classifier is not None and classifier.fingerprint not in (None, encoder.fingerprint):
+            raise ResidualError(
+                f"The classifier is of an encoder with weights {classifier.fingerprint[:8]}, the adapter of "
+                f"{encoder.name} (weights {encoder.fingerprint[:8]})."
+            )
+
+
+def _save_program(program: Any, path: Path, size: int) -> None:
+    """Write it whole or not at all: beside its place, under the name it will have, which it holds."""
+    try:
+        with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=f".{path.name}.") as beside:
+            program.save(Path(beside) / path.name, external_data=size > _ONE_FILE)
+            for file in sorted(Path(beside).iterdir(), reverse=True):  # the weights before what names them
+                os.replace(file, path.resolve().with_name(file.name))
+    except OSError as error:
+        raise ResidualError(f"{str(path)!r} can't be written: {error.strerror or error}.") from error

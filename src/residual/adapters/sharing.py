@@ -1,0 +1,361 @@
+"""Save, load and share adapted encoders, in the manner of the Hugging Face libraries.
+
+A folder, or a repository of the hub, holds `adapter.safetensors`, `adapter_config.json` and `README.md`, a
+model card. The encoder's own weights aren't in it, but for one that was fine-tuned. Nothing is pickled; the
+config holds the digest of the tensors, so that files of two different saves are never taken together.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from residual.adapters.adapted import AdaptedEncoder
+from residual.adapters.adapter import Adapter
+from residual.adapters.card import model_card
+from residual.adapters.coarse import Coarse
+from residual.adapters.output_maps import LinearMap, SpectralMap
+from residual.adapters.record import TrainingRecord
+from residual.adapters.residual import ResiDual
+from residual.encoders.encoder import Encoder
+from residual.encoders.load import check_encoder_name, load_encoder
+from residual.encoders.sources import fetching, first_line
+from residual.errors import ResidualError
+from residual.files import write_json, write_text, written_beside
+from residual.spectral.bases import Origin, SpectralBases
+from residual.spectral.pca import PCA
+from residual.store.record import version_of
+from residual.text.classifier import ZeroShotClassifier
+from residual.tracing.tensors import pack_tensors, unpack_tensors
+
+FORMAT = 1
+TENSORS, CONFIG, CARD = "adapter.safetensors", "adapter_config.json", "README.md"
+_KIND = "adapted encoder"
+_WEIGHT_OF = "encoder."  # names of the image tower's own weights begin so
+
+
+@dataclass(frozen=True)
+class _Of:
+    """What a config says of the encoder; `original_fingerprint` is what it had before it was fine-tuned."""
+
+    name: str
+    fingerprint: str
+    original_fingerprint: str | None
+    split: str
+    pooling: str
+    output_dim: int
+
+    def __post_init__(self):
+        words = (self.name, self.fingerprint, self.original_fingerprint or "", self.split)
+        if not all(isinstance(word, str) for word in words) or self.pooling != "own":
+            raise ValueError(f"an encoder isn't told of like this: {self}")
+
+    def check(self, place: str | Path, encoder: Encoder) -> None:
+        """Refuse an encoder that it isn't for.
+
+        Raises:
+            ResidualError: the weights, the split or the width are others.
+        """
+        wrong = encoder.fingerprint not in (self.fingerprint, self.original_fingerprint)
+        if wrong or (encoder.split, encoder.output_dim) != (self.split, self.output_dim):
+            wanted = self.original_fingerprint or self.fingerprint
+            raise ResidualError(
+                f"{place} is for {self.name} (weights {wanted[:8]}, split {self.split!r}, width "
+                f"{self.output_dim}), not for {encoder.name} (weights {encoder.fingerprint[:8]}, split "
+                f"{encoder.split!r}, width {encoder.output_dim})."
+            )
+
+
+def save_pretrained(adapted: AdaptedEncoder, folder: str | Path, place: str | None = None) -> None:
+    """See `AdaptedEncoder.save_pretrained`; `place` is where the card says to load it from."""
+    if adapted.changed:
+        raise ResidualError(
+            "Weights were loaded into this AdaptedEncoder by load_state_dict, so its adapter may not be what "
+            "it does: save one made of the adapter itself."
+        )
+    folder = Path(folder)
+    encoder, classifier = adapted.encoder, adapted.classifier
+    tensors, told = {}, None
+    if adapted.adapter is not None:
+        tensors, told = _taken_apart(adapted.adapter)
+    if classifier is not None:
+        tensors["classes"] = classifier.weights
+    if adapted.original is not None:
+        tensors |= {_WEIGHT_OF + name: value for name, value in _image_weights(encoder).items()}
+    data = pack_tensors(_KIND, tensors, {"format": FORMAT})
+    config = {
+        "format": FORMAT,
+        "method": _method(adapted),
+        "encoder": asdict(
+            _Of(
+                name=encoder.name,
+                fingerprint=encoder.fingerprint,
+                original_fingerprint=adapted.original,
+                split=encoder.split,
+                pooling="own",
+                output_dim=encoder.output_dim,
+            )
+        ),
+        "adapter": told,
+        "trained_weights": _count(adapted),
+        "bases": None
+        if adapted.adapter is None or adapted.adapter.origin is None
+        else asdict(adapted.adapter.origin),
+        "class_names": None if classifier is None else list(classifier.class_names),
+        "classifier": None
+        if classifier is None
+        else {"scale": classifier.scale, "fingerprint": classifier.fingerprint},
+        "training": None if adapted.record is None else asdict(adapted.record),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with written_beside(folder / TENSORS) as beside:
+            beside.write_bytes(data)
+    except OSError as error:
+        raise ResidualError(f"{str(folder)!r} can't be written: {error.strerror or error}.") from error
+    write_text(folder / CARD, model_card(config, place or folder.name))
+    write_json(folder / CONFIG, config)  # last: it names the digest of the tensors
+
+
+def from_pretrained(
+    place: str | Path,
+    encoder: Encoder | None = None,
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+) -> AdaptedEncoder:
+    """See `AdaptedEncoder.from_pretrained`."""
+    folder = _found(place, revision)
+    config = _config(folder / CONFIG)
+    with _making_sense(folder / CONFIG):
+        of = _Of(**config["encoder"])
+    given = encoder
+    encoder = _loaded_encoder(place, of, device) if given is None else given
+    of.check(place, encoder)
+    tensors = _tensors(folder / TENSORS, config)
+    with _making_sense(folder / CONFIG):
+        adapter = None if config["adapter"] is None else _put_together(config, tensors)
+        classifier, known = None, config["classifier"]
+        if known is not None:
+            classifier = ZeroShotClassifier(
+                tensors["classes"], config["class_names"], known["scale"], known["fingerprint"]
+            )
+        record = None if config["training"] is None else TrainingRecord.of_json(config["training"])
+    share = given is None
+    if of.original_fingerprint is not None and encoder.fingerprint != of.fingerprint:
+        fresh = encoder.around(copy.deepcopy(encoder.module) if given is not None else encoder.module)
+        encoder, share = _with_weights(place, fresh, tensors, of.fingerprint), True
+    return AdaptedEncoder(encoder, adapter, classifier, record, of.original_fingerprint, share=share)
+
+
+def push_to_hub(
+    adapted: AdaptedEncoder, repo_id: str, private: bool = False, token: str | None = None
+) -> str:
+    """See `AdaptedEncoder.push_to_hub`."""
+    import httpx
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(adapted, folder, repo_id)
+        api = HfApi(token=token)
+        with fetching(repo_id, "it can't be put onto the hub"):
+            try:
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                done = api.upload_folder(
+                    repo_id=repo_id,
+                    folder_path=folder,
+                    commit_message="Upload an adapted encoder",
+                    allow_patterns=[TENSORS, CONFIG, CARD],
+                )
+            except httpx.HTTPError as error:
+                raise OSError(first_line(error)) from error
+    return str(done.repo_url)
+
+
+def _method(adapted: AdaptedEncoder) -> str:
+    if adapted.adapter is not None:
+        return adapted.adapter.method
+    return "none" if adapted.original is None else "fine-tuned"
+
+
+def _count(adapted: AdaptedEncoder) -> int:
+    count = 0 if adapted.adapter is None else adapted.adapter.weights.numel()
+    if adapted.original is not None:
+        count += sum(value.numel() for value in _image_weights(adapted.encoder).values())
+    return count
+
+
+def _taken_apart(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and settings from which `_put_together` makes it again.
+
+    All components are kept, also those beyond the rank, so that it can be read and trained on; in float32,
+    which is what scores are computed in. Trained weights are kept as they are.
+    """
+    if isinstance(adapter, LinearMap):
+        return {"matrix": adapter.matrix}, {"dim": adapter.dim}
+    if isinstance(adapter, SpectralMap):
+        pca = adapter.pca
+        tensors = {
+            "lambdas": adapter.lambdas,
+            "means": pca.mean[None],
+            "components": pca.components.float(),
+            "eigenvalues": pca.eigenvalues,
+            "total_variance": torch.tensor(pca.total_variance, dtype=torch.float64),
+        }
+        return tensors, _choices(adapter)
+    if not isinstance(adapter, ResiDual):
+        raise ResidualError(f"A {type(adapter).__name__} can't be saved: its kind isn't known.")
+    bases = adapter.bases
+    tensors = {
+        "lambdas": adapter.lambdas,
+        "units": torch.tensor(bases.units),
+        "counts": torch.tensor(bases.ranks),
+        "means": bases.means,
+        "components": torch.cat(bases.components).float(),
+        "eigenvalues": torch.cat(bases.eigenvalues),
+    }
+    if bases.all_means is not None:
+        tensors["all_means"] = bases.all_means
+    told = _choices(adapter) | {"others": adapter.others}
+    return tensors, told | {"l1": adapter.l1} if isinstance(adapter, Coarse) else told
+
+
+def _choices(adapter: ResiDual | SpectralMap) -> dict[str, Any]:
+    return {"dim": adapter.dim, "ranks": list(adapter.ranks), "tail": adapter.tail, "mean": adapter.mean}
+
+
+def _put_together(config: dict[str, Any], tensors: dict[str, Tensor]) -> Adapter:
+    """What `_taken_apart` took apart."""
+    method, told = config["method"], config["adapter"]
+    origin = None if config["bases"] is None else Origin.of_json(config["bases"])
+    if method == "linear":
+        return LinearMap(told["dim"], tensors["matrix"], origin)
+    how: dict[str, Any] = {
+        "rank": told["ranks"],
+        "tail": told["tail"],
+        "mean": told["mean"],
+        "init": tensors["lambdas"],
+    }
+    if method == "spectral":
+        pca = PCA(
+            tensors["means"][0].double(),
+            tensors["components"].double(),
+            tensors["eigenvalues"],
+            tensors["total_variance"].item(),
+        )
+        return SpectralMap(pca, origin=origin, **how)
+    counts = tensors["counts"].tolist()
+    bases = SpectralBases(
+        units=tensors["units"].tolist(),
+        means=tensors["means"],
+        components=tensors["components"].split(counts),
+        eigenvalues=tensors["eigenvalues"].split(counts),
+        all_means=tensors.get("all_means"),
+        origin=origin,
+    )
+    if method == "coarse":
+        return Coarse(bases, tensors["lambdas"], l1=told["l1"])
+    if method != "residual":
+        raise ResidualError(f"An adapter of method {method!r} isn't known to this version.")
+    return ResiDual(bases, others=told["others"], **how)
+
+
+def _found(place: str | Path, revision: str | None) -> Path:
+    """The folder, or the local copy of the hub's repository."""
+    local = Path(place).expanduser()
+    if local.is_dir():
+        if revision is not None:
+            raise ResidualError(f"{str(place)!r} is a folder, which has no revision {revision!r}.")
+        return local
+    from huggingface_hub import snapshot_download
+
+    repo = str(place)
+    with fetching(repo, "there is no such folder, and it can't be had from the hub"):
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=[TENSORS, CONFIG]))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ResidualError(f"{str(path.parent)!r} holds no {path.name}: save_pretrained writes one.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        version = config["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResidualError(f"{path} can't be read ({first_line(error)}).") from error
+    if version != FORMAT:
+        raise ResidualError(
+            f"{path} is of format {version}, and this residual-vit ({version_of('residual-vit')}) reads "
+            f"format {FORMAT}: take the version that wrote it, {_writer(config)}, or a newer one."
+        )
+    return config
+
+
+def _writer(config: dict[str, Any]) -> str:
+    versions = config.get("versions")
+    return str(versions.get("residual-vit", "unknown")) if isinstance(versions, dict) else "unknown"
+
+
+def _tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ResidualError(f"{path} can't be read ({error.strerror}).") from error
+    if hashlib.sha256(data).hexdigest() != config.get("sha256"):
+        raise ResidualError(
+            f"{path} is damaged, or of another save than {CONFIG} beside it: fetch or save both again."
+        )
+    return unpack_tensors(data, _KIND, path)[0]
+
+
+@contextmanager
+def _making_sense(path: Path) -> Generator[None]:
+    """Turn what goes wrong with fields that are missing or of another kind into one sentence."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        if isinstance(error, ResidualError):
+            raise
+        what = f"no {error}" if isinstance(error, KeyError) else first_line(error)
+        raise ResidualError(f"{path} and the tensors beside it make no adapter ({what}).") from error
+
+
+def _loaded_encoder(place: str | Path, of: _Of, device: str | torch.device | None) -> Encoder:
+    try:
+        check_encoder_name(of.name)
+    except ResidualError as error:
+        raise ResidualError(
+            f"{place} is for an encoder called {of.name!r}, which can't be loaded by that name: give it, "
+            "from_pretrained(…, encoder=wrap_encoder(model))."
+        ) from error
+    return load_encoder(of.name, device, split=of.split)
+
+
+def _image_weights(encoder: Encoder) -> dict[str, Tensor]:
+    """All that the image tower's output depends on, as in the fingerprint."""
+    chosen = encoder.family.image.weights or ("",)
+    return {name: value for name, value in encoder.module.state_dict().items() if name.startswith(chosen)}
+
+
+def _with_weights(
+    place: str | Path, encoder: Encoder, tensors: dict[str, Tensor], fingerprint: str
+) -> Encoder:
+    """Put the saved weights of an image tower in the place of the encoder's own."""
+    saved = {k.removeprefix(_WEIGHT_OF): v for k, v in tensors.items() if k.startswith(_WEIGHT_OF)}
+    own = _image_weights(encoder)
+    if {name: value.shape for name, value in saved.items()} != {k: v.shape for k, v in own.items()}:
+        raise ResidualError(f"{place} holds other weights than {encoder.name} has: it isn't of this model.")
+    encoder.module.load_state_dict(saved, strict=False)
+    if encoder.fingerprint != fingerprint:
+        raise ResidualError(f"The weights in {place} aren't those that its {CONFIG} tells of.")
+    return encoder
