@@ -14,7 +14,7 @@ _CALLED = {
     "coarse": "Coarse: the encoder's heads, each re-weighted by one number",
     "linear": "a linear map of the encoder's output",
     "spectral": "a spectral map: the output's principal components, each re-weighted by one number",
-    "fine-tuned": "full fine-tuning: these are the weights of the image tower",
+    "fine_tuning": "full fine-tuning: these are the weights of the image tower",
     "none": "none: the encoder as it is, with a classifier",
 }
 
@@ -82,7 +82,7 @@ def _header(config: dict[str, Any]) -> str:
     header = ["---", "library_name: residual-vit", f"pipeline_tag: {kind}"]
     header += ["tags:", *(f"- {tag}" for tag in ("residual-vit", "vision-transformer", config["method"]))]
     if base := hub_name(config["encoder"]["name"]):
-        relation = "finetune" if config["method"] == "fine-tuned" else "adapter"
+        relation = "finetune" if config["method"] == "fine_tuning" else "adapter"
         header += [f"base_model: {json.dumps(base)}", f"base_model_relation: {relation}"]
     return "\n".join([*header, "---", ""])
 

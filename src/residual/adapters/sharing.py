@@ -186,7 +186,7 @@ def push_to_hub(
 def _method(adapted: AdaptedEncoder) -> str:
     if adapted.adapter is not None:
         return adapted.adapter.method
-    return "none" if adapted.original is None else "fine-tuned"
+    return "none" if adapted.original is None else "fine_tuning"
 
 
 def _count(adapted: AdaptedEncoder) -> int:

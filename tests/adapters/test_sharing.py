@@ -1,0 +1,326 @@
+"""Save, load and share: what comes back is what was saved, on its own encoder and on no other."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from families import CASES
+from hub_server import TOKEN, running_hub
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_adapted import NAMES, classifier_of, pixels_of, residual_of
+from test_folding import chosen_units, random_bases
+from tiny import TinyImages, random_pixels, tiny_encoder
+
+import residual
+from residual import AdaptedEncoder, encode_dataset, fit_bases, load_encoder, wrap_encoder
+from residual.adapters import Coarse, LinearMap, ResiDual, SpectralMap, TrainingRecord
+from residual.adapters.adapter import Adapter
+from residual.adapters.card import hub_name
+from residual.adapters.reading import strongest_components
+from residual.encoders.encoder import Encoder
+from residual.errors import ResidualError
+from residual.spectral.pca import pca
+from residual.text import ZeroShotClassifier
+from residual.tracing.linearization import Linearization
+
+ROUNDED = {"atol": 1e-5, "rtol": 1e-5}
+RECORD = TrainingRecord(
+    dataset="tiny",
+    accuracy={"zero_shot": 0.5, "residual": 0.75},
+    interval={"residual": 0.02},
+    n_train=40,
+    n_test=1000,
+    seeds=(0, 1, 2),
+    settings={"learning_rate": 0.8},
+)
+
+
+def adapters_of(encoder: Encoder) -> dict[str, Adapter]:
+    count, dim = len(Linearization.of(encoder).units), encoder.output_dim
+    heads = random_bases(count, dim, chosen_units(encoder, "head"))
+    store = encode_dataset(encoder, TinyImages(30))
+    outputs = pca(store.output())
+    return {
+        "residual": residual_of(encoder),
+        "residual of a rank": ResiDual(heads, 0.7, "mean", "keep", mean="keep"),
+        "residual of a store": ResiDual(fit_bases(store, ("head",)), 0.9, "zero"),
+        "coarse": Coarse(heads, l1=0.5),
+        "linear": LinearMap(dim, torch.randn(dim, dim), origin=fit_bases(store, ("head",)).origin),
+        "spectral": SpectralMap(outputs, 4, "keep", mean="keep"),
+    }
+
+
+KINDS = ("residual", "residual of a rank", "residual of a store", "coarse", "linear", "spectral")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_saved_comes_back(kind, tmp_path):
+    encoder = tiny_encoder()
+    adapter = adapters_of(encoder)[kind]
+    saved = AdaptedEncoder(encoder, adapter, classifier_of(encoder), RECORD)
+    saved.save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "adapter.safetensors",
+        "adapter_config.json",
+        "README.md",
+    }
+    loaded = AdaptedEncoder.from_pretrained(tmp_path, encoder)
+    got, pixels = loaded.adapter, random_pixels(4)
+    torch.testing.assert_close(loaded.encode_image(pixels), saved.encode_image(pixels), **ROUNDED)
+    torch.testing.assert_close(loaded(pixels), saved(pixels), **ROUNDED)
+    assert (loaded.class_names, loaded.record) == (NAMES, RECORD)
+    assert type(got) is type(adapter)
+    assert torch.equal(got.weights, adapter.weights)
+    assert got.weights.dtype == adapter.weights.dtype
+    assert (got.ranks, got.origin, got.choices()) == (adapter.ranks, adapter.origin, adapter.choices())
+    assert getattr(got, "l1", None) == getattr(adapter, "l1", None)
+    if isinstance(adapter, ResiDual):
+        assert got.bases.ranks == adapter.bases.ranks
+        strongest = zip(strongest_components(got), strongest_components(adapter), strict=True)
+        for one, other in strongest:
+            assert (one.unit, one.index, one.weight) == (other.unit, other.index, other.weight)
+            assert one.explained == pytest.approx(other.explained)
+
+
+@pytest.mark.parametrize("name", ["open_clip", "timm attention pool", "dinov2"])
+def test_of_other_families(name, tmp_path):
+    encoder = wrap_encoder(CASES[name].make(), "own")
+    saved = AdaptedEncoder(encoder, residual_of(encoder))
+    saved.save_pretrained(tmp_path)
+    loaded = AdaptedEncoder.from_pretrained(tmp_path, encoder)
+    pixels = pixels_of(encoder, 3)
+    torch.testing.assert_close(loaded(pixels), saved(pixels), atol=1e-4, rtol=1e-4)
+    assert (loaded.class_names, loaded.record) == ((), None)
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    units=st.lists(st.integers(0, 15), min_size=1, max_size=16, unique=True),
+    rank=st.sampled_from([None, 1, 0.5]),
+    others=st.sampled_from(["keep", "mean", "zero"]),
+    tail=st.sampled_from(["keep", "drop"]),
+    mean=st.sampled_from(["keep", "drop"]),
+    seed=st.integers(0, 99),
+)
+def test_a_second_save_is_the_first(tmp_path_factory, units, rank, others, tail, mean, seed):
+    encoder, folder = tiny_encoder(), tmp_path_factory.mktemp("saved")
+    bases = random_bases(16, 12, units, seed)
+    adapter = ResiDual(bases, rank, others, tail, seed=seed, mean=mean)
+    AdaptedEncoder(encoder, adapter).save_pretrained(folder / "one")
+    AdaptedEncoder.from_pretrained(folder / "one", encoder).save_pretrained(folder / "two")
+    for name in ("adapter.safetensors", "adapter_config.json"):
+        assert (folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes()
+
+
+def test_the_encoder_is_loaded_by_its_name(tmp_path):
+    encoder = load_encoder("picto", device="cpu")
+    classifier = ZeroShotClassifier.from_text(encoder, ["cat", "dog"], ["a {}"])
+    saved = AdaptedEncoder(encoder, residual_of(encoder), classifier)
+    saved.save_pretrained(tmp_path / "a")
+    loaded = residual.AdaptedEncoder.from_pretrained(str(tmp_path / "a"), device="cpu")
+    pixels = pixels_of(encoder, 3)
+    torch.testing.assert_close(loaded(pixels), saved(pixels), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(loaded.encode_text(["a cat"]), encoder.encode_text(["a cat"]))
+    AdaptedEncoder(tiny_encoder()).save_pretrained(tmp_path / "b")
+    with pytest.raises(ResidualError, match=r"encoder called 'tiny', which can't be loaded .* encoder=wrap"):
+        AdaptedEncoder.from_pretrained(tmp_path / "b")
+
+
+@pytest.mark.parametrize("kind", ["fine-tuned", "fine-tuned and adapted", "as it is"])
+def test_an_encoder_that_was_fine_tuned(kind, tmp_path):
+    original = tiny_encoder()
+    tuned = original.around(copy.deepcopy(original.module))
+    if kind != "as it is":
+        with torch.no_grad():
+            for name, parameter in tuned.module.named_parameters():
+                if name.startswith("vision_model."):
+                    parameter.add_(0.1)
+    adapter = residual_of(tuned) if kind == "fine-tuned and adapted" else None
+    before = None if kind == "as it is" else original.fingerprint
+    saved = AdaptedEncoder(tuned, adapter, classifier_of(tuned), original=before)
+    saved.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    wanted = {"fine-tuned": "fine_tuning", "fine-tuned and adapted": "residual", "as it is": "none"}
+    assert config["method"] == wanted[kind]
+    pixels = random_pixels(3)
+    for given_encoder in (original, tuned):
+        loaded = AdaptedEncoder.from_pretrained(tmp_path, given_encoder)
+        torch.testing.assert_close(loaded(pixels), saved(pixels), **ROUNDED)
+        assert loaded.original == before
+    assert original.fingerprint == tiny_encoder().fingerprint
+    torch.testing.assert_close(original.encode_image(pixels), tiny_encoder().encode_image(pixels))
+    with pytest.raises(ResidualError, match=r"is for tiny \(weights .* not for tiny \(weights"):
+        AdaptedEncoder.from_pretrained(tmp_path, tiny_encoder(seed=7))
+
+
+def test_other_encoders_are_refused(tmp_path):
+    encoder = tiny_encoder()
+    AdaptedEncoder(encoder, residual_of(encoder)).save_pretrained(tmp_path)
+    (tmp_path / "adapter.safetensors").unlink()  # refused before any of it is read
+    for other, says in (
+        (tiny_encoder(seed=1), r"is for tiny \(weights .* not for tiny \(weights"),
+        (tiny_encoder(split="own"), r"split 'shared', width 12\), not .* split 'own', width 12\)"),
+        (tiny_encoder(output=7), r"width 12\), not for tiny .* width 7\)"),
+    ):
+        with pytest.raises(ResidualError, match=says):
+            AdaptedEncoder.from_pretrained(tmp_path, other)
+
+
+def test_damaged_files_are_one_sentence(tmp_path):
+    encoder = tiny_encoder()
+    good, folder = tmp_path / "good", tmp_path / "bad"
+    AdaptedEncoder(encoder, residual_of(encoder), classifier_of(encoder), RECORD).save_pretrained(good)
+    tensors, config = (good / "adapter.safetensors").read_bytes(), (good / "adapter_config.json").read_text()
+    told = json.loads(config)
+    folder.mkdir()
+
+    def refused(says: str, tensors: bytes | None = tensors, config: str | None = config) -> None:
+        for name, content in (("adapter.safetensors", tensors), ("adapter_config.json", config)):
+            (folder / name).unlink(missing_ok=True)
+            if content is not None:
+                (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+        with pytest.raises(ResidualError, match=says) as caught:
+            AdaptedEncoder.from_pretrained(folder, encoder)
+        assert "\n" not in str(caught.value)
+
+    refused("holds no adapter_config.json", config=None)
+    refused(r"adapter\.safetensors can't be read", tensors=None)
+    refused("is damaged, or of another save", tensors=tensors[:-1])
+    refused("is damaged, or of another save", tensors=tensors[:-9] + bytes([tensors[-9] ^ 1]) + tensors[-8:])
+    refused(r"adapter_config\.json can't be read", config=config[:-9])
+    refused(r"adapter_config\.json can't be read", config="[]")
+    refused("is of format 2, and this residual-vit .* reads format 1", config=changed(told, format=2))
+    refused("make no adapter", config=changed(told, encoder={}))
+    refused("make no adapter", config=changed(told, encoder=told["encoder"] | {"name": 3}))
+    refused("make no adapter", config=changed(told, encoder=told["encoder"] | {"pooling": "avg"}))
+    refused("make no adapter .no 'adapter'", config=without(told, "adapter"))
+    refused("make no adapter .no 'ranks'", config=changed(told, adapter={"dim": 12}))
+    refused("method 'magic' isn't known", config=changed(told, method="magic"))
+    refused("2 classes need as many rows, got 3", config=changed(told, class_names=["a", "b"]))
+    refused("others is 'keep'", config=changed(told, adapter=told["adapter"] | {"others": "eat"}))
+    refused("make no adapter", config=changed(told, bases={"datasets": ["x"]}))
+    refused("Accuracies are parts", config=changed(told, training=asdict(RECORD) | {"accuracy": {"a": 3}}))
+    refused("make no adapter", config=changed(told, training={"colour": "red"}))
+
+
+def changed(told: dict, **new: object) -> str:
+    return json.dumps(told | new)
+
+
+def without(told: dict, name: str) -> str:
+    return json.dumps({key: value for key, value in told.items() if key != name})
+
+
+def test_places_that_cant_be(tmp_path):
+    encoder = tiny_encoder()
+    adapted = AdaptedEncoder(encoder, residual_of(encoder))
+    (tmp_path / "file").write_text("here already")
+    with pytest.raises(ResidualError, match="can't be written"):
+        adapted.save_pretrained(tmp_path / "file")
+    with pytest.raises(ResidualError, match="is a folder, which has no revision 'v1'"):
+        AdaptedEncoder.from_pretrained(tmp_path, revision="v1")
+    for place in ("no/such", "not a name/of/the/hub"):
+        with pytest.raises(ResidualError, match="there is no such folder, and it can't be had from the hub"):
+            AdaptedEncoder.from_pretrained(place)
+    with pytest.raises(ResidualError, match="owner/name: it can't be put onto the hub"):
+        adapted.push_to_hub("owner/name")  # offline
+
+
+def test_the_card_tells_what_it_is(tmp_path):
+    encoder = tiny_encoder()
+    adapted = AdaptedEncoder(encoder, residual_of(encoder), classifier_of(encoder), RECORD)
+    adapted.save_pretrained(tmp_path / "mine")
+    card = huggingface_hub.ModelCard.load(tmp_path / "mine" / "README.md")
+    assert card.data.library_name == "residual-vit"
+    assert card.data.tags == ["residual-vit", "vision-transformer", "residual"]
+    assert card.data.base_model is None
+    for line in (
+        'AdaptedEncoder.from_pretrained("mine")',
+        "| residual | 75.0 ± 2.0 |",
+        "| zero\\_shot | 50.0 |",
+        "3 classes: fox, owl, eel",
+        "on 1,000 pictures, means over 3 seeds",
+        "## What this doesn't show",
+    ):
+        assert line in card.text, line
+    strange = replace(RECORD, dataset="a|b\n# c", accuracy={"x|y": 1}, interval={})
+    AdaptedEncoder(encoder, adapted.adapter, None, strange).save_pretrained(tmp_path / "odd")
+    text = huggingface_hub.ModelCard.load(tmp_path / "odd" / "README.md").text
+    assert "# tiny adapted to a\\|b \\# c\n" in text
+    assert "| x\\|y | 100.0 |" in text
+
+
+def test_base_models_are_named_where_they_are_on_the_hub(tmp_path):
+    assert hub_name("hf:openai/clip-vit-base-patch16") == "openai/clip-vit-base-patch16"
+    assert hub_name("hf:owner/name@refs/pr/3") == "owner/name"
+    assert hub_name("timm:hf-hub:timm/vit.one") == "timm/vit.one"
+    for name in ("picto", f"hf:{tmp_path}", "open_clip:ViT-B-16/laion2b", "CLIPModel", "hf:a/b/c"):
+        assert hub_name(name) is None
+
+
+def test_records_are_checked():
+    with pytest.raises(ResidualError, match="Accuracies are parts from 0 to 1; a isn't"):
+        TrainingRecord(accuracy={"a": 75})
+    with pytest.raises(ResidualError, match="interval of 'b' must be of one of the accuracies"):
+        TrainingRecord(accuracy={"a": 0.5}, interval={"b": 0.1})
+    with pytest.raises(ResidualError, match="must be plain JSON"):
+        TrainingRecord(settings={"path": Path()})
+    assert TrainingRecord.of_json(json.loads(json.dumps(asdict(RECORD)))) == RECORD
+
+
+_PUSH_AND_PULL = """
+import sys
+from residual import AdaptedEncoder
+for revision in sys.argv[1:]:
+    got = AdaptedEncoder.from_pretrained("owner/mine", device="cpu", revision=revision)
+    print(got.adapter.matrix[0, 0].item(), got.name)
+"""
+
+
+def test_over_a_hub(tmp_path):
+    with running_hub() as hub:
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(tmp_path),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1",
+        }
+
+        def run(*words: str) -> str:
+            done = subprocess.run(
+                [sys.executable, "-c", *words], env=environment, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout.strip()
+
+        told = json.loads(run(_PUSH_AND_PULL, TOKEN))
+        assert told["url"] == [f"{hub.url}/owner/mine"] * 2
+        assert hub.private == {"owner/mine": True}
+        assert "owner/other: it can't be put onto the hub (" in told["wrong token"]
+        assert "there is no such folder, and it can't be had from the hub" in told["no repository"]
+        assert "it can't be had from the hub" in told["no revision"]
+        assert all("\n" not in value for key, value in told.items() if key != "url")
+        first, second = hub.commits["owner/mine"]
+        assert hub.latest["owner/mine"] == second
+        assert set(hub.commits["owner/mine"][second]) == {
+            "README.md",
+            "adapter.safetensors",
+            "adapter_config.json",
+        }
+        assert b'from_pretrained("owner/mine")' in hub.commits["owner/mine"][second]["README.md"]
+        assert run(_PULL, first, "main") == "1.0 picto\n2.0 picto"
+    assert not [path for path in hub.asked if path.endswith("README.md") and not path.startswith("POST")]
+    assert run(_PULL, first) == "1.0 picto"  # from the cache, with the hub gone
