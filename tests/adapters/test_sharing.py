@@ -278,9 +278,37 @@ def test_records_are_checked():
     assert TrainingRecord.of_json(json.loads(json.dumps(asdict(RECORD)))) == RECORD
 
 
-_PUSH_AND_PULL = """
+_PUSH = """
+import json, sys
+import torch
+from residual import AdaptedEncoder, ResidualError, load_encoder
+from residual.adapters import LinearMap
+
+encoder, token = load_encoder("picto", device="cpu"), sys.argv[1]
+pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+adapted = [AdaptedEncoder(encoder, LinearMap(192, torch.eye(192) * (k + 1))) for k in range(2)]
+
+def refused(what):
+    try:
+        what()
+    except ResidualError as error:
+        return str(error)
+
+told = {
+    "url": [one.push_to_hub("owner/mine", private=True, token=token) for one in adapted],
+    "wrong token": refused(lambda: adapted[0].push_to_hub("owner/other", token="hf_wrong")),
+    "no repository": refused(lambda: AdaptedEncoder.from_pretrained("owner/none")),
+    "no revision": refused(lambda: AdaptedEncoder.from_pretrained("owner/mine", revision="v9")),
+}
+with torch.no_grad():
+    got = AdaptedEncoder.from_pretrained("owner/mine", encoder)
+    torch.testing.assert_close(got(pixels), adapted[1](pixels))
+print(json.dumps(told))
+"""
+_PULL = """
 import sys
 from residual import AdaptedEncoder
+
 for revision in sys.argv[1:]:
     got = AdaptedEncoder.from_pretrained("owner/mine", device="cpu", revision=revision)
     print(got.adapter.matrix[0, 0].item(), got.name)
@@ -306,7 +334,7 @@ def test_over_a_hub(tmp_path):
             assert done.returncode == 0, done.stderr
             return done.stdout.strip()
 
-        told = json.loads(run(_PUSH_AND_PULL, TOKEN))
+        told = json.loads(run(_PUSH, TOKEN))
         assert told["url"] == [f"{hub.url}/owner/mine"] * 2
         assert hub.private == {"owner/mine": True}
         assert "owner/other: it can't be put onto the hub (" in told["wrong token"]
