@@ -124,7 +124,7 @@ def test_settings_are_checked_where_they_are_made():
     for name in ("learning_rate", "batch_size", "epochs", "patience"):
         with pytest.raises(ResidualError, match=f"{name} must be positive, got 0"):
             FitSettings(**{name: 0})
-    assert FitSettings() == FitSettings(0.8, 64, 30, 5, 0)
+    assert FitSettings() == FitSettings(None, 64, 30, 5, 0)
 
 
 def test_mismatches_are_refused_before_any_work(setting):

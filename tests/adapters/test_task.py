@@ -7,7 +7,7 @@ from pictures import write_folder
 from tiny import tiny_clip
 
 import residual
-from residual.adapters import FitSettings, adapt, bases_from, encode_task
+from residual.adapters import FitSettings, adapt, encode_task, reference_from
 from residual.adapters.run import run_tasks
 from residual.data import dataset_names, load_dataset
 from residual.errors import ResidualError
@@ -34,8 +34,11 @@ def test_the_sum_of_units_is_pictos_output(picto):
 
 def test_mixed_bases_come_from_train_pictures_of_every_dataset(picto):
     told = []
-    bases, skipped = bases_from(picto, per_dataset=3, progress=lambda *step: told.append(step))
-    assert skipped == []
+    reference = reference_from(picto, per_dataset=3, progress=lambda *step: told.append(step))
+    assert reference.skipped == ()
+    assert len(reference.heads) == 48
+    assert reference.output.components.shape[1] == 192
+    bases = reference.bases
     assert bases.origin.samples == 3 * len(dataset_names())
     assert bases.origin.datasets == ("mixed/train",)
     assert told[-1] == ("encode for bases", 30, 30)
@@ -43,9 +46,9 @@ def test_mixed_bases_come_from_train_pictures_of_every_dataset(picto):
 
 
 def test_bases_from_a_file_are_those_that_were_saved(picto, name, tmp_path):
-    bases, _ = bases_from(picto, name)
+    bases = reference_from(picto, name).bases
     bases.save(tmp_path / "bases.safetensors")
-    again, _ = bases_from(picto, str(tmp_path / "bases.safetensors"))
+    again = reference_from(picto, str(tmp_path / "bases.safetensors")).bases
     assert torch.equal(torch.cat(bases.components), torch.cat(again.components))
 
 
@@ -54,14 +57,14 @@ def test_bases_of_another_encoder_are_refused(picto, name, tmp_path):
     store = encode_dataset(other, load_dataset(name, "train"))
     residual.fit_bases(store, ("mlp", "head")).save(tmp_path / "other.safetensors")
     with pytest.raises(ResidualError, match="are of another encoder"):
-        bases_from(picto, str(tmp_path / "other.safetensors"))
+        reference_from(picto, str(tmp_path / "other.safetensors"))
 
 
 def test_bases_of_heads_alone_are_refused(picto, name, tmp_path):
     store = encode_dataset(picto, load_dataset(name, "train"))
     residual.fit_bases(store).save(tmp_path / "heads.safetensors")
     with pytest.raises(ResidualError, match="all 56 heads and MLPs of picto; 8 are missing"):
-        bases_from(picto, str(tmp_path / "heads.safetensors"))
+        reference_from(picto, str(tmp_path / "heads.safetensors"))
 
 
 def test_pictures_left_out_of_the_bases_are_listed(picto, name, tmp_path):
@@ -88,12 +91,12 @@ def test_an_encoder_without_text_is_classified_by_class_means(name, tmp_path):
 def test_unknown_method(picto, name):
     task = encode_task(picto, name)
     with pytest.raises(ResidualError, match="Unknown method 'lora'"):
-        adapt(task, bases_from(picto, name)[0], "lora", [FitSettings()])
+        adapt(task, reference_from(picto, name), "lora", [FitSettings()])
 
 
 def test_test_pictures_do_not_touch_the_weights(picto, name):
     """Wrong labels on test change the accuracy and nothing else; wrong labels on train change the weights."""
-    bases, _ = bases_from(picto, name)
+    bases = reference_from(picto, name)
     task = encode_task(picto, name)
     fitted = adapt(task, bases, "residual", [FitSettings(epochs=3)])[0]
     task.stores["test"].labels[:] = (task.stores["test"].labels + 1) % 3

@@ -6,24 +6,27 @@ from residual.adapters.coarse import Coarse
 from residual.adapters.fit import FitResult, adapted_output, evaluate, fit, fit_many
 from residual.adapters.folding import FoldedMap, fold
 from residual.adapters.matching import few_shot
+from residual.adapters.methods import AdapterSettings, Reference, make_adapter
 from residual.adapters.output_maps import LinearMap, SpectralMap
 from residual.adapters.reading import Component, strongest_components, unit_gains
 from residual.adapters.record import TrainingRecord
 from residual.adapters.residual import ResiDual, residual_full, residual_star
 from residual.adapters.scores import Scores, compute_scores
 from residual.adapters.settings import FitSettings
-from residual.adapters.task import Adapted, Task, adapt, bases_from, encode_task
+from residual.adapters.task import Adapted, Task, adapt, encode_task, reference_from
 
 __all__ = [
     "Adapted",
     "AdaptedEncoder",
     "Adapter",
+    "AdapterSettings",
     "Coarse",
     "Component",
     "FitResult",
     "FitSettings",
     "FoldedMap",
     "LinearMap",
+    "Reference",
     "ResiDual",
     "Scores",
     "SpectralMap",
@@ -31,7 +34,6 @@ __all__ = [
     "TrainingRecord",
     "adapt",
     "adapted_output",
-    "bases_from",
     "compute_scores",
     "encode_task",
     "evaluate",
@@ -39,6 +41,8 @@ __all__ = [
     "fit",
     "fit_many",
     "fold",
+    "make_adapter",
+    "reference_from",
     "residual_full",
     "residual_star",
     "strongest_components",

@@ -38,12 +38,14 @@ class Adapter(nn.Module, ABC):
 
     Attributes:
         method: what files and tables call it.
+        learning_rate: of schedule-free AdamW, in Basile et al. 2025.
         ranks: how many of a sample's scores belong to each unit; `K` is their sum.
         directions: `(K, d)`, what each score stands for in the output.
         origin: the encoder that it is for, if known.
     """
 
     method: ClassVar[str]
+    learning_rate: ClassVar[float]
     ranks: tuple[int, ...]
     directions: Tensor
     origin: Origin | None

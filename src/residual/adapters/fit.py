@@ -139,19 +139,20 @@ def fit_many(
     order = sorted(range(len(adapters)), key=lambda fit: -len(rows[fit]))
     work = _Work([adapters[fit] for fit in order], train, y, val, y_val, classifier.to(where), where)
     chosen = [settings[fit] for fit in order]
+    rates = [settings[fit].rate_of(adapters[fit]) for fit in order]
     runs = [_Run(each.patience, own) for each, own in zip(chosen, work.first, strict=True)]
     passes = (_line_searches if shared.optimizer == "lbfgs" else _descents)(
-        work, chosen, [rows[fit] for fit in order]
+        work, chosen, rates, [rows[fit] for fit in order]
     )
     for number in range(1, shared.epochs + 1):
         losses, weights = next(passes)
-        for run, own, loss, each in zip(runs, weights, losses.tolist(), chosen, strict=True):
+        for run, own, loss, rate in zip(runs, weights, losses.tolist(), rates, strict=True):
             if run.done:
                 continue
             if not math.isfinite(loss):
                 raise ResidualError(
                     f"The loss is no longer finite in epoch {number}: try a smaller learning_rate than "
-                    f"{each.learning_rate}."
+                    f"{rate:g}."
                 )
             run.add(Epoch(number, loss, *work.validated(own)), own)
         if progress is not None:
@@ -254,9 +255,11 @@ class _Work:
 Passes = Iterator[tuple[Tensor, Tensor]]
 
 
-def _descents(work: _Work, settings: Sequence[FitSettings], rows: Sequence[Tensor]) -> Passes:
+def _descents(
+    work: _Work, settings: Sequence[FitSettings], rates: Sequence[float], rows: Sequence[Tensor]
+) -> Passes:
     """Passes over mini-batches: mean losses `(f,)` on the way, and weights `(f, P)` after it."""
-    shared, rates = settings[0], [each.learning_rate for each in settings]
+    shared = settings[0]
     descent: Descent
     if shared.optimizer == "schedule_free":
         descent = ScheduleFreeAdamW(work.first, rates, shared.weight_decay, work.own)
@@ -271,15 +274,17 @@ def _descents(work: _Work, settings: Sequence[FitSettings], rows: Sequence[Tenso
         yield steps.epoch(), descent.weights()
 
 
-def _line_searches(work: _Work, settings: Sequence[FitSettings], rows: Sequence[Tensor]) -> Passes:
+def _line_searches(
+    work: _Work, settings: Sequence[FitSettings], rates: Sequence[float], rows: Sequence[Tensor]
+) -> Passes:
     """Iterations of L-BFGS over all samples at once, one fit after the other."""
     fits = [work.first[place].clone().requires_grad_() for place in range(len(rows))]
     optimizers = [
         torch.optim.LBFGS(
-            [weights], lr=each.learning_rate, max_iter=1, history_size=_LBFGS_HISTORY,
+            [weights], lr=rate, max_iter=1, history_size=_LBFGS_HISTORY,
             line_search_fn="strong_wolfe",
         )
-        for weights, each in zip(fits, settings, strict=True)
+        for weights, rate in zip(fits, rates, strict=True)
     ]  # fmt: skip
     while True:
         losses = [

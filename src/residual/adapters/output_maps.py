@@ -33,6 +33,7 @@ class LinearMap(Adapter):
     """
 
     method: ClassVar[str] = "linear"
+    learning_rate: ClassVar[float] = 1e-3
     matrix: nn.Parameter
 
     def __init__(self, dim: int, init: str | Tensor = "eye", origin: Origin | None = None):
@@ -95,6 +96,7 @@ class SpectralMap(Reweighted):
     """
 
     method: ClassVar[str] = "spectral"
+    learning_rate: ClassVar[float] = 1e-3
 
     def __init__(
         self,

@@ -55,6 +55,7 @@ class ResiDual(Reweighted):
     """
 
     method: ClassVar[str] = "residual"
+    learning_rate: ClassVar[float] = 0.8
 
     def __init__(
         self,

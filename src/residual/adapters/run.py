@@ -7,21 +7,24 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from residual.adapters.methods import ADAPTERS, AdapterSettings
 from residual.adapters.settings import FitSettings
 from residual.adapters.task import (
-    METHODS,
     MIXED,
     Adapted,
     Progress,
     Task,
     adapt,
-    bases_from,
     encode_task,
     load_splits,
+    reference_from,
 )
 from residual.encoders.encoder import Encoder
+from residual.errors import unknown_name
 from residual.intervals import mean_and_interval
 from residual.store.record import version_of
+
+RUN_METHODS = ("residual_star", "residual")
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,17 @@ class Run:
 def run_tasks(
     encoder: Encoder,
     datasets: Sequence[str],
-    settings: Sequence[FitSettings],
+    fits: Sequence[FitSettings],
+    settings: AdapterSettings | None = None,
+    *,
+    methods: Sequence[str] = RUN_METHODS,
     bases: str = MIXED,
     per_dataset: int = 200,
     batch_size: int = 64,
     on_error: str = "raise",
     progress: Progress | None = None,
 ) -> Generator[Run]:
-    """Adapt `encoder` to each dataset by ResiDual* and ResiDual, one `FitSettings` a seed.
+    """Adapt `encoder` to each dataset by each of `methods`, one `FitSettings` a seed.
 
     Gives one `Run` after another, so that only one task's coordinates are in memory. The summary holds
     `encoder, dataset, bases, seeds, n_train, n_val, n_test, classes, classifier, accuracy, interval,
@@ -52,20 +58,23 @@ def run_tasks(
     not over the choice of the test pictures.
 
     Raises:
-        ResidualError: see `encode_task`, `bases_from` and `adapt`.
+        ResidualError: see `encode_task`, `reference_from` and `adapt`.
     """
-    for name in datasets:  # a name that isn't there is refused before any work
+    for method in methods:  # a name that isn't there is refused before any work
+        if method not in ADAPTERS:
+            raise unknown_name("method", method, ADAPTERS)
+    for name in datasets:
         load_splits(name)
     start = time.perf_counter()
-    basis, skipped = bases_from(encoder, bases, per_dataset, batch_size, on_error, _named(progress, "bases"))
+    reference = reference_from(encoder, bases, per_dataset, batch_size, on_error, _named(progress, "bases"))
     bases_seconds = time.perf_counter() - start
     for name in datasets:
         named = _named(progress, name)
         task = encode_task(encoder, name, batch_size, on_error, named)
-        adapted = {method: adapt(task, basis, method, settings, named) for method in METHODS}
+        adapted = {method: adapt(task, reference, method, fits, settings, named) for method in methods}
         summary = _summary(encoder, task, adapted)
         summary["bases"] = bases
-        summary["skipped"] = list(dict.fromkeys(skipped + summary["skipped"]))
+        summary["skipped"] = list(dict.fromkeys([*reference.skipped, *summary["skipped"]]))
         summary["seconds"]["bases"] = round(bases_seconds, 3)
         yield Run(summary, task, adapted)
 
@@ -85,7 +94,7 @@ def _summary(encoder: Encoder, task: Task, adapted: dict[str, list[Adapted]]) ->
         "accuracy": accuracy,
         "interval": interval,
         "per_seed": {method: [each.accuracy for each in fits] for method, fits in adapted.items()},
-        "parameters": {method: len(fits[0].adapter.lambdas) for method, fits in adapted.items()},
+        "parameters": {method: fits[0].adapter.weights.numel() for method, fits in adapted.items()},
         "epochs": {method: [len(each.result.history) for each in fits] for method, fits in adapted.items()},
         "seconds": {
             "encode": round(task.seconds, 3),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from residual.adapters.adapter import check_choice
+from residual.adapters.adapter import Adapter, check_choice
 from residual.errors import ResidualError
 
 OPTIMIZERS = ("schedule_free", "adamw", "lbfgs")
@@ -17,7 +17,8 @@ class FitSettings:
     """Settings of a fit; the defaults are those of Basile et al. 2025, arXiv 2411.00246.
 
     Args:
-        learning_rate: 0.8 for λ there, 1e-3 for maps of the output.
+        learning_rate: None for the adapter's own: 0.8 for λ of units and 1e-3 for maps of the output, as
+            there; 1 for "lbfgs".
         batch_size: 64 there; all samples at once for "lbfgs".
         epochs: at most (30 there); for "lbfgs" its iterations.
         patience: epochs without a better validation accuracy before stopping (5 there).
@@ -34,7 +35,7 @@ class FitSettings:
             choice.
     """
 
-    learning_rate: float | int = 0.8
+    learning_rate: float | int | None = None
     batch_size: int = 64
     epochs: int = 30
     patience: int = 5
@@ -49,8 +50,9 @@ class FitSettings:
             if not isinstance(getattr(self, name), int):
                 raise ResidualError(f"{name} must be a whole number, got {getattr(self, name)!r}.")
         for name in ("learning_rate", "batch_size", "epochs", "patience"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ResidualError(f"{name} must be positive, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ResidualError(f"{name} must be positive, got {value}.")
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("missing", self.missing, MISSING)
         if not (0 <= self.warmup < 1 and 0 <= self.weight_decay < math.inf):
@@ -58,3 +60,9 @@ class FitSettings:
                 f"warmup lies in [0, 1) and weight_decay is 0 or more, got {self.warmup} and "
                 f"{self.weight_decay}."
             )
+
+    def rate_of(self, adapter: Adapter) -> float:
+        """The learning rate for an adapter."""
+        if self.learning_rate is not None:
+            return float(self.learning_rate)
+        return 1.0 if self.optimizer == "lbfgs" else adapter.learning_rate

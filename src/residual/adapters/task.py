@@ -7,14 +7,15 @@ a mixed, unlabelled sample of the whole offline suite, which plays the part of I
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from residual.adapters.adapter import Adapter
 from residual.adapters.fit import FitResult, evaluate, fit_many
-from residual.adapters.residual import ResiDual, residual_full, residual_star
+from residual.adapters.methods import BASES_KINDS, AdapterSettings, Reference, make_adapter
 from residual.adapters.scores import compute_scores
 from residual.adapters.settings import FitSettings
 from residual.data import ImageDataset, load_dataset
@@ -22,18 +23,15 @@ from residual.data.mixed import MixedDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
-from residual.spectral.fit import fit_bases
+from residual.store.base import Store
 from residual.store.encode import encode_dataset
-from residual.store.memory import MemoryStore
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.units import units_of, units_table
 
 # Called with a stage, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], object]
 
-METHODS = ("residual_star", "residual")
 MIXED = "mixed"
-BASES_KINDS = ("mlp", "head")
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,8 @@ class Task:
     """
 
     name: str
-    stores: dict[str, MemoryStore]
-    datasets: dict[str, ImageDataset]
+    stores: Mapping[str, Store]
+    datasets: Mapping[str, ImageDataset]
     classifier: ZeroShotClassifier
     zero_shot: float
     seconds: float
@@ -68,7 +66,7 @@ class Adapted:
 
     method: str
     seed: int
-    adapter: ResiDual
+    adapter: Adapter
     accuracy: float
     result: FitResult = field(repr=False)
 
@@ -117,15 +115,15 @@ def encode_task(
     return Task(name, stores, datasets, classifier, zero_shot, time.perf_counter() - start)
 
 
-def bases_from(
+def reference_from(
     encoder: Encoder,
     source: str = MIXED,
     per_dataset: int = 200,
     batch_size: int = 64,
     on_error: str = "raise",
     progress: Progress | None = None,
-) -> tuple[SpectralBases, list[str]]:
-    """Bases of all heads and MLPs of `encoder`, and the ids of pictures that were left out, unreadable.
+) -> Reference:
+    """Principal components of all heads and MLPs of `encoder`, and of its output.
 
     Args:
         encoder: what is to be adapted.
@@ -145,39 +143,35 @@ def bases_from(
             raise ResidualError(
                 f"No file of bases at {source!r}. Known: {MIXED!r}, a dataset, or such a file."
             )
-        return _belonging(SpectralBases.load(source), encoder, source), []
+        return _belonging(SpectralBases.load(source), encoder, source)
     dataset = MixedDataset("train", per_dataset) if source == MIXED else load_dataset(source, "train")
     store = encode_dataset(encoder, dataset, progress=_stage(progress, "encode for bases"), **reading)
-    return fit_bases(store, BASES_KINDS), list(store.skipped)
+    return Reference.of(store)
 
 
 def adapt(
     task: Task,
-    bases: SpectralBases,
+    reference: Reference,
     method: str,
-    settings: Sequence[FitSettings],
+    fits: Sequence[FitSettings],
+    settings: AdapterSettings | None = None,
     progress: Progress | None = None,
 ) -> list[Adapted]:
-    """Fit one method on the train part, choose the epoch on val, measure on test; once for each setting.
+    """Fit one method on the train part, choose the epoch on val, measure on test; once for each of `fits`.
 
     Args:
         task: from `encode_task`.
-        bases: of heads and MLPs, from `bases_from`.
-        method: "residual_star" (heads, 90 % of the variance, all else dropped) or "residual" (heads and MLPs,
-            all components, the embedding kept).
-        settings: of each fit; the seed also draws the first λ.
+        reference: from `reference_from`.
+        method: "linear", "spectral", "coarse", "residual_star" (heads, 90 % of the variance, all else
+            dropped) or "residual" (heads and MLPs, all components, the embedding kept).
+        fits: of each fit; the seed also draws the first λ.
+        settings: what is different from the paper in the adapters.
         progress: told of every epoch.
 
     Raises:
-        ResidualError: an unknown method, or bases that don't belong to the task's encoder.
+        ResidualError: an unknown method, or components that don't belong to the task's encoder.
     """
-    if method not in METHODS:
-        raise ResidualError(f"Unknown method {method!r}. Known: {', '.join(METHODS)}.")
-    if method == "residual_star":
-        heads = set(units_of(task.stores["train"].units, ("head",)))
-        bases = bases.select([unit for unit in bases.units if unit in heads])
-    make = residual_star if method == "residual_star" else residual_full
-    adapters = [make(bases, seed=setting.seed) for setting in settings]
+    adapters = [make_adapter(method, reference, settings, each.seed) for each in fits]
     scores = {split: compute_scores(adapters[0], store) for split, store in task.stores.items()}
     labels = {split: store.labels for split, store in task.stores.items()}
     stage = f"fit {method}"
@@ -188,7 +182,7 @@ def adapt(
         scores["val"],
         labels["val"],
         task.classifier,
-        settings,
+        fits,
         _stage(progress, stage),
     )
     if progress is not None:  # early stopping leaves the bar short
@@ -197,16 +191,16 @@ def adapt(
     return [
         Adapted(
             method,
-            setting.seed,
+            each.seed,
             adapter,
             evaluate(adapter, scores["test"], labels["test"], task.classifier),
             result,
         )
-        for adapter, setting, result in zip(adapters, settings, results, strict=True)
+        for adapter, each, result in zip(adapters, fits, results, strict=True)
     ]
 
 
-def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> SpectralBases:
+def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> Reference:
     """The bases, if they are of this encoder and of all its heads and MLPs."""
     origin, parts = bases.origin, encoder.parts
     if origin is not None and (origin.fingerprint, origin.split) != (encoder.fingerprint, encoder.split):
@@ -222,7 +216,7 @@ def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> SpectralB
             f"The bases of {source!r} must be of all {len(wanted)} heads and MLPs of {encoder.name}; "
             f"{len(wanted - set(bases.units))} are missing (fit_bases(store, kinds=('mlp', 'head')))."
         )
-    return bases
+    return Reference(bases, None, tuple(units_of(table, ("head",))))
 
 
 def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], object] | None:

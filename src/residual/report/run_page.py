@@ -18,9 +18,9 @@ from residual.files import write_text
 from residual.report.pages import PAGES, picture_uri
 from residual.report.tables import (
     METHOD_NAMES,
-    SUITE_HEADINGS,
     run_rows,
     sentence,
+    suite_headings,
     suite_markdown,
     suite_rows,
 )
@@ -37,18 +37,21 @@ def write_run_page(path: str | Path, run: Run, components: int = 5) -> Path:
         components: how many of the strongest components to show.
     """
     units = run.task.stores["train"].units
+    shown = {method: fits[0].adapter for method, fits in run.adapted.items()}
+    readable = {method: adapter for method, adapter in shown.items() if isinstance(adapter, ResiDual)}
     panels = [
-        {"title": METHOD_NAMES[method], "grid": gain_grid(unit_gains(fits[0].adapter, units))}
-        for method, fits in run.adapted.items()
+        {"title": METHOD_NAMES[method], "grid": gain_grid(unit_gains(adapter, units))}
+        for method, adapter in readable.items()
     ]
-    adapter = run.adapted["residual"][0].adapter
+    last, told = next(iter(reversed(readable.items())), ("", None))  # the last has the most weights
     page = PAGES.get_template("run.html").render(
         summary=run.summary,
         sentence=sentence(run.summary),
         rows=run_rows(run.summary),
         panels=panels,
+        strongest=METHOD_NAMES.get(last, ""),
         legend=[(f"{gain:g}", *gain_colour(gain)) for gain in (0.25, 0.5, 1.0, 2.0, 4.0)],
-        components=_component_rows(run, adapter, units, components),
+        components=[] if told is None else _component_rows(run, told, units, components),
         seconds={stage: f"{value:.1f}" for stage, value in run.summary["seconds"].items()},
     )
     write_text(path, page)
@@ -58,7 +61,7 @@ def write_run_page(path: str | Path, run: Run, components: int = 5) -> Path:
 def write_suite_page(folder: str | Path, summaries: Sequence[dict[str, Any]]) -> None:
     """Write `index.html`, a table that leads to the pages of the runs, and `table.md`, the same table."""
     page = PAGES.get_template("suite.html").render(
-        headings=SUITE_HEADINGS,
+        headings=suite_headings(summaries),
         rows=suite_rows(summaries),
         encoder=summaries[0]["encoder"],
         summaries=summaries,

@@ -8,7 +8,15 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-METHOD_NAMES = {"zero_shot": "zero-shot", "residual_star": "ResiDual*", "residual": "ResiDual"}
+METHOD_NAMES = {
+    "zero_shot": "zero-shot",
+    "linear": "linear map",
+    "spectral": "spectral map",
+    "coarse": "Coarse",
+    "residual_star": "ResiDual*",
+    "residual": "ResiDual",
+    "fine_tuning": "fine-tuning",
+}
 
 
 def percent(summary: dict[str, Any], method: str) -> str:
@@ -46,21 +54,24 @@ def suite_rows(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
             s["dataset"],
             str(s["classes"]),
             f"{s['n_test']:,}",
-            *(percent(s, method) for method in METHOD_NAMES),
+            *(percent(s, method) for method in s["accuracy"]),
         )
         for s in summaries
     ]
-    means = [sum(s["accuracy"][m] for s in summaries) / len(summaries) for m in METHOD_NAMES]
+    means = [sum(s["accuracy"][m] for s in summaries) / len(summaries) for m in summaries[0]["accuracy"]]
     return [*rows, ("mean", "", "", *(f"{100 * mean:.1f} %" for mean in means))]
 
 
-SUITE_HEADINGS = ("dataset", "classes", "test pictures", *METHOD_NAMES.values())
+def suite_headings(summaries: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Those of `suite_rows`."""
+    names = (METHOD_NAMES[method] for method in summaries[0]["accuracy"])
+    return ("dataset", "classes", "test pictures", *names)
 
 
 def suite_table(summaries: Sequence[dict[str, Any]]) -> Table:
     """Several datasets: a row each, and their mean."""
     table = Table(title=Text(f"{summaries[0]['encoder']} on the offline suite, accuracy on test pictures"))
-    for place, heading in enumerate(SUITE_HEADINGS):
+    for place, heading in enumerate(suite_headings(summaries)):
         table.add_column(heading, justify="right" if place else "left")
     rows = suite_rows(summaries)
     for row in rows[:-1]:
@@ -72,18 +83,30 @@ def suite_table(summaries: Sequence[dict[str, Any]]) -> Table:
 
 def suite_markdown(summaries: Sequence[dict[str, Any]]) -> str:
     """The same as a Markdown table."""
-    lines = [SUITE_HEADINGS, ("---", *["---:"] * (len(SUITE_HEADINGS) - 1)), *suite_rows(summaries)]
+    headings = suite_headings(summaries)
+    lines = [headings, ("---", *["---:"] * (len(headings) - 1)), *suite_rows(summaries)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def sentence(summary: dict[str, Any]) -> str:
-    """What came out, in plain words."""
+    """What came out, in plain words: of the last method, beside the one before it."""
     accuracy, weights = summary["accuracy"], summary["parameters"]
-    before, full, star = (100 * accuracy[m] for m in ("zero_shot", "residual", "residual_star"))
-    moved = "raises" if full > before else "lowers" if full < before else "leaves"
+    *others, last = weights
+    before, after = (100 * accuracy[method] for method in ("zero_shot", last))
+    moved = "raises" if after > before else "lowers" if after < before else "leaves"
     what = f"{moved} the share of {summary['dataset']} pictures that {summary['encoder']} gets right"
-    amount = f"from {before:.1f} to {full:.1f} %" if full != before else f"at {full:.1f} %"
-    return (
-        f"With the encoder frozen, weighting {weights['residual']:,} components of its heads and MLPs {what} "
-        f"{amount}; {weights['residual_star']:,} weights on heads alone reach {star:.1f} %."
-    )
+    amount = f"from {before:.1f} to {after:.1f} %" if after != before else f"at {after:.1f} %"
+    found = f"With the encoder frozen, {_TRAINED[last].format(weights[last])} {what} {amount}"
+    if not others:
+        return f"{found}."
+    other = others[-1]
+    return f"{found}; {_TRAINED[other].format(weights[other])} reaches {100 * accuracy[other]:.1f} %."
+
+
+_TRAINED = {
+    "linear": "a map of its output with {:,} weights",
+    "spectral": "weighting {:,} components of its output",
+    "coarse": "weighting its {:,} heads",
+    "residual_star": "weighting {:,} components of its heads alone",
+    "residual": "weighting {:,} components of its heads and MLPs",
+}
