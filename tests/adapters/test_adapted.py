@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -336,3 +337,28 @@ def test_bases_of_the_encoders_own_pooling_by_another_name():
     encoder = tiny_encoder()
     adapter = ResiDual(fit_bases(encode_dataset(encoder, TinyImages(20), pooling="cls"), ("head",)))
     assert AdaptedEncoder(encoder, adapter)(random_pixels(2)).shape == (2, 12)
+
+
+_COMPILED = """
+import sys
+sys.path[:0] = sys.argv[1:]
+import torch
+from test_adapted import CASES, CLOSE, AdaptedEncoder, classifier_of, pixels_of, residual_of, wrap_encoder
+
+for name in ("open_clip", "timm attention pool"):
+    encoder = wrap_encoder(CASES[name].make())
+    adapted = AdaptedEncoder(encoder, residual_of(encoder), classifier_of(encoder))
+    compiled = torch.compile(adapted, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        for n in (2, 5):
+            pixels = pixels_of(encoder, n)
+            torch.testing.assert_close(compiled(pixels), adapted(pixels), **CLOSE)
+"""
+
+
+@pytest.mark.slow
+def test_it_compiles_whole():
+    # By itself: the checks of shapes that tests run with are no code that torch compiles.
+    folders = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+    done = subprocess.run([sys.executable, "-c", _COMPILED, *folders], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
