@@ -14,6 +14,7 @@ from residual.adapters.residual import ResiDual, residual_full, residual_star
 from residual.adapters.scores import Scores, compute_scores
 from residual.adapters.settings import FitSettings
 from residual.adapters.task import Adapted, Task, adapt, encode_task, reference_from
+from residual.adapters.training import TrainSettings, fine_tune, train
 
 __all__ = [
     "Adapted",
@@ -31,6 +32,7 @@ __all__ = [
     "Scores",
     "SpectralMap",
     "Task",
+    "TrainSettings",
     "TrainingRecord",
     "adapt",
     "adapted_output",
@@ -38,6 +40,7 @@ __all__ = [
     "encode_task",
     "evaluate",
     "few_shot",
+    "fine_tune",
     "fit",
     "fit_many",
     "fold",
@@ -46,5 +49,6 @@ __all__ = [
     "residual_full",
     "residual_star",
     "strongest_components",
+    "train",
     "unit_gains",
 ]

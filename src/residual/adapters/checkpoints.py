@@ -6,7 +6,6 @@ what trains imports this.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import OrderedDict
@@ -15,14 +14,13 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from residual.errors import ResidualError
-from residual.files import written_beside
+from residual.tracing.tensors import load_tensors, save_tensors
 
-_KEY = "residual.checkpoint"
+_KIND = "checkpoint"
 _ALIGNED = 16  # bytes, the largest number that a tensor holds
 # What safetensors has names for, in every version; all else is kept as bytes.
 _NAMED = {
@@ -75,8 +73,7 @@ def save_nested(path: str | os.PathLike[str], value: Any) -> None:
         raise ResidualError("A checkpoint can't hold what holds itself, or is nested so deep.") from error
     tensors = writing.tensors()
     try:
-        with written_beside(Path(path)) as beside:
-            save_file(tensors, beside, {_KEY: json.dumps(tree, allow_nan=False)})
+        save_tensors(Path(path), _KIND, tensors, {"holds": tree})
     except (OSError, SafetensorError) as error:
         raise ResidualError(f"The checkpoint {os.fspath(path)!r} can't be written ({error}).") from error
 
@@ -88,16 +85,12 @@ def load_nested(path: str | os.PathLike[str], device: str | torch.device = "cpu"
         ResidualError: there is no such file, it isn't whole, or is of another kind.
     """
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            # Cloned, since what is read may be a view of the file, and laid out as in it.
-            tensors = {name: file.get_tensor(name).clone().to(device) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ResidualError(f"The checkpoint {os.fspath(path)!r} can't be read ({error}).") from error
-    if _KEY not in metadata:
-        raise ResidualError(f"{os.fspath(path)!r} is no checkpoint.")
-    try:
-        return _unpacked(json.loads(metadata[_KEY]), tensors)
+        found, note = load_tensors(Path(path), _KIND)
+        # Cloned, since what is read may lie in memory as in the file, at places that no dtype is kept at.
+        tensors = {name: value.clone().to(device) for name, value in found.items()}
+        return _unpacked(note["holds"], tensors)
+    except ResidualError:
+        raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ResidualError(f"The checkpoint {os.fspath(path)!r} is damaged ({error!r}).") from error
 
@@ -155,7 +148,7 @@ class _Writing:
             note, name, tensor = views[0]
             while name in kept or name in ("", "__metadata__"):
                 name += "~"
-            if len(views) == 1 and tensor.is_contiguous() and tensor.dtype in _NAMED:
+            if len(views) == 1 and _usual(tensor):
                 note["tensor"] = name
                 kept[name] = tensor.cpu() if tensor.is_cuda else _alone(tensor)
                 continue
@@ -171,6 +164,12 @@ class _Writing:
                     "start": first - start,
                 }
         return kept
+
+
+def _usual(tensor: Tensor) -> bool:
+    """Whether a tensor is one that safetensors gives back with the same dtype and strides."""
+    usual = torch.empty(tensor.shape, device="meta").stride()
+    return tensor.dtype in _NAMED and tensor.is_contiguous() and tensor.stride() == usual
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -222,7 +221,7 @@ def _view(held: Tensor, note: dict[str, Any]) -> Tensor:
     """One of the tensors in some bytes."""
     dtype, shape, stride = getattr(torch, note["dtype"]), note["shape"], note["stride"]
     if not math.prod(shape):
-        return torch.empty(0, dtype=dtype, device=held.device).as_strided(shape, stride)
+        return held[:0].view(dtype).as_strided(shape, stride)
     whole = held[note["start"] :]
     whole = whole[: len(whole) // dtype.itemsize * dtype.itemsize].view(dtype)
     return whole.as_strided(shape, stride, whole.storage_offset())

@@ -164,11 +164,11 @@ def train(
         wide = weights if shaped is adapter else adapter.widened(weights, train.ranks)[0]
         return shaped.outputs(wide[None], own[None], directions, rest[None])[0]
 
-    def penalty() -> Tensor | float:
-        added = adapter.penalty(weights.flatten()[None])
+    def penalty(of: Tensor = weights) -> Tensor | float:
+        added = adapter.penalty(of.flatten()[None])
         return added.sum() if isinstance(added, Tensor) else added
 
-    told = f"{adapter.method} {adapter.ranks} {adapter.choices()[1:]} {float(penalty())}"
+    told = f"{adapter.method} {adapter.ranks} {adapter.choices()[1:]} {float(penalty(first))}"
     work = loop.Work(
         forward=forward,
         trained={"weights": weights},

@@ -286,6 +286,7 @@ class _Training:
                 self.weights = {name: value.to(self.device) for name, value in held["weights"].items()}
             if name == "finished":
                 self._take(self.weights)
+                _file(self.folder, "checkpoint").unlink(missing_ok=True)
                 self.begun = time.perf_counter()
                 return True
             self.number, self.step = held["number"], held["step"]

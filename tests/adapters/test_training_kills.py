@@ -1,0 +1,145 @@
+"""Processes that fine-tune are really killed; started again, they end with the weights of an unbroken run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from residual.adapters.checkpoints import load_nested
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked and killed")
+
+FINISHED = "finished.safetensors"
+
+
+class Nursery:
+    """Starts processes that fine-tune, see `training_nursery.py`."""
+
+    def __init__(self, errors: Path):
+        self.errors, self._log = errors, errors.open("w")
+        self._process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("training_nursery.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        )
+
+    def start(self, folder: Path, **how) -> int:
+        return self._ask({"start": {"folder": str(folder), **how}})
+
+    def wait(self, number: int) -> int:
+        return self._ask({"wait": number})
+
+    def run(self, folder: Path, **how) -> int:
+        return self.wait(self.start(folder, **how))
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(20)
+        self._process.stdout.close()
+        self._log.close()
+
+    def _ask(self, request) -> int:
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, self.errors.read_text()
+        return int(answer)
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory):
+    made = Nursery(tmp_path_factory.mktemp("nursery") / "errors.txt")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def unbroken(nursery, tmp_path_factory):
+    """What a training that nothing stops leaves, without a single checkpoint on the way inside of epochs."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    assert nursery.run(folder, every=1e9) == 0, nursery.errors.read_text()
+    held = load_nested(folder / FINISHED)
+    assert len(held["history"]) == 4
+    return held
+
+
+def ends_like(folder: Path, unbroken) -> None:
+    assert [path.name for path in folder.iterdir()] == [FINISHED]
+    held = load_nested(folder / FINISHED)
+    for name in ("identity", "history", "best", "improved"):
+        assert held[name] == unbroken[name], name
+    assert held["weights"].keys() == unbroken["weights"].keys()
+    for name, value in held["weights"].items():
+        assert torch.equal(value, unbroken["weights"][name]), name
+
+
+def reached(folder: Path) -> tuple[int, int]:
+    """The epoch and the batch of what is there; it can be read whenever the process was killed."""
+    if (folder / FINISHED).exists():
+        return 99, 0
+    if not (folder / "checkpoint.safetensors").exists():
+        return 0, 0
+    held = load_nested(folder / "checkpoint.safetensors")
+    return held["number"], held["step"]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_killed_again_and_again_in_the_middle_of_training(nursery, unbroken, tmp_path, in_memory):
+    """Each process gets a few batches further, and dies inside of one."""
+    places, ending = [], -9
+    while ending:
+        ending = nursery.run(tmp_path, in_memory=in_memory, call="step", kill_at=4)
+        places.append(reached(tmp_path))
+        assert ending in (0, -9), nursery.errors.read_text()
+        assert places == sorted(places)
+        assert len(places) < 20
+    assert len(set(places)) >= 5
+    assert any(0 < step < 4 for _, step in places)
+    ends_like(tmp_path, unbroken)
+
+
+@pytest.mark.parametrize("call", ["replace", "unlink", "validation"])
+def test_killed_at_every_kind_of_moment(nursery, unbroken, tmp_path, call):
+    """Before a file comes to its place, before one goes, before validation: and once more from there."""
+    for number in {"replace": (1, 2, 5, 11, 17, 20), "unlink": (1, 8, 21), "validation": (1, 4)}[call]:
+        folder = tmp_path / str(number)
+        assert nursery.run(folder, call=call, kill_at=number) == -9, number
+        reached(folder)
+        assert nursery.run(folder) == 0, nursery.errors.read_text()
+        ends_like(folder, unbroken)
+
+
+def test_killed_at_random_moments(nursery, unbroken, tmp_path):
+    random, endings, places = np.random.default_rng(3), [], []
+    how = {"pause": 0.002, "in_memory": False}  # half a second of reading, and all that is between
+    for _ in range(12):
+        process = nursery.start(tmp_path, **how)
+        time.sleep(float(random.uniform(0.1, 0.5)))
+        os.kill(process, signal.SIGKILL)
+        endings.append(nursery.wait(process))
+        places.append(reached(tmp_path))
+    assert set(endings) <= {-9, 0}
+    assert endings.count(-9) >= 2
+    assert places == sorted(places)
+    assert nursery.run(tmp_path, **how) == 0, nursery.errors.read_text()
+    ends_like(tmp_path, unbroken)
+
+
+def test_a_finished_run_called_again_writes_nothing(nursery, unbroken, tmp_path):
+    assert nursery.run(tmp_path) == 0
+    before = (tmp_path / FINISHED).stat().st_mtime_ns
+    assert nursery.run(tmp_path, call="replace", kill_at=1) == 0
+    assert (tmp_path / FINISHED).stat().st_mtime_ns == before
+    ends_like(tmp_path, unbroken)
