@@ -156,6 +156,7 @@ def _chosen(options: Any, target: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 _EXAMPLES = {
+    "AdaptersSettings": "seeds=3",
     "DescribeSettings": "criterion=l1",
     "FitSettings": "learning_rate=0.4",
     "GeometrySettings": "threshold=0.95",

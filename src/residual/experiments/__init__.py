@@ -1,5 +1,6 @@
 """The paper's experiments: what is measured, cell by cell, and drawn; `experiments/` holds their settings."""
 
+from residual.experiments.adapters import Adapters
 from residual.experiments.base import Experiment, run_experiment
 from residual.experiments.class_token import ClassToken
 from residual.experiments.dimension import Dimension
@@ -12,6 +13,7 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "1": Dimension,
     "2": Similarity,
     "3": Heads,
+    "4": Adapters,
     "class-token": ClassToken,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -58,6 +58,17 @@ class Experiment(ABC):
     def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
         """For each dataset of one encoder, a few numbers."""
 
+    def noted(self) -> dict[str, Any]:
+        """The settings that a cell depends on: results of others aren't mixed in."""
+        return asdict(self.settings)
+
+    def tabulate(self, folder: Path, tables: Tables) -> None:
+        """Write `table.md` and `table.tex`: by default the summary of each encoder."""
+        summary = {name: self.summary(rows) for name, rows in tables.items()}
+        for file, table in (("table.md", datasets_markdown), ("table.tex", datasets_latex)):
+            parts = [table(rows, list(next(iter(rows.values()))), name) for name, rows in summary.items()]
+            write_text(folder / file, "\n".join(parts))
+
     @staticmethod
     def details(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
         """For each dataset of one encoder, more than a summary holds, for JSON."""
@@ -95,8 +106,7 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
             seconds = round(time.perf_counter() - start, 3)
             told.append({"encoder": name, "dataset": cell, "measured": measured, "seconds": seconds})
     summary = {name: experiment.summary(rows) for name, rows in tables.items()}
-    write_text(folder / "table.md", _tables(summary, datasets_markdown))
-    write_text(folder / "table.tex", _tables(summary, datasets_latex))
+    experiment.tabulate(folder, tables)
     figures: list[Path] = []
     for name, figure in experiment.figures(tables):
         figures += save_figure(figure, folder / "figures", safe_name(name))
@@ -120,15 +130,7 @@ def _note(experiment: Experiment, plan: Plan, work: Work, cell: str) -> dict[str
         "experiment": experiment.folder,
         "cell": cell,
         "reference": plan.reference,
-        "settings": {**asdict(experiment.settings), "split": plan.split, "limit": plan.limit},
+        "settings": {**experiment.noted(), "split": plan.split, "limit": plan.limit},
         "encoder": {**next(iter(made_of.values()))["encoder"], "name": work.name},
         "datasets": {name: each["dataset"] for name, each in made_of.items()},
     }
-
-
-def _tables(
-    summary: dict[str, dict[str, dict[str, int | float]]], table: Callable[[Any, list[str], str], str]
-) -> str:
-    return "\n".join(
-        table(rows, list(next(iter(rows.values()))), encoder) for encoder, rows in summary.items()
-    )

@@ -23,7 +23,7 @@ _SHORT = {
     "mean_cosine": "cosine of means",
     "mean_distance": "distance of means",
 }
-_LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "|": r"$\mid$", "σ": r"$\sigma$"} | {
+_LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "|": r"$\mid$", "σ": r"$\sigma$", "–": "--"} | {
     sign: f"\\{sign}" for sign in "%&_#$"
 }
 _NAMES = {"emb": "embedding", "mlp": "MLP", "head": "heads"}
@@ -78,19 +78,28 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def datasets_markdown(rows: Mapping[str, Mapping[str, Any]], headings: Sequence[str], title: str) -> str:
     """A Markdown table under a title: a row a dataset, and one number under each heading."""
-    lines = [["dataset", *headings], ["---", *["---:"] * len(headings)], *_lines(rows, headings)]
-    rows_of_text = (" | ".join(cell.replace("|", r"\|") for cell in line) for line in lines)
-    return f"{title}\n\n" + "".join(f"| {line} |\n" for line in rows_of_text)
+    return markdown_table(["dataset", *headings], _lines(rows, headings), title)
 
 
 def datasets_latex(rows: Mapping[str, Mapping[str, Any]], headings: Sequence[str], title: str) -> str:
     """The same for LaTeX, with booktabs; the title is its caption."""
-    head, *lines = (
-        " & ".join(map(_escaped, line)) + r" \\" for line in [["dataset", *headings], *_lines(rows, headings)]
-    )
-    body = "\n".join([r"\toprule", head, r"\midrule", *lines, r"\bottomrule"])
+    return latex_table(["dataset", *headings], _lines(rows, headings), title)
+
+
+def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> str:
+    """Lines of text as a Markdown table under a title; all but the first column are to the right."""
+    whole = [headings, ["---", *["---:"] * (len(headings) - 1)], *lines]
+    rows_of_text = (" | ".join(cell.replace("|", r"\|") for cell in line) for line in whole)
+    return f"{title}\n\n" + "".join(f"| {line} |\n" for line in rows_of_text)
+
+
+def latex_table(headings: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> str:
+    """The same for LaTeX, with booktabs; the title is its caption."""
+    head, *rest = (" & ".join(map(_escaped, line)) + r" \\" for line in [headings, *lines])
+    body = "\n".join([r"\toprule", head, r"\midrule", *rest, r"\bottomrule"])
     begin = f"\\begin{{table}}\n\\centering\n\\caption{{{_escaped(title)}}}\n"
-    return f"{begin}\\begin{{tabular}}{{l{'r' * len(headings)}}}\n{body}\n\\end{{tabular}}\n\\end{{table}}\n"
+    right = "r" * (len(headings) - 1)
+    return f"{begin}\\begin{{tabular}}{{l{right}}}\n{body}\n\\end{{tabular}}\n\\end{{table}}\n"
 
 
 def _lines(rows: Mapping[str, Mapping[str, Any]], headings: Sequence[str]) -> list[list[str]]:

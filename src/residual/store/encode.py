@@ -10,6 +10,7 @@ from typing import overload
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from residual.data import ImageDataset
 from residual.data.pixels import PixelDataset
@@ -20,6 +21,7 @@ from residual.store.forward import Encoding, Part, encode_batches
 from residual.store.layout import Layout
 from residual.store.memory import MemoryStore
 from residual.store.place import Place
+from residual.store.reading import read_pixels
 from residual.store.record import identity
 from residual.store.writer import Writer
 from residual.tracing.coordinates import Coordinates
@@ -189,3 +191,19 @@ def kept_tokens(encoder: Encoder, dataset: ImageDataset, pooling: str) -> int | 
         pixels = encoder.preprocess(Image.new("RGB", (256, 256)))[None]
     with torch.inference_mode():
         return trace(encoder, pixels, pooling=pooling)[0].mean.shape[1]
+
+
+def outputs_of(encoder: Encoder, dataset: ImageDataset, settings: Encoding) -> Tensor:
+    """The encoder's own output `(n, d)` for every sample that can be read, in order; nothing else is kept.
+
+    Raises:
+        UnreadableImageError: with `on_error="raise"`; names the sample.
+    """
+    batches, skip = settings.batches(range(len(dataset))), settings.on_error == "skip"
+    with torch.inference_mode():
+        parts = [
+            encoder.encode_image(pixels.to(encoder.device)).float()
+            for read in read_pixels(encoder, dataset, batches, settings.workers, skip)
+            for pixels in read.pixels
+        ]
+    return torch.cat(parts)

@@ -1,0 +1,272 @@
+"""Experiment 4: what each method makes of an encoder, dataset by dataset: the paper's main table."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from torch import Tensor
+
+from residual.adapters import Task, adapt, adapted_output, compute_scores
+from residual.adapters.methods import FINE_TUNING, METHODS, AdapterSettings, Reference
+from residual.adapters.settings import FitSettings
+from residual.adapters.training import fine_tune
+from residual.adapters.training_settings import TrainSettings
+from residual.errors import ResidualError, unknown_name
+from residual.experiments.base import Experiment, Tables
+from residual.experiments.outputs import outputs_path, save_outputs
+from residual.experiments.plan import Plan, Work
+from residual.files import safe_name, write_text, written_beside
+from residual.heads.classes import classifier_of
+from residual.report.accuracies import (
+    accuracies_latex,
+    accuracies_markdown,
+    accuracy_frame,
+    radar_figure,
+    weights_figure,
+)
+from residual.report.geometry import records
+from residual.report.tables import METHOD_NAMES
+from residual.store.encode import outputs_of
+from residual.text.classifier import ZeroShotClassifier
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ZERO_SHOT = "zero_shot"
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class AdaptersSettings:
+    """What is compared; the defaults are the paper's, where it has any.
+
+    Args:
+        methods: "zero_shot", "linear", "spectral", "coarse", "residual_star", "residual", "fine_tuning".
+        seeds: fits of each, which accuracies are means of.
+        epochs, patience, batch_size: of all methods but fine-tuning, see `FitSettings`; the first two of that
+            as well.
+        tuning_rate, tuning_batch_size: of fine-tuning.
+        init: of λ, see `AdapterSettings`.
+        mean: of the re-weighted units: "drop", as in the paper, or "keep".
+
+    Raises:
+        ResidualError: an unknown method, or a number below 1.
+    """
+
+    methods: tuple[str, ...] = (ZERO_SHOT, *METHODS)
+    seeds: int = 5
+    epochs: int = 30
+    patience: int = 5
+    batch_size: int = 64
+    tuning_rate: float | int = 1e-5
+    tuning_batch_size: int = 128
+    init: str = "randn"
+    mean: str = "drop"
+
+    def __post_init__(self):
+        for method in self.methods:
+            if method not in METHOD_NAMES:
+                raise unknown_name("method", method, METHOD_NAMES)
+        if not self.methods or self.seeds < 1:
+            raise ResidualError(
+                f"At least one method and one seed are needed, got {self.methods} and {self.seeds}."
+            )
+        self.fits(False)
+        self.tunings(False)
+
+    def fits(self, sampled: bool) -> list[FitSettings]:
+        """Of each seed. Of a sample of a dataset, classes may be missing."""
+        missing = "ignore" if sampled else "raise"
+        return [
+            FitSettings(
+                batch_size=self.batch_size,
+                epochs=self.epochs,
+                patience=self.patience,
+                seed=k,
+                missing=missing,
+            )
+            for k in range(self.seeds)
+        ]
+
+    def tunings(self, sampled: bool) -> list[TrainSettings]:
+        """The same for fine-tuning."""
+        missing = "ignore" if sampled else "raise"
+        return [
+            TrainSettings.of(
+                FINE_TUNING, learning_rate=self.tuning_rate, batch_size=self.tuning_batch_size,
+                epochs=self.epochs, patience=self.patience, seed=k, missing=missing,
+            )
+            for k in range(self.seeds)
+        ]  # fmt: skip
+
+
+class Adapters(Experiment):
+    """A cell for each dataset and method: a row a seed, with accuracies, weights trained and seconds.
+
+    Trained on train, the epoch chosen on val, measured on test. Features and logits of the first seed on val
+    and test are kept beside the results. Fine-tuning goes on from its last checkpoint if it was stopped.
+    """
+
+    folder = "4_adapters"
+    settings_of = AdaptersSettings
+
+    def cells(self, plan: Plan) -> tuple[str, ...]:
+        """Every dataset by every method, the quick ones of all datasets first."""
+        quick = [method for method in self.settings.methods if method != FINE_TUNING]
+        slow = [method for method in self.settings.methods if method == FINE_TUNING]
+        return tuple(
+            f"{name}.{method}" for some in (quick, slow) for name in plan.datasets for method in some
+        )
+
+    def noted(self) -> dict[str, Any]:
+        """All but which methods there are: others can be added later."""
+        return {name: value for name, value in super().noted().items() if name != "methods"}
+
+    def depends_on(self, plan: Plan, cell: str) -> tuple[tuple[str, str], ...]:
+        """All splits of the dataset, and the reference, which components are of."""
+        name, _, _ = cell.rpartition(".")
+        return ((plan.reference, "train"), *((name, split) for split in SPLITS))
+
+    def measure(self, work: Work, cell: str) -> pd.DataFrame:
+        """One method on one dataset."""
+        name, _, method = cell.rpartition(".")
+        if method == FINE_TUNING:
+            return self._tuned(work, name)
+        task = _task(work, name)
+        if method == ZERO_SHOT:
+            for split in ("val", "test"):
+                self._keep(work, cell, split, task.stores[split].output(), task)
+            val = task.classifier.accuracy(task.stores["val"].output(), task.stores["val"].labels)
+            row = {"seed": 0, "accuracy": task.zero_shot, "val_accuracy": val, "weights": 0}
+            return pd.DataFrame([{**row, "best_epoch": 0, "epochs": 0, "seconds": 0.0}])
+        how = AdapterSettings(mean=self.settings.mean, init=_init_of(method, self.settings.init))
+        fits = self.settings.fits(bool(work.plan.limit))
+        adapted = adapt(task, _reference(work), method, fits, how, _named(work, cell))
+        first = adapted[0].adapter
+        for split in ("val", "test"):
+            output = adapted_output(first, compute_scores(first, task.stores[split], device=work.plan.device))
+            self._keep(work, cell, split, output, task)
+        return pd.DataFrame(
+            [
+                {
+                    "seed": each.seed,
+                    "accuracy": each.accuracy,
+                    "val_accuracy": each.result.val_accuracy,
+                    "weights": each.adapter.weights.numel(),
+                    "best_epoch": each.result.best_epoch,
+                    "epochs": len(each.result.history),
+                    "seconds": each.result.seconds,
+                }
+                for each in adapted
+            ]
+        )
+
+    def _tuned(self, work: Work, name: str) -> pd.DataFrame:
+        """Fine-tuning, seed by seed, each from the encoder's own weights, which it has again afterwards."""
+        task, encoder = _task(work, name), work.encoder
+        own = {key: value.detach().clone() for key, value in encoder.module.state_dict().items()}
+        pictures = {split: work.dataset(name, split) for split in SPLITS}
+        folder = work.plan.out / self.folder / "training" / safe_name(work.name) / safe_name(name)
+        rows = []
+        for settings in self.settings.tunings(bool(work.plan.limit)):
+            stage = work.stage(f"fine-tune on {name}, seed {settings.seed}")
+            try:
+                result = fine_tune(
+                    encoder, pictures["train"], pictures["val"], task.classifier, settings,
+                    folder=folder / f"seed-{settings.seed}", device=work.plan.device, progress=stage,
+                )  # fmt: skip
+                start = time.perf_counter()
+                outputs = {
+                    split: outputs_of(encoder, pictures[split], work.encoding()) for split in ("val", "test")
+                }
+                seconds = result.seconds + time.perf_counter() - start
+                weights = sum(
+                    value.numel()
+                    for key, value in encoder.module.named_parameters()
+                    if key.startswith(encoder.family.image.weights or ("",))
+                )
+            finally:
+                encoder.module.load_state_dict(own)
+                encoder.__dict__.pop("fingerprint", None)
+            if settings.seed == 0:
+                for split, output in outputs.items():
+                    self._keep(work, f"{name}.{FINE_TUNING}", split, output, task)
+            rows.append(
+                {
+                    "seed": settings.seed,
+                    "accuracy": task.classifier.accuracy(outputs["test"], task.stores["test"].labels),
+                    "val_accuracy": result.val_accuracy,
+                    "weights": weights,
+                    "best_epoch": result.best_epoch,
+                    "epochs": len(result.history),
+                    "seconds": seconds,
+                }
+            )
+        shutil.rmtree(folder, ignore_errors=True)  # the checkpoints: the cell is about to be written
+        return pd.DataFrame(rows)
+
+    def _keep(self, work: Work, cell: str, split: str, features: Tensor, task: Task) -> None:
+        path = outputs_path(work.plan.out, work.name, cell, split)
+        logits = task.classifier.to(features.device).logits(features)
+        save_outputs(path, work, cell, split, features, logits, task.stores[split].labels)
+
+    def tabulate(self, folder: Path, tables: Tables) -> None:
+        """`table.md` and `table.tex`, a row a method and a column a dataset; the numbers as Parquet."""
+        frames = {encoder: accuracy_frame(rows) for encoder, rows in tables.items()}
+        for file, table in (("table.md", accuracies_markdown), ("table.tex", accuracies_latex)):
+            write_text(folder / file, "\n".join(table(frame, name) for name, frame in frames.items()))
+        every = pd.concat([frame.assign(encoder=name) for name, frame in frames.items()])
+        with written_beside(folder / "accuracy.parquet") as beside:
+            every.to_parquet(beside, index=False)
+
+    @staticmethod
+    def figures(tables: Tables) -> Iterable[tuple[str, Figure]]:
+        """For each encoder, accuracy by dataset and method, and mean accuracy by weights trained."""
+        for encoder, rows in tables.items():
+            frame = accuracy_frame(rows)
+            yield f"{encoder}-accuracy", radar_figure(frame, f"{encoder}: accuracy on test, mean over seeds")
+            yield f"{encoder}-weights", weights_figure(frame, f"{encoder}: mean accuracy by weights trained")
+
+    @staticmethod
+    def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
+        """Mean accuracy on test over seeds."""
+        found: dict[str, dict[str, int | float]] = {}
+        for row in records(accuracy_frame(tables)):
+            found.setdefault(row["dataset"], {})[METHOD_NAMES[row["method"]]] = row["accuracy"]
+        return found
+
+    @staticmethod
+    def details(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+        """Accuracies with their intervals, and every seed's row."""
+        return {
+            "accuracies": records(accuracy_frame(tables)),
+            "seeds": {cell: records(table) for cell, table in tables.items()},
+        }
+
+
+def _init_of(method: str, init: str) -> str:
+    return "ones" if method == "coarse" and init == "eigenvalues" else init
+
+
+@lru_cache(maxsize=1)
+def _task(work: Work, name: str) -> Task:
+    stores = {split: work.store(name, split=split) for split in SPLITS}
+    classifier: ZeroShotClassifier = classifier_of(stores["train"], work.encoder)
+    zero_shot = classifier.accuracy(stores["test"].output(), stores["test"].labels)
+    return Task(name, stores, {}, classifier, zero_shot, 0.0)
+
+
+@lru_cache(maxsize=1)
+def _reference(work: Work) -> Reference:
+    return Reference.of(work.store(work.plan.reference, split="train"), work.plan.device)
+
+
+def _named(work: Work, cell: str) -> Any:
+    return lambda stage, *done: work.stage(f"{stage} on {cell.rpartition('.')[0]}")(*done)

@@ -1,0 +1,155 @@
+"""Accuracies of methods on datasets: tables as the paper has them, a radar plot, and what weights buy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from residual.intervals import mean_and_interval
+from residual.report.figures import INK, new_figure, title_of
+from residual.report.geometry import latex_table, markdown_table
+from residual.report.tables import METHOD_NAMES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Of Okabe and Ito's palette, which colour-blind eyes can tell apart; the markers do so in print.
+_LOOKS = {
+    "zero_shot": ("#000000", "o", "--"),
+    "linear": ("#56B4E9", "s", "-"),
+    "spectral": ("#CC79A7", "^", "-"),
+    "coarse": ("#E69F00", "v", "-"),
+    "residual_star": ("#D55E00", "D", "-"),
+    "residual": ("#0072B2", "P", "-"),
+    "fine_tuning": ("#009E73", "X", "-"),
+}
+
+
+def accuracy_frame(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row a dataset and method, from cells "dataset.method" that hold a row a seed.
+
+    Columns: `dataset, method, accuracy` (mean over seeds), `interval` (half the width of its 95 % interval by
+    Student's t, NaN for one seed), `seeds, weights, seconds` (mean).
+    """
+    rows = []
+    for cell, table in tables.items():
+        dataset, _, method = cell.rpartition(".")
+        mean, half = mean_and_interval(table["accuracy"].tolist())
+        rows.append(
+            {
+                "dataset": dataset,
+                "method": method,
+                "accuracy": mean,
+                "interval": math.nan if half is None else half,
+                "seeds": len(table),
+                "weights": int(table["weights"].iloc[0]),
+                "seconds": float(table["seconds"].mean()),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    order = {method: place for place, method in enumerate(METHOD_NAMES)}
+    datasets = {name: place for place, name in enumerate(dict.fromkeys(frame["dataset"]))}
+    keys = frame.assign(m=frame["method"].map(order), d=frame["dataset"].map(datasets))
+    return frame.loc[keys.sort_values(["d", "m"]).index].reset_index(drop=True)
+
+
+def accuracy_lines(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a line a method: its name, accuracy on each dataset in per cent, their mean, weights."""
+    datasets = list(dict.fromkeys(frame["dataset"]))
+    lines = []
+    for method in dict.fromkeys(frame["method"]):
+        own = frame[frame["method"] == method].set_index("dataset")
+        cells = [_percent(own.loc[name]) if name in own.index else "–" for name in datasets]
+        whole = len(own) == len(datasets)
+        mean = f"{100 * own['accuracy'].mean():.1f}" if whole else "–"
+        lines.append([METHOD_NAMES[method], *cells, mean, _weights(own["weights"].tolist())])
+    return ["method", *datasets, "mean", "weights"], lines
+
+
+def accuracies_markdown(frame: pd.DataFrame, encoder: str) -> str:
+    """The table in Markdown."""
+    return markdown_table(*accuracy_lines(frame), _title(frame, encoder))
+
+
+def accuracies_latex(frame: pd.DataFrame, encoder: str) -> str:
+    """The table for LaTeX, with booktabs."""
+    return latex_table(*accuracy_lines(frame), _title(frame, encoder))
+
+
+def radar_figure(frame: pd.DataFrame, title: str) -> Figure:
+    """Datasets around, accuracy outwards, a line a method.
+
+    Args:
+        frame: from `accuracy_frame`.
+        title: what it is of.
+    """
+    datasets = list(dict.fromkeys(frame["dataset"]))
+    angles = [2 * math.pi * place / len(datasets) for place in range(len(datasets))]
+    figure = new_figure(8.0, 7.4)
+    axes = figure.add_subplot(projection="polar")
+    for method, own in _by_method(frame):
+        accuracies = own.set_index("dataset")["accuracy"].reindex(datasets).tolist()
+        colour, marker, line = _LOOKS[method]
+        axes.plot(
+            [*angles, angles[0]], [*accuracies, accuracies[0]], line, color=colour, marker=marker,
+            markersize=4, linewidth=1.4, label=METHOD_NAMES[method],
+        )  # fmt: skip
+    axes.set_xticks(angles, datasets)
+    axes.tick_params(axis="x", pad=14)
+    axes.set_ylim(0, 1)
+    axes.set_yticks(
+        [0.2, 0.4, 0.6, 0.8, 1.0], ["20 %", "40 %", "60 %", "80 %", "100 %"], color=INK, fontsize=8
+    )
+    axes.grid(color="#dddddd")
+    axes.spines["polar"].set_color("#dddddd")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    title_of(figure, title)
+    return figure
+
+
+def weights_figure(frame: pd.DataFrame, title: str) -> Figure:
+    """Weights trained across, on a logarithmic axis; mean accuracy over datasets up, a point a method."""
+    figure = new_figure(7.0, 4.4)
+    axes = figure.subplots()
+    for method, own in _by_method(frame):
+        colour, marker, _ = _LOOKS[method]
+        weights, mean = own["weights"].mean(), own["accuracy"].mean()
+        axes.plot([max(weights, 1)], [mean], marker, color=colour, markersize=8)
+        axes.annotate(
+            METHOD_NAMES[method],
+            (max(weights, 1), mean),
+            xytext=(7, 5),
+            textcoords="offset points",
+            color=INK,
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(0.5, frame["weights"].max() * 30 + 1)
+    axes.set_xlabel("weights trained (zero-shot: none)")
+    axes.set_ylabel("mean accuracy over datasets")
+    axes.grid(color="#eeeeee")
+    title_of(figure, title)
+    return figure
+
+
+def _by_method(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return [(method, frame[frame["method"] == method]) for method in dict.fromkeys(frame["method"])]
+
+
+def _percent(row: pd.Series) -> str:
+    if pd.isna(row["interval"]):
+        return f"{100 * row['accuracy']:.1f}"
+    return f"{100 * row['accuracy']:.1f} ± {100 * row['interval']:.1f}"
+
+
+def _weights(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+def _title(frame: pd.DataFrame, encoder: str) -> str:
+    seeds = int(frame["seeds"].max())
+    over = f", mean ± half the 95 % interval over {seeds} seeds" if seeds > 1 else ""
+    return f"{encoder}: accuracy on test in per cent{over}; weights trained"
