@@ -73,7 +73,7 @@ def check_classes(labels: Int[Tensor, " n"], classifier: ZeroShotClassifier) -> 
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         raise ResidualError(
             f"No training samples of {', '.join(missing[:_NAMED])}{more}: add some, make a classifier "
-            'without them, or say FitSettings(missing="ignore").'
+            'without them, or say missing="ignore" in the settings.'
         )
 
 

@@ -318,9 +318,9 @@ class _Training:
 
     def _take(self, state: dict[str, Tensor] | None) -> None:
         """Put these weights in place."""
-        with torch.no_grad():
-            for name, value in (state or {}).items():
-                self.state[name].copy_(value)
+        mine = self.state
+        for name, value in (state or {}).items():
+            mine[name].copy_(value)
 
 
 def _file(folder: Path, name: str) -> Path:

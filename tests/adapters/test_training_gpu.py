@@ -1,0 +1,81 @@
+"""Training on a GPU: where samples lie, half precision, going on after a break, what is left as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import tuned
+from test_fit import planted, planted_scores
+
+from residual.adapters import ResiDual, TrainSettings, fine_tune, train, training_data
+from residual.spectral import SpectralBases
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+def tune(settings=tuned.FAST, dropout=0.0, **how):
+    encoder = tuned.encoder(dropout)
+    data = tuned.pictures(160), tuned.pictures(48, "val")
+    result = fine_tune(encoder, *data, tuned.classifier(), settings, workers=0, **how)
+    return tuned.weights_of(encoder), result
+
+
+def test_the_gpu_is_used_and_the_encoder_brought_back():
+    before = torch.cuda.get_rng_state(), torch.cuda.current_device()
+    torch.cuda.reset_peak_memory_stats()
+    weights, result = tune(dropout=0.3)
+    assert torch.cuda.max_memory_allocated() > 1_000_000
+    assert all(not value.is_cuda for value in weights.values())
+    assert result.val_accuracy > 0.6
+    assert torch.equal(torch.cuda.get_rng_state(), before[0])
+    assert torch.cuda.current_device() == before[1]
+
+
+def test_like_on_a_cpu():
+    settings = replace(tuned.FAST, epochs=2)
+    (on_gpu, _), (on_cpu, _) = tune(settings), tune(settings, device="cpu")
+    for name, value in on_gpu.items():
+        torch.testing.assert_close(value, on_cpu[name], rtol=0.01, atol=0.002)
+
+
+def test_samples_that_do_not_fit_are_brought_batch_by_batch(monkeypatch):
+    whole, _ = tune()
+    monkeypatch.setattr(training_data, "_FREE", 0.0)
+    by_batch, _ = tune()
+    monkeypatch.setattr(training_data, "IN_MEMORY", 0)
+    from_disk, _ = tune()
+    assert tuned.same(whole, by_batch)
+    assert tuned.same(whole, from_disk)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_goes_on_where_it_was_stopped(tmp_path, precision):
+    settings = replace(tuned.FAST, precision=precision, clip=1.0)
+    expected, result = tune(settings, dropout=0.2)
+    assert result.val_accuracy > 0.6
+
+    def progress(done, total):
+        if done == 2:
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        tune(settings, dropout=0.2, folder=tmp_path, progress=progress)
+    weights, again = tune(settings, dropout=0.2, folder=tmp_path)
+    assert again.history == result.history
+    assert tuned.same(weights, expected)
+
+
+def test_an_adapter_on_the_gpu():
+    (first, labels), (second, val_labels) = planted(), planted(200, 1)
+    bases = SpectralBases([0, 1], first.mean(0), [torch.eye(8)] * 2, [torch.ones(8)] * 2)
+    classifier = tuned.ZeroShotClassifier(torch.eye(8)[:4] - 0.25 * torch.ones(8), list("abcd"))
+    made = []
+    for device in ("cpu", "cuda"):
+        adapter = ResiDual(bases)
+        given = planted_scores(adapter, first), labels, planted_scores(adapter, second), val_labels
+        train(adapter, *given, classifier, TrainSettings.of("residual", epochs=2), device=device)
+        assert adapter.lambdas.device.type == "cpu"
+        made.append(adapter.lambdas.detach())
+    torch.testing.assert_close(*made, rtol=1e-3, atol=1e-4)
