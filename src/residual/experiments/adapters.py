@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from residual.adapters import Task, adapt, adapted_output, compute_scores
@@ -18,6 +18,7 @@ from residual.adapters.methods import FINE_TUNING, METHODS, AdapterSettings, Ref
 from residual.adapters.settings import FitSettings
 from residual.adapters.training import fine_tune
 from residual.adapters.training_settings import TrainSettings
+from residual.encoders.load import load_encoder
 from residual.errors import ResidualError, unknown_name
 from residual.experiments.base import Experiment, Tables
 from residual.experiments.outputs import outputs_path, save_outputs
@@ -169,32 +170,23 @@ class Adapters(Experiment):
         )
 
     def _tuned(self, work: Work, name: str) -> pd.DataFrame:
-        """Fine-tuning, seed by seed, each from the encoder's own weights, which it has again afterwards."""
-        task, encoder = _task(work, name), work.encoder
-        own = {key: value.detach().clone() for key, value in encoder.module.state_dict().items()}
+        """Fine-tuning, seed by seed, each of the encoder as it is loaded, in single precision."""
+        task = _task(work, name)
         pictures = {split: work.dataset(name, split) for split in SPLITS}
         folder = work.plan.out / self.folder / "training" / safe_name(work.name) / safe_name(name)
         rows = []
         for settings in self.settings.tunings(bool(work.plan.limit)):
-            stage = work.stage(f"fine-tune on {name}, seed {settings.seed}")
-            try:
-                result = fine_tune(
-                    encoder, pictures["train"], pictures["val"], task.classifier, settings,
-                    folder=folder / f"seed-{settings.seed}", device=work.plan.device, progress=stage,
-                )  # fmt: skip
-                start = time.perf_counter()
-                outputs = {
-                    split: outputs_of(encoder, pictures[split], work.encoding()) for split in ("val", "test")
-                }
-                seconds = result.seconds + time.perf_counter() - start
-                weights = sum(
-                    value.numel()
-                    for key, value in encoder.module.named_parameters()
-                    if key.startswith(encoder.family.image.weights or ("",))
-                )
-            finally:
-                encoder.module.load_state_dict(own)
-                encoder.__dict__.pop("fingerprint", None)
+            encoder = load_encoder(work.name, device=work.plan.device, dtype=torch.float32)
+            result = fine_tune(
+                encoder, pictures["train"], pictures["val"], task.classifier, settings,
+                folder=folder / f"seed-{settings.seed}", device=work.plan.device,
+                progress=work.stage(f"fine-tune on {name}, seed {settings.seed}"),
+            )  # fmt: skip
+            outputs = {
+                split: outputs_of(encoder, pictures[split], work.encoding()) for split in ("val", "test")
+            }
+            tower = encoder.family.image.weights or ("",)
+            weights = [each for key, each in encoder.module.named_parameters() if key.startswith(tower)]
             if settings.seed == 0:
                 for split, output in outputs.items():
                     self._keep(work, f"{name}.{FINE_TUNING}", split, output, task)
@@ -203,10 +195,10 @@ class Adapters(Experiment):
                     "seed": settings.seed,
                     "accuracy": task.classifier.accuracy(outputs["test"], task.stores["test"].labels),
                     "val_accuracy": result.val_accuracy,
-                    "weights": weights,
+                    "weights": sum(each.numel() for each in weights),
                     "best_epoch": result.best_epoch,
                     "epochs": len(result.history),
-                    "seconds": seconds,
+                    "seconds": result.seconds,
                 }
             )
         shutil.rmtree(folder, ignore_errors=True)  # the checkpoints: the cell is about to be written
