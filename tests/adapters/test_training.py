@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import tuned
+from families import CASES, IMAGE
 from schedulefree import AdamWScheduleFree
 from test_fit import planted, planted_scores
 from tiny import TinyImages
@@ -33,6 +34,7 @@ from residual.adapters import (
 )
 from residual.adapters.training import TrainSettings, fine_tune, train
 from residual.data.pixels import PixelDataset
+from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError, UnreadableImageError
 from residual.spectral import SpectralBases, pca
 
@@ -621,3 +623,34 @@ def test_importing_loads_no_lightning():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_every_family_of_encoders_is_tuned(name, tmp_path):
+    """All that its image output depends on, and nothing else; and a break changes nothing."""
+
+    def run(folder=None, progress=None):
+        encoder = wrap_encoder(CASES[name].make().float(), name="tiny")
+        size = encoder.image_size or (IMAGE, IMAGE)
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randn(24, 3, *size, generator=generator)
+        data = PixelDataset(pixels, np.arange(24) % 3, list("abc"))
+        classifier = tuned.ZeroShotClassifier(
+            torch.randn(3, encoder.output_dim, generator=generator), data.class_names
+        )
+        before = dict(encoder.module.named_parameters())
+        before = {key: value.detach().clone() for key, value in before.items()}
+        settings = TrainSettings.of("fine_tuning", learning_rate=1e-3, batch_size=8, epochs=2)
+        fine_tune(encoder, data, data, classifier, settings, device="cpu", folder=folder, progress=progress)
+        return encoder, before, pixels
+
+    encoder, before, pixels = run()
+    after = dict(encoder.module.named_parameters())
+    changed = {key for key in after if not torch.equal(after[key], before[key])}
+    pixels = pixels[:1].clone().requires_grad_()
+    encoder.encode_image(pixels).square().sum().backward()
+    assert changed == {key for key, value in after.items() if value.grad is not None}
+    with pytest.raises(StopError, match="enough"):
+        run(tmp_path, stopping(1))
+    again, _, _ = run(tmp_path)
+    assert tuned.same(tuned.weights_of(encoder), tuned.weights_of(again))
