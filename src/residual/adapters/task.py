@@ -18,6 +18,8 @@ from residual.adapters.fit import FitResult, evaluate, fit_many
 from residual.adapters.methods import BASES_KINDS, AdapterSettings, Reference, make_adapter
 from residual.adapters.scores import compute_scores
 from residual.adapters.settings import FitSettings
+from residual.adapters.training import train
+from residual.adapters.training_settings import TrainSettings
 from residual.data import ImageDataset, load_dataset
 from residual.data.mixed import MixedDataset
 from residual.encoders.encoder import Encoder
@@ -103,7 +105,7 @@ def encode_task(
     if encoder.has_text:  # before the long part, so that class names that don't work are refused at once
         classifier = ZeroShotClassifier.from_text(encoder, classes.class_names, classes.templates)
     stores = {
-        split: encode_dataset(encoder, dataset, progress=_stage(progress, f"encode {split}"), **reading)
+        split: encode_dataset(encoder, dataset, progress=stage_of(progress, f"encode {split}"), **reading)
         for split, dataset in datasets.items()
     }
     if classifier is None:
@@ -145,7 +147,7 @@ def reference_from(
             )
         return _belonging(SpectralBases.load(source), encoder, source)
     dataset = MixedDataset("train", per_dataset) if source == MIXED else load_dataset(source, "train")
-    store = encode_dataset(encoder, dataset, progress=_stage(progress, "encode for bases"), **reading)
+    store = encode_dataset(encoder, dataset, progress=stage_of(progress, "encode for bases"), **reading)
     return Reference.of(store)
 
 
@@ -153,9 +155,12 @@ def adapt(
     task: Task,
     reference: Reference,
     method: str,
-    fits: Sequence[FitSettings],
+    fits: Sequence[FitSettings] | Sequence[TrainSettings],
     settings: AdapterSettings | None = None,
     progress: Progress | None = None,
+    *,
+    folder: Path | None = None,
+    logger: str | None = None,
 ) -> list[Adapted]:
     """Fit one method on the train part, choose the epoch on val, measure on test; once for each of `fits`.
 
@@ -164,9 +169,12 @@ def adapt(
         reference: from `reference_from`.
         method: "linear", "spectral", "coarse", "residual_star" (heads, 90 % of the variance, all else
             dropped) or "residual" (heads and MLPs, all components, the embedding kept).
-        fits: of each fit; the seed also draws the first λ.
+        fits: of each fit; the seed also draws the first λ. With `TrainSettings` they are trained
+            on Lightning, one after the other, else all at once.
         settings: what is different from the paper in the adapters.
         progress: told of every epoch.
+        folder: of checkpoints and logs on Lightning, a sub-folder a seed.
+        logger: on Lightning, see `fine_tune`.
 
     Raises:
         ResidualError: an unknown method, or components that don't belong to the task's encoder.
@@ -175,28 +183,26 @@ def adapt(
     scores = {split: compute_scores(adapters[0], store) for split, store in task.stores.items()}
     labels = {split: store.labels for split, store in task.stores.items()}
     stage = f"fit {method}"
-    results = fit_many(
-        adapters,
-        scores["train"],
-        labels["train"],
-        scores["val"],
-        labels["val"],
-        task.classifier,
-        fits,
-        _stage(progress, stage),
-    )
-    if progress is not None:  # early stopping leaves the bar short
-        longest = max(len(result.history) for result in results)
-        progress(stage, longest, longest)
+    given = (scores["train"], labels["train"], scores["val"], labels["val"], task.classifier)
+    trainings = [each for each in fits if isinstance(each, TrainSettings)]
+    if trainings:
+        results = [
+            train(
+                adapter, *given, each, folder=None if folder is None else folder / f"seed-{each.seed}",
+                logger=logger, progress=stage_of(progress, f"{stage}, seed {each.seed}"),
+            )
+            for adapter, each in zip(adapters, trainings, strict=True)
+        ]  # fmt: skip
+    else:
+        quick = [each for each in fits if isinstance(each, FitSettings)]
+        results = fit_many(adapters, *given, quick, stage_of(progress, stage))
+        if progress is not None:  # early stopping leaves the bar short
+            longest = max(len(result.history) for result in results)
+            progress(stage, longest, longest)
+    accuracies = [evaluate(each, scores["test"], labels["test"], task.classifier) for each in adapters]
     return [
-        Adapted(
-            method,
-            each.seed,
-            adapter,
-            evaluate(adapter, scores["test"], labels["test"], task.classifier),
-            result,
-        )
-        for adapter, each, result in zip(adapters, fits, results, strict=True)
+        Adapted(method, each.seed, adapter, accuracy, result)
+        for each, adapter, accuracy, result in zip(fits, adapters, accuracies, results, strict=True)
     ]
 
 
@@ -219,6 +225,6 @@ def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> Reference
     return Reference(bases, None, tuple(units_of(table, ("head",))))
 
 
-def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], object] | None:
+def stage_of(progress: Progress | None, stage: str) -> Callable[[int, int], object] | None:
     """`progress` for one stage."""
     return None if progress is None else partial(progress, stage)

@@ -13,9 +13,11 @@ from residual.cli.datasets import datasets
 from residual.cli.describe import describe
 from residual.cli.encode import encode
 from residual.cli.encoders import encoders
+from residual.cli.evaluate import evaluate
 from residual.cli.experiment import experiment
 from residual.cli.heads import heads
 from residual.cli.run import run
+from residual.cli.train import train
 from residual.cli.verify import verify
 
 app = typer.Typer(
@@ -26,6 +28,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(run)
+app.command()(train)
+app.command()(evaluate)
 app.command()(encode)
 app.command()(bases)
 app.command()(verify)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,8 @@ Examples:
     residual run --dataset letters --report out     # and a page to look at
 
     residual run --dataset folder:pictures          # your own pictures
+
+    residual run --method linear --method coarse    # other methods
 
     residual run --all --seeds 3 --json all.json    # the whole suite
 """
@@ -33,6 +35,13 @@ def run(
         typer.Option(
             help="Where the principal components come from: mixed (unlabelled train pictures of the whole "
             "suite), a dataset, or a file of bases (.safetensors). [default: mixed]"
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="linear, spectral, coarse, residual_star or residual; can be given again. "
+            "[default: residual_star, residual]"
         ),
     ] = None,
     seed: Annotated[
@@ -61,7 +70,7 @@ def run(
 
     Prints accuracy before and after, how many weights were trained, and how long it took.
     """
-    from residual.adapters.run import run_tasks
+    from residual.adapters.run import RUN_METHODS, run_tasks
     from residual.cli.console import err, out, stages
     from residual.cli.settings import read_settings
     from residual.data import dataset_names
@@ -75,18 +84,20 @@ def run(
         raise ResidualError(
             "--all takes every dataset of the suite: leave out --dataset, or leave out --all."
         )
-    options, settings = read_settings(
+    options, fits, settings = read_settings(
         cfg or [], param or [], dataset=dataset, encoder=encoder, bases=bases, seed=seed, seeds=seeds,
         batch_size=batch_size, on_error=on_error,
     )  # fmt: skip
     for path in filter(None, (json, report and report / "index.html")):
         check_writable(path)
     names = dataset_names() if every else [options["dataset"]]
-    reading = {name: options[name] for name in ("bases", "per_dataset", "batch_size", "on_error")}
+    kept = ("bases", "per_dataset", "batch_size", "on_error")
+    reading: dict[str, Any] = {name: options[name] for name in kept}
+    reading["methods"] = tuple(dict.fromkeys(method or RUN_METHODS))
     model = load_encoder(options["encoder"], device=device)
     summaries = []
     with stages() as show:
-        for done in run_tasks(model, names, settings, progress=show, **reading):
+        for done in run_tasks(model, names, fits, settings, progress=show, **reading):
             summaries.append(done.summary)
             if json:  # after each dataset, so that what is done is kept if a later one stops the run
                 write_json(json, summaries if every else summaries[0])

@@ -9,9 +9,11 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
+from residual.adapters.methods import METHODS, AdapterSettings
 from residual.adapters.settings import FitSettings
+from residual.adapters.training_settings import TrainSettings
 from residual.data import dataset_names
-from residual.errors import ResidualError
+from residual.errors import ResidualError, unknown_name
 from residual.experiments.plan import Plan
 from residual.heads.description import DescribeSettings
 from residual.heads.scoreboard import ScoreboardSettings
@@ -21,15 +23,14 @@ from residual.spectral.geometry import GeometrySettings
 
 def read_settings(
     files: Sequence[Path], params: Sequence[str], **given: Any
-) -> tuple[dict[str, Any], list[FitSettings]]:
-    """The options of `residual run`, and the settings of its fits, one a seed.
+) -> tuple[dict[str, Any], list[FitSettings], AdapterSettings]:
+    """The options of `residual run`, the settings of its fits, one a seed, and those of its adapters.
 
     What is not None in `given` wins over `--param`, that over the files, those over the defaults.
 
     Raises:
         ResidualError: a file that isn't there, or a binding that names nothing or can't be read.
     """
-    import gin
 
     def run(
         dataset: str = "mnist",
@@ -43,16 +44,55 @@ def read_settings(
     ) -> dict[str, Any]:
         return dict(locals())
 
-    with _parsed(files, params, run, FitSettings) as (options, make_fit):
+    with _parsed(files, params, run, AdapterSettings, FitSettings) as (options, make_adapters, make_fit):
         chosen = _chosen(options, run, given)
-        if not 0 <= chosen["seed"] < 2**63 - chosen["seeds"]:
-            raise ResidualError(f"run.seed must be from 0 to 2**63, got {chosen['seed']}.")
-        if "seed" in gin.get_bindings("FitSettings", resolve_references=False):
-            raise ResidualError("FitSettings.seed follows run.seed: set that instead.")
-        fits = [make_fit(seed=chosen["seed"] + k) for k in range(chosen["seeds"])]
-    if not fits:
-        raise ResidualError(f"run.seeds must be at least 1, got {chosen['seeds']}.")
-    return chosen, fits
+        return chosen, [make_fit(seed=seed) for seed in _seeds(chosen, run, FitSettings)], make_adapters()
+
+
+def read_train_settings(
+    files: Sequence[Path], params: Sequence[str], **given: Any
+) -> tuple[dict[str, Any], list[FitSettings], list[TrainSettings], AdapterSettings]:
+    """The options of `residual train`; the settings of its fits and of its trainings on Lightning, one a
+    seed; and those of its adapters."""
+    import gin
+
+    def train(
+        dataset: str = "mnist",
+        method: str = "residual",
+        encoder: str = "picto",
+        bases: str = "mixed",
+        per_dataset: int = 200,
+        seed: int = 0,
+        seeds: int = 1,
+        batch_size: int = 64,
+        on_error: str = "raise",
+    ) -> dict[str, Any]:
+        return dict(locals())
+
+    targets = (train, AdapterSettings, TrainSettings, FitSettings)
+    with _parsed(files, params, *targets) as (options, make_adapters, _, make_fit):
+        chosen = _chosen(options, train, given)
+        if chosen["method"] not in METHODS:
+            raise unknown_name("method", chosen["method"], METHODS)
+        seeds = _seeds(chosen, train, FitSettings, TrainSettings)
+        own = gin.get_bindings("TrainSettings")
+        trainings = [TrainSettings.of(chosen["method"], seed=seed, **own) for seed in seeds]
+        return chosen, [make_fit(seed=seed) for seed in seeds], trainings, make_adapters()
+
+
+def _seeds(chosen: dict[str, Any], command: Any, *settings: type) -> list[int]:
+    """The seeds that a command is to fit with."""
+    import gin
+
+    name, first, count = command.__name__, chosen["seed"], chosen["seeds"]
+    if count < 1:
+        raise ResidualError(f"{name}.seeds must be at least 1, got {count}.")
+    if not 0 <= first < 2**63 - count:
+        raise ResidualError(f"{name}.seed must be from 0 to 2**63, got {first}.")
+    for each in settings:
+        if "seed" in gin.get_bindings(each.__name__, resolve_references=False):
+            raise ResidualError(f"{each.__name__}.seed follows {name}.seed: set that instead.")
+    return [first + k for k in range(count)]
 
 
 def read_encode_settings(files: Sequence[Path], params: Sequence[str], **given: Any) -> dict[str, Any]:
@@ -156,6 +196,7 @@ def _chosen(options: Any, target: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 _EXAMPLES = {
+    "AdapterSettings": "init=ones",
     "AdaptersSettings": "seeds=3",
     "DescribeSettings": "criterion=l1",
     "FitSettings": "learning_rate=0.4",

@@ -80,6 +80,11 @@ class Encoder:
             )
         return tower.anatomy_of(self.module).locate(self.module)
 
+    def image_parameters(self) -> dict[str, nn.Parameter]:
+        """The weights of the image tower, by name."""
+        prefixes = self.family.image.weights or ("",)
+        return {name: each for name, each in self.module.named_parameters() if name.startswith(prefixes)}
+
     def tower(self, which: str) -> Tower:
         """The "image" or the "text" tower.
 

@@ -185,8 +185,6 @@ class Adapters(Experiment):
             outputs = {
                 split: outputs_of(encoder, pictures[split], work.encoding()) for split in ("val", "test")
             }
-            tower = encoder.family.image.weights or ("",)
-            weights = [each for key, each in encoder.module.named_parameters() if key.startswith(tower)]
             if settings.seed == 0:
                 for split, output in outputs.items():
                     self._keep(work, f"{name}.{FINE_TUNING}", split, output, task)
@@ -195,7 +193,7 @@ class Adapters(Experiment):
                     "seed": settings.seed,
                     "accuracy": task.classifier.accuracy(outputs["test"], task.stores["test"].labels),
                     "val_accuracy": result.val_accuracy,
-                    "weights": sum(each.numel() for each in weights),
+                    "weights": sum(each.numel() for each in encoder.image_parameters().values()),
                     "best_epoch": result.best_epoch,
                     "epochs": len(result.history),
                     "seconds": result.seconds,

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from residual.adapters.reading import Component, strongest_components, unit_gains
+from residual.adapters.reading import strongest_components, unit_gains
 from residual.adapters.residual import ResiDual
 from residual.adapters.run import Run
 from residual.adapters.scores import compute_scores
 from residual.files import write_text
+from residual.report.lambdas import component_title
 from residual.report.pages import PAGES, picture_uri
 from residual.report.tables import (
     METHOD_NAMES,
@@ -114,7 +115,7 @@ def _component_rows(run: Run, adapter: ResiDual, units: pd.DataFrame, count: int
         low, high = component.classes(run.task.classifier)
         rows.append(
             {
-                "title": _component_title(component, units),
+                "title": component_title(component, units),
                 "weight": f"{component.weight:+.2f}",
                 "explained": f"{100 * component.explained:.0f} %",
                 "low_classes": low,
@@ -136,9 +137,3 @@ def _component_rows(run: Run, adapter: ResiDual, units: pd.DataFrame, count: int
 
 def _class_of(store: Any, sample: int) -> str:
     return store.class_names[store.labels[sample]]
-
-
-def _component_title(component: Component, units: pd.DataFrame) -> str:
-    unit = units.iloc[component.unit]
-    where = f"head {unit['head']}" if unit["kind"] == "head" else "MLP"
-    return f"Layer {unit['layer']}, {where}, component {component.index + 1}"

@@ -47,6 +47,20 @@ def run_table(summary: dict[str, Any]) -> Table:
     return table
 
 
+def evaluation_table(summary: dict[str, Any]) -> Table:
+    """One dataset's split: a row a method, ± twice the standard error."""
+    title = (
+        f"{summary['encoder']} on {summary['dataset']}/{summary['split']}, {summary['samples']:,} pictures"
+    )
+    table = Table(title=Text(title))
+    table.add_column("method")
+    table.add_column("accuracy", justify="right")
+    for method, accuracy in summary["accuracy"].items():
+        error = 2 * summary["standard_error"][method]
+        table.add_row(METHOD_NAMES.get(method, method), f"{100 * accuracy:.1f} ± {100 * error:.1f} %")
+    return table
+
+
 def suite_rows(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Dataset, classes, test pictures, and each method's accuracy; the last row is the mean."""
     rows = [

@@ -1,0 +1,103 @@
+"""An adapted encoder on a dataset: its accuracy beside that of the encoder alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from residual.adapters.adapted import AdaptedEncoder
+from residual.data import ImageDataset
+from residual.errors import ResidualError
+from residual.store.forward import Encoding
+from residual.store.reading import read_pixels
+from residual.store.record import version_of
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`logits (n, c)`, `labels (n,)`, `sample_ids`, and `summary` for JSON."""
+
+    logits: Tensor
+    labels: np.ndarray
+    sample_ids: tuple[str, ...]
+    summary: dict[str, Any]
+
+
+def evaluate_encoder(
+    adapted: AdaptedEncoder,
+    dataset: ImageDataset,
+    batch_size: int = 64,
+    on_error: str = "raise",
+    progress: Callable[[int, int], object] | None = None,
+) -> Evaluation:
+    """Run an adapted encoder over a dataset of its classes.
+
+    The summary holds `encoder, method, dataset, split, samples, accuracy` (of the adapted encoder;
+    "zero_shot" of the one that it was made of, by the same classifier, but for a fine-tuned one, whose
+    original isn't there), `standard_error` of both (of the choice of pictures), `per_class`, `skipped`, `versions`.
+
+    Raises:
+        ResidualError: no classifier, other classes than the dataset's, no picture, or one that can't be read.
+    """
+    classifier = adapted.classifier
+    if classifier is None:
+        raise ResidualError(f"{adapted.name} has no classifier: make one with it to measure its accuracy.")
+    if tuple(dataset.class_names) != adapted.class_names:
+        ours, theirs = (", ".join(names[:4]) for names in (adapted.class_names, tuple(dataset.class_names)))
+        raise ResidualError(
+            f"The adapter tells {len(adapted.class_names)} classes apart ({ours}, …), and "
+            f"{dataset.full_name} has {len(dataset.class_names)} ({theirs}, …): they must be the same, in "
+            "the same order."
+        )
+    method = "none" if adapted.adapter is None else adapted.adapter.method
+    tuned = adapted.original is not None
+    settings = Encoding("own", ("head",), batch_size, None, on_error)
+    kept: list[int] = []
+    skipped: list[int] = []
+    logits, plain = [], []
+    with torch.inference_mode():
+        batches = settings.batches(range(len(dataset)))
+        for read in read_pixels(adapted.encoder, dataset, batches, None, on_error == "skip"):
+            kept += read.positions
+            skipped += list(read.skipped)
+            for pixels in read.pixels:
+                logits.append(adapted(pixels, logits=True).float().cpu())
+                if not tuned:
+                    output = adapted.encoder.tower("image").encode(
+                        adapted.module, adapted.encoder.checked_pixels(pixels)
+                    )
+                    plain.append(classifier.logits(output.float().cpu()).argmax(1))
+            if progress is not None:
+                progress(len(kept) + len(skipped), len(dataset))
+    if not kept:
+        raise ResidualError(f"None of the {len(dataset)} images of {dataset.full_name} can be read.")
+    labels = np.asarray(dataset.labels, dtype=np.int64)[kept]
+    whole = torch.cat(logits)
+    hits = {} if tuned else {"zero_shot": torch.cat(plain).numpy() == labels}
+    hits["fine_tuning" if tuned else method] = own = whole.argmax(1).numpy() == labels
+    per_class = {
+        name: {"samples": int((labels == k).sum()), "accuracy": float(own[labels == k].mean())}
+        for k, name in enumerate(adapted.class_names)
+        if (labels == k).any()
+    }
+    summary = {
+        "encoder": adapted.name,
+        "method": "fine_tuning" if tuned else method,
+        "dataset": dataset.name,
+        "split": dataset.split,
+        "samples": len(kept),
+        "accuracy": {name: float(each.mean()) for name, each in hits.items()},
+        "standard_error": {
+            name: math.sqrt(each.mean() * (1 - each.mean()) / len(each)) for name, each in hits.items()
+        },
+        "per_class": per_class,
+        "skipped": [dataset.sample_ids[position] for position in skipped],
+        "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
+    }
+    return Evaluation(whole, labels, tuple(dataset.sample_ids[position] for position in kept), summary)

@@ -1,0 +1,172 @@
+"""Train one adapter for use: every seed, then the one that is best on val, folded into its encoder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from residual.adapters.adapted import AdaptedEncoder
+from residual.adapters.adapter import Adapter
+from residual.adapters.fit import FitResult
+from residual.adapters.methods import FINE_TUNING, AdapterSettings, Reference
+from residual.adapters.record import TrainingRecord
+from residual.adapters.settings import FitSettings
+from residual.adapters.task import Progress, Task, adapt, stage_of
+from residual.adapters.training import fine_tune
+from residual.adapters.training_settings import TrainSettings
+from residual.encoders.encoder import Encoder
+from residual.encoders.load import load_encoder
+from residual.intervals import mean_and_interval
+from residual.store.encode import outputs_of
+from residual.store.forward import Encoding
+from residual.store.record import version_of
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out: the best seed's encoder, its adapter (None if fine-tuned), and `summary` for JSON."""
+
+    adapted: AdaptedEncoder
+    adapter: Adapter | None
+    summary: dict[str, Any]
+
+
+def train_adapter(
+    encoder: Encoder,
+    task: Task,
+    reference: Reference,
+    method: str,
+    fits: Sequence[FitSettings] | Sequence[TrainSettings],
+    settings: AdapterSettings | None = None,
+    progress: Progress | None = None,
+    *,
+    folder: Path | None = None,
+    logger: str | None = None,
+) -> Trained:
+    """Fit a method's adapter once for each of `fits`; the one with the best accuracy on val is kept.
+
+    Raises:
+        ResidualError: see `adapt`.
+    """
+    start = time.perf_counter()
+    adapted = adapt(task, reference, method, fits, settings, progress, folder=folder, logger=logger)
+    best = max(adapted, key=lambda each: _merit(each.result))
+    told = {**asdict(fits[0]), "adapter": asdict(settings or AdapterSettings())}
+    summary = _summary(
+        encoder, task, method, [each.seed for each in adapted], [each.accuracy for each in adapted],
+        [each.result for each in adapted], best.seed, best.adapter.weights.numel(), told,
+        time.perf_counter() - start,
+    )  # fmt: skip
+    made = AdaptedEncoder(encoder, best.adapter, task.classifier, _record(task, method, summary), share=True)
+    return Trained(made, best.adapter, summary)
+
+
+def train_encoder(
+    encoder: Encoder,
+    task: Task,
+    tunings: Sequence[TrainSettings],
+    folder: Path | None = None,
+    logger: str | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Fine-tune the encoder once for each of `tunings`, each time as it is loaded; the best on val is kept.
+
+    Args:
+        encoder: one that can be loaded by its name again.
+        task: with datasets.
+        tunings: of each training.
+        folder: for checkpoints and logs, a sub-folder a seed.
+        logger: see `fine_tune`.
+        progress: told of every epoch.
+
+    Raises:
+        ResidualError: see `fine_tune`.
+    """
+    start, original = time.perf_counter(), encoder.fingerprint
+    best: tuple[Any, ...] | None = None
+    results, accuracies, weights = [], [], 0
+    for settings in tunings:
+        tuned = load_encoder(encoder.name, device=encoder.device, dtype=torch.float32, split=encoder.split)
+        result = fine_tune(
+            tuned, task.datasets["train"], task.datasets["val"], task.classifier, settings,
+            folder=None if folder is None else folder / f"seed-{settings.seed}", logger=logger,
+            device=encoder.device, progress=stage_of(progress, f"fine-tune, seed {settings.seed}"),
+        )  # fmt: skip
+        outputs = outputs_of(tuned, task.datasets["test"], Encoding("own", ("head",), 64, None, "skip"))
+        accuracies.append(task.classifier.accuracy(outputs, task.stores["test"].labels))
+        results.append(result)
+        weights = sum(each.numel() for each in tuned.image_parameters().values())
+        if best is None or _merit(result) > _merit(best[1]):
+            best = tuned, result, settings.seed
+    assert best is not None
+    summary = _summary(
+        encoder, task, FINE_TUNING, [each.seed for each in tunings], accuracies, results, best[2], weights,
+        asdict(tunings[0]), time.perf_counter() - start,
+    )  # fmt: skip
+    record = _record(task, FINE_TUNING, summary)
+    made = AdaptedEncoder(best[0], None, task.classifier, record, original, share=True)
+    return Trained(made, None, summary)
+
+
+def _merit(result: FitResult) -> tuple[float, float]:
+    return result.val_accuracy, -result.history[result.best_epoch - 1].val_loss
+
+
+def _summary(
+    encoder: Encoder,
+    task: Task,
+    method: str,
+    seeds: Sequence[int],
+    accuracies: Sequence[float],
+    results: Sequence[FitResult],
+    kept: int,
+    weights: int,
+    settings: dict[str, Any],
+    seconds: float,
+) -> dict[str, Any]:
+    mean, half = mean_and_interval(list(accuracies))
+    return {
+        "encoder": encoder.name,
+        "dataset": task.name,
+        "method": method,
+        "seeds": list(seeds),
+        "kept_seed": kept,
+        **{f"n_{split}": len(store) for split, store in task.stores.items()},
+        "classes": len(task.classifier),
+        "classifier": "text" if encoder.has_text else "class means",
+        "accuracy": {"zero_shot": task.zero_shot, method: mean},
+        "interval": {method: half},
+        "accuracy_of_kept": accuracies[list(seeds).index(kept)],
+        "per_seed": [
+            {
+                "seed": seed,
+                "accuracy": accuracy,
+                "val_accuracy": result.val_accuracy,
+                "best_epoch": result.best_epoch,
+                "history": [asdict(epoch) for epoch in result.history],
+            }
+            for seed, accuracy, result in zip(seeds, accuracies, results, strict=True)
+        ],
+        "parameters": {method: weights},
+        "settings": {name: value for name, value in settings.items() if name != "seed"},
+        "seconds": {"encode": round(task.seconds, 3), f"fit_{method}": round(seconds, 3)},
+        "skipped": task.skipped,
+        "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
+    }
+
+
+def _record(task: Task, method: str, summary: dict[str, Any]) -> TrainingRecord:
+    return TrainingRecord(
+        dataset=task.name,
+        accuracy=summary["accuracy"],
+        interval=summary["interval"],
+        n_train=summary["n_train"],
+        n_test=summary["n_test"],
+        seeds=tuple(summary["seeds"]),
+        settings=summary["settings"],
+    )
