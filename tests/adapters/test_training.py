@@ -212,6 +212,25 @@ def test_pixels_images_and_pictures_read_in_every_epoch_are_the_same(monkeypatch
         assert tuned.same(tuned.weights_of(in_memory), tuned.weights_of(other))
 
 
+def test_a_compiled_encoder_is_compiled_once():
+    encoder, made = tuned.encoder(), []
+
+    def compiler(function):
+        made.append(function)
+        return function
+
+    encoder.compile(compiler)
+    tune(encoder, replace(tuned.FAST, epochs=1))
+    tune(encoder, replace(tuned.FAST, epochs=1))
+    assert len(made) == 1
+
+
+def test_a_second_training_goes_on_from_the_first():
+    encoder, one = tune(settings=replace(tuned.FAST, epochs=2))
+    _, other = tune(encoder, replace(tuned.FAST, epochs=2))
+    assert other.history[0].train_loss < one.history[-1].train_loss
+
+
 # Adapters on scores
 
 

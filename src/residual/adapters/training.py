@@ -237,14 +237,17 @@ def _borrowed(
     place, dtype = encoder.device, encoder.dtype
     came = {name: each.detach().to("cpu", copy=True) for name, each in (trained | buffers).items()}
     try:
-        encoder.to(device, torch.promote_types(dtype, torch.float32))
+        wide = torch.promote_types(dtype, torch.float32)
+        if (place, dtype) != (device, wide):  # else what was compiled is kept
+            encoder.to(device, wide)
         for each in module.parameters():
             each.requires_grad_(False)
         for each in trained.values():
             each.requires_grad_()
         yield trained, buffers
     except BaseException:
-        encoder.to(dtype=dtype)
+        if encoder.dtype != dtype:
+            encoder.to(dtype=dtype)
         with torch.no_grad():
             for name, value in came.items():
                 (trained | buffers)[name].copy_(value)
@@ -254,5 +257,6 @@ def _borrowed(
             each.grad = None
             each.requires_grad_(before)
         module.eval()
-        encoder.to(place)
+        if encoder.device != place:
+            encoder.to(place)
         encoder.__dict__.pop("fingerprint", None)  # it is of the weights
