@@ -104,7 +104,7 @@ def test_texts_come_in_order_and_explain_more_and_more(made):
     assert set(late["layer"]) == {6, 7}
     assert late["participation_ratio"].min() >= 1
     adapted = part_of(table, "adapted")
-    assert adapted["name"].tolist() == ["before"] * 3 + ["after"] * 3
+    assert adapted["name"].tolist() == ["zero_shot"] * 3 + ["residual"] * 3
 
 
 def test_figures(made):

@@ -31,11 +31,13 @@ def test_notebooks_are_kept_without_results(path):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """All experiments on the whole offline suite, 150 images a dataset, by their scripts."""
+    """All experiments on the whole offline suite, 150 images a dataset, by their scripts; briefly trained."""
     out = tmp_path_factory.mktemp("results")
-    for folder in ("1_dimension", "2_similarity", "3_heads", "class_token"):
+    for folder in ("1_dimension", "2_similarity", "3_heads", "4_adapters", "class_token"):
         words = [sys.executable, str(ROOT / folder / "run.py"), "--out", str(out)]
         words += ["--cfg", str(ROOT / folder / "offline.gin"), "--param", "experiment.limit=150"]
+        if folder == "4_adapters":
+            words += ["--param", "AdaptersSettings.seeds=2", "--param", "AdaptersSettings.epochs=2"]
         done = subprocess.run(words, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
     return out

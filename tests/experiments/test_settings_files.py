@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import gin
@@ -19,6 +20,7 @@ from residual.data import dataset_names, hub_dataset_names, load_dataset
 from residual.encoders.aliases import ALIASES
 from residual.errors import ResidualError
 from residual.experiments import EXPERIMENTS, Plan, read_results
+from residual.experiments.adapters import AdaptersSettings
 from residual.experiments.heads import HeadsSettings
 from residual.spectral import GeometrySettings, SimilaritySettings
 
@@ -63,7 +65,8 @@ def test_offline_settings_write_out_what_can_be_set(number):
     kind = {
         "1": {"threshold", "fraction", "samples", "halvings"},
         "2": {"explained", "anchors"},
-        "3": {"shares", "seeds", "atoms", "rank", "dictionary"},
+        "3": {"shares", "seeds", "atoms", "rank", "dictionary", "adapted"},
+        "4": {field.name for field in fields(AdaptersSettings)},
     }
     measures = gin.get_bindings(EXPERIMENTS[number].settings_of.__name__)
     assert set(measures) == kind.get(number, {"explained"})
@@ -81,8 +84,9 @@ def test_the_papers_settings_name_what_the_library_knows(number):
     assert settings == {
         "1": GeometrySettings(threshold=0.99, fraction=0.9, samples=50_000, halvings=3),
         "3": HeadsSettings(seeds=10, atoms=10, rank=80, dictionary="words"),
+        "4": AdaptersSettings(seeds=5, tuning_rate=1e-5, tuning_batch_size=128),
     }.get(number, SimilaritySettings(explained=0.9, anchors=256))
-    assert len(plan.datasets) == (13 if number in ("2", "3") else 0)
+    assert len(plan.datasets) == {"2": 13, "3": 13, "4": 12}.get(number, 0)
 
 
 @ALL

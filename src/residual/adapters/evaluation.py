@@ -40,7 +40,8 @@ def evaluate_encoder(
 
     The summary holds `encoder, method, dataset, split, samples, accuracy` (of the adapted encoder;
     "zero_shot" of the one that it was made of, by the same classifier, but for a fine-tuned one, whose
-    original isn't there), `standard_error` of both (of the choice of pictures), `per_class`, `skipped`, `versions`.
+    original isn't there), `standard_error` of both (of the choice of pictures), `per_class`, `skipped` and
+    `versions`.
 
     Raises:
         ResidualError: no classifier, other classes than the dataset's, no picture, or one that can't be read.

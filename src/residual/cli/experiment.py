@@ -24,12 +24,14 @@ Examples:
 
 3: which heads a task needs, what is left without the others, and what texts say of them.
 
+4: what each method makes of the encoder: the table of accuracies, restartable cell by cell.
+
 class-token: whether heads write the same directions into the class token and into patches.
 """
 
 
 def experiment(
-    number: Annotated[str, typer.Argument(help="1, 2, 3 or class-token.")],
+    number: Annotated[str, typer.Argument(help="1, 2, 3, 4 or class-token.")],
     out: Annotated[
         Path, typer.Option(help="Results, figures and stores go here; what is there isn't made again.")
     ] = Path("results"),

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.experiments.base import Experiment, Tables
+from residual.experiments.outputs import read_outputs
 from residual.experiments.plan import Plan, Work
 from residual.experiments.scoreboard import coarse_weights
-from residual.experiments.studies import adapted_texts, late_heads, unit_texts
+from residual.experiments.studies import adapted_texts, late_heads, residual_output, unit_texts
 from residual.heads.classes import classifier_of
 from residual.heads.hits import selection_hits
 from residual.heads.scoreboard import ScoreboardSettings, scoreboard
@@ -21,6 +23,8 @@ from residual.report.geometry import records
 from residual.report.scoreboard import LABELS, ablations_figure, matrix_figure, scoreboard_figure
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
+from residual.store.base import Store
+from residual.text.classifier import ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 
 if TYPE_CHECKING:
@@ -42,6 +46,8 @@ class HeadsSettings:
         atoms: texts of a unit, by SOMP.
         rank: of TextSpan.
         dictionary: as `TextDictionary.encode` takes it.
+        adapted: methods whose output on test is described beside the encoder's own; all but "residual" by
+            what experiment 4 kept.
 
     Raises:
         ResidualError: one is out of range.
@@ -53,6 +59,7 @@ class HeadsSettings:
     atoms: int = 10
     rank: int = 80
     dictionary: str = "words"
+    adapted: tuple[str, ...] = ("residual",)
 
     def __post_init__(self):
         if self.rank < 1 or _SHOWN not in self.shares or _BEST not in self.shares:
@@ -74,7 +81,7 @@ class Heads(Experiment):
     table has one kind of row for each `part`: "accuracy" (the scoreboard), "score" (a unit's scores),
     "ablation" (accuracy on test without some units), "jaccard" (of two selections), "text" (of a chosen head
     or an MLP), "late" (a late head by SOMP, TextSpan and OMP, with its spectrum) and "adapted" (texts of the
-    output before and after ResiDual).
+    output of the encoder alone, "zero_shot", and after each method of `adapted`).
     """
 
     folder = "3_heads"
@@ -132,10 +139,31 @@ class Heads(Experiment):
             own = fit_bases(val, _BASES, device=device)
             parts["text"] = unit_texts(own, val.units, sorted(chosen) + mlps, texts, settings.atoms)
             parts["late"] = late_heads(val, own, texts, settings.atoms, settings.rank)
-            parts["adapted"] = adapted_texts(
-                bases, (train, val, test), classifier, texts, settings.atoms, settings.seed
-            )
+            outputs = {"zero_shot": test.output()}
+            for method in settings.adapted:
+                outputs[method] = self._adapted(work, cell, method, bases, (train, val, test), classifier)
+            parts["adapted"] = adapted_texts(outputs, test.labels, classifier, texts, settings.atoms)
         return pd.concat([table.assign(part=name) for name, table in parts.items()], ignore_index=True)
+
+    def _adapted(
+        self,
+        work: Work,
+        cell: str,
+        method: str,
+        bases: SpectralBases,
+        stores: tuple[Store, Store, Store],
+        classifier: ZeroShotClassifier,
+    ) -> Tensor:
+        """The test samples' output after a method: what experiment 4 kept, or ResiDual fitted here."""
+        if method == "residual":
+            return residual_output(bases, stores, classifier, self.settings.seed)
+        kept = read_outputs(work, f"{cell}.{method}", "test")
+        if kept is None:
+            raise ResidualError(
+                f"No output of {work.name} after {method} on {cell} is kept in '{work.plan.out}': run "
+                "`residual experiment 4` with the same --out, datasets and limit first."
+            )
+        return kept.features
 
     @staticmethod
     def figures(tables: Tables) -> Iterable[tuple[str, Figure]]:

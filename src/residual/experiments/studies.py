@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from residual.adapters import FitSettings, compute_scores, evaluate, fit, residual_full
+from residual.adapters import FitSettings, adapted_output, compute_scores, fit, residual_full
 from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
@@ -61,39 +64,46 @@ def late_heads(
 
 
 def adapted_texts(
-    bases: SpectralBases,
-    stores: tuple[Store, Store, Store],
+    outputs: Mapping[str, Float[Tensor, "n d"]],
+    labels: Int[np.ndarray, " n"],
     classifier: ZeroShotClassifier,
     texts: TextDictionary,
     atoms: int,
-    seed: int = 0,
 ) -> pd.DataFrame:
-    """Texts of the output by SOMP before and after ResiDual, and the accuracy of both on test.
+    """Texts of the output by SOMP before and after it was adapted, and the accuracy of each.
+
+    Args:
+        outputs: of the test samples, by name.
+        labels: theirs.
+        classifier: of their classes.
+        texts: to name with.
+        atoms: how many.
+    """
+    rows = []
+    for name, output in outputs.items():
+        accuracy = classifier.to(output.device).accuracy(output, labels)
+        found = somp(output[:_SAMPLES], texts, min(atoms, len(texts)))
+        rows += [{"name": name, "accuracy": accuracy, **row} for row in _rows(found)]
+    return pd.DataFrame(rows)
+
+
+def residual_output(
+    bases: SpectralBases, stores: tuple[Store, Store, Store], classifier: ZeroShotClassifier, seed: int = 0
+) -> Float[Tensor, "n d"]:
+    """The test samples' output after ResiDual, fitted here.
 
     Args:
         bases: of heads and MLPs.
         stores: train, val and test.
         classifier: of their classes.
-        texts: to name with.
-        atoms: how many.
         seed: of the fit.
     """
-    train, val, test = stores
+    train, val, _ = stores
     adapter = residual_full(bases, seed=seed)
     scores = [compute_scores(adapter, store) for store in stores]
     settings = FitSettings(seed=seed, missing="ignore")  # a store may be a small sample
     fit(adapter, scores[0], train.labels, scores[1], val.labels, classifier, settings)
-    before = test.output()
-    after = scores[2].output(adapter.lambdas.detach().to(scores[2].scores))
-    accuracies = (
-        classifier.accuracy(before, test.labels),
-        evaluate(adapter, scores[2], test.labels, classifier),
-    )
-    rows = []
-    for name, output, accuracy in zip(("before", "after"), (before, after), accuracies, strict=True):
-        found = somp(output[:_SAMPLES], texts, min(atoms, len(texts)))
-        rows += [{"name": name, "accuracy": accuracy, **row} for row in _rows(found)]
-    return pd.DataFrame(rows)
+    return adapted_output(adapter, scores[2])
 
 
 def _rows(found: Pursuit) -> list[dict[str, Any]]:
