@@ -17,7 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from residual.adapters.checkpoints import SafetensorsIO, load_nested, save_nested
+from residual.adapters.training.checkpoints import SafetensorsIO, load_nested, save_nested
 from residual.errors import ResidualError
 
 DTYPES = [

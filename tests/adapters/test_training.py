@@ -29,10 +29,8 @@ from residual.adapters import (
     SpectralMap,
     evaluate,
     fit,
-    training_data,
-    training_loop,
 )
-from residual.adapters.training import TrainSettings, fine_tune, train
+from residual.adapters.training import TrainSettings, data, fine_tune, loop, train
 from residual.data.pixels import PixelDataset
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError, UnreadableImageError
@@ -205,7 +203,7 @@ def test_pixels_images_and_pictures_read_in_every_epoch_are_the_same(monkeypatch
         "val": tuned.pixels(tuned.pictures(48, "val"), like),
     }
     from_pixels, _ = tune(settings=settings, **given)
-    monkeypatch.setattr(training_data, "IN_MEMORY", 0)
+    monkeypatch.setattr(data, "IN_MEMORY", 0)
     from_disk, _ = tune(settings=settings)
     with_workers, _ = tune(settings=settings, workers=1)
     for other in (from_pixels, from_disk, with_workers):
@@ -354,7 +352,7 @@ def test_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
 def test_a_finished_training_is_only_read(tmp_path, monkeypatch):
     _, expected = tune(folder=tmp_path)
-    monkeypatch.setattr(training_loop._Training, "epoch", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(loop._Training, "epoch", lambda *args: pytest.fail("trained again"))
     monkeypatch.setattr(TinyImages, "load", lambda *args: pytest.fail("read again"))
     encoder, result = tune(folder=tmp_path)
     assert (result.history, result.best_epoch) == (expected.history, expected.best_epoch)
@@ -367,12 +365,12 @@ def test_a_finished_training_is_only_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize("optimizer", ["schedule_free", "adamw"])
 def test_goes_on_inside_of_an_epoch(tmp_path, monkeypatch, where, optimizer):
     """Stopped in the middle of a pass, at another batch each time."""
-    monkeypatch.setattr(training_loop, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(loop, "SAVE_EVERY", -1.0)
     if where == "disk":
-        monkeypatch.setattr(training_data, "IN_MEMORY", 0)
+        monkeypatch.setattr(data, "IN_MEMORY", 0)
     settings = replace(tuned.FAST, epochs=2, optimizer=optimizer)
     whole, expected = tune(tuned.encoder(dropout=0.3), settings)
-    step = training_loop._Training._step
+    step = loop._Training._step
     for after in (3, 2, 1):
         done = []
 
@@ -381,10 +379,10 @@ def test_goes_on_inside_of_an_epoch(tmp_path, monkeypatch, where, optimizer):
                 raise StopError("in the middle")
             done.append(step(self, inputs, labels))
 
-        monkeypatch.setattr(training_loop._Training, "_step", breaking)
+        monkeypatch.setattr(loop._Training, "_step", breaking)
         with pytest.raises(StopError, match="in the middle"):
             tune(tuned.encoder(dropout=0.3), settings, folder=tmp_path)
-    monkeypatch.setattr(training_loop._Training, "_step", step)
+    monkeypatch.setattr(loop._Training, "_step", step)
     encoder, result = tune(tuned.encoder(dropout=0.3), settings, folder=tmp_path)
     assert result.history == expected.history
     assert tuned.same(tuned.weights_of(encoder), tuned.weights_of(whole))
@@ -540,7 +538,7 @@ def test_mismatches_are_refused_before_any_work(monkeypatch):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_pixels_must_be_finite_and_pictures_readable(in_memory, monkeypatch):
     if not in_memory:
-        monkeypatch.setattr(training_data, "IN_MEMORY", 0)
+        monkeypatch.setattr(data, "IN_MEMORY", 0)
     encoder = tuned.encoder()
     before = tuned.weights_of(encoder)
     with pytest.raises(UnreadableImageError, match="'tiny/7' can't be read"):

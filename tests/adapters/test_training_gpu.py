@@ -9,7 +9,8 @@ import torch
 import tuned
 from test_fit import planted, planted_scores
 
-from residual.adapters import ResiDual, TrainSettings, fine_tune, train, training_data
+from residual.adapters import ResiDual, TrainSettings, fine_tune, train
+from residual.adapters.training import data
 from residual.spectral import SpectralBases
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -42,9 +43,9 @@ def test_like_on_a_cpu():
 
 def test_samples_that_do_not_fit_are_brought_batch_by_batch(monkeypatch):
     whole, _ = tune()
-    monkeypatch.setattr(training_data, "_FREE", 0.0)
+    monkeypatch.setattr(data, "_FREE", 0.0)
     by_batch, _ = tune()
-    monkeypatch.setattr(training_data, "IN_MEMORY", 0)
+    monkeypatch.setattr(data, "IN_MEMORY", 0)
     from_disk, _ = tune()
     assert tuned.same(whole, by_batch)
     assert tuned.same(whole, from_disk)

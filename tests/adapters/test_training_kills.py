@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from residual.adapters.checkpoints import load_nested
+from residual.adapters.training.checkpoints import load_nested
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked and killed")
 

@@ -18,7 +18,8 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 import tuned  # noqa: E402
 from tiny import TinyImages  # noqa: E402
 
-from residual.adapters import fine_tune, training_data, training_loop  # noqa: E402
+from residual.adapters import fine_tune  # noqa: E402
+from residual.adapters.training import data, loop  # noqa: E402
 
 SETTINGS = replace(tuned.FAST, epochs=4, patience=3)
 ENCODER = tuned.encoder(dropout=0.2)
@@ -52,13 +53,13 @@ def tune(
         call: "replace" or "unlink", by which files come and go, "step" of the training, or "validation".
         kill_at: which.
     """
-    training_loop.SAVE_EVERY = every
+    loop.SAVE_EVERY = every
     if not in_memory:
-        training_data.IN_MEMORY = 0
+        data.IN_MEMORY = 0
     if call:
         owner, name = {
-            "step": (training_loop._Training, "_logits"),
-            "validation": (training_loop._Training, "_validated"),
+            "step": (loop._Training, "_logits"),
+            "validation": (loop._Training, "_validated"),
         }.get(call, (os, call))
         die_at(owner, name, kill_at)
     train, val = SlowImages(64, seed=0), SlowImages(48, seed=1, split="val")

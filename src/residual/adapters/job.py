@@ -17,8 +17,7 @@ from residual.adapters.methods import FINE_TUNING, AdapterSettings, Reference
 from residual.adapters.record import TrainingRecord
 from residual.adapters.settings import FitSettings
 from residual.adapters.task import Progress, Task, adapt, stage_of
-from residual.adapters.training import fine_tune
-from residual.adapters.training_settings import TrainSettings
+from residual.adapters.training import TrainSettings, fine_tune
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.intervals import mean_and_interval

@@ -18,8 +18,7 @@ from residual.adapters.fit import FitResult, evaluate, fit_many
 from residual.adapters.methods import BASES_KINDS, AdapterSettings, Reference, make_adapter
 from residual.adapters.scores import compute_scores
 from residual.adapters.settings import FitSettings
-from residual.adapters.training import train
-from residual.adapters.training_settings import TrainSettings
+from residual.adapters.training import TrainSettings, train
 from residual.data import ImageDataset, load_dataset
 from residual.data.mixed import MixedDataset
 from residual.encoders.encoder import Encoder

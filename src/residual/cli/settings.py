@@ -11,7 +11,7 @@ from typing import Any
 
 from residual.adapters.methods import METHODS, AdapterSettings
 from residual.adapters.settings import FitSettings
-from residual.adapters.training_settings import TrainSettings
+from residual.adapters.training import TrainSettings
 from residual.data import dataset_names
 from residual.errors import ResidualError, unknown_name
 from residual.experiments.plan import Plan

@@ -16,8 +16,7 @@ from torch import Tensor
 from residual.adapters import Task, adapt, adapted_output, compute_scores
 from residual.adapters.methods import FINE_TUNING, METHODS, AdapterSettings, Reference
 from residual.adapters.settings import FitSettings
-from residual.adapters.training import fine_tune
-from residual.adapters.training_settings import TrainSettings
+from residual.adapters.training import TrainSettings, fine_tune
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError, unknown_name
 from residual.experiments.base import Experiment, Tables

@@ -117,19 +117,13 @@ def weights_figure(frame: pd.DataFrame, title: str) -> Figure:
     for method, own in _by_method(frame):
         colour, marker, _ = _LOOKS[method]
         weights, mean = own["weights"].mean(), own["accuracy"].mean()
-        axes.plot([max(weights, 1)], [mean], marker, color=colour, markersize=8)
-        axes.annotate(
-            METHOD_NAMES[method],
-            (max(weights, 1), mean),
-            xytext=(7, 5),
-            textcoords="offset points",
-            color=INK,
-        )
+        axes.plot([max(weights, 1)], [mean], marker, color=colour, markersize=9, label=METHOD_NAMES[method])
     axes.set_xscale("log")
-    axes.set_xlim(0.5, frame["weights"].max() * 30 + 1)
     axes.set_xlabel("weights trained (zero-shot: none)")
     axes.set_ylabel("mean accuracy over datasets")
     axes.grid(color="#eeeeee")
+    axes.margins(0.06, 0.1)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     title_of(figure, title)
     return figure
 

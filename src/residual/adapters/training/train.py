@@ -21,7 +21,7 @@ from residual.adapters.adapter import Adapter, check_choice
 from residual.adapters.fit import FitResult
 from residual.adapters.matching import Labels, check_classes, check_finite, check_match
 from residual.adapters.scores import Scores
-from residual.adapters.training_data import (
+from residual.adapters.training.data import (
     Samples,
     check_images,
     digest,
@@ -31,8 +31,8 @@ from residual.adapters.training_data import (
     images,
     scores,
 )
-from residual.adapters.training_log import LOGGERS
-from residual.adapters.training_settings import TrainSettings
+from residual.adapters.training.log import LOGGERS
+from residual.adapters.training.settings import TrainSettings
 from residual.data import ImageDataset
 from residual.encoders.device import find_device
 from residual.encoders.encoder import Encoder
@@ -210,9 +210,9 @@ def _ready(
         where = torch.device("cuda", torch.cuda.current_device())
     if settings.precision == "16-mixed" and where.type == "cpu":
         raise ResidualError('A CPU doesn\'t train in "16-mixed": say precision="bf16-mixed" there.')
-    from residual.adapters import training_loop
+    from residual.adapters.training import loop
 
-    return training_loop, where, None if folder is None else Path(folder)
+    return loop, where, None if folder is None else Path(folder)
 
 
 def _identity(what: str, settings: TrainSettings, classifier: ZeroShotClassifier) -> dict[str, str]:

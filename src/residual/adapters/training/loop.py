@@ -21,11 +21,11 @@ from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from residual.adapters.checkpoints import SafetensorsIO
 from residual.adapters.fit import Epoch, FitResult
-from residual.adapters.training_data import Samples
-from residual.adapters.training_log import Log, quiet
-from residual.adapters.training_settings import TrainSettings
+from residual.adapters.training.checkpoints import SafetensorsIO
+from residual.adapters.training.data import Samples
+from residual.adapters.training.log import Log, quiet
+from residual.adapters.training.settings import TrainSettings
 from residual.errors import ResidualError
 from residual.text.classifier import ZeroShotClassifier
 
