@@ -14,6 +14,17 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 
 
+METHODS = {
+    "zero_shot": "zero-shot",
+    "linear": "linear map",
+    "spectral": "spectral map",
+    "coarse": "Coarse",
+    "residual_star": "ResiDual\\*",
+    "residual": "ResiDual",
+    "fine_tuning": "fine-tuning",
+}
+
+
 def result(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -278,7 +289,71 @@ def heads_commands() -> str:
     return "\n".join([*lines, "", *_versions("heads", "heads-cpu")])
 
 
+def pipeline() -> str:
+    rows = []
+    for where, name in (("one H100, ViT-L/14", "adapters"), ("two cores, Picto", "adapters-cpu")):
+        found = result(name)["pipeline"]
+        (ours, *_), slow = found["ours"], found["rerun"]
+        parts = ", ".join(
+            f"{part} {ours['seconds'][part]:.1f}" for part in ("encode", "bases", "scores", "fit")
+        )
+        rows.append(
+            [
+                where,
+                f"{found['n_train']:,}",
+                f"{slow['images_a_second']:,.0f}",
+                f"{slow['total']:,.0f} s",
+                f"{ours['total']:.1f} s ({parts})",
+                f"{found['times_faster']['median']:.0f}",
+                f"{found['times_faster_than_its_training_alone']['median']:.0f}",
+            ]
+        )
+    headings = ["", "training pictures", "re-running: images/s", "re-running", "ours"]
+    return _table([*headings, "times faster", "without its validation"], rows)
+
+
+def folded() -> str:
+    rows = [
+        [
+            run["batch"],
+            way,
+            _spread(found["images_per_second"]),
+            f"{found['median_time_of_median_plain']:.3f}",
+        ]
+        for run in result("adapted")["large"]["runs"]
+        for way, found in run["ways"].items()
+    ]
+    return _table(["batch", "", "images/s", "time of plain"], rows)
+
+
+def quality() -> str:
+    (rows,) = (encoder["accuracies"] for encoder in result("experiment-4")["details"].values())
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = {row["dataset"]: row for row in rows if row["method"] == method}
+        cells = [
+            f"{100 * own[name]['accuracy']:.1f}"
+            + ("" if own[name]["interval"] is None else f" ± {100 * own[name]['interval']:.1f}")
+            for name in datasets
+        ]
+        mean = sum(row["accuracy"] for row in own.values()) / len(own)
+        lines.append([METHODS[method], *cells, f"{100 * mean:.1f}"])
+    return _table(["", *datasets, "mean"], lines)
+
+
+def adapters_commands() -> str:
+    lines = [
+        f"- `{result(name)['command']}`: {_versions(name)[0]}"
+        for name in ("adapters", "adapters-cpu", "adapted")
+    ]
+    return "\n".join(
+        ["Made by", "", *lines, "- `residual experiment 4 --json benchmarks/results/experiment-4.json`."]
+    )
+
+
 PAGES = {
+    "adapters": (pipeline, folded, quality, adapters_commands),
     "speed": (speed, compiled, precision, accuracy, float8, commands),
     "stores": (encoding, loading, bases, size, store_commands),
     "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),
