@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -52,15 +52,6 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.scores)
-
-    def to(self, device: str | torch.device) -> Scores:
-        """The same elsewhere."""
-        return replace(
-            self,
-            scores=self.scores.to(device),
-            directions=self.directions.to(device),
-            rest=self.rest.to(device),
-        )
 
     def output(self, lambdas: Float[Tensor, " K"]) -> Float[Tensor, "n d"]:
         """`(S ⊙ λ) Φ + rest`, for every sample."""

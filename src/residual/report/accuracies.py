@@ -26,6 +26,7 @@ _LOOKS = {
     "residual": ("#0072B2", "P", "-"),
     "fine_tuning": ("#009E73", "X", "-"),
 }
+_SHARES = {share / 100: f"{share} %" for share in (20, 40, 60, 80, 100)}
 
 
 def accuracy_frame(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -60,8 +61,8 @@ def accuracy_lines(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Headings, and a line a method: its name, accuracy on each dataset in per cent, their mean, weights."""
     datasets = list(dict.fromkeys(frame["dataset"]))
     lines = []
-    for method in dict.fromkeys(frame["method"]):
-        own = frame[frame["method"] == method].set_index("dataset")
+    for method, rows in _by_method(frame):
+        own = rows.set_index("dataset")
         cells = [_percent(own.loc[name]) if name in own.index else "–" for name in datasets]
         whole = len(own) == len(datasets)
         mean = f"{100 * own['accuracy'].mean():.1f}" if whole else "–"
@@ -80,34 +81,72 @@ def accuracies_latex(frame: pd.DataFrame, encoder: str) -> str:
 
 
 def radar_figure(frame: pd.DataFrame, title: str) -> Figure:
-    """Datasets around, accuracy outwards, a line a method.
+    """Datasets around, accuracy outwards, a line a method; side by side where there are fewer than three.
 
     Args:
         frame: from `accuracy_frame`.
         title: what it is of.
     """
     datasets = list(dict.fromkeys(frame["dataset"]))
-    angles = [2 * math.pi * place / len(datasets) for place in range(len(datasets))]
-    figure = new_figure(8.0, 7.4)
-    axes = figure.add_subplot(projection="polar")
-    for method, own in _by_method(frame):
-        accuracies = own.set_index("dataset")["accuracy"].reindex(datasets).tolist()
-        colour, marker, line = _LOOKS[method]
-        axes.plot(
-            [*angles, angles[0]], [*accuracies, accuracies[0]], line, color=colour, marker=marker,
-            markersize=4, linewidth=1.4, label=METHOD_NAMES[method],
-        )  # fmt: skip
-    axes.set_xticks(angles, datasets)
-    axes.tick_params(axis="x", pad=14)
-    axes.set_ylim(0, 1)
-    axes.set_yticks(
-        [0.2, 0.4, 0.6, 0.8, 1.0], ["20 %", "40 %", "60 %", "80 %", "100 %"], color=INK, fontsize=8
-    )
-    axes.grid(color="#dddddd")
-    axes.spines["polar"].set_color("#dddddd")
+    rows = {
+        method: own.set_index("dataset")["accuracy"].reindex(datasets).tolist()
+        for method, own in _by_method(frame)
+    }
+    figure = _around(datasets, rows) if len(datasets) > 2 else _side_by_side(datasets, rows)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     title_of(figure, title)
     return figure
+
+
+def _around(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> Figure:
+    angles = [2 * math.pi * place / len(datasets) for place in range(len(datasets))]
+    figure = new_figure(8.0, 7.4)
+    axes = figure.add_subplot(projection="polar")
+    for method, accuracies in rows.items():
+        colour, marker, line = _LOOKS[method]
+        axes.plot(
+            [*angles, angles[0]], [*accuracies, accuracies[0]], line, color=colour, marker=marker,
+            markersize=4, linewidth=1.4, label=METHOD_NAMES[method], clip_on=False,
+        )  # fmt: skip
+    axes.set_xticks(angles, datasets)
+    axes.tick_params(axis="x", pad=6)
+    for label, angle in zip(axes.get_xticklabels(), angles, strict=True):
+        label.set_horizontalalignment(_away(math.cos(angle), "left", "right"))
+        label.set_verticalalignment(_away(math.sin(angle), "bottom", "top"))
+    axes.set_ylim(0, 1)
+    axes.set_yticks(list(_SHARES), [""] * len(_SHARES))
+    white = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
+    for share, percent in _SHARES.items():  # between two datasets, above all lines
+        axes.text(
+            math.pi / len(datasets), share, percent, ha="center", va="center", fontsize=8, color=INK,
+            bbox=white, zorder=5,
+        )  # fmt: skip
+    axes.grid(color="#dddddd")
+    axes.spines["polar"].set_color("#dddddd")
+    return figure
+
+
+def _side_by_side(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> Figure:
+    figure = new_figure(8.0, 4.8)
+    axes = figure.subplots()
+    for method, accuracies in rows.items():
+        colour, marker, _ = _LOOKS[method]
+        axes.plot(
+            range(len(datasets)), accuracies, linestyle="", color=colour, marker=marker, markersize=8,
+            label=METHOD_NAMES[method],
+        )  # fmt: skip
+    axes.set_xticks(range(len(datasets)), datasets)
+    axes.set_xlim(-0.5, len(datasets) - 0.5)
+    axes.set_ylim(0, 1.03)
+    axes.set_yticks(list(_SHARES), list(_SHARES.values()))
+    axes.set_ylabel("accuracy")
+    axes.grid(color="#eeeeee")
+    return figure
+
+
+def _away(side: float, after: str, before: str) -> str:
+    """How a label is aligned so that it lies outside of the circle."""
+    return "center" if abs(side) < 0.1 else after if side > 0 else before
 
 
 def weights_figure(frame: pd.DataFrame, title: str) -> Figure:
@@ -129,7 +168,8 @@ def weights_figure(frame: pd.DataFrame, title: str) -> Figure:
 
 
 def _by_method(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [(method, frame[frame["method"] == method]) for method in dict.fromkeys(frame["method"])]
+    """The rows of each method, in the order that methods have everywhere."""
+    return [(m, frame[frame["method"] == m]) for m in METHOD_NAMES if (frame["method"] == m).any()]
 
 
 def _percent(row: pd.Series) -> str:
