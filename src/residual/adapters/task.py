@@ -25,7 +25,7 @@ from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
-from residual.store.encode import encode_dataset
+from residual.store.encode import encode_dataset, store_path
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.units import units_of, units_table
 
@@ -61,6 +61,14 @@ class Task:
         return [sample for store in self.stores.values() for sample in store.skipped]
 
 
+def readable(dataset: ImageDataset, store: Store) -> ImageDataset:
+    """The pictures of a dataset that its store has, without those that could not be read."""
+    left_out = set(store.skipped)
+    if not left_out:
+        return dataset
+    return dataset.subset([k for k, sample in enumerate(dataset.sample_ids) if sample not in left_out])
+
+
 @dataclass(frozen=True)
 class Adapted:
     """One fitted adapter: its accuracy on "test", and how the fit went."""
@@ -83,6 +91,8 @@ def encode_task(
     batch_size: int = 64,
     on_error: str = "raise",
     progress: Progress | None = None,
+    *,
+    stores: Path | None = None,
 ) -> Task:
     """Encode the three splits of a dataset and make its classifier.
 
@@ -92,6 +102,7 @@ def encode_task(
         batch_size: pictures at a time.
         on_error: see `encode_dataset`.
         progress: told of every batch.
+        stores: a folder that coordinates are kept in, and read from if they are there; None for memory.
 
     Raises:
         ResidualError: see `load_dataset`, `encode_dataset` and `ZeroShotClassifier`.
@@ -103,17 +114,17 @@ def encode_task(
     classifier = None
     if encoder.has_text:  # before the long part, so that class names that don't work are refused at once
         classifier = ZeroShotClassifier.from_text(encoder, classes.class_names, classes.templates)
-    stores = {
-        split: encode_dataset(encoder, dataset, progress=stage_of(progress, f"encode {split}"), **reading)
+    encoded = {
+        split: _encoded(encoder, dataset, stores, stage_of(progress, f"encode {split}"), reading)
         for split, dataset in datasets.items()
     }
     if classifier is None:
-        train = stores["train"]
+        train = encoded["train"]
         classifier = ZeroShotClassifier.from_class_means(
             train.output(), train.labels, classes.class_names, fingerprint=train.fingerprint
         )
-    zero_shot = classifier.accuracy(stores["test"].output(), stores["test"].labels)
-    return Task(name, stores, datasets, classifier, zero_shot, time.perf_counter() - start)
+    zero_shot = classifier.accuracy(encoded["test"].output(), encoded["test"].labels)
+    return Task(name, encoded, datasets, classifier, zero_shot, time.perf_counter() - start)
 
 
 def reference_from(
@@ -123,6 +134,8 @@ def reference_from(
     batch_size: int = 64,
     on_error: str = "raise",
     progress: Progress | None = None,
+    *,
+    stores: Path | None = None,
 ) -> Reference:
     """Principal components of all heads and MLPs of `encoder`, and of its output.
 
@@ -134,6 +147,7 @@ def reference_from(
         batch_size: pictures at a time.
         on_error: see `encode_dataset`.
         progress: told of every batch.
+        stores: see `encode_task`.
 
     Raises:
         ResidualError: nothing is known by that name, or the file's bases are of another encoder.
@@ -146,8 +160,7 @@ def reference_from(
             )
         return _belonging(SpectralBases.load(source), encoder, source)
     dataset = MixedDataset("train", per_dataset) if source == MIXED else load_dataset(source, "train")
-    store = encode_dataset(encoder, dataset, progress=stage_of(progress, "encode for bases"), **reading)
-    return Reference.of(store)
+    return Reference.of(_encoded(encoder, dataset, stores, stage_of(progress, "encode for bases"), reading))
 
 
 def adapt(
@@ -203,6 +216,20 @@ def adapt(
         Adapted(method, each.seed, adapter, accuracy, result)
         for each, adapter, accuracy, result in zip(fits, adapters, accuracies, results, strict=True)
     ]
+
+
+def _encoded(
+    encoder: Encoder,
+    dataset: ImageDataset,
+    stores: Path | None,
+    progress: Callable[[int, int], object] | None,
+    reading: dict[str, Any],
+) -> Store:
+    """Coordinates of a dataset, in memory or in a folder of stores."""
+    if stores is None:
+        return encode_dataset(encoder, dataset, progress=progress, **reading)
+    place = store_path(stores, encoder.name, dataset.name, dataset.split)
+    return encode_dataset(encoder, dataset, place, progress=progress, **reading)
 
 
 def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> Reference:

@@ -56,6 +56,12 @@ def train(
     logger: Annotated[
         str, typer.Option(help="Of Lightning, into OUT/training: csv, tensorboard, wandb or none.")
     ] = "csv",
+    stores: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep coordinates in this folder, and read those that are there. [default: memory]"
+        ),
+    ] = None,
     figures: Annotated[Path | None, typer.Option(help="Draw the weights into this folder.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
     batch_size: Annotated[
@@ -81,28 +87,37 @@ def train(
 
     Fine-tuning, and what else runs on Lightning, goes on where it was if it was stopped and is called again.
     """
+    from residual.adapters.adapter import check_choice
     from residual.adapters.job import train_adapter, train_encoder
-    from residual.adapters.methods import FINE_TUNING
+    from residual.adapters.methods import DRAWN, FINE_TUNING
     from residual.adapters.residual import ResiDual
     from residual.adapters.task import encode_task, reference_from
+    from residual.adapters.training.log import LOGGERS
     from residual.cli.console import err, stages
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_train_settings
     from residual.encoders.load import load_encoder
+    from residual.errors import ResidualError
     from residual.files import check_writable, write_json
     from residual.report.figures import check_matplotlib, save_figure
     from residual.report.lambdas import components_table, lambdas_figure
     from residual.report.tables import run_table
 
+    check_choice("logger", logger, (*LOGGERS, "none"))
     if figures:
         check_matplotlib()
     options, fits, trainings, settings = read_train_settings(
         cfg or [], param or [], dataset=dataset, method=method, encoder=encoder, bases=bases, seed=seed,
         seeds=seeds, batch_size=batch_size, on_error=on_error,
     )  # fmt: skip
+    if figures and options["method"] not in DRAWN:
+        raise ResidualError(
+            f"--figures draws the weights of units, and {options['method']} has none: leave it out, or take "
+            f"{', '.join(DRAWN[:-1])} or {DRAWN[-1]}."
+        )
     for path in filter(None, (out / "README.md", json, figures and figures / "lambdas.png")):
         check_writable(path)
-    reading = {name: options[name] for name in ("batch_size", "on_error")}
+    reading = {name: options[name] for name in ("batch_size", "on_error")} | {"stores": stores}
     logged = None if logger == "none" else logger
     model = load_encoder(options["encoder"], device=device)
     with stages() as show:

@@ -12,9 +12,8 @@ from residual.data import ImageDataset, load_dataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import check_encoder_name, load_encoder
 from residual.errors import ResidualError
-from residual.files import safe_name
 from residual.store.disk import ResidualStore
-from residual.store.encode import encode_dataset
+from residual.store.encode import encode_dataset, store_path
 from residual.store.forward import Encoding
 from residual.store.record import identity
 from residual.tracing.units import KINDS
@@ -112,7 +111,7 @@ class Work:
             *([str(plan.limit)] if plan.limit else []),
             *([pooling] if pooling != "own" else []),
         ]
-        place = plan.out / "stores" / safe_name(self.name) / safe_name("-".join(about))
+        place = store_path(plan.out / "stores", self.name, *about)
         return encode_dataset(
             self.encoder,
             self.dataset(name, split),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -16,6 +17,7 @@ from residual.data import ImageDataset
 from residual.data.pixels import PixelDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.files import safe_name
 from residual.store.disk import ResidualStore
 from residual.store.forward import Encoding, Part, encode_batches
 from residual.store.layout import Layout
@@ -191,6 +193,11 @@ def kept_tokens(encoder: Encoder, dataset: ImageDataset, pooling: str) -> int | 
         pixels = encoder.preprocess(Image.new("RGB", (256, 256)))[None]
     with torch.inference_mode():
         return trace(encoder, pixels, pooling=pooling)[0].mean.shape[1]
+
+
+def store_path(folder: str | os.PathLike[str], encoder: str, *about: str) -> Path:
+    """Where one of several stores is kept in a folder: by encoder, and by what it is about."""
+    return Path(folder) / safe_name(encoder) / safe_name("-".join(about))
 
 
 def outputs_of(encoder: Encoder, dataset: ImageDataset, settings: Encoding) -> Tensor:
