@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -117,7 +117,8 @@ def train(
         )
     for path in filter(None, (out / "README.md", json, figures and figures / "lambdas.png")):
         check_writable(path)
-    reading = {name: options[name] for name in ("batch_size", "on_error")} | {"stores": stores}
+    reading: dict[str, Any] = {name: options[name] for name in ("batch_size", "on_error")}
+    reading["stores"] = stores
     logged = None if logger == "none" else logger
     model = load_encoder(options["encoder"], device=device)
     with stages() as show:
