@@ -56,8 +56,7 @@ def evaluate_encoder(
             f"{dataset.full_name} has {len(dataset.class_names)} ({theirs}, …): they must be the same, in "
             "the same order."
         )
-    method = "none" if adapted.adapter is None else adapted.adapter.method
-    tuned = adapted.original is not None
+    method, tuned = _method(adapted), adapted.original is not None
     settings = Encoding("own", ("head",), batch_size, None, on_error)
     kept: list[int] = []
     skipped: list[int] = []
@@ -81,7 +80,7 @@ def evaluate_encoder(
     labels = np.asarray(dataset.labels, dtype=np.int64)[kept]
     whole = torch.cat(logits)
     hits = {} if tuned else {"zero_shot": torch.cat(plain).numpy() == labels}
-    hits["fine_tuning" if tuned else method] = own = whole.argmax(1).numpy() == labels
+    hits[method] = own = whole.argmax(1).numpy() == labels
     per_class = {
         name: {"samples": int((labels == k).sum()), "accuracy": float(own[labels == k].mean())}
         for k, name in enumerate(adapted.class_names)
@@ -89,7 +88,7 @@ def evaluate_encoder(
     }
     summary = {
         "encoder": adapted.name,
-        "method": "fine_tuning" if tuned else method,
+        "method": method,
         "dataset": dataset.name,
         "split": dataset.split,
         "samples": len(kept),
@@ -102,3 +101,12 @@ def evaluate_encoder(
         "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
     }
     return Evaluation(whole, labels, tuple(dataset.sample_ids[position] for position in kept), summary)
+
+
+def _method(adapted: AdaptedEncoder) -> str:
+    """What it was trained by; that a ResiDual is of heads alone is known from its training."""
+    if adapted.original is not None:
+        return "fine_tuning"
+    if adapted.record is not None and set(adapted.record.accuracy) == {"zero_shot", "residual_star"}:
+        return "residual_star"
+    return "none" if adapted.adapter is None else adapted.adapter.method

@@ -18,9 +18,11 @@ from residual.adapters.record import TrainingRecord
 from residual.adapters.settings import FitSettings
 from residual.adapters.task import Progress, Task, adapt, stage_of
 from residual.adapters.training import TrainSettings, fine_tune
+from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.intervals import mean_and_interval
+from residual.store.base import Store
 from residual.store.encode import outputs_of
 from residual.store.forward import Encoding
 from residual.store.record import version_of
@@ -87,16 +89,17 @@ def train_encoder(
         ResidualError: see `fine_tune`.
     """
     start, original = time.perf_counter(), encoder.fingerprint
+    pictures = {split: readable(task.datasets[split], store) for split, store in task.stores.items()}
     best: tuple[Any, ...] | None = None
     results, accuracies, weights = [], [], 0
     for settings in tunings:
         tuned = load_encoder(encoder.name, device=encoder.device, dtype=torch.float32, split=encoder.split)
         result = fine_tune(
-            tuned, task.datasets["train"], task.datasets["val"], task.classifier, settings,
+            tuned, pictures["train"], pictures["val"], task.classifier, settings,
             folder=None if folder is None else folder / f"seed-{settings.seed}", logger=logger,
             device=encoder.device, progress=stage_of(progress, f"fine-tune, seed {settings.seed}"),
         )  # fmt: skip
-        outputs = outputs_of(tuned, task.datasets["test"], Encoding("own", ("head",), 64, None, "skip"))
+        outputs = outputs_of(tuned, pictures["test"], Encoding("own", ("head",)))
         accuracies.append(task.classifier.accuracy(outputs, task.stores["test"].labels))
         results.append(result)
         weights = sum(each.numel() for each in tuned.image_parameters().values())
@@ -110,6 +113,14 @@ def train_encoder(
     record = _record(task, FINE_TUNING, summary)
     made = AdaptedEncoder(best[0], None, task.classifier, record, original, share=True)
     return Trained(made, None, summary)
+
+
+def readable(dataset: ImageDataset, store: Store) -> ImageDataset:
+    """The pictures of a dataset that its store has, without those that could not be read."""
+    left_out = set(store.skipped)
+    if not left_out:
+        return dataset
+    return dataset.subset([k for k, sample in enumerate(dataset.sample_ids) if sample not in left_out])
 
 
 def _merit(result: FitResult) -> tuple[float, float]:

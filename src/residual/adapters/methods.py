@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from residual.adapters.adapter import Adapter, Rank
+from residual.adapters.adapter import INITS, MEANS, TAILS, Adapter, Rank, check_choice
 from residual.adapters.coarse import Coarse
 from residual.adapters.output_maps import LinearMap, SpectralMap
-from residual.adapters.residual import STAR_RANK, ResiDual
+from residual.adapters.residual import OTHERS, STAR_RANK, ResiDual
 from residual.errors import ResidualError, unknown_name
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases, fit_output
@@ -19,6 +20,7 @@ from residual.tracing.units import units_of
 ADAPTERS = ("linear", "spectral", "coarse", "residual_star", "residual")
 FINE_TUNING = "fine_tuning"
 METHODS = (*ADAPTERS, FINE_TUNING)
+DRAWN = ("coarse", "residual_star", "residual")  # those that weight units
 
 BASES_KINDS = ("mlp", "head")
 
@@ -35,6 +37,9 @@ class AdapterSettings:
         mean: of the re-weighted units: "drop" or "keep".
         init: of λ: "randn", "ones" or "eigenvalues" (Coarse: "randn" or "ones").
         l1: of Coarse, its penalty on Σ|λ|.
+
+    Raises:
+        ResidualError: an unknown choice, or a number that is out of range.
     """
 
     rank: str | int | float | None = None
@@ -44,15 +49,24 @@ class AdapterSettings:
     init: str = "randn"
     l1: float | int = 0.0
 
-    def rank_of(self, own: Rank) -> Rank:
-        """The rank, where the method's is `own`.
+    def __post_init__(self):
+        rank = self.rank
+        if isinstance(rank, str | bool):
+            known = rank == "all"
+        else:
+            known = rank is None or (0 < rank < 1 if isinstance(rank, float) else rank >= 1)
+        if not known:
+            raise ResidualError(f'rank is "all", an int from 1 on or a float in (0, 1), got {rank!r}.')
+        if self.others is not None:
+            check_choice("others", self.others, OTHERS)
+        for what, known_as in (("tail", TAILS), ("mean", MEANS), ("init", INITS)):
+            check_choice(what, getattr(self, what), known_as)
+        if not 0 <= self.l1 < math.inf:
+            raise ResidualError(f"l1 must be 0 or more, got {self.l1}.")
 
-        Raises:
-            ResidualError: a word other than "all".
-        """
+    def rank_of(self, own: Rank) -> Rank:
+        """The rank, where the method's is `own`."""
         if isinstance(self.rank, str):
-            if self.rank != "all":
-                raise ResidualError(f'rank is "all", an int or a float in (0, 1), got {self.rank!r}.')
             return None
         return own if self.rank is None else self.rank
 

@@ -61,14 +61,6 @@ class Task:
         return [sample for store in self.stores.values() for sample in store.skipped]
 
 
-def readable(dataset: ImageDataset, store: Store) -> ImageDataset:
-    """The pictures of a dataset that its store has, without those that could not be read."""
-    left_out = set(store.skipped)
-    if not left_out:
-        return dataset
-    return dataset.subset([k for k, sample in enumerate(dataset.sample_ids) if sample not in left_out])
-
-
 @dataclass(frozen=True)
 class Adapted:
     """One fitted adapter: its accuracy on "test", and how the fit went."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from residual.adapters import Task, adapt, adapted_output, compute_scores
+from residual.adapters.job import readable
 from residual.adapters.methods import FINE_TUNING, METHODS, AdapterSettings, Reference
 from residual.adapters.settings import FitSettings
 from residual.adapters.training import TrainSettings, fine_tune
@@ -57,7 +58,7 @@ class AdaptersSettings:
         mean: of the re-weighted units: "drop", as in the paper, or "keep".
 
     Raises:
-        ResidualError: an unknown method, or a number below 1.
+        ResidualError: an unknown method or choice, or a number below 1.
     """
 
     methods: tuple[str, ...] = (ZERO_SHOT, *METHODS)
@@ -80,6 +81,7 @@ class AdaptersSettings:
             )
         self.fits(False)
         self.tunings(False)
+        AdapterSettings(mean=self.mean, init=self.init)
 
     def fits(self, sampled: bool) -> list[FitSettings]:
         """Of each seed. Of a sample of a dataset, classes may be missing."""
@@ -171,7 +173,7 @@ class Adapters(Experiment):
     def _tuned(self, work: Work, name: str) -> pd.DataFrame:
         """Fine-tuning, seed by seed, each of the encoder as it is loaded, in single precision."""
         task = _task(work, name)
-        pictures = {split: work.dataset(name, split) for split in SPLITS}
+        pictures = {split: readable(work.dataset(name, split), task.stores[split]) for split in SPLITS}
         folder = work.plan.out / self.folder / "training" / safe_name(work.name) / safe_name(name)
         rows = []
         for settings in self.settings.tunings(bool(work.plan.limit)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from torch import Tensor
 
-from residual.errors import ResidualError
+from residual.errors import ResidualError, unknown_name
 from residual.experiments.base import Experiment, Tables
 from residual.experiments.outputs import read_outputs
 from residual.experiments.plan import Plan, Work
@@ -21,10 +21,9 @@ from residual.heads.scoreboard import ScoreboardSettings, scoreboard
 from residual.heads.selections import SHARES, ablations, jaccard_table
 from residual.report.geometry import records
 from residual.report.scoreboard import LABELS, ablations_figure, matrix_figure, scoreboard_figure
+from residual.report.tables import METHOD_NAMES
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
-from residual.store.base import Store
-from residual.text.classifier import ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class HeadsSettings:
             what experiment 4 kept.
 
     Raises:
-        ResidualError: one is out of range.
+        ResidualError: one is out of range, or an unknown method.
     """
 
     shares: tuple[float, ...] = SHARES
@@ -67,6 +66,9 @@ class HeadsSettings:
                 f"rank is 1 or more, and {_SHOWN} and {_BEST} are among the shares; got {self.rank} and "
                 f"{self.shares}."
             )
+        for method in self.adapted:
+            if method not in METHOD_NAMES:
+                raise unknown_name("method", method, METHOD_NAMES)
         self.scoreboard()
 
     def scoreboard(self) -> ScoreboardSettings:
@@ -98,6 +100,8 @@ class Heads(Experiment):
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
         """Every part of one dataset."""
         settings, device = self.settings, work.plan.device
+        fitted = [method for method in settings.adapted if method != "residual" and work.encoder.has_text]
+        kept_outputs = {method: self._kept(work, cell, method) for method in fitted}  # before the long work
         train, val, test = (work.store(cell, split=split) for split in ("train", "val", "test"))
         classifier = classifier_of(train, work.encoder)
         bases = fit_bases(work.store(work.plan.reference, split="train"), _BASES, device=device)
@@ -141,22 +145,17 @@ class Heads(Experiment):
             parts["late"] = late_heads(val, own, texts, settings.atoms, settings.rank)
             outputs = {"zero_shot": test.output()}
             for method in settings.adapted:
-                outputs[method] = self._adapted(work, cell, method, bases, (train, val, test), classifier)
+                outputs[method] = (
+                    residual_output(bases, (train, val, test), classifier, settings.seed)
+                    if method == "residual"
+                    else kept_outputs[method]
+                )
             parts["adapted"] = adapted_texts(outputs, test.labels, classifier, texts, settings.atoms)
         return pd.concat([table.assign(part=name) for name, table in parts.items()], ignore_index=True)
 
-    def _adapted(
-        self,
-        work: Work,
-        cell: str,
-        method: str,
-        bases: SpectralBases,
-        stores: tuple[Store, Store, Store],
-        classifier: ZeroShotClassifier,
-    ) -> Tensor:
-        """The test samples' output after a method: what experiment 4 kept, or ResiDual fitted here."""
-        if method == "residual":
-            return residual_output(bases, stores, classifier, self.settings.seed)
+    @staticmethod
+    def _kept(work: Work, cell: str, method: str) -> Tensor:
+        """The test samples' output after a method, as experiment 4 kept it."""
         kept = read_outputs(work, f"{cell}.{method}", "test")
         if kept is None:
             raise ResidualError(

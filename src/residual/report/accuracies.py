@@ -111,8 +111,9 @@ def _around(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> Figure:
     axes.set_xticks(angles, datasets)
     axes.tick_params(axis="x", pad=6)
     for label, angle in zip(axes.get_xticklabels(), angles, strict=True):
-        label.set_horizontalalignment(_away(math.cos(angle), "left", "right"))
-        label.set_verticalalignment(_away(math.sin(angle), "bottom", "top"))
+        right, up = math.cos(angle), math.sin(angle)
+        label.set_horizontalalignment("center" if abs(right) < 0.1 else "left" if right > 0 else "right")
+        label.set_verticalalignment("center" if abs(up) < 0.1 else "bottom" if up > 0 else "top")
     axes.set_ylim(0, 1)
     axes.set_yticks(list(_SHARES), [""] * len(_SHARES))
     white = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
@@ -129,11 +130,12 @@ def _around(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> Figure:
 def _side_by_side(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> Figure:
     figure = new_figure(8.0, 4.8)
     axes = figure.subplots()
-    for method, accuracies in rows.items():
+    for number, (method, accuracies) in enumerate(rows.items()):
         colour, marker, _ = _LOOKS[method]
+        shift = 0.1 * (number - (len(rows) - 1) / 2)
         axes.plot(
-            range(len(datasets)), accuracies, linestyle="", color=colour, marker=marker, markersize=8,
-            label=METHOD_NAMES[method],
+            [place + shift for place in range(len(datasets))], accuracies, linestyle="", color=colour,
+            marker=marker, markersize=8, label=METHOD_NAMES[method],
         )  # fmt: skip
     axes.set_xticks(range(len(datasets)), datasets)
     axes.set_xlim(-0.5, len(datasets) - 0.5)
@@ -142,11 +144,6 @@ def _side_by_side(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> F
     axes.set_ylabel("accuracy")
     axes.grid(color="#eeeeee")
     return figure
-
-
-def _away(side: float, after: str, before: str) -> str:
-    """How a label is aligned so that it lies outside of the circle."""
-    return "center" if abs(side) < 0.1 else after if side > 0 else before
 
 
 def weights_figure(frame: pd.DataFrame, title: str) -> Figure:
