@@ -48,7 +48,7 @@ def run(
         int | None, typer.Option(help="Of the first weights and the order of samples. [default: 0]")
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Fit this many times, from --seed on. [default: 1]")
+        int | None, typer.Option(min=1, help="Fit this many times, from --seed on. [default: 5]")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page of pictures into this folder.")] = None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
-from residual.adapters.methods import METHODS, AdapterSettings
+from residual.adapters.methods import FINE_TUNING, METHODS, AdapterSettings
 from residual.adapters.settings import FitSettings
 from residual.adapters.training import TrainSettings
 from residual.data import dataset_names
@@ -38,7 +38,7 @@ def read_settings(
         bases: str = "mixed",
         per_dataset: int = 200,
         seed: int = 0,
-        seeds: int = 1,
+        seeds: int = _SEEDS,
         batch_size: int = 64,
         on_error: str = "raise",
     ) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def read_train_settings(
         bases: str = "mixed",
         per_dataset: int = 200,
         seed: int = 0,
-        seeds: int = 1,
+        seeds: int = 0,
         batch_size: int = 64,
         on_error: str = "raise",
     ) -> dict[str, Any]:
@@ -74,6 +74,7 @@ def read_train_settings(
         chosen = _chosen(options, train, given)
         if chosen["method"] not in METHODS:
             raise unknown_name("method", chosen["method"], METHODS)
+        chosen["seeds"] = chosen["seeds"] or (1 if chosen["method"] == FINE_TUNING else _SEEDS)
         seeds = _seeds(chosen, train, FitSettings, TrainSettings)
         own = gin.get_bindings("TrainSettings")
         trainings = [TrainSettings.of(chosen["method"], seed=seed, **own) for seed in seeds]
@@ -195,6 +196,7 @@ def _chosen(options: Any, target: Any, given: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
+_SEEDS = 5  # fitted at once, they cost little more than one
 _EXAMPLES = {
     "AdapterSettings": "init=ones",
     "AdaptersSettings": "seeds=3",

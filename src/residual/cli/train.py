@@ -48,7 +48,9 @@ def train(
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, help="Fit this many times; the best on val is kept. [default: 1]"),
+        typer.Option(
+            min=1, help="Fit this many times; the best on val is kept. [default: 5; fine-tuning: 1]"
+        ),
     ] = None,
     lightning: Annotated[
         bool, typer.Option("--lightning", help="Train on Lightning, as fine-tuning always is.")
