@@ -1,0 +1,414 @@
+"""Experiment 4 on a little of what ships: its numbers, held against what they are of; killed, it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from pictures import write_folder
+from PIL import Image
+
+from residual import ResidualStore, load_encoder
+from residual.adapters import Task, adapt
+from residual.adapters.methods import ADAPTERS, FINE_TUNING, METHODS, AdapterSettings, Reference
+from residual.errors import ResidualError
+from residual.experiments import EXPERIMENTS, Plan, read_results, run_experiment
+from residual.experiments.adapters import SPLITS, ZERO_SHOT, AdaptersSettings
+from residual.experiments.heads import HeadsSettings, part_of
+from residual.experiments.outputs import outputs_path, read_outputs
+from residual.experiments.plan import Work
+from residual.heads.classes import classifier_of
+from residual.intervals import mean_and_interval
+from residual.report.accuracies import accuracy_frame
+from residual.report.tables import METHOD_NAMES
+
+DATASETS, LIMIT = ("digits", "flags"), 40
+QUICK = (ZERO_SHOT, *ADAPTERS)
+SETTINGS = AdaptersSettings(seeds=2, epochs=2, tuning_batch_size=20, tuning_rate=1e-4)
+CELLS = [f"{name}.{method}" for name in DATASETS for method in (*QUICK, FINE_TUNING)]
+COLUMNS = ["seed", "accuracy", "val_accuracy", "weights", "best_epoch", "epochs", "seconds"]
+
+
+def plan(out: Path, **how) -> Plan:
+    chosen = {"encoders": ("picto",), "datasets": DATASETS, "reference": "letters", "limit": LIMIT}
+    return Plan(out=out, device="cpu", **(chosen | how))
+
+
+def run(out: Path, settings: AdaptersSettings = SETTINGS, **how) -> dict:
+    return run_experiment(EXPERIMENTS["4"](settings), plan(out, **how), lambda *_: None)
+
+
+def cells_of(out: Path) -> dict[str, tuple[bytes, int]]:
+    """Bytes and time of each cell's file."""
+    files = sorted((out / "4_adapters/picto").glob("*.parquet"))
+    return {path.stem: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+class Made:
+    """The experiment in two goes: all but fine-tuning, and then that too."""
+
+    def __init__(self, out: Path):
+        self.out, self.folder = out, out / "4_adapters"
+        self.first = run(out, replace(SETTINGS, methods=QUICK))
+        self.quick = cells_of(out)
+        self.told = run(out)
+        self.tables = read_results(self.folder)["picto"]
+
+    def task(self, name: str) -> Task:
+        places = {split: self.out / f"stores/picto/{name}-{split}-{LIMIT}" for split in SPLITS}
+        stores = {split: ResidualStore.open(place) for split, place in places.items()}
+        classifier = classifier_of(stores["train"], self.encoder)
+        return Task(name, stores, {}, classifier, 0.0, 0.0)
+
+    @property
+    def reference(self) -> Reference:
+        return Reference.of(ResidualStore.open(self.out / f"stores/picto/letters-train-{LIMIT}"), "cpu")
+
+    @property
+    def encoder(self):
+        return load_encoder("picto", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Made:
+    return Made(tmp_path_factory.mktemp("adapters"))
+
+
+def test_a_cell_for_each_dataset_and_method(made):
+    cells = [cell["dataset"] for cell in made.told["cells"]]
+    quick = [f"{name}.{method}" for name in DATASETS for method in QUICK]
+    assert cells == [*quick, *(f"{name}.{FINE_TUNING}" for name in DATASETS)]
+    assert set(made.tables) == set(cells) == set(cells_of(made.out))
+    json.dumps(made.told, allow_nan=False)
+    assert set(made.told["details"]["picto"]["seeds"]) == set(cells)
+
+
+def test_a_method_that_comes_later_leaves_the_other_cells_alone(made):
+    assert all(cell["measured"] for cell in made.first["cells"])
+    measured = [cell["dataset"] for cell in made.told["cells"] if cell["measured"]]
+    assert measured == [f"{name}.{FINE_TUNING}" for name in DATASETS]
+    now = cells_of(made.out)
+    assert made.quick == {cell: now[cell] for cell in made.quick}
+    fewer = run(made.out, replace(SETTINGS, methods=("linear",)))
+    assert [(cell["dataset"], cell["measured"]) for cell in fewer["cells"]] == [
+        ("digits.linear", False),
+        ("flags.linear", False),
+    ]
+    run(made.out)
+
+
+def test_a_row_for_each_seed_and_the_number_of_weights(made):
+    reference, encoder = made.reference, made.encoder
+    weights = {
+        ZERO_SHOT: 0,
+        "linear": 192 * 192,
+        "spectral": len(reference.output.components),
+        "coarse": 48,
+        "residual_star": None,
+        "residual": sum(reference.bases.ranks),
+        FINE_TUNING: sum(each.numel() for each in encoder.image_parameters().values()),
+    }
+    for cell, table in made.tables.items():
+        method = cell.rpartition(".")[2]
+        assert list(table.columns) == COLUMNS
+        assert table["seed"].tolist() == ([0] if method == ZERO_SHOT else [0, 1])
+        assert table[["accuracy", "val_accuracy"]].min(axis=None) >= 0
+        assert table[["accuracy", "val_accuracy"]].max(axis=None) <= 1
+        assert (table["seconds"] >= 0).all()
+        if method != ZERO_SHOT:
+            assert table["epochs"].tolist() == [2, 2]
+            assert table["best_epoch"].isin([1, 2]).all()
+        assert table["weights"].nunique() == 1
+        if weights[method] is not None:
+            assert table["weights"].iloc[0] == weights[method]
+        else:
+            assert 48 < table["weights"].iloc[0] < weights["residual"]
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_zero_shot_is_the_classifier_on_the_stores_output(made, name):
+    task, row = made.task(name), made.tables[f"{name}.{ZERO_SHOT}"].iloc[0]
+    for column, split in (("accuracy", "test"), ("val_accuracy", "val")):
+        store = task.stores[split]
+        assert row[column] == task.classifier.accuracy(store.output(), store.labels)
+
+
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_what_is_trained_is_what_adapt_trains(made, method):
+    fits = SETTINGS.fits(sampled=True)
+    for name in DATASETS:
+        table = made.tables[f"{name}.{method}"]
+        adapted = adapt(made.task(name), made.reference, method, fits, AdapterSettings())
+        assert table["accuracy"].tolist() == [each.accuracy for each in adapted]
+        assert table["val_accuracy"].tolist() == [each.result.val_accuracy for each in adapted]
+        assert table["best_epoch"].tolist() == [each.result.best_epoch for each in adapted]
+        assert table["weights"].tolist() == [each.adapter.weights.numel() for each in adapted]
+
+
+@pytest.mark.parametrize("method", [ZERO_SHOT, *METHODS])
+def test_outputs_are_kept_of_the_first_seed(made, method):
+    work = Work(plan(made.out), "picto", lambda *_: None)
+    for name in DATASETS:
+        task, cell = made.task(name), f"{name}.{method}"
+        for column, split in (("accuracy", "test"), ("val_accuracy", "val")):
+            kept = read_outputs(work, cell, split)
+            assert kept is not None
+            assert torch.equal(kept.labels, torch.from_numpy(task.stores[split].labels))
+            assert kept.features.shape == (LIMIT, 192)
+            assert torch.equal(kept.logits, task.classifier.logits(kept.features))
+            accuracy = (kept.logits.argmax(1) == kept.labels).double().mean().item()
+            assert accuracy == made.tables[cell].iloc[0][column]
+            if method == ZERO_SHOT:
+                assert torch.equal(kept.features, task.stores[split].output())
+            else:
+                assert not torch.allclose(kept.features, task.stores[split].output(), atol=1e-4)
+
+
+@pytest.mark.parametrize("how", [{"limit": 39}, {"limit": 0}, {"reference": "textures"}])
+def test_outputs_of_other_pictures_are_not_given(made, how):
+    other = Work(plan(made.out, **how), "picto", lambda *_: None)
+    assert outputs_path(made.out, "picto", "digits.linear", "test").is_file()
+    assert read_outputs(other, "digits.linear", "test") is None
+
+
+def test_outputs_that_are_not_there_or_damaged(made, tmp_path):
+    same = Work(plan(made.out), "picto", lambda *_: None)
+    assert read_outputs(same, "digits.lora", "test") is None
+    assert read_outputs(same, "digits.linear", "train") is None
+    path = outputs_path(tmp_path, "picto", "digits.linear", "test")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(outputs_path(made.out, "picto", "digits.linear", "test").read_bytes()[:-7])
+    with pytest.raises(ResidualError, match=re.escape(path.name)):
+        read_outputs(Work(plan(tmp_path), "picto", lambda *_: None), "digits.linear", "test")
+
+
+def test_nothing_is_measured_twice(made):
+    before = cells_of(made.out)
+    again = run(made.out)
+    assert not any(cell["measured"] for cell in again["cells"])
+    assert again["summary"] == made.told["summary"]
+    assert cells_of(made.out) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": 3}, r"settings\.seeds 2, not 3"),
+        ({"epochs": 3}, r"settings\.epochs 2, not 3"),
+        ({"init": "ones"}, r"settings\.init randn, not ones"),
+        ({"mean": "keep"}, r"settings\.mean drop, not keep"),
+    ],
+)
+def test_other_settings_are_not_mixed_in(made, change, message):
+    with pytest.raises(ResidualError, match=message):
+        run(made.out, replace(SETTINGS, **change))
+    with pytest.raises(ResidualError, match=r"settings\.limit 40, not 30"):
+        run(made.out, limit=30)
+
+
+def test_the_tables_agree_with_each_other(made):
+    numbers = pd.read_parquet(made.folder / "accuracy.parquet")
+    assert len(numbers) == len(CELLS)
+    assert set(numbers["encoder"]) == {"picto"}
+    pd.testing.assert_frame_equal(numbers.drop(columns="encoder"), accuracy_frame(made.tables))
+    shown = {(row["dataset"], row["method"]): row for row in numbers.to_dict("records")}
+    text = (made.folder / "table.md").read_text(encoding="utf-8")
+    tex = (made.folder / "table.tex").read_text(encoding="utf-8")
+    assert text.startswith("picto: accuracy on test in per cent, mean ± half the 95 % interval over 2 seeds")
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in row] for row in rows]
+    assert rows[0] == ["method", *DATASETS, "mean", "weights"]
+    assert [row[0] for row in rows[2:]] == list(METHOD_NAMES.values())
+    for row, method in zip(rows[2:], METHOD_NAMES, strict=True):
+        means = []
+        for name, cell in zip(DATASETS, row[1:3], strict=True):
+            mean, half = mean_and_interval(made.tables[f"{name}.{method}"]["accuracy"].tolist())
+            means.append(mean)
+            assert shown[name, method]["accuracy"] == mean
+            assert cell == f"{100 * mean:.1f}" + ("" if half is None else f" ± {100 * half:.1f}")
+            assert made.told["summary"]["picto"][name][METHOD_NAMES[method]] == mean
+        assert row[3] == f"{100 * sum(means) / 2:.1f}"
+        assert row[4] == f"{shown['digits', method]['weights']:,}"
+        assert " & ".join(row).replace("±", r"$\pm$") + r" \\" in tex
+
+
+def test_figures_are_drawn(made):
+    names = {Path(path).name for path in made.told["figures"]}
+    assert names == {f"picto-{what}.{form}" for what in ("accuracy", "weights") for form in ("png", "svg")}
+    for path in (made.folder / "figures").glob("*.png"):
+        with Image.open(path) as image:
+            assert min(image.size) > 300
+            colours = image.convert("RGB").getcolors(1 << 20)
+            assert len(colours) > 100
+
+
+def test_checkpoints_are_gone(made):
+    left = [path for path in (made.folder / "training").rglob("*") if path.is_file()]
+    assert left == []
+    assert not [path for path in made.out.rglob(".*") if path.is_file()]
+
+
+def test_pictures_that_cannot_be_read_are_left_out_of_fine_tuning_too(tmp_path):
+    name = f"folder:{write_folder(tmp_path / 'pictures')}"
+    for path in ("digit 0/00.png", "digit 1/03.png", "digit 7/05.png"):
+        (tmp_path / "pictures" / path).write_bytes(b"not a picture")
+    settings = replace(SETTINGS, methods=(ZERO_SHOT, FINE_TUNING), seeds=1, epochs=1)
+    told = run(tmp_path / "out", settings, datasets=(name,), limit=0, on_error="skip")
+    assert [cell["measured"] for cell in told["cells"]] == [True, True]
+    work = Work(plan(tmp_path / "out", datasets=(name,), limit=0, on_error="skip"), "picto", lambda *_: None)
+    outputs = {method: read_outputs(work, f"{name}.{method}", "test") for method in settings.methods}
+    assert torch.equal(outputs[ZERO_SHOT].labels, outputs[FINE_TUNING].labels)
+    assert len(outputs[ZERO_SHOT].features) == len(outputs[FINE_TUNING].features) > 0
+
+
+# Experiment 3 on what experiment 4 kept
+
+HEADS = HeadsSettings(
+    shares=(0.05, 0.1), seeds=2, atoms=2, rank=10, dictionary="attributes", adapted=("residual", "linear")
+)
+
+
+def heads(out: Path, settings: HeadsSettings = HEADS, **how) -> dict:
+    return run_experiment(EXPERIMENTS["3"](settings), plan(out, **how), lambda *_: None)
+
+
+def test_experiment_3_describes_the_outputs_kept(made):
+    heads(made.out, datasets=("digits",))
+    adapted = part_of(read_results(made.out / "3_heads")["picto"]["digits"], "adapted")
+    assert adapted["name"].tolist() == [name for name in ("zero_shot", "residual", "linear") for _ in (1, 2)]
+    accuracy = adapted.groupby("name")["accuracy"].first()
+    for method in (ZERO_SHOT, "linear"):
+        assert accuracy[method] == made.tables[f"digits.{method}"]["accuracy"].iloc[0]
+
+
+def test_experiment_3_says_what_it_needs_before_the_long_work(made, tmp_path):
+    message = "No output of picto after linear on digits is kept in .*: run `residual experiment 4` with"
+    with pytest.raises(ResidualError, match=message):
+        heads(tmp_path, datasets=("digits",))
+    assert not (tmp_path / "stores").exists()
+    shutil.copytree(made.folder / "outputs", tmp_path / "4_adapters/outputs")
+    with pytest.raises(ResidualError, match=message):  # those that are there are of other pictures
+        heads(tmp_path, datasets=("digits",), limit=LIMIT - 1)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"methods": ("residual", "fine_tunning")}, "Unknown method 'fine_tunning'. Did you mean 'fine_tun"),
+        ({"methods": ()}, "At least one method and one seed"),
+        ({"seeds": 0}, "At least one method and one seed"),
+        ({"epochs": 0}, "epochs must be positive"),
+        ({"patience": -1}, "patience must be positive"),
+        ({"tuning_rate": 0.0}, "learning_rate must be positive"),
+        ({"tuning_batch_size": 0}, "batch_size must be positive"),
+        ({"init": "zeros"}, "init is 'randn' or 'ones' or 'eigenvalues', got 'zeros'"),
+        ({"mean": "kept"}, "mean is 'drop' or 'keep', got 'kept'"),
+    ],
+)
+def test_bad_settings(how, message):
+    with pytest.raises(ResidualError, match=message):
+        AdaptersSettings(**how)
+
+
+def test_experiment_3_knows_the_methods_too():
+    with pytest.raises(ResidualError, match=r"Unknown method 'linaer'\. Did you mean 'linear'"):
+        HeadsSettings(adapted=("linaer",))
+
+
+def test_the_first_weights_of_coarse_are_ones_where_those_of_others_are_eigenvalues(tmp_path):
+    settings = AdaptersSettings(methods=("coarse", "residual"), seeds=1, epochs=1, init="eigenvalues")
+    told = run(tmp_path, settings, datasets=("flags",), limit=20)
+    assert [cell["dataset"] for cell in told["cells"]] == ["flags.coarse", "flags.residual"]
+
+
+# A script that is killed
+
+SCRIPT = Path(__file__).parents[2] / "experiments/4_adapters/run.py"
+PARAMS = (
+    "experiment.limit=60",
+    "experiment.datasets=['digits','flags']",
+    "experiment.reference=letters",
+    "AdaptersSettings.seeds=2",
+    "AdaptersSettings.epochs=3",
+    "AdaptersSettings.tuning_batch_size=10",
+    "AdaptersSettings.tuning_rate=1e-4",
+)
+
+
+def start(out: Path, log: Path, *more: str | Path) -> subprocess.Popen:
+    words = [word for param in PARAMS for word in ("--param", param)]
+    command = [sys.executable, SCRIPT, "--out", out, "--device", "cpu", *words, *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    with log.open("w") as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+
+
+def killed_when(process: subprocess.Popen, log: Path, seen: Callable[[], object]) -> None:
+    while not seen():
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def finished(out: Path) -> set[str]:
+    return {name for name in cells_of(out) if not name.startswith(".")} if out.exists() else set()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by a signal")
+def test_the_grid_is_killed_and_ends_as_one_that_nothing_stopped(tmp_path):
+    cut, whole, log = tmp_path / "cut", tmp_path / "whole", tmp_path / "log.txt"
+    checkpoints = cut / "4_adapters/training"
+    killed_when(start(cut, log), log, lambda: finished(cut))
+    first = finished(cut)
+    assert 1 <= len(first) < 12
+    assert not (cut / "4_adapters/table.md").exists()
+
+    for number in (1, 2):  # in the first and the second dataset's fine-tuning
+        done = {f"{name}.{FINE_TUNING}" for name in DATASETS[: number - 1]}
+
+        def training(needed: set[str] = done, name: str = DATASETS[number - 1]) -> bool:
+            found = (checkpoints / "picto" / name).rglob("checkpoint.safetensors")
+            return needed <= finished(cut) and any(found)
+
+        killed_when(start(cut, log), log, training)
+        assert finished(cut) == {cell for cell in CELLS if not cell.endswith(FINE_TUNING)} | done
+        assert any(checkpoints.rglob("checkpoint.safetensors"))
+
+    before = cells_of(cut)
+    process = start(cut, log, "--json", tmp_path / "told.json")
+    assert process.wait() == 0, log.read_text()
+    cells = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))["cells"]
+    assert [cell["dataset"] for cell in cells if cell["measured"]] == [f"flags.{FINE_TUNING}"]
+    now = cells_of(cut)
+    assert before == {cell: now[cell] for cell in before}
+    assert not [path for path in checkpoints.rglob("*") if path.is_file()]
+
+    process = start(whole, log)
+    assert process.wait() == 0, log.read_text()
+    got, expected = (read_results(out / "4_adapters")["picto"] for out in (cut, whole))
+    assert set(got) == set(expected) == set(CELLS)
+    for cell in CELLS:
+        columns = [name for name in COLUMNS if name != "seconds"]
+        pd.testing.assert_frame_equal(got[cell][columns], expected[cell][columns])
+    for file in ("table.md", "table.tex"):
+        assert (cut / "4_adapters" / file).read_bytes() == (whole / "4_adapters" / file).read_bytes()
+    kept = sorted(path.relative_to(whole) for path in (whole / "4_adapters/outputs").rglob("*.safetensors"))
+    assert len(kept) == 2 * len(CELLS)
+    assert [str(path) for path in kept if (cut / path).read_bytes() != (whole / path).read_bytes()] == []
