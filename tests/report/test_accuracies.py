@@ -305,6 +305,18 @@ def test_weights_as_a_picture(request, tmp_path, of, method):
     assert sorted(int(number) for numbers in marked.values() for number in numbers) == list(range(1, 9))
 
 
+@pytest.mark.parametrize(("layers", "heads"), [(3, 4), (12, 12), (24, 16)])
+def test_long_names_of_classes_are_all_on_the_page(layers, heads, tmp_path):
+    encoder = tiny_encoder(dtype=torch.float32, layers=layers, heads=heads, head_width=2)
+    store = encode_dataset(encoder, TinyImages(20))
+    rows = torch.randn(6, 12, generator=torch.Generator().manual_seed(3))
+    classifier = ZeroShotClassifier(rows, [f"{n} WWWW people in a square with many words" for n in range(6)])
+    adapter = make_adapter("residual", Reference.of(store))
+    figure = lambdas_figure(adapter, store.units, classifier, "clip_b on cifar: what the weights do")
+    is_a_picture(figure, tmp_path)
+    no_texts_overlap(figure)
+
+
 def test_silent_units_and_few_components(tiny, tmp_path):
     reference, units, classifier = tiny
     adapter = make_adapter("coarse", reference)

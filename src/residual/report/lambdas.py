@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _NAMED = 8  # components
 _SPAN = 2.0  # doublings at which a colour is full
 _LETTERS = 26  # of a class's name
+_INCHES_A_LETTER = 0.07  # of what is written beside
 
 
 def components_table(
@@ -72,8 +73,14 @@ def lambdas_figure(
         column = columns.index("MLP") if unit["kind"] == "mlp" else int(unit["head"])
         marks.setdefault((int(unit["layer"]), column), []).append(str(number))
     layers, width = grid.shape
-    figure = new_figure(5.0 + max(3.6, 0.6 * width), max(4.4, 1.6 + 0.42 * layers))
-    axes, beside = figure.subplots(1, 2, width_ratios=[max(3.6, 0.6 * width), 3.2])
+    lines = []
+    for number, component in enumerate(components, 1):
+        low, high = (", ".join(map(_short, names)) for names in component.classes(classifier, 2))
+        lines.append(f"{number}  {component_title(component, units)}, weight {component.weight:+.2f}")
+        lines += [f"     towards {high or '–'}", f"     away from {low or '–'}"]
+    across, text = max(3.6, 0.6 * width), max(3.2, _INCHES_A_LETTER * max(map(len, lines), default=0))
+    figure = new_figure(1.6 + across + text, max(4.4, 1.6 + 0.42 * layers, 0.6 + 0.16 * len(lines)))
+    axes, beside = figure.subplots(1, 2, width_ratios=[across, text])
     with np.errstate(divide="ignore"):
         doublings = np.clip(np.log2(grid), -_SPAN, _SPAN)
     image = axes.imshow(doublings, cmap="PuOr_r", norm=TwoSlopeNorm(0.0, -_SPAN, _SPAN), aspect="auto")
@@ -90,11 +97,6 @@ def lambdas_figure(
     bar.ax.set_yticklabels(["¼", "½", "1", "2", "4"])
     bar.set_label("spread in the output, of that of all units")
     beside.axis("off")
-    lines = []
-    for number, component in enumerate(components, 1):
-        low, high = (", ".join(map(_short, names)) for names in component.classes(classifier, 2))
-        lines.append(f"{number}  {component_title(component, units)}, weight {component.weight:+.2f}")
-        lines.append(f"     towards {high or '–'}; away from {low or '–'}")
     looks = {"fontsize": 8.5, "color": INK, "linespacing": 1.35, "transform": beside.transAxes}
     beside.text(0, 1, "\n".join(lines), va="top", **looks)
     title_of(figure, title)
