@@ -62,6 +62,36 @@ def test_several_seeds_give_a_mean_and_an_interval(residual, folder, tmp_path):
     assert "±" in shown
 
 
+def test_other_methods_in_the_order_that_they_are_given(residual, folder, tmp_path):
+    methods = ("--method", "linear", "--method", "coarse", "--method", "linear")
+    code, shown, error = residual(*quick(folder), *methods, "--seeds", "2", "--json", tmp_path / "r.json")
+    assert (code, error) == (0, "")
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert list(result["accuracy"]) == ["zero_shot", "linear", "coarse"]
+    assert result["parameters"] == {"linear": 192 * 192, "coarse": 48}
+    assert {name: len(each) for name, each in result["per_seed"].items()} == {"linear": 2, "coarse": 2}
+    assert {"fit_linear", "fit_coarse"} <= set(result["seconds"])
+    rows = [line for line in shown.splitlines() if line.startswith("│")]
+    names = ["zero-shot", "linear map", "Coarse"]
+    assert [row.split("│")[1].strip() for row in rows] == names
+    for row, method in zip(rows[1:], ("linear", "coarse"), strict=True):
+        assert f"{100 * result['accuracy'][method]:.1f} ± {100 * result['interval'][method]:.1f} %" in row
+        assert f"{result['parameters'][method]:,}" in row
+    assert "With the encoder frozen, weighting its 48 heads" in shown
+    assert "a map of its output with 36,864 weights reaches" in shown
+
+
+def test_one_method_with_settings_of_the_adapter(residual, folder, tmp_path):
+    rank = ("--param", "AdapterSettings.rank=5")
+    code, shown, error = residual(
+        *quick(folder), "--method", "spectral", *rank, "--json", tmp_path / "r.json"
+    )
+    assert (code, error) == (0, "")
+    assert json.loads((tmp_path / "r.json").read_text())["parameters"] == {"spectral": 5}
+    assert "weighting 5 components of its output" in shown
+    assert "reaches" not in shown
+
+
 def test_settings_from_gin_files_and_params_and_the_command_line_wins(residual, folder, tmp_path):
     (tmp_path / "a.gin").write_text("FitSettings.epochs = 2\nrun.seed = 5\nrun.seeds = 2\n")
     words = [*quick(folder), "--cfg", tmp_path / "a.gin", "--param", "FitSettings.epochs=1", "--seed", "9"]
@@ -90,6 +120,9 @@ def test_params_take_words_without_quotes(residual, folder, tmp_path):
         (["--dataset", "folder:nowhere"], "nowhere"),
         (["--bases", "lost.safetensors"], "No file of bases"),
         (["--bases", "mixd"], "mixd"),
+        (["--method", "coarce"], "Unknown method 'coarce'. Did you mean 'coarse'?"),
+        (["--method", "linear", "--method", "fine_tuning"], "Unknown method 'fine_tuning'"),
+        (["--param", "AdapterSettings.mean=kept"], "mean is 'drop' or 'keep', got 'kept'"),
         (["--all", "--dataset", "mnist"], "leave out --dataset"),
         (["--cfg", "lost.gin"], "no settings file"),
         (["--param", "FitSettings.speed=2"], "speed"),

@@ -161,7 +161,7 @@ def legend(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-@pytest.mark.parametrize("names", [SUITE, SUITE[:3], (*SUITE, "imagenet-sketch", "stanford-cars")])
+@pytest.mark.parametrize("names", [SUITE[:3], (*SUITE, "imagenet-sketch", "stanford-cars")])
 def test_datasets_around_and_accuracy_outwards(names, tmp_path):
     frame = accuracy_frame(tables(names))
     figure = radar_figure(frame, "picto: accuracy on test, mean over seeds")
@@ -273,8 +273,7 @@ def test_the_strongest_components_are_named(tiny, method):
         assert line.index(high[0][:25]) < line.index(low[0][:25])
 
 
-@pytest.mark.parametrize("method", DRAWN)
-@pytest.mark.parametrize("of", ["tiny", "picto"])
+@pytest.mark.parametrize(("of", "method"), [*(("tiny", method) for method in DRAWN), ("picto", "residual")])
 def test_weights_as_a_picture(request, tmp_path, of, method):
     reference, units, classifier = request.getfixturevalue(of)
     adapter = make_adapter(method, reference)
@@ -305,7 +304,7 @@ def test_weights_as_a_picture(request, tmp_path, of, method):
     assert sorted(int(number) for numbers in marked.values() for number in numbers) == list(range(1, 9))
 
 
-@pytest.mark.parametrize(("layers", "heads"), [(3, 4), (12, 12), (24, 16)])
+@pytest.mark.parametrize(("layers", "heads"), [(3, 4), (12, 12)])
 def test_long_names_of_classes_are_all_on_the_page(layers, heads, tmp_path):
     encoder = tiny_encoder(dtype=torch.float32, layers=layers, heads=heads, head_width=2)
     store = encode_dataset(encoder, TinyImages(20))
