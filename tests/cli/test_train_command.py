@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -260,3 +262,22 @@ def test_help_shows_the_examples(residual):
     assert "residual train --dataset letters --out letters-adapter" in text
     assert "--method fine_tuning" in text
     assert "--param AdapterSettings.init=ones" in text
+
+
+@pytest.mark.parametrize(
+    ("missing", "words", "message"),
+    [
+        ("lightning", ("--lightning",), r"residual train needs lightning.*\[training\]"),
+        ("tensorboard", ("--lightning", "--logger", "tensorboard"), r"needs tensorboard.*\[logging\]"),
+        ("wandb", ("--method", "fine_tuning", "--logger", "wandb"), r"needs wandb.*\[logging\]"),
+    ],
+)
+def test_what_is_not_installed_is_told_before_any_work(
+    residual, folder, tmp_path, monkeypatch, missing, words, message
+):
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setattr("residual.adapters.task.encode_task", lambda *_, **__: pytest.fail("encoded"))
+    code, _, err = residual("train", "--dataset", f"folder:{folder}", "--out", tmp_path / "kept", *words)
+    assert code == 2
+    assert re.search(message, err.replace("\n", " "))
+    assert not list(tmp_path.rglob("*.safetensors"))

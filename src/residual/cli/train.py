@@ -95,6 +95,7 @@ def train(
     from residual.adapters.residual import ResiDual
     from residual.adapters.task import encode_task, reference_from
     from residual.adapters.training.log import LOGGERS
+    from residual.adapters.training.train import check_installed
     from residual.cli.console import err, stages
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_train_settings
@@ -122,6 +123,8 @@ def train(
     reading: dict[str, Any] = {name: options[name] for name in ("batch_size", "on_error")}
     reading["stores"] = stores
     logged = None if logger == "none" else logger
+    if lightning or options["method"] == FINE_TUNING:
+        check_installed("residual train", logged)
     model = load_encoder(options["encoder"], device=device)
     with stages() as show:
         task = encode_task(model, options["dataset"], progress=show, **reading)

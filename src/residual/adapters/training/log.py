@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from residual.adapters.fit import Epoch
-from residual.encoders.sources import library
 from residual.errors import ResidualError
 
 LOGGERS = ("csv", "tensorboard", "wandb")
@@ -68,7 +67,6 @@ class Log:
 
                 self.logger = CSVLogger(folder, name="", version="csv")
             elif kind == "tensorboard":
-                library("tensorboard", 'logger="tensorboard"', extra="logging")
                 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
                 self.logger = TensorBoardLogger(folder, name="", version="tensorboard")
@@ -79,7 +77,7 @@ class Log:
                 self.add(epoch)
 
     def _start_wandb(self, folder: Path) -> None:
-        wandb = library("wandb", 'logger="wandb"', extra="logging")
+        import wandb
         from lightning.pytorch.loggers.wandb import WandbLogger
 
         if wandb.run is not None:  # the caller's: it is used, and left open

@@ -190,6 +190,19 @@ def train(
     return result
 
 
+def check_installed(name: str, logger: str | None = None) -> None:
+    """Find out before any work whether Lightning is there, and what a logger needs.
+
+    Raises:
+        ResidualError: it isn't, and how to install it; or an unknown logger.
+    """
+    library("lightning", name, extra="training")
+    if logger is not None:
+        check_choice("logger", logger, LOGGERS)
+        if logger != "csv":
+            library(logger, f'logger="{logger}"', extra="logging")
+
+
 def _ready(
     name: str,
     settings: TrainSettings,
@@ -198,13 +211,9 @@ def _ready(
     device: str | torch.device | None,
 ) -> tuple[Any, torch.device, Path | None]:
     """The loop, the device and the folder, once all that is asked for can be."""
-    library("lightning", name, extra="training")
-    if logger is not None:
-        check_choice("logger", logger, LOGGERS)
-        if folder is None:
-            raise ResidualError(
-                f"A logger writes into the folder of the training: say folder=, got {logger!r}."
-            )
+    check_installed(name, logger)
+    if logger is not None and folder is None:
+        raise ResidualError(f"A logger writes into the folder of the training: say folder=, got {logger!r}.")
     where = find_device(device)
     if where.type == "cuda" and where.index is None:
         where = torch.device("cuda", torch.cuda.current_device())
