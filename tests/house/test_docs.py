@@ -96,3 +96,25 @@ def test_the_figures_of_heads():
     assert card["somp"]["ways"]["somp"]["seconds"]["median"] <= 2
     (datasets,) = tables.result("experiment-3")["details"].values()
     assert len(datasets) == 10
+
+
+def test_the_figures_of_adapters():
+    card, cores = (tables.result(name)["pipeline"] for name in ("adapters", "adapters-cpu"))
+    assert card["n_train"] == 45_000
+    assert card["times_faster_than_its_training_alone"]["least"] >= 150
+    assert cores["times_faster_than_its_training_alone"]["median"] >= 30
+    for found in (card, cores):
+        assert found["epochs"] == 30
+        assert found["rerun"]["timed_steps"] >= 200
+    for run in tables.result("adapted")["large"]["runs"]:
+        for way in run["ways"].values():
+            assert way["median_time_of_median_plain"] <= 1.03
+    (rows,) = (encoder["accuracies"] for encoder in tables.result("experiment-4")["details"].values())
+    found = {(row["method"], row["dataset"]): row["accuracy"] for row in rows}
+    assert len(found) == 7 * 10
+    assert all(row["seeds"] == 5 for row in rows if row["method"] != "zero_shot")
+    datasets = {dataset for _, dataset in found}
+    above = {name for name in datasets if found["residual", name] > found["zero_shot", name]}
+    assert datasets - above == {"emoji-concepts"}
+    mean = {method: sum(found[method, name] for name in datasets) / 10 for method in tables.METHODS}
+    assert 0.03 < mean["fine_tuning"] - mean["residual"] < 0.035  # as the page says
