@@ -80,7 +80,7 @@ def test_other_settings_in_the_same_place_are_refused(made, residual, tmp_path):
     ("words", "message"),
     [
         (("class-tokens",), "Unknown experiment 'class-tokens'. Did you mean 'class-token'?"),
-        (("7",), "Unknown experiment '7'. Known: 1, 2, 3, class-token."),
+        (("7",), "Unknown experiment '7'. Known: 1, 2, 3, 4, class-token."),
         (("2", "--param", "experiment.colour=red"), "A setting can't be used"),
         (("2", "--param", "experiment.limit"), "--param takes name=value, got 'experiment.limit'"),
         (("2", "--param", "SimilaritySettings.colour=red"), "A setting can't be used"),
@@ -113,5 +113,5 @@ def test_places_that_cannot_be_written_are_told_before_the_work(residual, tmp_pa
 def test_help_names_the_experiments_and_settings(residual):
     code, shown, _ = residual("experiment", "--help")
     assert code == 0
-    for words in ("1, 2, 3 or class-token", "experiment.limit=500", "paper.gin", "--json", "--cfg"):
+    for words in ("1, 2, 3, 4 or class-token", "experiment.limit=500", "paper.gin", "--json", "--cfg"):
         assert words in shown

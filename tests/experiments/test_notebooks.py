@@ -60,6 +60,6 @@ def test_the_notebook_draws_the_offline_suite(path, results, monkeypatch):
         with Image.open(io.BytesIO(picture)) as image:
             assert min(image.size) > 200
             assert len(set(image.convert("L").resize((64, 64)).tobytes())) > 8  # not an empty canvas
-    tables = [data["text/html"] for data in shown if "text/html" in data]
+    tables = [data[kind] for data in shown for kind in ("text/html", "text/markdown") if kind in data]
     assert any("emoji-groups" in table for table in tables)
     assert {file: file.stat().st_mtime_ns for file in before} == before  # it only reads

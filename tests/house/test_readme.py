@@ -39,6 +39,7 @@ def test_the_python_of_the_readme_runs():
     assert splitting.split("torch.Size(")[1:] == [
         f"{list(shape)}){end}" for shape, end in zip(shapes, "   \n", strict=True)
     ]
-    shape, *_, accuracy = training.splitlines()
+    shape, *_, accuracy, logits = training.splitlines()
     assert shape.startswith("torch.Size([8, 1, 57, 192])")
     assert float(accuracy) > 0.9
+    assert logits == "torch.Size([8, 26])"
