@@ -102,7 +102,7 @@ def test_the_figures_of_adapters():
     card, cores = (tables.result(name)["pipeline"] for name in ("adapters", "adapters-cpu"))
     assert card["n_train"] == 45_000
     assert card["times_faster_than_its_training_alone"]["least"] >= 150
-    assert cores["times_faster_than_its_training_alone"]["median"] >= 30
+    assert cores["times_faster"]["median"] >= 20
     for found in (card, cores):
         assert found["epochs"] == 30
         assert found["rerun"]["timed_steps"] >= 200
