@@ -141,9 +141,8 @@ class AdaptedEncoder(nn.Module):
             ResidualError: images that aren't of the model's size, or logits without a classifier.
         """
         features = self.encode_image(pixels)
-        if not self._gives_logits(logits):
+        if not self._gives_logits(logits) or self.classifier is None:
             return features
-        assert self.classifier is not None
         with exactly(features.device):
             directions = normalize(features.to(self.class_weights.dtype), dim=1)
             return self.classifier.scale * (directions @ self.class_weights.T)
@@ -223,7 +222,8 @@ class AdaptedEncoder(nn.Module):
             raise ResidualError(
                 f"{self.name} can't be written as ONNX ({type(error).__name__}: {first_line(error)})."
             ) from error
-        assert program is not None
+        if program is None:
+            raise ResidualError(f"{self.name} can't be written as ONNX: torch gave no program.")
         told = {"encoder": self.name, "class_names": json.dumps(self.class_names)}
         program.model.metadata_props.update(told)
         _save_program(program, Path(path), sum(value.nbytes for value in self.state_dict().values()))
@@ -335,7 +335,7 @@ def _check(encoder: Encoder, adapter: Adapter | None, classifier: ZeroShotClassi
             f"The adapter is of width {adapter.dim}, the output of {encoder.name} of {encoder.output_dim}."
         )
     if (origin := adapter.origin) is not None:
-        if (origin.fingerprint, origin.split) != (encoder.fingerprint, encoder.split):
+        if not origin.is_of(encoder):
             raise ResidualError(
                 f"The adapter is of {origin.encoder_name} (weights {origin.fingerprint[:8]}, split "
                 f"{origin.split!r}), not of {encoder.name} (weights {encoder.fingerprint[:8]}, split "

@@ -36,6 +36,11 @@ class Epoch:
     val_accuracy: float
     val_loss: float
 
+    @property
+    def merit(self) -> tuple[float, float]:
+        """By which the best is chosen: accuracy on val, and among equals the lower loss there."""
+        return self.val_accuracy, -self.val_loss
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -48,6 +53,11 @@ class FitResult:
     val_accuracy: float
     seconds: float
     history: tuple[Epoch, ...] = field(repr=False)
+
+    @property
+    def merit(self) -> tuple[float, float]:
+        """That of the best epoch."""
+        return self.history[self.best_epoch - 1].merit
 
 
 def fit(
@@ -325,7 +335,7 @@ class _Run:
         self.history.append(epoch)
         if epoch.val_accuracy > self.best.val_accuracy:
             self.improved = epoch.epoch
-        if (epoch.val_accuracy, -epoch.val_loss) > (self.best.val_accuracy, -self.best.val_loss):
+        if epoch.merit > self.best.merit:
             self.best, self.weights = epoch, weights.detach().clone()
         self.done = epoch.epoch - self.improved >= self.patience
 

@@ -21,6 +21,7 @@ from residual.adapters.training import TrainSettings, fine_tune
 from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
+from residual.errors import ResidualError
 from residual.intervals import mean_and_interval
 from residual.store.base import Store
 from residual.store.encode import outputs_of
@@ -56,7 +57,7 @@ def train_adapter(
     """
     start = time.perf_counter()
     adapted = adapt(task, reference, method, fits, settings, progress, folder=folder, logger=logger)
-    best = max(adapted, key=lambda each: _merit(each.result))
+    best = max(adapted, key=lambda each: each.result.merit)
     told = {**asdict(fits[0]), "adapter": asdict(settings or AdapterSettings())}
     summary = _summary(
         encoder, task, method, [each.seed for each in adapted], [each.accuracy for each in adapted],
@@ -103,9 +104,10 @@ def train_encoder(
         accuracies.append(task.classifier.accuracy(outputs, task.stores["test"].labels))
         results.append(result)
         weights = sum(each.numel() for each in tuned.image_parameters().values())
-        if best is None or _merit(result) > _merit(best[1]):
+        if best is None or result.merit > best[1].merit:
             best = tuned, result, settings.seed
-    assert best is not None
+    if best is None:
+        raise ResidualError("Fine-tuning needs settings of at least one training, got none.")
     summary = _summary(
         encoder, task, FINE_TUNING, [each.seed for each in tunings], accuracies, results, best[2], weights,
         asdict(tunings[0]), time.perf_counter() - start,
@@ -121,10 +123,6 @@ def readable(dataset: ImageDataset, store: Store) -> ImageDataset:
     if not left_out:
         return dataset
     return dataset.subset([k for k, sample in enumerate(dataset.sample_ids) if sample not in left_out])
-
-
-def _merit(result: FitResult) -> tuple[float, float]:
-    return result.val_accuracy, -result.history[result.best_epoch - 1].val_loss
 
 
 def _summary(

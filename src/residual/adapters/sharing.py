@@ -343,8 +343,7 @@ def _loaded_encoder(place: str | Path, of: _Of, device: str | torch.device | Non
 
 def _image_weights(encoder: Encoder) -> dict[str, Tensor]:
     """All that the image tower's output depends on, as in the fingerprint."""
-    chosen = encoder.family.image.weights or ("",)
-    return {name: value for name, value in encoder.module.state_dict().items() if name.startswith(chosen)}
+    return {k: value for k, value in encoder.module.state_dict().items() if encoder.in_image_tower(k)}
 
 
 def _with_weights(

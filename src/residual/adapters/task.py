@@ -227,7 +227,7 @@ def _encoded(
 def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> Reference:
     """The bases, if they are of this encoder and of all its heads and MLPs."""
     origin, parts = bases.origin, encoder.parts
-    if origin is not None and (origin.fingerprint, origin.split) != (encoder.fingerprint, encoder.split):
+    if origin is not None and not origin.is_of(encoder):
         raise ResidualError(
             f"The bases of {source!r} are of another encoder: {origin.encoder_name} (weights "
             f"{origin.fingerprint[:8]}, split {origin.split!r}), not {encoder.name} (weights "

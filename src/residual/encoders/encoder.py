@@ -82,8 +82,11 @@ class Encoder:
 
     def image_parameters(self) -> dict[str, nn.Parameter]:
         """The weights of the image tower, by name."""
-        prefixes = self.family.image.weights or ("",)
-        return {name: each for name, each in self.module.named_parameters() if name.startswith(prefixes)}
+        return {name: each for name, each in self.module.named_parameters() if self.in_image_tower(name)}
+
+    def in_image_tower(self, name: str) -> bool:
+        """Whether a parameter or buffer of the model, by its name, is the image tower's."""
+        return name.startswith(self.family.image.weights or ("",))
 
     def tower(self, which: str) -> Tower:
         """The "image" or the "text" tower.
@@ -141,7 +144,7 @@ class Encoder:
         parts = self.parts
         pool = [type(parts.pool).__name__, *(getattr(parts.pool, name, "") for name in _POOL_SETTINGS)]
         settings = f"{parts.heads} {parts.final_norm.eps} {pool} {self.family.settings(self.module)}"
-        return self._digest(settings, lambda name: name.startswith(self.family.image.weights or ("",)))
+        return self._digest(settings, self.in_image_tower)
 
     @cached_property
     def text_fingerprint(self) -> str:

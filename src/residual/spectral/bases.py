@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.store.base import Store
 from residual.tracing.tensors import load_tensors, save_tensors
@@ -39,13 +40,17 @@ class Origin:
         datasets = tuple(held.pop("datasets"))
         return cls(datasets=datasets, **held)
 
+    def is_of(self, other: Store | Encoder) -> bool:
+        """Whether an encoder, or a store's, has these weights and this split of its norm's mean."""
+        return (self.fingerprint, self.split) == (other.fingerprint, other.split)
+
     def check_store(self, store: Store) -> None:
         """Refuse a store of another encoder, or with another split of its norm's mean.
 
         Raises:
             ResidualError: it is.
         """
-        if (self.fingerprint, self.split) != (store.fingerprint, store.split):
+        if not self.is_of(store):
             raise ResidualError(
                 f"The bases are of {self.encoder_name} (weights {self.fingerprint[:8]}, split "
                 f"{self.split!r}), the store of {store.encoder_name} (weights {store.fingerprint[:8]}, split "

@@ -211,7 +211,7 @@ class _Training:
         self.history.append(epoch)
         if epoch.val_accuracy > self.best.val_accuracy:
             self.improved = epoch.epoch
-        if (epoch.val_accuracy, -epoch.val_loss) > (self.best.val_accuracy, -self.best.val_loss):
+        if epoch.merit > self.best.merit:
             self.best = epoch
             self.weights = {name: value.clone() for name, value in self.state.items()}
 

@@ -235,12 +235,11 @@ def _borrowed(
     encoder: Encoder, device: torch.device
 ) -> Generator[tuple[dict[str, nn.Parameter], dict[str, Tensor]]]:
     """The weights and buffers of the image tower, ready to be trained; all else is given back as it came."""
-    module, prefixes = encoder.module, encoder.family.image.weights or ("",)
-    trained = {name: each for name, each in module.named_parameters() if name.startswith(prefixes)}
+    module, trained = encoder.module, encoder.image_parameters()
     buffers = {
         name: each
         for name, each in module.named_buffers()
-        if name.startswith(prefixes) and each.is_floating_point()
+        if encoder.in_image_tower(name) and each.is_floating_point()
     }
     asked = [(each, each.requires_grad) for each in module.parameters()]
     place, dtype = encoder.device, encoder.dtype
