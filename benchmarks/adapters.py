@@ -3,7 +3,7 @@
     python benchmarks/adapters.py --out benchmarks/results/adapters.json
 
 "pipeline": 45,000 training, 2,500 validation and 2,500 test pictures of noise, 100 classes, ViT-L/14 of
-open_clip with random weights (accuracies mean nothing, time doesn't depend on them), in bfloat16 on a GPU.
+open_clip with random weights (accuracies mean nothing, time doesn't depend on them), in `--dtype`.
 Ours encodes every picture once, fits the bases of the heads on the training pictures, makes the scores,
 trains 30 epochs at batch 64 with the validation pictures tried after each, and tests; then it fits ten seeds
 at once. "rerun" trains the same ResiDual* by the same optimiser as the published code does: the frozen
@@ -167,8 +167,7 @@ def rerun(
 
 def pipeline(options: argparse.Namespace) -> dict[str, Any]:
     """Both ways, on the same pictures."""
-    on_gpu = torch.cuda.is_available()
-    encoder = load(options, torch.bfloat16 if on_gpu else torch.float32)
+    encoder = load(options, getattr(torch, options.dtype))
     splits = splits_of(encoder, options)
     with torch.inference_mode():
         residual.trace(encoder, splits["train"].pixels[: options.encode_batch])
@@ -178,6 +177,7 @@ def pipeline(options: argparse.Namespace) -> dict[str, Any]:
     totals = [told["total"] for told, _ in rounds]
     return {
         "model": options.model,
+        "dtype": options.dtype,
         **{f"n_{name}": len(split) for name, split in splits.items()},
         "classes": options.classes,
         "epochs": options.epochs,
@@ -248,6 +248,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--model", default="ViT-L/14", choices=[*MODELS, "picto"])
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=30)
