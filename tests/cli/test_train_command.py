@@ -38,7 +38,16 @@ def config(folder: Path) -> dict:
     return json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("method", ["linear", "spectral", "coarse", "residual_star", "residual"])
+CALLED = {
+    "linear": "a linear map of",
+    "spectral": "a spectral map",
+    "coarse": "Coarse:",
+    "residual_star": "ResiDual\\*:",
+    "residual": "ResiDual:",
+}
+
+
+@pytest.mark.parametrize("method", CALLED)
 def test_every_method_is_trained_and_kept(residual, folder, tmp_path, method):
     figures = () if method in ("linear", "spectral") else ("--figures", tmp_path / "figures")
     words = quick(folder, method, tmp_path / "kept", "--seeds", "2", "--json", tmp_path / "r.json", *figures)
@@ -66,6 +75,8 @@ def test_every_method_is_trained_and_kept(residual, folder, tmp_path, method):
     assert "12 unseen pictures" in shown
 
     assert files(tmp_path / "kept") == KEPT
+    card = (tmp_path / "kept" / "README.md").read_text(encoding="utf-8")
+    assert f"\nMethod: {CALLED[method]}" in card
     loaded = AdaptedEncoder.from_pretrained(tmp_path / "kept", device="cpu")
     assert loaded.adapter is not None
     assert loaded.adapter.weights.numel() == told["parameters"][method]
@@ -165,7 +176,8 @@ def test_pictures_that_cannot_be_read(residual, tmp_path, method):
     for broken in sorted((root / "digit 1").iterdir())[:4]:
         broken.write_bytes(b"not a picture")
     names = [f"digit 1/{number:02d}.png" for number in range(4)]
-    words = quick(root, method, tmp_path / "kept", "--logger", "none", "--param", "TrainSettings.epochs=1")
+    settings = "FitSettings" if method == "coarse" else "TrainSettings"
+    words = quick(root, method, tmp_path / "kept", "--logger", "none", "--param", f"{settings}.epochs=1")
     code, shown, error = residual(*words)
     assert (code, shown) == (2, "")
     assert error.startswith("residual: Image 'digit 1/0")
@@ -214,6 +226,18 @@ def test_pictures_that_cannot_be_read(residual, tmp_path, method):
             "init is 'randn' or 'ones' or 'eigenvalues', got 'zeros'",
         ),
         (["--param", "AdapterSettings.others=drop"], "others is 'keep' or 'mean' or 'zero', got 'drop'"),
+        (
+            ["--method", "linear", "--param", "TrainSettings.epochs=2"],
+            "TrainSettings.epochs=2 has no effect here: linear is trained without Lightning, by FitSettings.",
+        ),
+        (
+            ["--lightning", "--param", "FitSettings.epochs=2"],
+            "FitSettings.epochs=2 has no effect here: residual is trained on Lightning, by TrainSettings.",
+        ),
+        (
+            ["--method", "fine_tuning", "--param", "FitSettings.epochs=2"],
+            "has no effect here: fine_tuning is",
+        ),
         (["--param", "Nothing.at_all=2"], "Nothing"),
         (["--param", "train.method"], "name=value"),
     ],

@@ -235,7 +235,7 @@ def test_sorted_data(memory, first):
             value[:10] += step * (1 + torch.rand(value.shape[1:], generator=generator))
         coordinates = replace(coordinates, **change)
     elif first == "constant":
-        coordinates = Coordinates.cat([coordinates[[0] * 10], coordinates[10:]])
+        coordinates = coordinates[[0] * 10 + list(range(10, 60))]
     sizes = [1, 9, 50] if first == "one sample" else [10, 50]
     moments = UnitMoments.of_store(memory, ALL)
     for part in torch.arange(60).split(sizes):

@@ -14,7 +14,6 @@ from tiny import random_pixels, tiny_clip, tiny_encoder, tiny_vision
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError
 from residual.tracing.capture import capture
-from residual.tracing.coordinates import Coordinates
 from residual.tracing.decompose import decompose
 from residual.tracing.linearization import Linearization
 from residual.tracing.trace import trace
@@ -276,8 +275,10 @@ def test_files_that_hold_no_linearization(tmp_path):
 
 def test_coordinates_are_indexed_joined_and_converted():
     coordinates, _ = trace(tiny_encoder(), random_pixels(6))
-    joined = Coordinates.cat([coordinates[:2], coordinates[[2, 3]], coordinates[torch.tensor([4, 5])]])
-    torch.testing.assert_close(joined.z, coordinates.z)
-    torch.testing.assert_close(joined.std, coordinates.std)
+    joined = coordinates[:1].room(6)
+    for start, part in ((4, torch.tensor([4, 5])), (0, slice(2)), (2, [2, 3])):
+        joined.put(start, coordinates[part])
+    for name in ("z", "mlp", "emb", "mean", "std"):
+        torch.testing.assert_close(getattr(joined, name), getattr(coordinates, name), rtol=0, atol=0)
     assert len(coordinates[1:3]) == 2
     assert coordinates.to(dtype=torch.float16).mlp.dtype == torch.float16

@@ -110,6 +110,13 @@ class AdaptedEncoder(nn.Module):
         return self._adapter[0]
 
     @property
+    def method(self) -> str:
+        """The adapter's; without one "fine_tuning", or "none" for an encoder as it was."""
+        if self.adapter is not None:
+            return self.adapter.method
+        return "none" if self.original is None else "fine_tuning"
+
+    @property
     def name(self) -> str:
         """That of the encoder."""
         return self.encoder.name

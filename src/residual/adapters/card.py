@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from residual.adapters.record import TrainingRecord
 from residual.encoders.aliases import ALIASES
 
 _CALLED = {
     "residual": "ResiDual: principal components of the encoder's units, each re-weighted by one number",
+    "residual_star": "ResiDual\\*: principal components of heads, each re-weighted by one number",
     "coarse": "Coarse: the encoder's heads, each re-weighted by one number",
     "linear": "a linear map of the encoder's output",
     "spectral": "a spectral map: the output's principal components, each re-weighted by one number",
@@ -22,13 +24,14 @@ _CALLED = {
 def model_card(config: dict[str, Any], place: str) -> str:
     """Markdown with a header that the hub reads; `place` is where it will be loaded from."""
     encoder, adapter, record = config["encoder"], config["adapter"], config["training"] or {}
+    method = TrainingRecord.of_json(record).trained_by(config["method"])
     dataset, classes = record.get("dataset", ""), config["class_names"] or []
     title = f"{encoder['name']} adapted to {dataset}" if dataset else f"{encoder['name']}, adapted"
     lines = [
         _header(config),
         f"# {_plain(title)}",
         "",
-        f"Method: {_CALLED[config['method']]}.",
+        f"Method: {_CALLED[method]}.",
         "",
         "Made with residual-vit (ResiDual: Basile et al. 2025, arXiv 2411.00246).",
         "",

@@ -56,7 +56,9 @@ def evaluate_encoder(
             f"{dataset.full_name} has {len(dataset.class_names)} ({theirs}, …): they must be the same, in "
             "the same order."
         )
-    method, tuned = _method(adapted), adapted.original is not None
+    method, tuned = adapted.method, adapted.original is not None
+    if adapted.record is not None:
+        method = adapted.record.trained_by(method)
     settings = Encoding("own", ("head",), batch_size, None, on_error)
     kept: list[int] = []
     skipped: list[int] = []
@@ -101,12 +103,3 @@ def evaluate_encoder(
         "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
     }
     return Evaluation(whole, labels, tuple(dataset.sample_ids[position] for position in kept), summary)
-
-
-def _method(adapted: AdaptedEncoder) -> str:
-    """What it was trained by; that a ResiDual is of heads alone is known from its training."""
-    if adapted.original is not None:
-        return "fine_tuning"
-    if adapted.record is not None and set(adapted.record.accuracy) == {"zero_shot", "residual_star"}:
-        return "residual_star"
-    return "none" if adapted.adapter is None else adapted.adapter.method

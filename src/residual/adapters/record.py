@@ -49,6 +49,11 @@ class TrainingRecord:
         except (TypeError, ValueError) as error:
             raise ResidualError(f"A training record must be plain JSON: {error}.") from error
 
+    def trained_by(self, method: str) -> str:
+        """The method among `METHODS`: that a ResiDual is of heads alone is known from its training."""
+        star = method == "residual" and set(self.accuracy) == {"zero_shot", "residual_star"}
+        return "residual_star" if star else method
+
     @classmethod
     def of_json(cls, held: Mapping[str, Any]) -> TrainingRecord:
         """Read what `dataclasses.asdict` made, by way of a file."""

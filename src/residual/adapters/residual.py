@@ -149,9 +149,10 @@ class ResiDual(Reweighted):
         """
         n_units = len(linearization.units)
         self.check_units(n_units, linearization.output_dim)
-        directions = self.directions.detach().double().cpu()
+        like = linearization.offset(self.units[0])
+        directions, means = self.directions.detach().to(like), self.bases.means.to(like)
         maps = []
-        for unit, mean, rows in zip(self.units, self.bases.means, directions.split(self.ranks), strict=True):
+        for unit, mean, rows in zip(self.units, means, directions.split(self.ranks), strict=True):
             matrix, offset = linearization.matrix(unit), linearization.offset(unit)
             maps.append((matrix @ rows.T, (offset - mean) @ rows.T))
         summed, constant = [], self.constant(n_units)

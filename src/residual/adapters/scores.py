@@ -84,8 +84,9 @@ def compute_scores(
     """
     widest = adapter if isinstance(adapter, Adapter) else widest_of(adapter)
     check_origin(widest, store)
-    score, scores, rests, start = widest.scorer(store.linearization), None, [], 0
     where = find_device(device)
+    linearization = store.linearization.to(where) if where.type == "cuda" else store.linearization
+    score, scores, rests, start = widest.scorer(linearization), None, [], 0
     for batch in store.batches(batch_size or _ROWS.get(where.type, 1024)):
         own, rest = score(batch.to(where))
         if scores is None:

@@ -95,7 +95,7 @@ def save_pretrained(adapted: AdaptedEncoder, folder: str | Path, place: str | No
     data = pack_tensors(_KIND, tensors, {"format": FORMAT})
     config = {
         "format": FORMAT,
-        "method": _method(adapted),
+        "method": adapted.method,
         "encoder": asdict(
             _Of(
                 name=encoder.name,
@@ -181,12 +181,6 @@ def push_to_hub(
             except httpx.HTTPError as error:
                 raise OSError(first_line(error)) from error
     return str(done.repo_url)
-
-
-def _method(adapted: AdaptedEncoder) -> str:
-    if adapted.adapter is not None:
-        return adapted.adapter.method
-    return "none" if adapted.original is None else "fine_tuning"
 
 
 def _count(adapted: AdaptedEncoder) -> int:

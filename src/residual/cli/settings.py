@@ -50,10 +50,15 @@ def read_settings(
 
 
 def read_train_settings(
-    files: Sequence[Path], params: Sequence[str], **given: Any
+    files: Sequence[Path], params: Sequence[str], lightning: bool = False, **given: Any
 ) -> tuple[dict[str, Any], list[FitSettings], list[TrainSettings], AdapterSettings]:
     """The options of `residual train`; the settings of its fits and of its trainings on Lightning, one a
-    seed; and those of its adapters."""
+    seed; and those of its adapters.
+
+    Raises:
+        ResidualError: as `read_settings`; or a `--param` of fits where Lightning trains, or the reverse. In
+            files both may stand, to be used with any method.
+    """
     import gin
 
     def train(
@@ -78,7 +83,15 @@ def read_train_settings(
         seeds = _seeds(chosen, train, FitSettings, TrainSettings)
         own = gin.get_bindings("TrainSettings")
         trainings = [TrainSettings.of(chosen["method"], seed=seed, **own) for seed in seeds]
-        return chosen, [make_fit(seed=seed) for seed in seeds], trainings, make_adapters()
+        fits, adapters = [make_fit(seed=seed) for seed in seeds], make_adapters()
+        lightning = lightning or chosen["method"] == FINE_TUNING
+        used, unused = ("TrainSettings", "FitSettings") if lightning else ("FitSettings", "TrainSettings")
+        if idle := [param for param in params if param.strip().startswith(f"{unused}.")]:
+            raise ResidualError(
+                f"--param {idle[0]} has no effect here: {chosen['method']} is trained "
+                f"{'on Lightning' if lightning else 'without Lightning'}, by {used}."
+            )
+        return chosen, fits, trainings, adapters
 
 
 def _seeds(chosen: dict[str, Any], command: Any, *settings: type) -> list[int]:

@@ -111,7 +111,7 @@ def train(
         check_matplotlib()
     options, fits, trainings, settings = read_train_settings(
         cfg or [], param or [], dataset=dataset, method=method, encoder=encoder, bases=bases, seed=seed,
-        seeds=seeds, batch_size=batch_size, on_error=on_error,
+        seeds=seeds, batch_size=batch_size, on_error=on_error, lightning=lightning,
     )  # fmt: skip
     if figures and options["method"] not in DRAWN:
         raise ResidualError(

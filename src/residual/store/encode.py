@@ -152,22 +152,24 @@ def _into_memory(
     linearization = Linearization.of(encoder, pooling=settings.pooling)
     wide = torch.promote_types(encoder.dtype, torch.float32)
     kept: list[int] = []
-    parts: list[Coordinates] = []
+    coordinates: Coordinates | None = None
     skipped: list[int] = []
     batches = settings.batches(range(len(dataset)))
     with ThreadPoolExecutor(1, "residual-fingerprint") as aside:  # seconds of hashing, for a large encoder
         fingerprint = aside.submit(lambda: encoder.fingerprint)
         for encoded in encode_batches(encoder, dataset, batches, settings, linearization, wide):
+            if encoded.coordinates is not None:
+                if coordinates is None:
+                    coordinates = encoded.coordinates.room(len(dataset))
+                coordinates.put(len(kept), encoded.coordinates)
             kept += encoded.read.positions
             skipped += encoded.read.skipped
-            if encoded.coordinates is not None:
-                parts.append(encoded.coordinates)
             if progress is not None:
                 progress(len(kept) + len(skipped), len(dataset))
-    if not kept:
+    if coordinates is None:
         raise ResidualError(f"None of the {len(dataset)} images of {dataset.full_name} can be read.")
     return MemoryStore(
-        coordinates=Coordinates.cat(parts),
+        coordinates=coordinates[: len(kept)],
         linearization=linearization,
         labels=np.asarray(dataset.labels, dtype=np.int64)[kept],
         sample_ids=tuple(dataset.sample_ids[position] for position in kept),

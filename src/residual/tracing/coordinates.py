@@ -93,14 +93,15 @@ class Coordinates:
                 good &= value.reshape(len(self), -1).isfinite().all(1)
         return good
 
-    @staticmethod
-    def cat(parts: Sequence[Coordinates]) -> Coordinates:
-        """Samples of several, one after the other."""
-        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Coordinates)}
-        joined: dict[str, Any] = {
-            name: None if values[0] is None else torch.cat(values) for name, values in columns.items()
-        }
-        return Coordinates(**joined)
+    def room(self, n: int) -> Coordinates:
+        """Memory for `n` samples such as these, holding nothing yet."""
+        return self._each(lambda value: value.new_empty(n, *value.shape[1:]))
+
+    def put(self, start: int, samples: Coordinates) -> None:
+        """Write `samples` over those here from position `start`."""
+        for field in fields(self):
+            if (value := getattr(self, field.name)) is not None:
+                value[start : start + len(samples)] = samples.held(field.name)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Coordinates:
         values = {field.name: getattr(self, field.name) for field in fields(self)}

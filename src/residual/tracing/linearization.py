@@ -59,7 +59,7 @@ class Linearization:
         if split not in SPLITS:
             raise ResidualError(f"Split {split!r} isn't known. Known: {', '.join(SPLITS)}.")
         with torch.inference_mode(False):  # what is kept must serve calls with gradients, too
-            self.state = {name: _double(value).contiguous() for name, value in state.items()}
+            self.state = {name: value.detach().double().contiguous() for name, value in state.items()}
         self.split = split
         self.layers, self.heads, self.head_width, self.width = self.state["attention_weight"].shape
         self.pool_heads, _, self.output_dim = self.state["projection_weight"].shape
@@ -93,7 +93,11 @@ class Linearization:
             state["pool_mlp_weight"] = matrix
             matrix, bias = values @ matrix, constant @ matrix + bias
         state |= {"projection_weight": matrix.view(-1, *matrix.shape[-2:]), "projection_bias": bias}
-        return cls(state, encoder.split)
+        return cls({name: _double(value) for name, value in state.items()}, encoder.split)
+
+    def to(self, device: str | torch.device) -> Linearization:
+        """The same with matrices and offsets made on another device, in float64 as everywhere."""
+        return Linearization({name: value.to(device) for name, value in self.state.items()}, self.split)
 
     def share(self, unit: int) -> float:
         """`w_u`, the unit's share of the common terms."""
