@@ -326,17 +326,23 @@ def _times(found: dict[str, float]) -> str:
 
 
 def folded() -> str:
+    runs = {
+        "ViT-L/14, H100": result("adapted")["large"]["runs"],
+        "Picto, two cores": result("adapted-cpu")["picto"]["runs"],
+    }
     rows = [
         [
+            where,
             run["batch"],
             way,
             _spread(found["images_per_second"]),
             f"{found['median_time_of_median_plain']:.3f}",
         ]
-        for run in result("adapted")["large"]["runs"]
+        for where, measured in runs.items()
+        for run in measured
         for way, found in run["ways"].items()
     ]
-    return _table(["batch", "", "images/s", "time of plain"], rows)
+    return _table(["", "batch", "", "images/s", "time of plain"], rows)
 
 
 def quality() -> str:
@@ -357,7 +363,7 @@ def quality() -> str:
 
 def adapters_commands() -> str:
     lines = [
-        f"- `{result(name)['command']}`: {_versions(name)[0]}" for name in (*PIPELINES.values(), "adapted")
+        f"- `{result(name)['command']}`: {_versions(name)[0]}" for name in (*PIPELINES.values(), "adapted", "adapted-cpu")
     ]
     return "\n".join(
         ["Made by", "", *lines, "- `residual experiment 4 --json benchmarks/results/experiment-4.json`."]
