@@ -363,7 +363,8 @@ def quality() -> str:
 
 def adapters_commands() -> str:
     lines = [
-        f"- `{result(name)['command']}`: {_versions(name)[0]}" for name in (*PIPELINES.values(), "adapted", "adapted-cpu")
+        f"- `{result(name)['command']}`: {_versions(name)[0]}"
+        for name in (*PIPELINES.values(), "adapted", "adapted-cpu")
     ]
     return "\n".join(
         ["Made by", "", *lines, "- `residual experiment 4 --json benchmarks/results/experiment-4.json`."]

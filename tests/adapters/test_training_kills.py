@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kills import Nursery
 
 from residual.adapters.training.checkpoints import load_nested
 
@@ -21,46 +20,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are f
 FINISHED = "finished.safetensors"
 
 
-class Nursery:
-    """Starts processes that fine-tune, see `training_nursery.py`."""
-
-    def __init__(self, errors: Path):
-        self.errors, self._log = errors, errors.open("w")
-        self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("training_nursery.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        )
-
-    def start(self, folder: Path, **how) -> int:
-        return self._ask({"start": {"folder": str(folder), **how}})
-
-    def wait(self, number: int) -> int:
-        return self._ask({"wait": number})
-
-    def run(self, folder: Path, **how) -> int:
-        return self.wait(self.start(folder, **how))
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(20)
-        self._process.stdout.close()
-        self._log.close()
-
-    def _ask(self, request) -> int:
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, self.errors.read_text()
-        return int(answer)
-
-
 @pytest.fixture(scope="module")
 def nursery(tmp_path_factory):
-    made = Nursery(tmp_path_factory.mktemp("nursery") / "errors.txt")
+    made = Nursery(
+        Path(__file__).with_name("training_nursery.py"), tmp_path_factory.mktemp("nursery") / "errors.txt"
+    )
     yield made
     made.close()
 

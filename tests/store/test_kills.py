@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kills import Nursery
 from store_files import files_of, float32_encoder, same_files, small_shards, whole_samples
 from tiny import TinyImages
 
@@ -28,47 +27,11 @@ MANY = {"n": 330, "rows": 32}  # eleven shards
 FEW = {"n": 20, "rows": 8}
 
 
-class Nursery:
-    """Starts processes that encode, see `nursery.py`."""
-
-    def __init__(self, errors: Path):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        self.errors, self._log = errors, errors.open("w")
-        self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("nursery.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=environment,
-        )
-
-    def start(self, path: Path, **how) -> int:
-        return self._ask({"start": {"path": str(path), **how}})
-
-    def wait(self, number: int) -> int:
-        return self._ask({"wait": number})
-
-    def run(self, path: Path, **how) -> int:
-        return self.wait(self.start(path, **how))
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(20)
-        self._process.stdout.close()
-        self._log.close()
-
-    def _ask(self, request) -> int:
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, self.errors.read_text()
-        return int(answer)
-
-
 @pytest.fixture(scope="module")
 def nursery(tmp_path_factory):
-    made = Nursery(tmp_path_factory.mktemp("nursery") / "errors.txt")
+    made = Nursery(
+        Path(__file__).with_name("encode_nursery.py"), tmp_path_factory.mktemp("nursery") / "errors.txt"
+    )
     yield made
     made.close()
 
