@@ -14,18 +14,15 @@ components of heads and MLPs, and keeps the embedding. `--small` rehearses "larg
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from common import parser_of, run_sections, spread
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-from speed import command, timed, versions
-from store import spread
+from speed import timed
 from torch import Tensor
 
 from residual import AdaptedEncoder, load_encoder, wrap_encoder
@@ -136,11 +133,7 @@ SECTIONS = {"picto": picto, "large": large}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS)
+    parser = parser_of(__doc__, SECTIONS)
     parser.add_argument("--small", action="store_true", help="rehearse 'large' with a tiny model")
     parser.add_argument("--batches", nargs="+", type=int, default=[128, 256], help="of 'large'")
     parser.add_argument("--picto-batches", nargs="+", type=int, default=[1, 64])
@@ -148,12 +141,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10, help="calls in a row, of 'large'")
     parser.add_argument("--picto-repeats", type=int, default=5)
     options = parser.parse_args()
-    card = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result: dict[str, Any] = {"command": command(), "versions": versions(card)}
-    result["cores"] = len(os.sched_getaffinity(0))
-    for name in options.sections:
-        result[name] = SECTIONS[name](options)
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    run_sections(options, SECTIONS, options)
 
 
 if __name__ == "__main__":

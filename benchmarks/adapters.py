@@ -17,17 +17,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common import parser_of, run_sections, seconds, spread
 from schedulefree import AdamWScheduleFree
-from speed import MODELS, command, versions
-from store import dataset_of, seconds, spread
+from speed import MODELS
+from store import dataset_of
 from torch.nn.functional import cross_entropy
 
 import residual
@@ -242,11 +241,7 @@ SECTIONS = {"pipeline": pipeline, "many": many}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS)
+    parser = parser_of(__doc__, SECTIONS)
     parser.add_argument("--model", default="ViT-L/14", choices=[*MODELS, "picto"])
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--samples", type=int, default=50_000)
@@ -263,13 +258,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 1024])
     parser.add_argument("--many-epochs", type=int, default=3)
     options = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result: dict[str, Any] = {"command": command(), "versions": versions(device)}
-    result["cores"] = len(os.sched_getaffinity(0))
-    for name in options.sections:
-        result[name] = SECTIONS[name](options)
-        print(json.dumps(result[name]), flush=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    run_sections(options, SECTIONS, options)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import open_clip
 import torch
+from common import command, versions
 from precision import by_kind
-from speed import command, compare, versions
+from speed import compare
 from torch import Tensor, nn
 
 from residual.encoders.load import wrap_encoder

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -28,8 +27,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from speed import MODELS, command, versions
-from store import random_store, spread
+from common import parser_of, run_sections, spread
+from speed import MODELS
+from store import random_store
 
 from residual.spectral import geometry
 from residual.store.disk import ResidualStore
@@ -168,12 +168,8 @@ SECTIONS = {"two_nn": two_nn, "experiment": experiment}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True)
+    parser = parser_of(__doc__, SECTIONS)
     parser.add_argument("--folder", type=Path, required=True, help="on the disk that the store is to be on")
-    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--points", type=int, default=50_000)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=3)
@@ -181,12 +177,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=50_000)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result: dict[str, Any] = {"command": command(), "versions": versions(device)}
-    result["cores"] = len(os.sched_getaffinity(0))
-    for name in options.sections:
-        result[name] = SECTIONS[name](options)
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    run_sections(options, SECTIONS, options)
 
 
 if __name__ == "__main__":

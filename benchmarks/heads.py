@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed import MODELS, command, versions
-from store import random_store, seconds, spread
+from common import parser_of, run_sections, seconds, spread
+from speed import MODELS
+from store import random_store
 from torch import Tensor
 
 from residual.text import somp
@@ -103,12 +103,8 @@ SECTIONS = {"scores": scores, "somp": pursuit}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True)
+    parser = parser_of(__doc__, SECTIONS)
     parser.add_argument("--folder", type=Path, required=True, help="on the disk that the store is to be on")
-    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--model", default="ViT-L/14", choices=MODELS)
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--classes", type=int, default=100)
@@ -118,13 +114,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result: dict[str, Any] = {"command": command(), "versions": versions(device)}
-    result["cores"] = len(os.sched_getaffinity(0))
-    for name in options.sections:
-        result[name] = SECTIONS[name](options)
-        print(json.dumps(result[name]), flush=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    run_sections(options, SECTIONS, options)
 
 
 if __name__ == "__main__":

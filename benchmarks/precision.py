@@ -15,7 +15,7 @@ from pathlib import Path
 
 import open_clip
 import torch
-from speed import command, versions
+from common import command, versions
 
 from residual.data import dataset_names, load_dataset
 from residual.encoders.encoder import Encoder

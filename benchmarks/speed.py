@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,6 +20,7 @@ from typing import Any
 
 import open_clip
 import torch
+from common import command, versions
 
 from residual.encoders.load import wrap_encoder
 from residual.tracing.decompose import TOLERANCES
@@ -157,24 +155,6 @@ def matmul_tflops(device: torch.device, size: int = 8192) -> float:
     for _ in range(3):
         a @ b
     return 2 * size**3 / timed(lambda: a @ b, 20, device) / 1e12
-
-
-def command() -> str:
-    """How this was called, without the folder that results went to."""
-    words = ["python", *sys.argv]
-    where = words.index("--out") + 1
-    words[where] = f"benchmarks/results/{Path(words[where]).name}"
-    return shlex.join(words)
-
-
-def versions(device: torch.device) -> dict[str, str]:
-    return {
-        "card": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": str(torch.version.cuda),
-        "open_clip": open_clip.__version__,
-    }
 
 
 def main() -> None:

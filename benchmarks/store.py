@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
+from common import card, parser_of, run_sections, seconds, spread
 from PIL import Image
-from speed import MODELS, command, versions
+from speed import MODELS
 
 import residual
 from residual.data import load_dataset
@@ -44,18 +45,6 @@ from residual.store.record import identity
 from residual.store.writer import Writer
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
 def dataset_of(encoder: Encoder, count: int, on: str) -> PixelDataset:
@@ -289,12 +278,8 @@ SECTIONS: dict[str, Callable[[Encoder, argparse.Namespace], dict[str, Any]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True)
+    parser = parser_of(__doc__, SECTIONS, ["encoding", "loading", "bases"])
     parser.add_argument("--folder", type=Path, required=True, help="on the disk that stores are to be on")
-    parser.add_argument("--sections", nargs="+", default=["encoding", "loading", "bases"], choices=SECTIONS)
     parser.add_argument("--model", default="ViT-L/14", choices=MODELS)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--images", type=int, default=10_240)
@@ -306,14 +291,10 @@ def main() -> None:
     parser.add_argument("--hdf5", type=int, default=10_000)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = card()
     model = open_clip.create_model(MODELS[options.model]).eval()
     encoder = wrap_encoder(model.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32))
-    result: dict[str, Any] = {"command": command(), "versions": versions(device), "model": options.model}
-    result["cores"] = len(os.sched_getaffinity(0))
-    for name in options.sections:
-        result[name] = SECTIONS[name](encoder, options)
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    run_sections(options, SECTIONS, encoder, options, model=options.model)
 
 
 if __name__ == "__main__":

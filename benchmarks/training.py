@@ -16,20 +16,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import logging
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from common import card, parser_of, run_sections, spread
 from lightning.pytorch import LightningModule, Trainer
 from schedulefree import AdamWScheduleFree
-from speed import command, versions
-from store import spread
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -280,11 +277,7 @@ SECTIONS = {"adapter": adapter, "tower": tower, "many": many}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS)
+    parser = parser_of(__doc__, SECTIONS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10, help="of 'adapter'; a fifth of it of 'tower'")
     parser.add_argument("--pictures", type=int, default=2000)
@@ -294,13 +287,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="on a CPU")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    card = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(options.threads)
-    result: dict[str, Any] = {"command": command(), "versions": versions(card)}
-    for name in options.sections:
-        print(name, flush=True)
-        result[name] = SECTIONS[name](options, card)
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    run_sections(options, SECTIONS, options, card())
 
 
 if __name__ == "__main__":
