@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from residual.adapters.adapter import Adapter, check_choice
 from residual.errors import ResidualError
@@ -46,23 +48,32 @@ class FitSettings:
     missing: str = "raise"
 
     def __post_init__(self):
-        for name in ("batch_size", "epochs", "patience", "seed"):
-            if not isinstance(getattr(self, name), int):
-                raise ResidualError(f"{name} must be a whole number, got {getattr(self, name)!r}.")
-        for name in ("learning_rate", "batch_size", "epochs", "patience"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ResidualError(f"{name} must be positive, got {value}.")
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        check_choice("missing", self.missing, MISSING)
-        if not (0 <= self.warmup < 1 and 0 <= self.weight_decay < math.inf):
-            raise ResidualError(
-                f"warmup lies in [0, 1) and weight_decay is 0 or more, got {self.warmup} and "
-                f"{self.weight_decay}."
-            )
+        check_settings(self, OPTIMIZERS)
 
     def rate_of(self, adapter: Adapter) -> float:
         """The learning rate for an adapter."""
         if self.learning_rate is not None:
             return float(self.learning_rate)
         return 1.0 if self.optimizer == "lbfgs" else adapter.learning_rate
+
+
+def check_settings(settings: Any, optimizers: Sequence[str]) -> None:
+    """Refuse settings of a training that can't be.
+
+    Raises:
+        ResidualError: one isn't positive, or no whole number where it must be one; or an unknown choice.
+    """
+    for name in ("batch_size", "epochs", "patience", "seed"):
+        if type(getattr(settings, name)) is not int:
+            raise ResidualError(f"{name} must be a whole number, got {getattr(settings, name)!r}.")
+    for name in ("learning_rate", "batch_size", "epochs", "patience"):
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ResidualError(f"{name} must be positive, got {value}.")
+    for name in ("weight_decay", "seed"):
+        if not 0 <= getattr(settings, name) < math.inf:
+            raise ResidualError(f"{name} must be 0 or more, got {getattr(settings, name)}.")
+    if not 0 <= settings.warmup < 1:
+        raise ResidualError(f"warmup lies in [0, 1), got {settings.warmup}.")
+    check_choice("optimizer", settings.optimizer, optimizers)
+    check_choice("missing", settings.missing, MISSING)

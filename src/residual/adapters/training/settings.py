@@ -10,7 +10,7 @@ from residual.adapters.adapter import check_choice
 from residual.adapters.coarse import Coarse
 from residual.adapters.output_maps import LinearMap, SpectralMap
 from residual.adapters.residual import ResiDual
-from residual.adapters.settings import MISSING
+from residual.adapters.settings import check_settings
 from residual.errors import ResidualError, unknown_name
 
 TRAINERS = ("schedule_free", "adamw")
@@ -64,20 +64,10 @@ class TrainSettings:
     missing: str = "raise"
 
     def __post_init__(self):
-        for name in ("batch_size", "epochs", "patience", "seed"):
-            if type(getattr(self, name)) is not int:
-                raise ResidualError(f"{name} must be a whole number, got {getattr(self, name)!r}.")
-        for name in ("learning_rate", "batch_size", "epochs", "patience"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ResidualError(f"{name} must be positive, got {getattr(self, name)}.")
-        for name in ("clip", "weight_decay", "seed"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ResidualError(f"{name} must be 0 or more, got {getattr(self, name)}.")
-        if not 0 <= self.warmup < 1:
-            raise ResidualError(f"warmup lies in [0, 1), got {self.warmup}.")
+        check_settings(self, TRAINERS)
         check_choice("precision", self.precision, PRECISIONS)
-        check_choice("optimizer", self.optimizer, TRAINERS)
-        check_choice("missing", self.missing, MISSING)
+        if not 0 <= self.clip < math.inf:
+            raise ResidualError(f"clip must be 0 or more, got {self.clip}.")
         for name in ("learning_rate", "clip", "warmup", "weight_decay"):  # 1 and 1.0 are the same settings
             object.__setattr__(self, name, float(getattr(self, name)))
 
