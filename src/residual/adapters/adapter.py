@@ -31,6 +31,7 @@ INITS = ("randn", "ones", "eigenvalues")
 
 Rank = int | float | Sequence[int] | np.ndarray | None
 Scorer = Callable[[Coordinates], tuple[Tensor, Tensor]]
+WeightedSums = Callable[[Tensor, Tensor], Tensor]
 
 
 class Adapter(nn.Module, ABC):
@@ -73,10 +74,13 @@ class Adapter(nn.Module, ABC):
         self,
         weights: Float[Tensor, "f ..."],
         scores: Float[Tensor, "f n K"],
-        directions: Float[Tensor, "K d"],
+        directions: Float[Tensor, "K d"] | WeightedSums,
         rest: Float[Tensor, "f n d"],
     ) -> Float[Tensor, "f n d"]:
-        """The outputs of `f` sets of weights, each on samples of its own."""
+        """The outputs of `f` sets of weights, each on samples of its own.
+
+        `directions` are Φ, or what makes `(S ⊙ λ) Φ (f, n, d)` of S and λ.
+        """
 
     def penalty(self, weights: Float[Tensor, "f P"]) -> Float[Tensor, " f"] | float:
         """What is added to the loss of each set of weights, these flattened."""
@@ -154,10 +158,12 @@ class Reweighted(Adapter):
         self,
         weights: Float[Tensor, "f P"],
         scores: Float[Tensor, "f n K"],
-        directions: Float[Tensor, "K d"],
+        directions: Float[Tensor, "K d"] | WeightedSums,
         rest: Float[Tensor, "f n d"],
     ) -> Float[Tensor, "f n d"]:
         """`(S ⊙ λ) Φ + rest`."""
+        if not isinstance(directions, Tensor):
+            return directions(scores, self.expand(weights)) + rest
         weighted = (scores * self.expand(weights)[:, None]).flatten(0, 1)  # (f n, K)
         return torch.addmm(rest.flatten(0, 1), weighted, directions).view(rest.shape)
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from residual.adapters.adapter import Adapter, Rank, Reweighted, Scorer
+from residual.adapters.adapter import Adapter, Rank, Reweighted, Scorer, WeightedSums
 from residual.errors import ResidualError
 from residual.spectral.bases import Origin
 from residual.spectral.pca import PCA
@@ -70,7 +70,7 @@ class LinearMap(Adapter):
         self,
         weights: Float[Tensor, "f d d"],
         scores: Float[Tensor, "f n d"],
-        directions: Float[Tensor, "d d"],
+        directions: Float[Tensor, "d d"] | WeightedSums,
         rest: Float[Tensor, "f n d"],
     ) -> Float[Tensor, "f n d"]:
         """`S M`."""

@@ -1,0 +1,53 @@
+"""Weighted sums on tensor cores are those of float32: interpreted on a CPU, and compiled for a Hopper GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from residual.encoders.device import has_hopper
+
+
+@pytest.fixture(scope="module", params=["interpreted", "compiled"])
+def found(request):
+    """Triton reads once, when it is imported, whether it is to interpret: so that is done by a process."""
+    if request.param == "compiled":
+        if not (torch.cuda.is_available() and has_hopper(torch.device("cuda"))):
+            pytest.skip("there is no Hopper GPU")
+        from weighted_sums import everything
+
+        return everything("cuda")
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("there is no triton")
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("weighted_sums.py")],
+        env={**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_sums_and_gradients_are_exact_to_the_rounding_of_float32(found):
+    for errors in found["errors"]:
+        for way in ("forward", "backward"):
+            assert errors[way] < max(1e-6, 2 * errors[f"{way} of torch"])
+
+
+def test_fits_find_the_same_weights(found):
+    for quick, usual in found["weights"]:
+        torch.testing.assert_close(torch.tensor(quick), torch.tensor(usual), rtol=1e-3, atol=1e-4)
+        assert quick != usual  # they took another way
+
+
+def test_elsewhere_products_are_those_of_torch():
+    assert not has_hopper(torch.device("cpu"))
