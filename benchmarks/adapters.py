@@ -216,7 +216,8 @@ def many(options: argparse.Namespace) -> dict[str, Any]:
             # What a fit has before its epochs (recording, compiling) goes out in the difference.
             short = options.many_epochs
             for epochs in (short, *(short, 2 * short) * options.rounds):
-                settings = [FitSettings(batch_size=batch, epochs=epochs, seed=k) for k in range(fits)]
+                how = {"batch_size": batch, "epochs": epochs, "patience": epochs}
+                settings = [FitSettings(seed=k, **how) for k in range(fits)]
                 adapters = [residual_star_of(bases, k) for k in range(fits)]
                 given = (scores["train"], labels["train"], scores["val"], labels["val"], classifier, settings)
                 times.append(seconds(lambda adapters=adapters, given=given: fit_many(adapters, *given)))
