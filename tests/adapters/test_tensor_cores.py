@@ -17,21 +17,17 @@ from residual.encoders.device import has_hopper
 
 @pytest.fixture(scope="module", params=["interpreted", "compiled"])
 def found(request):
-    """Triton reads once, when it is imported, whether it is to interpret: so that is done by a process."""
+    """From a process: triton reads once, when it is imported, whether it is to interpret."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("there is no triton")
+    device, environment = "cpu", {**os.environ, "TRITON_INTERPRET": "1"}
     if request.param == "compiled":
         if not (torch.cuda.is_available() and has_hopper(torch.device("cuda"))):
             pytest.skip("there is no Hopper GPU")
-        from weighted_sums import everything
-
-        return everything("cuda")
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("there is no triton")
+        device, environment = "cuda", dict(os.environ)
+    script = Path(__file__).with_name("weighted_sums.py")
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("weighted_sums.py")],
-        env={**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, script, device], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

@@ -1,6 +1,7 @@
 """The kernels of `residual.adapters.tensor_cores` beside plain sums.
 
-`TRITON_INTERPRET=1 python weighted_sums.py` interprets them on the CPU and writes what came out as JSON.
+`TRITON_INTERPRET=1 python weighted_sums.py cpu` interprets them and writes what came out as JSON;
+`python weighted_sums.py cuda` compiles them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def error(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return ((found - wanted).norm() / wanted.norm()).item()
 
 
-def errors_of(fits: int, n: int, components: int, dim: int, device: str = "cpu") -> dict[str, float]:
+def errors_of(fits: int, n: int, components: int, dim: int, device: str) -> dict[str, float]:
     """Relative errors of the kernels and of torch in float32, forward and of the gradient."""
     generator = torch.Generator(device).manual_seed(0)
 
@@ -37,18 +38,18 @@ def errors_of(fits: int, n: int, components: int, dim: int, device: str = "cpu")
         return made * torch.rand(*shape, generator=generator, device=device) ** 4
 
     scores, lambdas = random(fits, n, components), random(fits, components).requires_grad_()
-    directions, slopes = random(components, dim), random(fits, n, dim)
+    directions, slopes, rest = random(components, dim), random(fits, n, dim), random(fits, n, dim)
 
     def plain(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         own = lambdas.detach().to(dtype).requires_grad_()
-        output = (scores.to(dtype) * own[:, None]) @ directions.to(dtype)
+        output = (scores.to(dtype) * own[:, None]) @ directions.to(dtype) + rest.to(dtype)
         (gradient,) = torch.autograd.grad((output * slopes.to(dtype)).sum(), own)
         return output.detach(), gradient
 
     weigh = WeightedSum(directions)
-    output = weigh(scores, lambdas)
+    output = weigh(scores, lambdas, rest)
     assert output.shape == (fits, n, dim)
-    assert torch.equal(output, weigh(scores, lambdas))
+    assert torch.equal(output, weigh(scores, lambdas, rest))
     (gradient,) = torch.autograd.grad((output * slopes).sum(), lambdas)
     exact, single = plain(torch.float64), plain(torch.float32)
     return {
@@ -59,7 +60,7 @@ def errors_of(fits: int, n: int, components: int, dim: int, device: str = "cpu")
     }
 
 
-def weights_of(kind: type[ResiDual], quick: bool, device: str = "cpu") -> list[list[float]]:
+def weights_of(kind: type[ResiDual], quick: bool, device: str) -> list[list[float]]:
     """Of three seeds, fitted at once, with the kernels or without."""
     module = importlib.import_module("residual.adapters.fit")
     module._WORTH_COMPILING = 0 if quick else float("inf")
@@ -76,7 +77,7 @@ def weights_of(kind: type[ResiDual], quick: bool, device: str = "cpu") -> list[l
 KINDS = (ResiDual, Coarse)
 
 
-def everything(device: str = "cpu") -> dict[str, list]:
+def everything(device: str) -> dict[str, list]:
     return {
         "errors": [errors_of(*shape, device=device) for shape in SHAPES],
         "weights": [[weights_of(kind, quick, device) for quick in (True, False)] for kind in KINDS],
@@ -85,4 +86,4 @@ def everything(device: str = "cpu") -> dict[str, list]:
 
 if __name__ == "__main__":
     importlib.import_module("residual.adapters.fit").has_hopper = lambda device: True
-    print(json.dumps(everything()))
+    print(json.dumps(everything(sys.argv[1])))

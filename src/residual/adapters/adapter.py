@@ -31,7 +31,7 @@ INITS = ("randn", "ones", "eigenvalues")
 
 Rank = int | float | Sequence[int] | np.ndarray | None
 Scorer = Callable[[Coordinates], tuple[Tensor, Tensor]]
-WeightedSums = Callable[[Tensor, Tensor], Tensor]
+WeightedSums = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Adapter(nn.Module, ABC):
@@ -79,7 +79,7 @@ class Adapter(nn.Module, ABC):
     ) -> Float[Tensor, "f n d"]:
         """The outputs of `f` sets of weights, each on samples of its own.
 
-        `directions` are Φ, or what makes `(S ⊙ λ) Φ (f, n, d)` of S and λ.
+        `directions` are Φ, or what makes `(S ⊙ λ) Φ + rest` of S, λ and rest.
         """
 
     def penalty(self, weights: Float[Tensor, "f P"]) -> Float[Tensor, " f"] | float:
@@ -163,7 +163,7 @@ class Reweighted(Adapter):
     ) -> Float[Tensor, "f n d"]:
         """`(S ⊙ λ) Φ + rest`."""
         if not isinstance(directions, Tensor):
-            return directions(scores, self.expand(weights)) + rest
+            return directions(scores, self.expand(weights), rest)
         weighted = (scores * self.expand(weights)[:, None]).flatten(0, 1)  # (f n, K)
         return torch.addmm(rest.flatten(0, 1), weighted, directions).view(rest.shape)
 

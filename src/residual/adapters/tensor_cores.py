@@ -1,4 +1,4 @@
-"""`(S ⊙ λ) Φ` for several λ at once on a GPU's tensor cores, to the rounding of float32.
+"""`(S ⊙ λ) Φ + rest` for several λ at once on a GPU's tensor cores, to the rounding of float32.
 
 TF32 keeps 10 bits of a number's fraction. A number in float32 is the sum of an upper part, which TF32 holds
 exactly, and a lower one; three products of parts stand for one in float32, since that of two lower parts is
@@ -29,7 +29,7 @@ _ALIGNED = 64  # numbers; rows that begin at such places are read faster
 
 
 class WeightedSum:
-    """Makes `(S ⊙ λ) Φ` of `S (f, n, K)` and `λ (f, K)`; only λ gets a gradient.
+    """Makes `(S ⊙ λ) Φ + rest` of `S (f, n, K)`, `λ (f, K)` and `rest (f, n, d)`; only λ gets a gradient.
 
     Args:
         directions: `Φ`, in float32.
@@ -42,15 +42,15 @@ class WeightedSum:
         self.by_column = _parts(pad(directions.T, (0, self.stride - self.components)).contiguous())
 
     def __call__(
-        self, scores: Float[Tensor, "f n K"], lambdas: Float[Tensor, "f K"]
+        self, scores: Float[Tensor, "f n K"], lambdas: Float[Tensor, "f K"], rest: Float[Tensor, "f n d"]
     ) -> Float[Tensor, "f n d"]:
         """The sums, of each fit and sample."""
-        return _WeightedSum.apply(scores, lambdas, self)
+        return _WeightedSum.apply(scores, lambdas, rest, self)
 
 
 class _WeightedSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, lambdas: Tensor, of: WeightedSum) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, lambdas: Tensor, rest: Tensor, of: WeightedSum) -> Tensor:
         ctx.save_for_backward(scores)
         ctx.of = of
         (fits, n, components), dim = scores.shape, of.dim
@@ -59,14 +59,14 @@ class _WeightedSum(torch.autograd.Function):
         span = _tiles(_tiles(components, spans), _FORWARD["BK"]) * _FORWARD["BK"]
         sums = scores.new_empty(_tiles(components, span), fits * n, dim)
         _forward[(rows, columns, len(sums))](
-            scores.contiguous(), lambdas.contiguous(), *of.by_column, sums,
+            scores.contiguous(), lambdas.contiguous(), rest.contiguous(), *of.by_column, sums,
             fits * n, n, components, dim, of.stride, span, **_FORWARD,
         )  # fmt: skip
         return sums.sum(0).view(fits, n, dim)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
         (scores,) = ctx.saved_tensors
         fits, n, components = scores.shape
         rows, columns = _tiles(n, _BACKWARD["BM"]), _tiles(components, _BACKWARD["BN"])
@@ -75,7 +75,7 @@ class _WeightedSum(torch.autograd.Function):
             scores.contiguous(), gradient.contiguous(), *ctx.of.by_row, sums,
             rows, n, components, ctx.of.dim, **_BACKWARD,
         )  # fmt: skip
-        return None, sums.sum(1), None
+        return None, sums.sum(1), None, None
 
 
 def _tiles(count: int, size: int) -> int:
@@ -103,7 +103,7 @@ def _product(values, upper, lower):
 
 @_kernel
 def _forward(
-    S, L, upper, lower, sums, m, n, components, dim, stride, span,
+    S, L, rest, upper, lower, sums, m, n, components, dim, stride, span,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """One tile of the output, summed over one span of components."""
@@ -112,7 +112,9 @@ def _forward(
     first = tl.program_id(2) * span
     last = tl.minimum(components, first + span)
     in_rows, in_columns, fits = rows < m, columns < dim, rows // n
-    total = tl.zeros((BM, BN), tl.float32)
+    output = rows[:, None].to(tl.int64) * dim + columns[None, :]
+    in_output = in_rows[:, None] & in_columns[None, :]
+    total = tl.load(rest + output, mask=in_output & (tl.program_id(2) == 0), other=0.0)
     for start in range(first, last, BK):
         ks = start + tl.arange(0, BK)
         inside = in_rows[:, None] & (ks < last)[None, :]
@@ -122,8 +124,7 @@ def _forward(
         known = in_columns[:, None] & (ks < last)[None, :]
         high, low = tl.load(upper + at, mask=known, other=0.0), tl.load(lower + at, mask=known, other=0.0)
         total += _product(scores * lambdas, high, low)
-    place = (tl.program_id(2) * m + rows[:, None]).to(tl.int64) * dim + columns[None, :]
-    tl.store(sums + place, total, mask=in_rows[:, None] & in_columns[None, :])
+    tl.store(sums + tl.program_id(2).to(tl.int64) * m * dim + output, total, mask=in_output)
 
 
 @_kernel
