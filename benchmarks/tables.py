@@ -325,6 +325,25 @@ def _times(found: dict[str, float]) -> str:
     return f"{found['median']:.0f} ({found['least']:.0f}–{found['most']:.0f})"
 
 
+def many() -> str:
+    found = {name: run for name, run in result("adapters")["many"].items() if name.startswith("batch")}
+    rows = []
+    for name, run in found.items():
+        batch, fits = (word.split()[number] for word, number in zip(name.split(", "), (1, 0), strict=True))
+        one = found[f"batch {batch}, 1 fits"]["seconds_an_epoch"]["median"]
+        times = run["seconds_an_epoch"]
+        rows.append(
+            [
+                batch,
+                fits,
+                f"{times['median']:.3f} ({times['least']:.3f}–{times['most']:.3f})",
+                f"{run['samples_a_second']:,.0f}",
+                f"{times['median'] / one:.1f}",
+            ]
+        )
+    return _table(["batch", "fits at once", "seconds an epoch", "samples a second", "time of one"], rows)
+
+
 def folded() -> str:
     runs = {
         "ViT-L/14, H100": result("adapted")["large"]["runs"],
@@ -372,7 +391,7 @@ def adapters_commands() -> str:
 
 
 PAGES = {
-    "adapters": (pipeline, folded, quality, adapters_commands),
+    "adapters": (pipeline, many, folded, quality, adapters_commands),
     "speed": (speed, compiled, precision, accuracy, float8, commands),
     "stores": (encoding, loading, bases, size, store_commands),
     "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),

@@ -107,6 +107,12 @@ def test_the_figures_of_adapters():
         assert all(ours["at_once"]["fits"] == 10 and ours["at_once"]["of_one"] <= 2 for ours in found["ours"])
         assert found["epochs"] == 30
         assert found["rerun"]["timed_steps"] >= 200
+    epoch = {
+        name: run["seconds_an_epoch"]["median"]
+        for name, run in tables.result("adapters")["many"].items()
+        if name.startswith("batch")
+    }
+    assert epoch["batch 64, 10 fits"] <= 2.05 * epoch["batch 64, 1 fits"]
     for run in tables.result("adapted")["large"]["runs"]:
         for way in run["ways"].values():
             assert way["median_time_of_median_plain"] <= 1.03
