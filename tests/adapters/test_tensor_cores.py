@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from residual.encoders.device import has_hopper
+from residual.adapters import quick
+from residual.adapters.quick import has_hopper, quick_directions
 
 
 @pytest.fixture(scope="module", params=["interpreted", "compiled"])
@@ -40,10 +41,16 @@ def test_sums_and_gradients_are_exact_to_the_rounding_of_float32(found):
 
 
 def test_fits_find_the_same_weights(found):
-    for quick, usual in found["weights"]:
-        torch.testing.assert_close(torch.tensor(quick), torch.tensor(usual), rtol=1e-3, atol=1e-4)
-        assert quick != usual  # they took another way
+    for by_kernels, usual in found["weights"]:
+        torch.testing.assert_close(torch.tensor(by_kernels), torch.tensor(usual), rtol=1e-3, atol=1e-4)
+        assert by_kernels != usual  # they took another way
 
 
-def test_elsewhere_products_are_those_of_torch():
-    assert not has_hopper(torch.device("cpu"))
+def test_products_are_those_of_torch_elsewhere_and_where_nothing_can_be_compiled(monkeypatch, unchecked):
+    pytest.importorskip("triton")
+    directions = torch.randn(7, 5)
+    assert quick_directions(directions, 2, 4, 10**18) is directions
+    monkeypatch.setattr(quick, "has_hopper", lambda device: True)
+    assert quick_directions(directions, 2, 4, 100) is directions  # too little to do
+    with pytest.warns(UserWarning, match="Kernels for this GPU can't be compiled, so the fit is slower: "):
+        assert quick_directions(directions, 2, 4, 10**18) is directions

@@ -17,16 +17,16 @@ from torch.nn.functional import cross_entropy
 from residual.adapters.adapter import Adapter, Reweighted, WeightedSums
 from residual.adapters.descent import AdamW, Descent, ScheduleFreeAdamW
 from residual.adapters.matching import Labels, check_classes, check_finite, check_match
+from residual.adapters.quick import quick_directions
 from residual.adapters.scores import Scores, widest_of
 from residual.adapters.settings import FitSettings
 from residual.adapters.steps import Steps
-from residual.encoders.device import find_device, has_hopper
+from residual.encoders.device import find_device
 from residual.errors import ResidualError
 from residual.text.classifier import ZeroShotClassifier
 
 _ROWS = 4096  # samples at a time, where all of them count at once
 _LBFGS_HISTORY = 10
-_WORTH_COMPILING = 1e14  # operations, some three seconds of a GPU in float32
 
 
 @dataclass(frozen=True)
@@ -248,23 +248,6 @@ class _Work:
         directions = self.directions if directions is None else directions
         return self.classifier.logits(self.adapter.outputs(full, scores, directions, rest).flatten(0, 1))
 
-    def quick_directions(self, passes: int) -> Tensor | WeightedSums:
-        """What makes sums over components in so many passes over samples, see `Reweighted.outputs`.
-
-        On tensor cores they are twice as fast, to the same rounding, but have to be compiled first.
-        """
-        operations = 4 * passes * self.directions.numel()
-        if (
-            operations < _WORTH_COMPILING
-            or self.directions.dtype != torch.float32
-            or not isinstance(self.adapter, Reweighted)
-            or not has_hopper(self.device)
-        ):
-            return self.directions
-        from residual.adapters.tensor_cores import WeightedSum
-
-        return WeightedSum(self.directions)
-
     def validated(self, weights: Float[Tensor, " P"]) -> tuple[float, float]:
         """Accuracy and loss on the validation samples."""
         found = []
@@ -302,7 +285,11 @@ def _descents(
     else:
         total = [-(-len(own) // shared.batch_size) * shared.epochs for own in rows]
         descent = AdamW(work.first, rates, shared.weight_decay, work.own, total=total, warmup=shared.warmup)
-    directions = work.quick_directions(sum(map(len, rows)) * shared.epochs)
+    directions: Tensor | WeightedSums = work.directions
+    if isinstance(work.adapter, Reweighted):
+        sizes = [len(own) for own in rows]
+        batch, samples = min(shared.batch_size, max(sizes)), sum(sizes) * shared.epochs
+        directions = quick_directions(directions, len(rows), batch, samples)
     steps = Steps(
         work.adapters, partial(work.logits, directions=directions), work.train, work.y, descent, rows,
         shared.batch_size, [each.seed for each in settings],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 
 from residual.errors import ResidualError
@@ -26,12 +24,3 @@ def find_device(wanted: str | torch.device | None) -> torch.device:
             f"{', cuda' if torch.cuda.is_available() else ''}."
         ) from error
     return device
-
-
-def has_hopper(device: torch.device) -> bool:
-    """Whether kernels for NVIDIA's Hopper (H100, H200) can be compiled for this device and run on it."""
-    return (
-        device.type == "cuda"
-        and torch.cuda.get_device_capability(device) == (9, 0)
-        and importlib.util.find_spec("triton") is not None
-    )
