@@ -84,14 +84,14 @@ def read_train_settings(
         own = gin.get_bindings("TrainSettings")
         trainings = [TrainSettings.of(chosen["method"], seed=seed, **own) for seed in seeds]
         fits, adapters = [make_fit(seed=seed) for seed in seeds], make_adapters()
-        lightning = lightning or chosen["method"] == FINE_TUNING
-        used, unused = ("TrainSettings", "FitSettings") if lightning else ("FitSettings", "TrainSettings")
-        if idle := [param for param in params if param.strip().startswith(f"{unused}.")]:
-            raise ResidualError(
-                f"--param {idle[0]} has no effect here: {chosen['method']} is trained "
-                f"{'on Lightning' if lightning else 'without Lightning'}, by {used}."
-            )
-        return chosen, fits, trainings, adapters
+    lightning = lightning or chosen["method"] == FINE_TUNING
+    used, unused = ("TrainSettings", "FitSettings") if lightning else ("FitSettings", "TrainSettings")
+    if idle := [param for param in params if param.strip().startswith(f"{unused}.")]:
+        raise ResidualError(
+            f"--param {idle[0]} has no effect here: {chosen['method']} is trained "
+            f"{'on Lightning' if lightning else 'without Lightning'}, by {used}."
+        )
+    return chosen, fits, trainings, adapters
 
 
 def _seeds(chosen: dict[str, Any], command: Any, *settings: type) -> list[int]:
