@@ -27,6 +27,7 @@ from torch import Tensor
 
 from residual import AdaptedEncoder, load_encoder, wrap_encoder
 from residual.adapters import ResiDual
+from residual.encoders.device import find_device
 from residual.encoders.encoder import Encoder
 from residual.spectral.bases import SpectralBases
 from residual.text import ZeroShotClassifier
@@ -110,7 +111,7 @@ def picto(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def large(options: argparse.Namespace) -> dict[str, Any]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device(None)
     torch.manual_seed(0)
     if options.small:
         vision = CLIPVisionCfg(image_size=32, patch_size=8, layers=4, width=64, head_width=16)

@@ -32,6 +32,7 @@ from torch.nn.functional import cross_entropy
 import residual
 from residual.adapters import FitSettings, Scores, compute_scores, evaluate, fit, fit_many, residual_star
 from residual.data.pixels import PixelDataset
+from residual.encoders.device import find_device
 from residual.encoders.encoder import Encoder
 from residual.spectral import SpectralBases
 from residual.text import ZeroShotClassifier
@@ -40,7 +41,7 @@ SHARES = {"train": 0.9, "val": 0.05, "test": 0.05}
 
 
 def load(options: argparse.Namespace, dtype: torch.dtype) -> Encoder:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(None)
     if options.model == "picto":
         return residual.load_encoder("picto", device=device, dtype=dtype)
     import open_clip
@@ -189,7 +190,7 @@ def pipeline(options: argparse.Namespace) -> dict[str, Any]:
 
 def many(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds an epoch of several fits at once, on random scores."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(None)
     units, rank, dim = options.units, options.rank, options.dim
     generator = torch.Generator().manual_seed(0)
     rows = [torch.linalg.qr(torch.randn(dim, rank, generator=generator))[0].T for _ in range(units)]

@@ -17,6 +17,8 @@ from typing import Any
 import open_clip
 import torch
 
+from residual.encoders.device import find_device
+
 
 def parser_of(
     description: str | None, sections: Mapping[str, Any], default: Iterable[str] | None = None
@@ -34,17 +36,12 @@ def run_sections(
     options: argparse.Namespace, sections: Mapping[str, Callable[..., Any]], *given: Any, **told: Any
 ) -> None:
     """Call each section that was chosen with `given`; the results so far are in the file after each."""
-    result: dict[str, Any] = {"command": command(), "versions": versions(card()), **told}
+    result: dict[str, Any] = {"command": command(), "versions": versions(find_device(None)), **told}
     result["cores"] = len(os.sched_getaffinity(0))
     for name in options.sections:
         result[name] = sections[name](*given)
         print(json.dumps(result[name]), flush=True)
         options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def card() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def command() -> str:

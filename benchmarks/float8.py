@@ -19,6 +19,7 @@ from precision import by_kind
 from speed import compare
 from torch import Tensor, nn
 
+from residual.encoders.device import find_device
 from residual.encoders.load import wrap_encoder
 from residual.tracing.trace import trace
 
@@ -96,7 +97,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--compile", default="{}", help="options of torch.compile, as JSON")
     options = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device(None)
     torch.manual_seed(0)
     weights = open_clip.create_model(options.model).state_dict()
 

@@ -26,6 +26,7 @@ from speed import MODELS
 from store import random_store
 from torch import Tensor
 
+from residual.encoders.device import find_device
 from residual.text import somp
 
 _SCORES = """
@@ -78,7 +79,7 @@ def plain_somp(x: Tensor, atoms: Tensor, k: int) -> list[int]:
 
 def pursuit(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of `somp` and of its plain form, taking turns, and whether they choose the same."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(None)
     generator = torch.Generator(device).manual_seed(0)
     atoms = torch.randn(options.texts, options.width, device=device, generator=generator)
     atoms = torch.nn.functional.normalize(atoms, dim=1)

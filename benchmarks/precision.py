@@ -18,6 +18,7 @@ import torch
 from common import command, versions
 
 from residual.data import dataset_names, load_dataset
+from residual.encoders.device import find_device
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder, wrap_encoder
 from residual.store.encode import encode_dataset
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--datasets", nargs="+", default=list(dataset_names()))
     options = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device(None)
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     picto = {name: load_encoder("picto", device, dtype) for name, dtype in dtypes.items()}
     images = [load_dataset(name, "test")[index][0] for name in options.datasets for index in range(PICTURES)]

@@ -22,6 +22,7 @@ import open_clip
 import torch
 from common import command, versions
 
+from residual.encoders.device import find_device
 from residual.encoders.load import wrap_encoder
 from residual.tracing.decompose import TOLERANCES
 from residual.tracing.linearization import Linearization
@@ -170,7 +171,7 @@ def main() -> None:
     parser.add_argument("--checked", type=int, default=32, help="images compared with float32")
     parser.add_argument("--compile", default="", help='measure compiled too; options as JSON, such as "{}"')
     options = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device(None)
     results = {
         "command": command(),
         "versions": versions(device),

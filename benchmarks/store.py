@@ -28,13 +28,14 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from common import card, parser_of, run_sections, seconds, spread
+from common import parser_of, run_sections, seconds, spread
 from PIL import Image
 from speed import MODELS
 
 import residual
 from residual.data import load_dataset
 from residual.data.pixels import PixelDataset
+from residual.encoders.device import find_device
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import wrap_encoder
 from residual.store.forward import Encoded, Part
@@ -242,7 +243,7 @@ def write_random(encoder: Encoder, samples: int, place: Path) -> None:
 
 def random_store(options: argparse.Namespace) -> tuple[Path, float]:
     """Such a store of `options.samples` by `options.model` with random weights, and the seconds it took."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device(None)
     model = open_clip.create_model(MODELS[options.model]).eval()
     encoder = wrap_encoder(model.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32))
     place = options.folder / "store"
@@ -291,7 +292,7 @@ def main() -> None:
     parser.add_argument("--hdf5", type=int, default=10_000)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    device = card()
+    device = find_device(None)
     model = open_clip.create_model(MODELS[options.model]).eval()
     encoder = wrap_encoder(model.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32))
     run_sections(options, SECTIONS, encoder, options, model=options.model)

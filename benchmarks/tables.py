@@ -312,8 +312,8 @@ def pipeline() -> str:
                 f"{slow['images_a_second']:,.0f}",
                 f"{slow['total']:,.0f} s",
                 f"{ours['total']:.1f} s ({parts})",
-                _times(found["times_faster"]),
-                _times(found["times_faster_than_its_training_alone"]),
+                _spread(found["times_faster"]),
+                _spread(found["times_faster_than_its_training_alone"]),
                 f"{ours['at_once']['total']:.1f} s, {ours['at_once']['of_one']:.2f} of one",
             ]
         )
@@ -321,26 +321,15 @@ def pipeline() -> str:
     return _table([*headings, "times faster", "without its validation", "ours, ten seeds"], rows)
 
 
-def _times(found: dict[str, float]) -> str:
-    return f"{found['median']:.0f} ({found['least']:.0f}–{found['most']:.0f})"
-
-
 def many() -> str:
-    found = {name: run for name, run in result("adapters")["many"].items() if name.startswith("batch")}
+    found = result("adapters")["many"]
     rows = []
     for name, run in found.items():
-        batch, fits = (word.split()[number] for word, number in zip(name.split(", "), (1, 0), strict=True))
-        one = found[f"batch {batch}, 1 fits"]["seconds_an_epoch"]["median"]
-        times = run["seconds_an_epoch"]
-        rows.append(
-            [
-                batch,
-                fits,
-                f"{times['median']:.3f} ({times['least']:.3f}–{times['most']:.3f})",
-                f"{run['samples_a_second']:,.0f}",
-                f"{times['median'] / one:.1f}",
-            ]
-        )
+        if sizes := re.fullmatch(r"batch (\d+), (\d+) fits", name):
+            one = found[f"batch {sizes[1]}, 1 fits"]["seconds_an_epoch"]["median"]
+            times = run["seconds_an_epoch"]
+            speed = f"{run['samples_a_second']:,.0f}"
+            rows.append([sizes[1], sizes[2], _spread(times, 3), speed, f"{times['median'] / one:.1f}"])
     return _table(["batch", "fits at once", "seconds an epoch", "samples a second", "time of one"], rows)
 
 

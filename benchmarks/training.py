@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import card, parser_of, run_sections, spread
+from common import parser_of, run_sections, spread
 from lightning.pytorch import LightningModule, Trainer
 from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from torch.nn.functional import cross_entropy
 from residual import load_encoder
 from residual.adapters import FitSettings, LinearMap, Scores, TrainSettings, fine_tune, fit, train
 from residual.data.pixels import PixelDataset
+from residual.encoders.device import find_device
 from residual.encoders.encoder import Encoder
 from residual.text import ZeroShotClassifier
 
@@ -288,7 +289,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(options.threads)
-    run_sections(options, SECTIONS, options, card())
+    run_sections(options, SECTIONS, options, find_device(None))
 
 
 if __name__ == "__main__":

@@ -107,12 +107,9 @@ def test_the_figures_of_adapters():
         assert all(ours["at_once"]["fits"] == 10 and ours["at_once"]["of_one"] <= 2 for ours in found["ours"])
         assert found["epochs"] == 30
         assert found["rerun"]["timed_steps"] >= 200
-    epoch = {
-        name: run["seconds_an_epoch"]["median"]
-        for name, run in tables.result("adapters")["many"].items()
-        if name.startswith("batch")
-    }
-    assert epoch["batch 64, 10 fits"] <= 2.05 * epoch["batch 64, 1 fits"]
+    many = tables.result("adapters")["many"]
+    one, ten = (many[f"batch 64, {fits} fits"]["seconds_an_epoch"]["median"] for fits in (1, 10))
+    assert ten <= 2.05 * one
     for run in tables.result("adapted")["large"]["runs"]:
         for way in run["ways"].values():
             assert way["median_time_of_median_plain"] <= 1.03

@@ -32,11 +32,11 @@ def quick_directions(
         or not has_hopper(directions.device)
     ):
         return directions
-    from residual.adapters.tensor_cores import WeightedSum
-
-    quick, zeros = WeightedSum(directions), directions.new_zeros
-    components, dim = directions.shape
+    (components, dim), zeros = directions.shape, directions.new_zeros
     try:
+        from residual.adapters.tensor_cores import WeightedSum
+
+        quick = WeightedSum(directions)
         quick(zeros(fits, batch_size, components), zeros(fits, components), zeros(fits, batch_size, dim))
     except Exception as error:  # whatever triton, or the C compiler that it needs, says
         warnings.warn(

@@ -52,8 +52,8 @@ def read_settings(
 def read_train_settings(
     files: Sequence[Path], params: Sequence[str], lightning: bool = False, **given: Any
 ) -> tuple[dict[str, Any], list[FitSettings], list[TrainSettings], AdapterSettings]:
-    """The options of `residual train`; the settings of its fits and of its trainings on Lightning, one a
-    seed; and those of its adapters.
+    """The options of `residual train`, "lightning" for whether it runs on that; the settings of its fits and
+    of its trainings on Lightning, one a seed; and those of its adapters.
 
     Raises:
         ResidualError: as `read_settings`; or a `--param` of fits where Lightning trains, or the reverse. In
@@ -84,12 +84,12 @@ def read_train_settings(
         own = gin.get_bindings("TrainSettings")
         trainings = [TrainSettings.of(chosen["method"], seed=seed, **own) for seed in seeds]
         fits, adapters = [make_fit(seed=seed) for seed in seeds], make_adapters()
-    lightning = lightning or chosen["method"] == FINE_TUNING
+    chosen["lightning"] = lightning = lightning or chosen["method"] == FINE_TUNING
     used, unused = ("TrainSettings", "FitSettings") if lightning else ("FitSettings", "TrainSettings")
     if idle := [param for param in params if param.strip().startswith(f"{unused}.")]:
         raise ResidualError(
             f"--param {idle[0]} has no effect here: {chosen['method']} is trained "
-            f"{'on Lightning' if lightning else 'without Lightning'}, by {used}."
+            f"{'on' if lightning else 'without'} Lightning, by {used}."
         )
     return chosen, fits, trainings, adapters
 

@@ -123,7 +123,7 @@ def train(
     reading: dict[str, Any] = {name: options[name] for name in ("batch_size", "on_error")}
     reading["stores"] = stores
     logged = None if logger == "none" else logger
-    if lightning or options["method"] == FINE_TUNING:
+    if options["lightning"]:
         check_installed("residual train", logged)
     model = load_encoder(options["encoder"], device=device)
     with stages() as show:
@@ -134,8 +134,8 @@ def train(
             source, count = options["bases"], options["per_dataset"]
             reference = reference_from(model, source, count, progress=show, **reading)
             done = train_adapter(
-                model, task, reference, options["method"], trainings if lightning else fits, settings,
-                folder=out / "training", logger=logged, progress=show,
+                model, task, reference, options["method"], trainings if options["lightning"] else fits,
+                settings, folder=out / "training", logger=logged, progress=show,
             )  # fmt: skip
     done.adapted.save_pretrained(out)
     stdout.print(run_table(done.summary))
