@@ -27,7 +27,7 @@ from torch import Tensor
 
 from residual import AdaptedEncoder, load_encoder, wrap_encoder
 from residual.adapters import ResiDual
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.spectral.bases import SpectralBases
 from residual.text import ZeroShotClassifier

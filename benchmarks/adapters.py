@@ -32,7 +32,7 @@ from torch.nn.functional import cross_entropy
 import residual
 from residual.adapters import FitSettings, Scores, compute_scores, evaluate, fit, fit_many, residual_star
 from residual.data.pixels import PixelDataset
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.spectral import SpectralBases
 from residual.text import ZeroShotClassifier

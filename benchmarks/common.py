@@ -17,7 +17,7 @@ from typing import Any
 import open_clip
 import torch
 
-from residual.encoders.device import find_device
+from residual.devices import find_device
 
 
 def parser_of(

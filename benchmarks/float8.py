@@ -19,7 +19,7 @@ from precision import by_kind
 from speed import compare
 from torch import Tensor, nn
 
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.encoders.load import wrap_encoder
 from residual.tracing.trace import trace
 

@@ -26,7 +26,7 @@ from speed import MODELS
 from store import random_store
 from torch import Tensor
 
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.text import somp
 
 _SCORES = """

@@ -18,7 +18,7 @@ import torch
 from common import command, versions
 
 from residual.data import dataset_names, load_dataset
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder, wrap_encoder
 from residual.store.encode import encode_dataset

@@ -22,7 +22,7 @@ import open_clip
 import torch
 from common import command, versions
 
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.encoders.load import wrap_encoder
 from residual.tracing.decompose import TOLERANCES
 from residual.tracing.linearization import Linearization

@@ -35,14 +35,14 @@ from speed import MODELS
 import residual
 from residual.data import load_dataset
 from residual.data.pixels import PixelDataset
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import wrap_encoder
 from residual.store.forward import Encoded, Part
 from residual.store.layout import Layout
-from residual.store.place import Place
-from residual.store.reading import Pixels, read_pixels
-from residual.store.record import identity
+from residual.store.pixel_reader import Pixels, read_pixels
+from residual.store.receipts import identity
+from residual.store.storage import Place
 from residual.store.writer import Writer
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from residual.adapters import ResiDual, strongest_components, unit_gains
-from residual.adapters.run import mean_and_interval
 from residual.spectral import pca
 from residual.spectral.bases import SpectralBases
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.units import units_table
+from residual.workflows.run import mean_and_interval
 
 
 @pytest.fixture

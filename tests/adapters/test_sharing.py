@@ -26,7 +26,7 @@ from residual import AdaptedEncoder, encode_dataset, fit_bases, load_encoder, wr
 from residual.adapters import Coarse, LinearMap, ResiDual, SpectralMap, TrainingRecord
 from residual.adapters.adapter import Adapter
 from residual.adapters.card import hub_name
-from residual.adapters.reading import strongest_components
+from residual.adapters.inspection import strongest_components
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.spectral.pca import pca

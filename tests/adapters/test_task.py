@@ -7,11 +7,12 @@ from pictures import write_folder
 from tiny import tiny_clip
 
 import residual
-from residual.adapters import FitSettings, adapt, encode_task, reference_from
-from residual.adapters.run import run_tasks
+from residual.adapters import FitSettings
 from residual.data import dataset_names, load_dataset
 from residual.errors import ResidualError
 from residual.store.encode import encode_dataset
+from residual.workflows.run import run_tasks
+from residual.workflows.task import adapt, encode_task, reference_from
 
 
 @pytest.fixture(scope="module")

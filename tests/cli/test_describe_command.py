@@ -12,8 +12,8 @@ from tiny import TinyImages, tiny_encoder
 
 from residual import ResidualStore, encode_dataset, fit_bases, load_dataset, load_encoder
 from residual.heads import score_units
-from residual.heads.classes import classifier_of
 from residual.text import TextDictionary, somp, weighted_components
+from residual.workflows.store_origin import classifier_of
 
 N = 60
 TEXTS = ("the letter A", "the letter O", "a round shape", "a thin line", "something red", "a dark picture")

@@ -11,11 +11,12 @@ import pytest
 from pictures import write_folder
 
 from residual import load_encoder
-from residual.adapters import FitSettings, encode_task, reference_from
-from residual.adapters.job import train_adapter, train_encoder
+from residual.adapters import FitSettings
 from residual.adapters.methods import ADAPTERS, FINE_TUNING, METHODS
 from residual.adapters.training import TrainSettings
 from residual.report.tables import METHOD_NAMES
+from residual.workflows.task import encode_task, reference_from
+from residual.workflows.train import train_adapter, train_encoder
 
 
 class Kept:

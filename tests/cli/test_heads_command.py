@@ -9,7 +9,7 @@ from PIL import Image
 
 from residual import ResidualStore, encode_dataset, load_dataset, load_encoder
 from residual.heads import score_units, top_share
-from residual.heads.classes import classifier_of, encoder_of
+from residual.workflows.store_origin import classifier_of, encoder_of
 
 FEW = ("--param", "ScoreboardSettings.shares=(0.05, 0.5)", "--param", "ScoreboardSettings.seeds=4")
 

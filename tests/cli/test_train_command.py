@@ -300,7 +300,7 @@ def test_what_is_not_installed_is_told_before_any_work(
     residual, folder, tmp_path, monkeypatch, missing, words, message
 ):
     monkeypatch.setitem(sys.modules, missing, None)
-    monkeypatch.setattr("residual.adapters.task.encode_task", lambda *_, **__: pytest.fail("encoded"))
+    monkeypatch.setattr("residual.workflows.task.encode_task", lambda *_, **__: pytest.fail("encoded"))
     code, _, err = residual("train", "--dataset", f"folder:{folder}", "--out", tmp_path / "kept", *words)
     assert code == 2
     assert re.search(message, err.replace("\n", " "))

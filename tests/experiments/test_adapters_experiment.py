@@ -21,7 +21,6 @@ from pictures import write_folder
 from PIL import Image
 
 from residual import ResidualStore, load_encoder
-from residual.adapters import Task, adapt
 from residual.adapters.methods import ADAPTERS, FINE_TUNING, METHODS, AdapterSettings, Reference
 from residual.errors import ResidualError
 from residual.experiments import EXPERIMENTS, Plan, read_results, run_experiment
@@ -29,10 +28,11 @@ from residual.experiments.adapters import SPLITS, ZERO_SHOT, AdaptersSettings
 from residual.experiments.heads import HeadsSettings, part_of
 from residual.experiments.outputs import outputs_path, read_outputs
 from residual.experiments.plan import Work
-from residual.heads.classes import classifier_of
 from residual.intervals import mean_and_interval
 from residual.report.accuracies import accuracy_frame
 from residual.report.tables import METHOD_NAMES
+from residual.workflows.store_origin import classifier_of
+from residual.workflows.task import Task, adapt
 
 DATASETS, LIMIT = ("digits", "flags"), 40
 QUICK = (ZERO_SHOT, *ADAPTERS)

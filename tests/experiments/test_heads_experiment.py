@@ -15,7 +15,7 @@ from residual.errors import ResidualError
 from residual.experiments import EXPERIMENTS, Plan, read_results, run_experiment
 from residual.experiments.heads import HeadsSettings, part_of
 from residual.heads import ablate, ablations, jaccard, score_units, top_share
-from residual.heads.classes import classifier_of, encoder_of
+from residual.workflows.store_origin import classifier_of, encoder_of
 
 SETTINGS = HeadsSettings(shares=(0.05, 0.1, 0.5), seeds=4, atoms=3, rank=20, dictionary="attributes")
 PARTS = {"accuracy", "score", "ablation", "jaccard", "text", "late", "adapted"}

@@ -15,8 +15,8 @@ from test_figures import is_all_on_the_page, no_texts_overlap
 from tiny import TinyImages, tiny_encoder
 
 from residual import load_dataset, load_encoder
+from residual.adapters.inspection import strongest_components, unit_gains
 from residual.adapters.methods import DRAWN, Reference, make_adapter
-from residual.adapters.reading import strongest_components, unit_gains
 from residual.intervals import mean_and_interval, t95
 from residual.report.accuracies import (
     accuracies_latex,

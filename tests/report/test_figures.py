@@ -23,7 +23,6 @@ from tiny import TinyImages, tiny_encoder
 
 from residual import load_dataset, load_encoder
 from residual.errors import ResidualError
-from residual.experiments.analysis import analyze_store
 from residual.report.figures import (
     blocks_figure,
     check_matplotlib,
@@ -44,6 +43,7 @@ from residual.spectral.compare import SIMILARITIES
 from residual.spectral.geometry import MEASURES
 from residual.store.encode import encode_dataset
 from residual.store.memory import MemoryStore
+from residual.workflows.analyze import analyze_store
 
 LAYERS, HEADS = 3, 4
 

@@ -18,9 +18,9 @@ from PIL import Image
 from rich.console import Console
 
 from residual import encode_dataset, load_dataset, load_encoder
-from residual.heads.describe_store import describe_store
 from residual.heads.description import DescribeSettings
 from residual.report.heads_page import heads_table, percent, write_heads_page
+from residual.workflows.describe import describe_store
 
 TEXTS = ("black on white", "a <script>bad()</script> & more", "the digit 1", "a round shape", "a thin line")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -12,9 +12,9 @@ from PIL import Image
 
 import residual
 from residual.adapters import FitSettings, compute_scores, strongest_components
-from residual.adapters.run import run_tasks
 from residual.report.run_page import PICTURES, gain_colour, write_run_page
 from residual.report.tables import sentence, suite_markdown, suite_rows
+from residual.workflows.run import run_tasks
 
 
 @pytest.fixture(scope="module")

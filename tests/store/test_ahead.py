@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from residual.store.ahead import ahead
+from residual.read_ahead import ahead
 
 
 @pytest.mark.parametrize("threads", [1, 3])

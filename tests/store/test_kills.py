@@ -19,7 +19,7 @@ from tiny import TinyImages
 from residual.errors import ResidualError
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
-from residual.store.place import Place
+from residual.store.storage import Place
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked and killed")
 

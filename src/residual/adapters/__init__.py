@@ -4,20 +4,18 @@ from residual.adapters.adapted import AdaptedEncoder
 from residual.adapters.adapter import Adapter
 from residual.adapters.coarse import Coarse
 from residual.adapters.fit import FitResult, adapted_output, evaluate, fit, fit_many
+from residual.adapters.fit_settings import FitSettings
 from residual.adapters.folding import FoldedMap, fold
+from residual.adapters.inspection import Component, strongest_components, unit_gains
 from residual.adapters.matching import few_shot
 from residual.adapters.methods import AdapterSettings, Reference, make_adapter
 from residual.adapters.output_maps import LinearMap, SpectralMap
-from residual.adapters.reading import Component, strongest_components, unit_gains
-from residual.adapters.record import TrainingRecord
 from residual.adapters.residual import ResiDual, residual_full, residual_star
 from residual.adapters.scores import Scores, compute_scores
-from residual.adapters.settings import FitSettings
-from residual.adapters.task import Adapted, Task, adapt, encode_task, reference_from
 from residual.adapters.training import TrainSettings, fine_tune, train
+from residual.adapters.training_record import TrainingRecord
 
 __all__ = [
-    "Adapted",
     "AdaptedEncoder",
     "Adapter",
     "AdapterSettings",
@@ -31,13 +29,10 @@ __all__ = [
     "ResiDual",
     "Scores",
     "SpectralMap",
-    "Task",
     "TrainSettings",
     "TrainingRecord",
-    "adapt",
     "adapted_output",
     "compute_scores",
-    "encode_task",
     "evaluate",
     "few_shot",
     "fine_tune",
@@ -45,7 +40,6 @@ __all__ = [
     "fit_many",
     "fold",
     "make_adapter",
-    "reference_from",
     "residual_full",
     "residual_star",
     "strongest_components",

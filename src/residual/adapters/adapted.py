@@ -23,15 +23,15 @@ from torch.nn.functional import normalize
 
 from residual.adapters.adapter import Adapter
 from residual.adapters.folding import OUTPUT, features_of, fold
-from residual.adapters.record import TrainingRecord
+from residual.adapters.training_record import TrainingRecord
 from residual.encoders.encoder import Encoder
-from residual.encoders.sources import first_line, library
 from residual.errors import ResidualError
 from residual.files import check_writable
+from residual.libraries import first_line, library
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.capture import Capture, exactly, place_hooks, turn
 from residual.tracing.linearization import Linearization
-from residual.tracing.pooling import resolve
+from residual.tracing.token_choice import resolve
 from residual.tracing.trace import passed, twin_of
 
 _ONE_FILE = 1_500_000_000  # bytes; ONNX holds no more than 2 GB without a second file for the weights

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from residual.adapters.record import TrainingRecord
+from residual.adapters.training_record import TrainingRecord
 from residual.encoders.aliases import ALIASES
 
 _CALLED = {

@@ -16,12 +16,12 @@ from torch.nn.functional import cross_entropy
 
 from residual.adapters.adapter import Adapter, Reweighted, WeightedSums
 from residual.adapters.descent import AdamW, Descent, ScheduleFreeAdamW
+from residual.adapters.fit_settings import FitSettings
 from residual.adapters.matching import Labels, check_classes, check_finite, check_match
 from residual.adapters.quick import quick_directions
 from residual.adapters.scores import Scores, widest_of
-from residual.adapters.settings import FitSettings
 from residual.adapters.steps import Steps
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.errors import ResidualError
 from residual.text.classifier import ZeroShotClassifier
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.adapters.adapter import WeightedSums
-from residual.encoders.sources import first_line
+from residual.libraries import first_line
 
 WORTH_COMPILING = 1e14  # operations, some three seconds of a GPU in float32
 

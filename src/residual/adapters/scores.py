@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.adapters.adapter import Adapter
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.errors import ResidualError
 from residual.store.base import Store
 

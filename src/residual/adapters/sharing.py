@@ -25,18 +25,18 @@ from residual.adapters.adapter import Adapter
 from residual.adapters.card import model_card
 from residual.adapters.coarse import Coarse
 from residual.adapters.output_maps import LinearMap, SpectralMap
-from residual.adapters.record import TrainingRecord
 from residual.adapters.residual import ResiDual
+from residual.adapters.training_record import TrainingRecord
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import check_encoder_name, load_encoder
-from residual.encoders.sources import fetching, first_line
+from residual.encoders.sources import fetching
 from residual.errors import ResidualError
 from residual.files import write_json, write_text, written_beside
+from residual.libraries import first_line, version_of
 from residual.spectral.bases import Origin, SpectralBases
 from residual.spectral.pca import PCA
-from residual.store.record import version_of
+from residual.tensor_files import pack_tensors, unpack_tensors
 from residual.text.classifier import ZeroShotClassifier
-from residual.tracing.tensors import pack_tensors, unpack_tensors
 
 FORMAT = 1
 TENSORS, CONFIG, CARD = "adapter.safetensors", "adapter_config.json", "README.md"

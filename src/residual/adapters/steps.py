@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from residual.adapters.adapter import Adapter
 from residual.adapters.descent import Descent
 from residual.adapters.scores import Scores
-from residual.store.ahead import ahead
+from residual.read_ahead import ahead
 
 _WARM = 3  # steps before one is recorded: the libraries beneath choose their ways in the first ones
 _WORTH_RECORDING = 32  # steps in a pass

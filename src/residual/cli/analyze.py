@@ -48,10 +48,10 @@ def analyze(
     """
     from residual.cli.console import out, stages
     from residual.cli.settings import read_analyze_settings
-    from residual.experiments.analysis import analyze_store
     from residual.files import check_writable, write_json
     from residual.report.figures import check_matplotlib
     from residual.report.geometry import layers_table
+    from residual.workflows.analyze import analyze_store
 
     if figures:
         check_matplotlib()

@@ -37,7 +37,7 @@ def bases(
     from residual.cli.console import out as stdout
     from residual.cli.console import stages
     from residual.files import check_writable, write_json
-    from residual.spectral.job import bases_of
+    from residual.workflows.encode import bases_of
 
     for path in filter(None, (json, out)):
         check_writable(path)

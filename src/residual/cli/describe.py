@@ -70,8 +70,8 @@ def describe(
     from residual.cli.settings import read_describe_settings
     from residual.errors import ResidualError
     from residual.files import check_writable, write_json
-    from residual.heads.describe_store import describe_store
     from residual.report.heads_page import heads_table, write_heads_page
+    from residual.workflows.describe import describe_store
 
     if head and top:
         raise ResidualError("--head names heads and --top takes the best: leave out one of the two.")

@@ -86,7 +86,7 @@ def encode(
     from residual.data import load_dataset
     from residual.encoders.load import load_encoder
     from residual.files import check_writable, write_json
-    from residual.spectral.job import Job, parse_part
+    from residual.workflows.encode import Job, parse_part
 
     options = read_encode_settings(
         cfg or [], param or [], encoder=encoder, dataset=dataset, split=split, pooling=pooling, kinds=kinds,

@@ -37,12 +37,12 @@ def evaluate(
     ± is twice the standard error of the choice of pictures.
     """
     from residual.adapters.adapted import AdaptedEncoder
-    from residual.adapters.evaluation import evaluate_encoder
     from residual.cli.console import err, out, stages
     from residual.data import load_dataset
     from residual.encoders.load import load_encoder
     from residual.files import check_writable, write_json
     from residual.report.tables import evaluation_table
+    from residual.workflows.evaluate import evaluate_encoder
 
     if json:
         check_writable(json)

@@ -56,10 +56,10 @@ def heads(
     """
     from residual.cli.console import out, stages
     from residual.cli.settings import read_scoreboard_settings
-    from residual.experiments.scoreboard import board_of_stores
     from residual.files import check_writable, write_json
     from residual.report.figures import check_matplotlib
-    from residual.report.scoreboard import scoreboard_table
+    from residual.report.scoreboard_figures import scoreboard_table
+    from residual.workflows.heads import board_of_stores
 
     if figures:
         check_matplotlib()

@@ -70,7 +70,6 @@ def run(
 
     Prints accuracy before and after, how many weights were trained, and how long it took.
     """
-    from residual.adapters.run import RUN_METHODS, run_tasks
     from residual.cli.console import err, out, stages
     from residual.cli.settings import read_settings
     from residual.data import dataset_names
@@ -79,6 +78,7 @@ def run(
     from residual.files import check_writable, write_json
     from residual.report.run_page import write_run_page, write_suite_page
     from residual.report.tables import run_table, sentence, suite_table
+    from residual.workflows.run import RUN_METHODS, run_tasks
 
     if every and dataset:
         raise ResidualError(

@@ -9,8 +9,8 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
+from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import FINE_TUNING, METHODS, AdapterSettings
-from residual.adapters.settings import FitSettings
 from residual.adapters.training import TrainSettings
 from residual.data import dataset_names
 from residual.errors import ResidualError, unknown_name

@@ -90,10 +90,8 @@ def train(
     Fine-tuning, and what else runs on Lightning, goes on where it was if it was stopped and is called again.
     """
     from residual.adapters.adapter import check_choice
-    from residual.adapters.job import train_adapter, train_encoder
     from residual.adapters.methods import DRAWN, FINE_TUNING
     from residual.adapters.residual import ResiDual
-    from residual.adapters.task import encode_task, reference_from
     from residual.adapters.training.log import LOGGERS
     from residual.adapters.training.train import check_installed
     from residual.cli.console import err, stages
@@ -105,6 +103,8 @@ def train(
     from residual.report.figures import check_matplotlib, save_figure
     from residual.report.lambdas import components_table, lambdas_figure
     from residual.report.tables import run_table
+    from residual.workflows.task import encode_task, reference_from
+    from residual.workflows.train import train_adapter, train_encoder
 
     check_choice("logger", logger, (*LOGGERS, "none"))
     if figures:

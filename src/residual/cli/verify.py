@@ -26,7 +26,7 @@ def verify(
     from residual.cli.console import err, out, stages
     from residual.files import check_writable, write_json
     from residual.store.disk import ResidualStore
-    from residual.store.record import MEND
+    from residual.store.receipts import MEND
 
     if json:
         check_writable(json)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from residual.devices import find_device
 from residual.encoders import transformers_folder
 from residual.encoders.aliases import ALIASES
-from residual.encoders.device import find_device
 from residual.encoders.encoder import Encoder
 from residual.encoders.families import FAMILIES, open_clip, timm
 from residual.encoders.family import Family

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from residual.errors import ResidualError
+from residual.libraries import first_line
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,6 @@ class Loaded:
     module: nn.Module
     preprocess: Callable[[Any], Tensor]
     tokenize: Callable[[list[str]], Tensor] | None = None
-
-
-def library(module: str, name: str, extra: str) -> Any:
-    """An optional library.
-
-    Raises:
-        ResidualError: it isn't installed; says how to install it.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ResidualError(
-            f"{name} needs {module}, which isn't installed: pip install 'residual-vit[{extra}]'."
-        ) from error
 
 
 def fetched(name: str, repo: str, files: Sequence[str]) -> Path:
@@ -80,9 +66,3 @@ def reading(name: str, place: str | Path) -> Generator[None]:
         raise
     except Exception as error:  # whatever a library says of files that it can't read
         raise ResidualError(f"{name}: the model in {place} can't be loaded ({first_line(error)}).") from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without the rest of its page. (torch names missing weights on its second line.)"""
-    lines = (str(error).strip() or type(error).__name__).splitlines()
-    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])

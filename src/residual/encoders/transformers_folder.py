@@ -12,8 +12,9 @@ import torch
 
 from residual.encoders.family import Family
 from residual.encoders.preprocess import Preprocess
-from residual.encoders.sources import Loaded, first_line, has_safetensors, reading
+from residual.encoders.sources import Loaded, has_safetensors, reading
 from residual.errors import ResidualError
+from residual.libraries import first_line
 
 FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")

@@ -13,10 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from residual.adapters import Task, adapt, adapted_output, compute_scores
-from residual.adapters.job import readable
+from residual.adapters import adapted_output, compute_scores
+from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import FINE_TUNING, METHODS, AdapterSettings, Reference
-from residual.adapters.settings import FitSettings
 from residual.adapters.training import TrainSettings, fine_tune
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError, unknown_name
@@ -24,7 +23,6 @@ from residual.experiments.base import Experiment, Tables
 from residual.experiments.outputs import outputs_path, save_outputs
 from residual.experiments.plan import Plan, Work
 from residual.files import safe_name, write_text, written_beside
-from residual.heads.classes import classifier_of
 from residual.report.accuracies import (
     accuracies_latex,
     accuracies_markdown,
@@ -36,6 +34,9 @@ from residual.report.geometry import records
 from residual.report.tables import METHOD_NAMES
 from residual.store.encode import outputs_of
 from residual.text.classifier import ZeroShotClassifier
+from residual.workflows.store_origin import classifier_of
+from residual.workflows.task import Task, adapt
+from residual.workflows.train import readable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,18 +13,18 @@ from residual.errors import ResidualError, unknown_name
 from residual.experiments.base import Experiment, Tables
 from residual.experiments.outputs import read_outputs
 from residual.experiments.plan import Plan, Work
-from residual.experiments.scoreboard import coarse_weights
 from residual.experiments.studies import adapted_texts, late_heads, residual_output, unit_texts
-from residual.heads.classes import classifier_of
 from residual.heads.hits import selection_hits
 from residual.heads.scoreboard import ScoreboardSettings, scoreboard
 from residual.heads.selections import SHARES, ablations, jaccard_table
 from residual.report.geometry import records
-from residual.report.scoreboard import LABELS, ablations_figure, matrix_figure, scoreboard_figure
+from residual.report.scoreboard_figures import LABELS, ablations_figure, matrix_figure, scoreboard_figure
 from residual.report.tables import METHOD_NAMES
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
 from residual.text.dictionary import TextDictionary
+from residual.workflows.heads import coarse_weights
+from residual.workflows.store_origin import classifier_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from residual.experiments.plan import Work
 from residual.files import safe_name
-from residual.tracing.tensors import load_tensors, save_tensors
+from residual.tensor_files import load_tensors, save_tensors
 
 FOLDER = "4_adapters/outputs"
 

@@ -15,7 +15,7 @@ from residual.errors import ResidualError
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset, store_path
 from residual.store.forward import Encoding
-from residual.store.record import identity
+from residual.store.receipts import identity
 from residual.tracing.units import KINDS
 
 # Called with a stage, how much of it is done, and how much there is.

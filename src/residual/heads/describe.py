@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.heads.agreement import agreement_of
-from residual.heads.classes import PLAIN
 from residual.heads.description import (
     ChosenText,
     ComponentDescription,
@@ -28,7 +27,7 @@ from residual.heads.scores import check_whole, score_units
 from residual.spectral.bases import SpectralBases
 from residual.spectral.dimension import linear_dimension
 from residual.store.base import Store, parts_of
-from residual.text.classifier import ZeroShotClassifier
+from residual.text.classifier import PLAIN, ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 from residual.text.pursuit import somp, weighted_components
 from residual.tracing.units import units_of

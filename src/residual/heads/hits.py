@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.errors import ResidualError
 from residual.heads.agreement import mean_contributions
 from residual.heads.contributions import check_labels, check_mode, kept_units

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.errors import ResidualError
 from residual.heads.agreement import agreement_of
 from residual.heads.contributions import check_method, mean_correlation, ranks, span_of

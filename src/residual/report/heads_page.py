@@ -11,9 +11,9 @@ from rich.text import Text
 
 from residual.errors import UnreadableImageError
 from residual.files import write_text
-from residual.heads.describe_store import Described
 from residual.heads.description import TASKS, HeadDescription
 from residual.report.pages import PAGES, picture_uri
+from residual.workflows.describe import Described
 
 _BARS = 100  # of a spectrum, at most
 _HEIGHT, _WIDEST, _ROOM = 110.0, 22.0, 560.0  # of the first bar, of a bar, of all, in units of the drawing

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from residual.adapters.reading import Component, strongest_components, unit_gains
+from residual.adapters.inspection import Component, strongest_components, unit_gains
 from residual.adapters.residual import ResiDual
 from residual.report.figures import INK, new_figure, title_of
 from residual.text.classifier import ZeroShotClassifier

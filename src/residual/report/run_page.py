@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from residual.adapters.reading import strongest_components, unit_gains
+from residual.adapters.inspection import strongest_components, unit_gains
 from residual.adapters.residual import ResiDual
-from residual.adapters.run import Run
 from residual.adapters.scores import compute_scores
 from residual.files import write_text
 from residual.report.lambdas import component_title
@@ -25,6 +24,7 @@ from residual.report.tables import (
     suite_markdown,
     suite_rows,
 )
+from residual.workflows.run import Run
 
 PICTURES = 8  # at each end of a component
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.store.base import Store
-from residual.tracing.tensors import load_tensors, save_tensors
+from residual.tensor_files import load_tensors, save_tensors
 
 _ORTHONORMAL = 1e-4
 

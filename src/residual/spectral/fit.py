@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
 from residual.spectral.pca import PCA, IncrementalPCA

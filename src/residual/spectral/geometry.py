@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.errors import ResidualError
+from residual.read_ahead import ahead
 from residual.spectral.dimension import TwoNN, linear_dimension, two_nn_scales
 from residual.spectral.pca import PCA, components_of
-from residual.store.ahead import ahead
 from residual.store.base import Store
 from residual.tracing.units import units_of
 

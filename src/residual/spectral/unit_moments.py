@@ -21,9 +21,9 @@ from residual.spectral.bases import Origin, SpectralBases
 from residual.spectral.moments import Moments
 from residual.spectral.pca import PCA, components_of, components_of_image
 from residual.store.base import Store
+from residual.tensor_files import load_tensors, save_tensors
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
-from residual.tracing.tensors import load_tensors, save_tensors
 from residual.tracing.units import KINDS, units_of
 
 _ROOM = 2**23  # numbers in float64 that are held of a group of units' features at a time: 64 MB

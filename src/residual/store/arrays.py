@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from residual.errors import ResidualError
+from residual.hashing import sha256
 from residual.store.layout import opened, unpack_ids
-from residual.store.place import Place
-from residual.store.record import MANIFEST, MEND, Receipt, StoreManifest, read_manifest, sha256
+from residual.store.receipts import MANIFEST, MEND, Receipt, StoreManifest, read_manifest
 from residual.store.shards import ChangedByteError
+from residual.store.storage import Place
 
 
 @dataclass(frozen=True)

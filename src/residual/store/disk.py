@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from residual.devices import cores
 from residual.errors import ResidualError
-from residual.store.ahead import ahead, cores
+from residual.read_ahead import ahead
 from residual.store.arrays import Arrays, Damage
 from residual.store.base import Samples, Store, parts_of, positions_of
 from residual.store.memory import MemoryStore
-from residual.store.place import Place
-from residual.store.record import (
+from residual.store.receipts import (
     LINEARIZATION,
     MANIFEST,
     RECEIPTS,
@@ -28,6 +28,7 @@ from residual.store.record import (
     packed_receipts,
     read_manifest,
 )
+from residual.store.storage import Place
 from residual.tracing.coordinates import KIND_OF, Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.units import units_of

@@ -22,13 +22,13 @@ from residual.store.disk import ResidualStore
 from residual.store.forward import Encoding, Part, encode_batches
 from residual.store.layout import Layout
 from residual.store.memory import MemoryStore
-from residual.store.place import Place
-from residual.store.reading import read_pixels
-from residual.store.record import identity
+from residual.store.pixel_reader import read_pixels
+from residual.store.receipts import identity
+from residual.store.storage import Place
 from residual.store.writer import Writer
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
-from residual.tracing.pooling import resolve
+from residual.tracing.token_choice import resolve
 from residual.tracing.trace import trace
 from residual.tracing.units import KINDS
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.store.reading import Pixels, read_pixels
+from residual.store.pixel_reader import Pixels, read_pixels
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.decompose import check_sum
 from residual.tracing.linearization import Linearization

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from residual.store.place import Place
 from residual.store.shards import Grid
+from residual.store.storage import Place
 from residual.tracing.coordinates import KIND_OF
 from residual.tracing.linearization import Linearization
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from residual.data import ImageDataset
 from residual.errors import ResidualError
+from residual.hashing import sha256
 from residual.store.forward import Encoded, Part
 from residual.store.layout import Layout, Packer, pack_ids
-from residual.store.place import Place
-from residual.store.record import (
+from residual.store.receipts import (
     LINEARIZATION,
     MANIFEST,
     OWN_FILES,
@@ -27,9 +27,9 @@ from residual.store.record import (
     check_identity,
     packed_receipts,
     read_manifest,
-    sha256,
     versions,
 )
+from residual.store.storage import Place
 from residual.tracing.linearization import Linearization
 
 _WAITING = 2  # whole shards in memory that aren't on the disk yet

@@ -18,6 +18,9 @@ from residual.text.embedding import embed_prompts
 # exp(logit_scale) of a trained CLIP, which clips it there (Radford et al. 2021, section 2.5).
 CLIP_SCALE = 100.0
 
+# The template where a dataset has none of its own.
+PLAIN = ("a photo of a {}.",)
+
 
 class ZeroShotClassifier:
     """`logits = exp(logit_scale) · x/‖x‖ Wᵀ` with one row of `W` a class.

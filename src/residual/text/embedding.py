@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import cache_folder
-from residual.tracing.tensors import load_tensors, save_tensors
+from residual.tensor_files import load_tensors, save_tensors
 
 _TEXTS = 256  # encoded at a time
 

@@ -23,8 +23,8 @@ from residual.encoders.anatomy import Parts
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.tracing.coordinates import Coordinates
-from residual.tracing.pooling import Pooling, resolve, weighted
 from residual.tracing.stand_ins import SplitAttention, can_split, replace_module
+from residual.tracing.token_choice import Pooling, resolve, weighted
 from residual.tracing.units import KINDS
 
 

@@ -19,7 +19,7 @@ KIND_OF = {"z": "head", "mlp": "mlp", "emb": "emb", "pool_mlp": "mlp"}
 @dataclass(frozen=True)
 class Coordinates:
     """Raw coordinates of `n` samples: of the pooled token; of each token where several are kept; or of each
-    head of an attention pool (then `t` of them, see `residual.tracing.pooling`).
+    head of an attention pool (then `t` of them, see `residual.tracing.token_choice`).
 
     Args:
         z: each head's numbers before the output projection of its attention. This, `mlp` or `emb` is None

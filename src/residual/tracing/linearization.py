@@ -20,9 +20,9 @@ from torch import Tensor
 from residual.encoders.encoder import SPLITS, Encoder
 from residual.errors import ResidualError
 from residual.files import written_beside
+from residual.tensor_files import load_tensors, pack_tensors, unpack_tensors
 from residual.tracing.coordinates import Coordinates
-from residual.tracing.pooling import resolve
-from residual.tracing.tensors import load_tensors, pack_tensors, unpack_tensors
+from residual.tracing.token_choice import resolve
 from residual.tracing.units import units_table
 
 

@@ -21,8 +21,8 @@ from residual.encoders.family import Tower
 from residual.errors import ResidualError
 from residual.tracing.capture import Capture, capture, place_hooks
 from residual.tracing.coordinates import Coordinates
-from residual.tracing.pooling import Pooling, resolve
 from residual.tracing.stand_ins import PatchProduct, cuts_patches, replace_module
+from residual.tracing.token_choice import Pooling, resolve
 
 Images = Float[Tensor, "n 3 height width"]
 Texts = Sequence[str] | Int[Tensor, "n t"]

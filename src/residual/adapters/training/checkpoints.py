@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from residual.errors import ResidualError
-from residual.tracing.tensors import load_tensors, save_tensors
+from residual.tensor_files import load_tensors, save_tensors
 
 _KIND = "checkpoint"
 _ALIGNED = 16  # bytes, the largest number that a tensor holds

@@ -25,7 +25,7 @@ from residual.adapters.fit import Epoch, FitResult
 from residual.adapters.training.checkpoints import SafetensorsIO
 from residual.adapters.training.data import Samples
 from residual.adapters.training.log import Log, quiet
-from residual.adapters.training.settings import TrainSettings
+from residual.adapters.training.train_settings import TrainSettings
 from residual.errors import ResidualError
 from residual.text.classifier import ZeroShotClassifier
 

@@ -32,12 +32,12 @@ from residual.adapters.training.data import (
     scores,
 )
 from residual.adapters.training.log import LOGGERS
-from residual.adapters.training.settings import TrainSettings
+from residual.adapters.training.train_settings import TrainSettings
 from residual.data import ImageDataset
-from residual.encoders.device import find_device
+from residual.devices import find_device
 from residual.encoders.encoder import Encoder
-from residual.encoders.sources import library
 from residual.errors import ResidualError
+from residual.libraries import library
 from residual.text.classifier import ZeroShotClassifier
 
 Progress = Callable[[int, int], object]

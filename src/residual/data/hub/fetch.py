@@ -26,7 +26,7 @@ def library(name: str) -> Any:
     Raises:
         ResidualError: it isn't installed, or is one that would run scripts; says how to install it.
     """
-    from residual.encoders.sources import library as optional
+    from residual.libraries import library as optional
 
     datasets = optional("datasets", name, "datasets")
     if int(datasets.__version__.partition(".")[0]) < OLDEST:

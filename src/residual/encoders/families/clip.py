@@ -16,7 +16,7 @@ from residual.encoders.families.configs import activation, image_size, logit_sca
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import EndPool
 from residual.encoders.preprocess import Preprocess
-from residual.encoders.tokens import padded
+from residual.encoders.tokenizers import padded
 
 _LEGACY_EOS = 2  # configs from before the end-of-text token was written down: there it is the largest id
 

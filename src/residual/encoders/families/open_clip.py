@@ -14,9 +14,10 @@ from residual.encoders.families import timm
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import EndPool, MeanPool, TokenPool
 from residual.encoders.preprocess import OnWhite
-from residual.encoders.sources import Loaded, fetched, fetching, has_safetensors, library, reading
-from residual.encoders.tokens import direct
+from residual.encoders.sources import Loaded, fetched, fetching, has_safetensors, reading
+from residual.encoders.tokenizers import direct
 from residual.errors import ResidualError
+from residual.libraries import library
 
 _WEIGHTS = "open_clip_model.safetensors"
 _BLOCKS = Anatomy(

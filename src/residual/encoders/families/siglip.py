@@ -13,7 +13,7 @@ from residual.encoders.families.configs import activation, image_size, logit_sca
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import AttentionPool, ProbePool, TokenPool
 from residual.encoders.preprocess import HALF, Preprocess
-from residual.encoders.tokens import padded
+from residual.encoders.tokenizers import padded
 
 _LAYERS = Anatomy(
     blocks="encoder.layers",

@@ -16,8 +16,9 @@ from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import AttentionPool, LatentPool, MeanPool, TokenPool
 from residual.encoders.preprocess import OnWhite
-from residual.encoders.sources import Loaded, fetched, has_safetensors, library, reading
+from residual.encoders.sources import Loaded, fetched, has_safetensors, reading
 from residual.errors import ResidualError, unknown_name
+from residual.libraries import library
 
 ANATOMY = Anatomy(
     blocks="blocks",

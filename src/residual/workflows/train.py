@@ -13,20 +13,20 @@ import torch
 from residual.adapters.adapted import AdaptedEncoder
 from residual.adapters.adapter import Adapter
 from residual.adapters.fit import FitResult
+from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import FINE_TUNING, AdapterSettings, Reference
-from residual.adapters.record import TrainingRecord
-from residual.adapters.settings import FitSettings
-from residual.adapters.task import Progress, Task, adapt, stage_of
 from residual.adapters.training import TrainSettings, fine_tune
+from residual.adapters.training_record import TrainingRecord
 from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
 from residual.intervals import mean_and_interval
+from residual.libraries import version_of
 from residual.store.base import Store
 from residual.store.encode import outputs_of
 from residual.store.forward import Encoding
-from residual.store.record import version_of
+from residual.workflows.task import Progress, Task, adapt, stage_of
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
 from residual.store.base import Store
-from residual.text.classifier import ZeroShotClassifier
-
-PLAIN = ("a photo of a {}.",)
+from residual.text.classifier import PLAIN, ZeroShotClassifier
 
 
 def encoder_of(store: Store, name: str | None = None, device: str | None = None) -> Encoder:

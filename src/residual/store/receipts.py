@@ -5,21 +5,21 @@ Both are JSON with a checksum of their own, and neither holds a time: the same r
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from residual.data import ImageDataset
 from residual.data.manifest import Manifest
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.hashing import sha256
+from residual.libraries import version_of
 from residual.store.layout import Layout
-from residual.store.place import Place
+from residual.store.storage import Place
 from residual.tracing.coordinates import KIND_OF
 from residual.tracing.units import KINDS
 
@@ -245,19 +245,6 @@ def read_signed(data: bytes, where: str) -> dict[str, Any]:
     if not fits:
         raise ResidualError(f"{where} is damaged: its checksum doesn't fit what it says. {MEND}")
     return content
-
-
-def sha256(data: bytes | bytearray) -> str:
-    """In hex."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def version_of(name: str) -> str:
-    """Of an installed library."""
-    try:
-        return version(name)
-    except PackageNotFoundError:  # run from its source
-        return "not installed"
 
 
 def _text(content: dict[str, Any]) -> str:

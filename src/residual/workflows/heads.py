@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from residual.adapters import Coarse, FitSettings, compute_scores, fit
-from residual.heads.classes import classifier_of, encoder_of
 from residual.heads.scoreboard import Progress, Scoreboard, ScoreboardSettings, check_alike, scoreboard
 from residual.heads.selections import jaccard_table
 from residual.report.figures import grid_figure, save_figure
 from residual.report.geometry import records
-from residual.report.scoreboard import LABELS, scoreboard_figure
+from residual.report.scoreboard_figures import LABELS, scoreboard_figure
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
 from residual.store.base import Store
 from residual.store.disk import ResidualStore
 from residual.text.classifier import ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
+from residual.workflows.store_origin import classifier_of, encoder_of
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from residual.spectral.bases import SpectralBases
 from residual.spectral.compare import SIMILARITIES, SimilaritySettings, compare_bases
 from residual.spectral.fit import fit_bases
 from residual.spectral.geometry import MEASURES, GeometrySettings, unit_geometry
-from residual.spectral.job import split_kinds
 from residual.store.disk import ResidualStore
+from residual.workflows.encode import split_kinds
 
 
 @dataclass(frozen=True)

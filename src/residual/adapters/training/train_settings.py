@@ -8,9 +8,9 @@ from typing import Any
 
 from residual.adapters.adapter import check_choice
 from residual.adapters.coarse import Coarse
+from residual.adapters.fit_settings import check_settings
 from residual.adapters.output_maps import LinearMap, SpectralMap
 from residual.adapters.residual import ResiDual
-from residual.adapters.settings import check_settings
 from residual.errors import ResidualError, unknown_name
 
 TRAINERS = ("schedule_free", "adamw")

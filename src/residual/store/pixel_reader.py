@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from residual.data import ImageDataset
 from residual.data.pixels import PixelDataset
+from residual.devices import cores
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, UnreadableImageError
-from residual.store.ahead import ahead, cores
+from residual.read_ahead import ahead
 
 _PIECE = 64  # images that a worker reads at a time
 _MOST_WORKERS = 16

@@ -1,6 +1,8 @@
-"""Which device to work on."""
+"""Which device to work on, and how many cores there are."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -24,3 +26,8 @@ def find_device(wanted: str | torch.device | None) -> torch.device:
             f"{', cuda' if torch.cuda.is_available() else ''}."
         ) from error
     return device
+
+
+def cores() -> int:
+    """Those that this process may use, which on a shared machine aren't all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,9 +14,9 @@ from torch import Tensor
 from residual.adapters.adapted import AdaptedEncoder
 from residual.data import ImageDataset
 from residual.errors import ResidualError
+from residual.libraries import version_of
 from residual.store.forward import Encoding
-from residual.store.reading import read_pixels
-from residual.store.record import version_of
+from residual.store.pixel_reader import read_pixels
 
 
 @dataclass(frozen=True)

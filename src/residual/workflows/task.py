@@ -15,9 +15,9 @@ from typing import Any
 
 from residual.adapters.adapter import Adapter
 from residual.adapters.fit import FitResult, evaluate, fit_many
+from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import BASES_KINDS, AdapterSettings, Reference, make_adapter
 from residual.adapters.scores import compute_scores
-from residual.adapters.settings import FitSettings
 from residual.adapters.training import TrainSettings, train
 from residual.data import ImageDataset, load_dataset
 from residual.data.mixed import MixedDataset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,8 +26,3 @@ def ahead(work: Callable[[A], B], items: Iterable[A], depth: int = 1, threads: i
         # When the caller stops early, what isn't begun isn't done. Nothing waits for what is: the collector
         # may end this in one of the pool's own threads, which can't wait for itself.
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def cores() -> int:
-    """Those that this process may use, which on a shared machine aren't all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

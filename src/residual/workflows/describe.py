@@ -11,14 +11,14 @@ from typing import Any
 from residual.data import ImageDataset, load_dataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.heads.classes import PLAIN, encoder_of
 from residual.heads.describe import Progress, check_atoms, check_heads, describe_heads, parse_heads
 from residual.heads.description import DescribeSettings, HeadDescription
 from residual.spectral.fit import fit_bases
 from residual.store.base import Store
 from residual.store.disk import ResidualStore
-from residual.text.classifier import ZeroShotClassifier
+from residual.text.classifier import PLAIN, ZeroShotClassifier
 from residual.text.dictionary import TextDictionary, checked_texts, read_texts
+from residual.workflows.store_origin import encoder_of
 
 
 @dataclass(frozen=True)

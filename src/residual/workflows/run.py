@@ -7,9 +7,13 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import ADAPTERS, AdapterSettings
-from residual.adapters.settings import FitSettings
-from residual.adapters.task import (
+from residual.encoders.encoder import Encoder
+from residual.errors import unknown_name
+from residual.intervals import mean_and_interval
+from residual.libraries import version_of
+from residual.workflows.task import (
     MIXED,
     Adapted,
     Progress,
@@ -19,10 +23,6 @@ from residual.adapters.task import (
     load_splits,
     reference_from,
 )
-from residual.encoders.encoder import Encoder
-from residual.errors import unknown_name
-from residual.intervals import mean_and_interval
-from residual.store.record import version_of
 
 RUN_METHODS = ("residual_star", "residual")
 
