@@ -1,0 +1,31 @@
+"""Adapters that an earlier version saved: they open, are called what they were, and give the same numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from old_adapters import old_encoder, old_pixels
+
+from residual import AdaptedEncoder
+
+OLD = Path(__file__).parent / "old"
+
+
+def test_they_open_and_give_the_same():
+    encoder, pixels = old_encoder(), old_pixels()
+    expected = json.loads((OLD / "expected.json").read_text(encoding="utf-8"))
+    assert len(expected) == 7
+    for name, wanted in expected.items():
+        adapted = AdaptedEncoder.from_pretrained(OLD / name, encoder)
+        with torch.no_grad():
+            features, logits = adapted.encode_image(pixels), adapted(pixels)
+        for what, got in (("features", features), ("logits", logits)):
+            torch.testing.assert_close(got, torch.tensor(wanted[what]), atol=1e-5, rtol=1e-5, msg=name)
+        method = adapted.record.trained_by(adapted.method)
+        assert method == wanted["method"], name
+        assert adapted.record.accuracy == {"zero_shot": 0.5, wanted["method"]: 0.75}
+        if adapted.adapter is not None:
+            assert adapted.adapter.weights.numel() == wanted["weights"], name
