@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residual.errors import ResidualError
-from residual.spectral import IncrementalPCA, pca
+from residual.spectral import IncrementalPCA, Origin, pca
+from residual.spectral.pca import Moments
 
 
 def _random(n, d, seed=0, mean=5.0):
@@ -51,24 +52,41 @@ def test_signs_are_fixed():
 def test_batches_and_merging_do_not_matter():
     x = _random(50, 5, mean=1e4)
     whole = pca(x)
-    first, second = IncrementalPCA(5), IncrementalPCA(5)
-    for batch in x[:33].split(7):
-        first.update(batch)
-    second.update(x[33:])
-    second.update(x[:0])
-    second.merge(first)
-    second.merge(IncrementalPCA(5))
-    got = second.compute()
-    torch.testing.assert_close(got.mean, whole.mean)
-    torch.testing.assert_close(got.eigenvalues, whole.eigenvalues, rtol=1e-9, atol=0)
-    torch.testing.assert_close(got.components, whole.components, rtol=1e-7, atol=1e-7)
+    for width in (None, 5):
+        first = IncrementalPCA(width)
+        for batch in x[:33].split(7):
+            first.update(batch)
+        second = IncrementalPCA(width).update(x[33:]).update(x[:0]).merge(first)
+        got = (
+            IncrementalPCA(width).merge(IncrementalPCA()).merge(second).merge(IncrementalPCA(width)).compute()
+        )
+        torch.testing.assert_close(got.mean, whole.mean)
+        torch.testing.assert_close(got.eigenvalues, whole.eigenvalues, rtol=1e-9, atol=0)
+        torch.testing.assert_close(got.components, whole.components, rtol=1e-7, atol=1e-7)
+        assert (first.count, second.count) == (33, 50)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_given_stays_as_it_is(dtype):
+    x = _random(20, 5).to(dtype)
+    before = x.clone()
+    pca(x, 2)
+    IncrementalPCA().update(x).update(x)
+    for scatter in (True, False):
+        moments = Moments(1, 5, scatter=scatter)
+        moments.update(x[None])
+        moments.update(x[None])
+        torch.testing.assert_close(moments.mean[0], before.double().mean(0))
+    assert torch.equal(x, before)
+    fields = {"encoder_name": "e", "fingerprint": "f", "split": "own", "datasets": ["d"], "samples": 3}
+    assert Origin.of_json(fields).datasets == ("d",)
+    assert Origin.of_json(fields).samples == 3
 
 
 @pytest.mark.parametrize("width", [3, 5, 9])
 def test_affine_image_without_making_it(width):
     x, matrix, offset = _random(40, 5), _random(5, width, 1, 0.0), _random(1, width, 2)[0]
-    moments = IncrementalPCA(5)
-    moments.update(x)
+    moments = IncrementalPCA().update(x)
     got, expected = moments.compute_affine(matrix, offset), pca(x @ matrix + offset)
     torch.testing.assert_close(got.mean, expected.mean)
     torch.testing.assert_close(got.eigenvalues, expected.eigenvalues, rtol=1e-8, atol=0)
@@ -92,7 +110,10 @@ def test_refusals():
         pca(torch.tensor([[1.0, 2.0], [float("nan"), 1.0]]))
     with pytest.raises(ResidualError, match="at least 1, got 0"):
         pca(torch.randn(4, 3), k=0)
-    with pytest.raises(ResidualError, match="Expected rows of width 3, got 4"):
-        IncrementalPCA(3).update(torch.randn(4, 4))
-    with pytest.raises(ResidualError, match="Expected rows of width 3, got 4"):
-        IncrementalPCA(3).merge(IncrementalPCA(4))
+    with pytest.raises(ResidualError, match="at least 2 samples, got 0"):
+        IncrementalPCA().compute()
+    for wide in (IncrementalPCA(3), IncrementalPCA().update(torch.randn(2, 3))):
+        with pytest.raises(ResidualError, match="Expected rows of width 3, got 4"):
+            wide.update(torch.randn(4, 4))
+        with pytest.raises(ResidualError, match="Expected rows of width 3, got 4"):
+            wide.merge(IncrementalPCA(4))

@@ -19,7 +19,7 @@ from residual.data.pixels import PixelDataset
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError
 from residual.spectral import fit_bases
-from residual.spectral.moments import Moments
+from residual.spectral.pca import Moments
 from residual.spectral.unit_moments import UnitMoments
 from residual.store.encode import encode_dataset
 from residual.tracing.coordinates import Coordinates

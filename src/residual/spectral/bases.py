@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,9 @@ class Origin:
     pooling: str = "own"
 
     @classmethod
-    def of_json(cls, held: dict[str, Any]) -> Origin:
+    def of_json(cls, fields: dict[str, Any]) -> Origin:
         """Read what `dataclasses.asdict` made, by way of a file."""
-        datasets = tuple(held.pop("datasets"))
-        return cls(datasets=datasets, **held)
+        return replace(cls(**fields), datasets=tuple(fields["datasets"]))
 
     def is_of(self, other: Store | Encoder) -> bool:
         """Whether an encoder, or a store's, has these weights and this split of its norm's mean."""

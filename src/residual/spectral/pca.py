@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
-from residual.spectral.moments import Moments
 
 NUMERICALLY_ZERO = 1e-10
+_BLOCK = 256  # columns; of a wide scatter matrix only the blocks on and above the diagonal are computed
 
 
 @dataclass(frozen=True)
@@ -40,48 +40,66 @@ class PCA:
 
 
 def pca(x: Float[Tensor, "n d"], k: int | None = None) -> PCA:
-    """Principal components of the rows of `x`, the `k` largest or all.
+    """Principal components of the rows of `x`, the `k` largest or all; `IncrementalPCA` in one call.
 
     Raises:
-        ResidualError: fewer than two rows, NaN, or `k` below 1.
+        ResidualError: fewer than two rows, NaN or infinity, or `k` below 1.
+
+    Example:
+        >>> import torch
+        >>> from residual.spectral import pca
+        >>> fitted = pca(torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
+        >>> fitted.eigenvalues, fitted.explained_variance_ratio
+        (tensor([6.0000, 0.6667], dtype=torch.float64), tensor([0.9000, 0.1000], dtype=torch.float64))
     """
-    moments = IncrementalPCA(x.shape[1])
-    moments.update(x)
-    return moments.compute(k)
+    return IncrementalPCA().update(x).compute(k)
 
 
 class IncrementalPCA:
     """PCA of rows that come in batches: count, mean and scatter matrix are all that is kept (`Moments`).
 
     Args:
-        dim: width of a row.
+        dim: width of a row; by default that of the first batch.
+
+    Example:
+        >>> import torch
+        >>> from residual.spectral import IncrementalPCA
+        >>> x = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> first, second = IncrementalPCA().update(x[:1]).update(x[1:3]), IncrementalPCA().update(x[3:])
+        >>> first.merge(second).compute(k=1).eigenvalues
+        tensor([6.], dtype=torch.float64)
     """
 
-    def __init__(self, dim: int):
-        self._dim, self._moments = dim, Moments(1, dim)
+    def __init__(self, dim: int | None = None):
+        self._moments = None if dim is None else Moments(1, dim)
 
     @property
     def count(self) -> int:
         """How many rows there were."""
-        return self._moments.count
+        return 0 if self._moments is None else self._moments.count
 
-    def update(self, x: Float[Tensor, "n d"]) -> None:
+    def update(self, x: Float[Tensor, "n d"]) -> IncrementalPCA:
         """Take in a batch of rows.
 
         Raises:
             ResidualError: rows of another width, NaN or infinity.
         """
-        if x.shape[1] != self._dim:
-            raise ResidualError(f"Expected rows of width {self._dim}, got {x.shape[1]}.")
-        self._moments.update(x.detach().to("cpu", torch.float64, copy=True)[None])
+        if self._moments is None:
+            self._moments = Moments(1, x.shape[1])
+        self._moments.update(x[None])
+        return self
 
-    def merge(self, other: IncrementalPCA) -> None:
+    def merge(self, other: IncrementalPCA) -> IncrementalPCA:
         """Take in all that another one has seen.
 
         Raises:
             ResidualError: it is of rows of another width.
         """
-        self._moments.merge(other._moments)
+        if other._moments is not None:
+            if self._moments is None:
+                self._moments = Moments(1, other._moments.width)
+            self._moments.merge(other._moments)
+        return self
 
     def compute(self, k: int | None = None) -> PCA:
         """The principal components of all rows so far, the `k` largest or all.
@@ -89,25 +107,144 @@ class IncrementalPCA:
         Raises:
             ResidualError: fewer than two rows, or `k` below 1.
         """
-        return components_of(self._moments.mean[0], self._covariance(k), k)
+        return components_of(*self._mean_and_covariance(), k)
 
     def compute_affine(
         self, matrix: Float[Tensor, "d e"], offset: Float[Tensor, " e"], k: int | None = None
     ) -> PCA:
-        """The principal components of `x M + o` for the rows `x` so far, without ever making them."""
-        return components_of_image(self._moments.mean[0], self._covariance(k), matrix, offset, k)
+        """The principal components of `x M + o` for the rows `x` so far, without ever making them.
 
-    def _covariance(self, k: int | None) -> Tensor:
-        scatter = self._moments.scatter
-        if self.count < 2 or scatter is None:
+        Raises:
+            ResidualError: fewer than two rows, or `k` below 1.
+        """
+        return components_of_image(*self._mean_and_covariance(), matrix, offset, k)
+
+    def _mean_and_covariance(self) -> tuple[Tensor, Tensor]:
+        if self._moments is None or self.count < 2:
             raise ResidualError(f"Principal components need at least 2 samples, got {self.count}.")
-        if k is not None and k < 1:
-            raise ResidualError(f"The number of components must be at least 1, got {k}.")
-        return scatter[0] / (self.count - 1)
+        mean, covariance = self._moments.mean, self._moments.covariance
+        return mean[0], covariance[0]
+
+
+class Moments:
+    """Count, mean and scatter of the rows of `b` matrices `(n, f)` that come in batches, in float64.
+
+    Products are summed around a shift, the mean of the first batch, which needs no copy of the scatter a
+    batch; the shift is taken out at the end. Two of these are merged by the formula of Chan, Golub and
+    LeVeque (1979). The order of batches does not matter beyond rounding.
+
+    Args:
+        many: `b`.
+        width: `f`.
+        device: where they are kept.
+        scatter: keep `Σ (x − mean)(x − mean)ᵀ`, else count and mean alone.
+    """
+
+    def __init__(self, many: int, width: int, device: torch.device | str = "cpu", scatter: bool = True):
+        self.count, self.width = 0, width
+        self._shift = torch.zeros(many, width, dtype=torch.float64, device=device)
+        self._total = torch.zeros_like(self._shift)
+        self._products = self._shift.new_zeros(many, width, width) if scatter else None
+
+    @property
+    def mean(self) -> Float[Tensor, "b f"]:
+        """Of all rows so far."""
+        return self._shift + self._total / max(self.count, 1)
+
+    @property
+    def scatter(self) -> Float[Tensor, "b f f"] | None:
+        """`Σ (x − mean)(x − mean)ᵀ` over all rows so far."""
+        if self._products is None:
+            return None
+        whole = self._products.triu() + self._products.triu(1).mT
+        return whole - self._total[:, :, None] * self._total[:, None, :] / max(self.count, 1)
+
+    @property
+    def covariance(self) -> Float[Tensor, "b f f"]:
+        """The scatter over one less than the count.
+
+        Raises:
+            ResidualError: no scatter is kept.
+        """
+        if (scatter := self.scatter) is None:
+            raise ResidualError("These moments keep no scatter, so there is no covariance.")
+        return scatter / (self.count - 1)
+
+    def update(self, x: Float[Tensor, "b n f"], *, overwrite_x: bool = False) -> None:
+        """Take in rows.
+
+        Args:
+            x: of any precision, on any device.
+            overwrite_x: `x` isn't needed any more: it may be worked on in place of a copy.
+
+        Raises:
+            ResidualError: they are of another width, or hold NaN or infinity.
+        """
+        self._check_width(x.shape[2])
+        if not x.shape[1]:
+            return
+        x = x.detach().to(self._shift, copy=not overwrite_x)
+        if not self.count:
+            self._shift = x.mean(1)
+        x -= self._shift[:, None]
+        self._total += x.sum(1)
+        self.count += x.shape[1]
+        seen = self._total
+        if self._products is not None:
+            _add_products(self._products, x)
+            seen = self._products.diagonal(dim1=1, dim2=2)
+        if not seen.sum().isfinite():
+            raise ResidualError("The rows hold NaN or infinity: no principal components can be had of them.")
+
+    def merge(self, other: Moments) -> None:
+        """Take in all that another one has seen.
+
+        Raises:
+            ResidualError: it is of rows of another width, or keeps no scatter where this one does.
+        """
+        self._check_width(other.width)
+        if not other.count:
+            return
+        device, total = self._shift.device, self.count + other.count
+        mean, step = self.mean, other.mean.to(device) - self.mean
+        scatter, more = self.scatter, other.scatter
+        if scatter is not None:
+            if more is None:
+                raise ResidualError("Moments with a scatter can't take in others without.")
+            between = step[:, :, None] * step[:, None, :]
+            scatter = scatter + more.to(device) + between * (self.count * other.count / total)
+        self.restore(total, mean + step * (other.count / total), scatter)
+
+    def restore(self, count: int, mean: Float[Tensor, "b f"], scatter: Float[Tensor, "b f f"] | None) -> None:
+        """Take the state of others in place of its own."""
+        device = self._shift.device
+        self.count, self._shift = count, mean.to(device)
+        self._total = torch.zeros_like(self._shift)
+        self._products = None if scatter is None else scatter.to(device).clone()
+
+    def _check_width(self, width: int) -> None:
+        if width != self.width:
+            raise ResidualError(f"Expected rows of width {self.width}, got {width}.")
+
+
+def _add_products(sums: Float[Tensor, "b f f"], x: Float[Tensor, "b n f"]) -> None:
+    """Add `xᵀ x`, above the diagonal at least."""
+    width = x.shape[2]
+    if x.is_cuda or width < 2 * _BLOCK:
+        sums.baddbmm_(x.mT, x)
+        return
+    for one, rows in zip(sums, x, strict=True):
+        for start in range(0, width, _BLOCK):
+            columns = slice(start, start + _BLOCK)
+            one[columns, start:].addmm_(rows[:, columns].mT, rows[:, start:])
 
 
 def components_of(mean: Float[Tensor, " d"], covariance: Float[Tensor, "d d"], k: int | None = None) -> PCA:
-    """The principal components of what has this mean and covariance, the `k` largest or all."""
+    """The principal components of what has this mean and covariance, the `k` largest or all.
+
+    Raises:
+        ResidualError: `k` below 1.
+    """
     eigenvalues, vectors = torch.linalg.eigh(covariance)
     return _sorted_out(mean, vectors.T.flip(0), eigenvalues.flip(0), k)
 
@@ -124,6 +261,9 @@ def components_of_image(
     The covariance of `x M` is `Mᵀ C M`. Where that is wider than `C = R Rᵀ`, take `M = L Q`, the rows of `Q`
     orthonormal: the right singular vectors of the small `Rᵀ L`, times `Q`, are its eigenvectors, and the
     singular values squared its eigenvalues.
+
+    Raises:
+        ResidualError: `k` below 1.
     """
     matrix = matrix.to(torch.float64)
     mean = mean @ matrix + offset.to(torch.float64)
@@ -138,6 +278,8 @@ def components_of_image(
 
 def _sorted_out(mean: Tensor, components: Tensor, eigenvalues: Tensor, k: int | None) -> PCA:
     """Leave out what is numerically zero, cut to `k`, fix the signs."""
+    if k is not None and k < 1:
+        raise ResidualError(f"The number of components must be at least 1, got {k}.")
     eigenvalues = eigenvalues.clamp(min=0)
     total = eigenvalues.sum().item()
     kept = int((eigenvalues > NUMERICALLY_ZERO * eigenvalues[0]).sum())

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.spectral.bases import Origin, SpectralBases
-from residual.spectral.moments import Moments
-from residual.spectral.pca import PCA, components_of, components_of_image
+from residual.spectral.pca import PCA, Moments, components_of, components_of_image
 from residual.store.base import Store
 from residual.tensor_files import load_tensors, save_tensors
 from residual.tracing.coordinates import Coordinates
@@ -208,7 +207,7 @@ class _Group:
         shape = len(self.units), len(part), self.width
         rows = room.resize_(max(room.numel(), math.prod(shape)))[: math.prod(shape)].view(shape)
         self._fill(rows, part)
-        self.moments.update(rows)
+        self.moments.update(rows, overwrite_x=True)
 
     def _fill(self, rows: Float[Tensor, "u n f"], part: Coordinates) -> None:
         of = self.linearization
@@ -235,8 +234,8 @@ class _Group:
 
     def results(self) -> Iterator[tuple[int, Tensor, PCA | None]]:
         """Each unit's mean, and its basis if it gets one."""
-        of, scatter, means = self.linearization, self.moments.scatter, self.moments.mean.cpu()
-        covariances = None if scatter is None else scatter.cpu() / (self.moments.count - 1)
+        of, means = self.linearization, self.moments.mean.cpu()
+        covariances = self.moments.covariance.cpu() if self.whole else None
         # Kept in one piece: among what is needed only for a while, many pieces would hold on to all of it.
         most = min(self.width, of.output_dim)
         kept = torch.empty(len(self.units), most if self.whole else 0, of.output_dim, dtype=torch.float64)
