@@ -39,7 +39,7 @@ CLASSES = 1000
 def bases_of(encoder: Encoder, kinds: tuple[str, ...]) -> SpectralBases:
     """As many components as real bases have, in directions at random."""
     linearization = Linearization.of(encoder)
-    table, dim = linearization.units, encoder.output_dim
+    table, dim = linearization.units.table, encoder.output_dim
     chosen = table[table["kind"].isin(kinds)]
     generator = torch.Generator().manual_seed(0)
     components = []

@@ -25,7 +25,7 @@ from residual.store.encode import encode_dataset
 from residual.text import ZeroShotClassifier
 from residual.tracing.linearization import Linearization
 from residual.tracing.trace import trace
-from residual.tracing.units import KINDS, units_of
+from residual.tracing.units import KINDS
 
 PICTURES = 32
 
@@ -41,7 +41,7 @@ def by_kind(encoders: dict[str, Encoder], images: list) -> dict[str, float]:
             outputs.append(output)
     errors = {"output": _miss(outputs[1], outputs[0])}
     for kind in KINDS:
-        chosen = units_of(linearization.units, kind)
+        chosen = linearization.units.positions(kind)
         errors[kind] = _miss(contributions[1][:, chosen], contributions[0][:, chosen])
     errors["sum of units against own output"] = _miss(contributions[1].sum(1), outputs[1])
     return errors

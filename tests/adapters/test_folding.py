@@ -37,10 +37,8 @@ def random_bases(n_units: int, dim: int, units: list[int], seed: int = 0, most: 
 
 
 def chosen_units(encoder: Encoder, kind: str) -> list[int]:
-    table = Linearization.of(encoder).units
-    if kind == "some":
-        return table["unit"].tolist()[::-3]
-    return table["unit"][table["kind"].isin(kind.split("+"))].tolist()
+    units = Linearization.of(encoder).units
+    return list(range(len(units)))[::-3] if kind == "some" else units.positions(kind.split("+"))
 
 
 def plain(adapter: torch.nn.Module, encoder: Encoder, pixels: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from residual.adapters import ResiDual, strongest_components, unit_gains
 from residual.spectral import pca
 from residual.spectral.bases import SpectralBases
 from residual.text.classifier import ZeroShotClassifier
-from residual.tracing.units import units_table
+from residual.tracing.units import Units
 from residual.workflows.run import mean_and_interval
 
 
@@ -31,7 +31,7 @@ def fitted():
 
 def test_a_gain_is_the_change_of_a_units_spread(fitted):
     contributions, adapter = fitted
-    table = unit_gains(adapter, units_table(2, 2))
+    table = unit_gains(adapter, Units(2, 2).table)
     assert isinstance(table, pd.DataFrame)
     assert table["unit"].tolist() == [1, 4, 6]
     assert table["weights"].tolist() == [3, 6, 2]
@@ -52,10 +52,10 @@ def test_a_gain_is_the_change_of_a_units_spread(fitted):
 
 def test_relative_gains_forget_a_common_factor(fitted):
     _, adapter = fitted
-    before = unit_gains(adapter, units_table(2, 2))["relative"].tolist()
+    before = unit_gains(adapter, Units(2, 2).table)["relative"].tolist()
     with torch.no_grad():
         adapter.lambdas.mul_(7.0)
-    assert unit_gains(adapter, units_table(2, 2))["relative"].tolist() == pytest.approx(before)
+    assert unit_gains(adapter, Units(2, 2).table)["relative"].tolist() == pytest.approx(before)
 
 
 def test_the_strongest_components_spread_the_output_most(fitted):

@@ -14,7 +14,6 @@ from convert import clip_in_transformers, vision_in_timm, vision_in_transformers
 from tiny import random_pixels
 
 import residual
-from residual.tracing.units import units_of
 
 ATOL = {torch.float32: 1e-5, torch.float64: 1e-10}
 DTYPES = pytest.mark.parametrize("dtype", ATOL, ids=lambda dtype: str(dtype).removeprefix("torch."))
@@ -87,7 +86,7 @@ def test_the_wrong_activation_does_not_agree(library, weights, built):
         assert (ours.encode_image(pixels) - theirs.encode_image(pixels)).abs().max() > 1e-3
     first, second = residual.decompose(ours, pixels), residual.decompose(theirs, pixels)
     apart = (first.contributions - second.contributions).abs().amax((0, 1, 3))
-    assert apart[units_of(first.units, "mlp")].min() > 1e-4
+    assert apart[first.linearization.units.positions("mlp")].min() > 1e-4
     # What comes before any activation, the embedding and the first layer's heads, still agrees.
     assert_alike(second.coordinates.emb, first.coordinates.emb)
     assert_alike(second.coordinates.z[:, 0], first.coordinates.z[:, 0])

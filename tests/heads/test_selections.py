@@ -30,7 +30,7 @@ from residual.heads import (
     unit_accuracy,
 )
 from residual.text import ZeroShotClassifier
-from residual.tracing.units import units_table
+from residual.tracing.units import Units
 
 
 @given(
@@ -68,7 +68,7 @@ def test_different_seeds_choose_differently():
 @settings(deadline=None)
 @given(layers=st.integers(1, 4), heads=st.integers(1, 3), pool=st.booleans())
 def test_ablations_leave_out_what_they_say(layers, heads, pool):
-    units = units_table(layers, heads, pool)
+    units = Units(layers, heads, pool).table
     found = ablations(units)
     everything = set(units["unit"])
     rows = [(row.unit, row.kind, row.layer) for row in units.itertuples()]

@@ -462,7 +462,7 @@ def test_the_root_is_as_narrow_as_it_can_be(heads, head_width, output):
     linearization = Linearization.of(
         tiny_encoder(dtype=torch.float32, heads=heads, head_width=head_width, output=output)
     )
-    for unit, kind in enumerate(linearization.units["kind"]):
+    for unit, kind in enumerate(linearization.units.table["kind"]):
         matrix, root = linearization.matrix(unit), linearization.root(unit)
         features = (head_width if kind == "head" else heads * head_width) + 2
         assert root.shape == (features, min(features, output))
@@ -546,7 +546,7 @@ def test_layers_that_no_unit_is_of_hold_zeros(stores):
     got = store.coordinates_of([first_head + 4, 1])
     whole = store.read()
     assert got.emb is None
-    assert got.pool_mlp is None or store.linearization.pool_mlp
+    assert got.pool_mlp is None or store.linearization.units.pool_mlp
     assert torch.equal(got.z[..., 1, :, :], whole.z[..., 1, :, :])
     assert (got.z[..., 0, :, :] == 0).all()
     assert torch.equal(got.mlp[..., 0, :], whole.mlp[..., 0, :])

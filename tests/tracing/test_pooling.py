@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError
 from residual.tracing.decompose import decompose
-from residual.tracing.units import units_table
+from residual.tracing.units import Units
 
 FAMILY = pytest.mark.parametrize("name", CASES)
 TEXT = pytest.mark.parametrize("name", SPLIT_TEXT)
@@ -93,7 +93,7 @@ def test_every_pooling_sums_to_norm_and_projection_by_hand(name, pooling, split)
     tokens = {"all": case.prefix + PATCHES, "patches": PATCHES}.get(pooling, 1)
     pool_mlp = case.pool_mlp and pooling == "own"
     assert got.contributions.shape == (3, tokens, 9 + pool_mlp, expected.shape[-1])
-    assert got.units.equals(units_table(2, 3, pool_mlp))
+    assert got.units.equals(Units(2, 3, pool_mlp).table)
 
 
 @FAMILY
@@ -170,7 +170,7 @@ def test_texts_sum_to_the_model_s_own_output(name, split):
     exact(got.contributions.sum(2)[:, 0], expected)
     exact(got.output[:, 0], expected)
     assert got.contributions.shape == (5, 1, 1 + 2 + 2 * 2, expected.shape[1])
-    assert got.units.equals(units_table(2, 2))  # an attention pool is the image tower's alone
+    assert got.units.equals(Units(2, 2).table)  # an attention pool is the image tower's alone
 
 
 @TEXT

@@ -165,42 +165,34 @@ class _Rows:
     """The matrix that goes with `features_of`, filled unit by unit."""
 
     def __init__(self, linearization: Linearization, units: Sequence[int]):
-        table, of = linearization.units, linearization
-        heads, mlps = of.layers * of.heads, of.layers
-        self._first_head = len(table) - heads
-        self._pool_mlp = 1 + mlps if of.pool_mlp else -1
-        field_of = [self._field(unit) for unit in units]
+        of = linearization
+        self._units = of.units
+        field_of = {of.units.field(unit) for unit in units}
         self.fields = tuple(name for name in (*_STREAM, "pool_mlp") if name in field_of)
-        widths = {"z": of.head_width, "mlp": of.width, "emb": of.width}
-        sizes = {"z": heads * of.head_width, "mlp": mlps * of.width, "emb": of.width}
+        self._widths = {"z": of.head_width, "mlp": of.width, "emb": of.width}
         self._starts, at = {}, 0
         for name in _STREAM:
             if name in self.fields:
                 self._starts[name] = at
-                at += sizes[name]
-        self._widths, self._shared = widths, at
-        self._stream_rows = at + 2 if self._starts else 0
-        empty = torch.zeros(of.pool_heads, self._stream_rows, of.output_dim, dtype=torch.float64)
-        self._blocks, self._behind = empty, torch.zeros(0, of.output_dim, dtype=torch.float64)
+                at += len(of.units.of_field[name]) * self._widths[name]
+        self._shared = at
+        stream_rows = at + 2 if self._starts else 0
+        self._blocks = torch.zeros(of.pool_heads, stream_rows, of.output_dim, dtype=torch.float64)
+        self._behind = torch.zeros(0, of.output_dim, dtype=torch.float64)
 
     def add(self, unit: int, matrix: Float[Tensor, "g d"]) -> None:
         """Put the rows of one unit in their place; those of `1/s` and `μ/s` are summed over units."""
-        name = self._field(unit)
+        name = self._units.field(unit)
         if name == "pool_mlp":
             self._behind = matrix
             return
         of_heads = matrix.unflatten(0, (len(self._blocks), -1))  # (P, v + 2, d)
-        place = unit - self._first_head if name == "z" else max(unit - 1, 0)
-        start = self._starts[name] + place * self._widths[name]
-        self._blocks[:, start : start + self._widths[name]] = of_heads[:, :-2]
+        width = self._widths[name]
+        start = self._starts[name] + self._units.of_field[name].index(unit) * width
+        self._blocks[:, start : start + width] = of_heads[:, :-2]
         self._blocks[:, self._shared :] += of_heads[:, -2:]
 
     @property
     def matrix(self) -> Float[Tensor, "f d"]:
         """All rows."""
         return torch.cat([self._blocks.flatten(0, 1), self._behind])
-
-    def _field(self, unit: int) -> str:
-        if unit >= self._first_head:
-            return "z"
-        return "emb" if unit == 0 else "pool_mlp" if unit == self._pool_mlp else "mlp"

@@ -14,7 +14,6 @@ from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases, fit_output
 from residual.spectral.pca import PCA
 from residual.store.base import Store
-from residual.tracing.units import units_of
 
 # From the fewest weights that look inside the encoder to all of them; fine-tuning has its own way to train.
 ADAPTERS = ("linear", "spectral", "coarse", "residual_star", "residual")
@@ -90,7 +89,7 @@ class Reference:
     @classmethod
     def of(cls, store: Store, device: str | None = None) -> Reference:
         """Those of a store's pictures."""
-        heads = tuple(units_of(store.units, ("head",)))
+        heads = tuple(store.linearization.units.positions("head"))
         bases = fit_bases(store, BASES_KINDS, device=device)
         return cls(bases, fit_output(store), heads, tuple(store.skipped))
 

@@ -30,7 +30,6 @@ from residual.store.base import Store, parts_of
 from residual.text.classifier import PLAIN, ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 from residual.text.pursuit import somp, weighted_components
-from residual.tracing.units import units_of
 
 # Called with a stage, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], object]
@@ -120,16 +119,15 @@ def parse_heads(names: Sequence[str], store: Store) -> list[int]:
         ResidualError: a name isn't of that form, or there is no such head.
     """
     check_heads(store)
-    layers, heads = store.linearization.layers, store.linearization.heads
-    ranges = f"layers are 0 to {layers - 1} and heads 0 to {heads - 1}"
-    first, found = units_of(store.units, ("head",))[0], []
+    units, found = store.linearization.units, []
+    ranges = f"layers are 0 to {units.layers - 1} and heads 0 to {units.heads - 1}"
     for name in names:
         layer, dot, head = name.strip().partition(".")
         if not (dot and layer.isdecimal() and head.isdecimal()):
             raise ResidualError(f"A head looks like 3.1, layer 3 and head 1, got {name!r}: {ranges}.")
-        if int(layer) >= layers or int(head) >= heads:
+        if int(layer) >= units.layers or int(head) >= units.heads:
             raise ResidualError(f"There is no head {name.strip()} in {store.encoder_name}: {ranges}.")
-        found.append(first + int(layer) * heads + int(head))
+        found.append(units.head(int(layer), int(head)))
     return list(dict.fromkeys(found))
 
 
@@ -172,7 +170,7 @@ def _checked(
     for what, wide in (("bases", bases.dim), ("dictionary's embeddings", dictionary.embeddings.shape[1])):
         if wide != width:
             raise ResidualError(f"The {what} have width {wide}, the encoder's output has {width}.")
-    every = units_of(store.units, ("head",))
+    every = store.linearization.units.positions("head")
     if wrong := [int(unit) for unit in (() if heads is None else heads) if int(unit) not in every]:
         raise ResidualError(f"Units {wrong} are no heads: heads are units {every[0]} to {every[-1]}.")
     return every

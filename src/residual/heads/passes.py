@@ -38,7 +38,7 @@ def batches_of(
 
 def check_one_token(store: Store, batch: Coordinates) -> None:
     """Refuse a store that keeps several tokens an image."""
-    if batch.mean.ndim > 1 and not store.linearization.pool_mlp:
+    if batch.mean.ndim > 1 and not store.linearization.units.pool_mlp:
         raise ResidualError(
             f"{store.dataset} was encoded with pooling {store.pooling!r}, several tokens an image, and "
             "labels and pictures belong to images: encode it with one token."

@@ -23,7 +23,6 @@ from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
-from residual.tracing.units import units_of
 
 # Called with a stage, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], object]
@@ -131,7 +130,7 @@ def scoreboard(
     check_whole(store)
     if test is not None:
         check_alike(store, test)
-    units = units_of(store.units, settings.kinds)
+    units = store.linearization.units.positions(settings.kinds)
     random = np.random.default_rng(settings.seed)
     parts = random.permutation(len(store)) % _PARTS
     halves = [random.permutation(_PARTS)[: _PARTS // 2].tolist() for _ in range(settings.seeds)]

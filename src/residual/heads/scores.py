@@ -20,7 +20,7 @@ from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 from residual.text.pursuit import somp, weighted_components
-from residual.tracing.units import KINDS, units_of
+from residual.tracing.units import KINDS
 
 SCORES = {
     "correlation": "(U) correlation with the output",
@@ -68,7 +68,7 @@ def score_units(
     check_method(method)
     if unknown := [name for name in scores if name not in SCORES]:
         raise ResidualError(f"Unknown scores: {', '.join(unknown)}. Known: {', '.join(SCORES)}.")
-    units = units_of(store.units, kinds)
+    units = store.linearization.units.positions(kinds)
     found = store.units.iloc[units].reset_index(drop=True)
     spans = {"correlation": None, "span": classifier.weights}
     wanted = {name: span for name, span in spans.items() if name in scores}

@@ -13,6 +13,7 @@ from residual.encoders.encoder import Encoder
 from residual.encoders.pooling import AttentionPool, MeanPool
 from residual.errors import ResidualError
 from residual.tracing.linearization import Linearization
+from residual.tracing.units import KINDS
 
 _TEXT = {"split": "yes", "encode": "not split", "": "no"}
 
@@ -49,7 +50,7 @@ def encoder_facts(encoder: Encoder) -> dict[str, Any]:
         "output_dim": encoder.output_dim,
         "image_size": encoder.image_size,
         "pooling": _pooling(encoder),
-        "units": {kind: int(count) for kind, count in units["kind"].value_counts(sort=False).items()},
+        "units": {kind: len(units.positions(kind)) for kind in KINDS},
         "fingerprint": encoder.fingerprint,
         "text": None,
     }

@@ -19,7 +19,6 @@ from residual.read_ahead import ahead
 from residual.spectral.dimension import TwoNN, linear_dimension, two_nn_scales
 from residual.spectral.pca import PCA, components_of
 from residual.store.base import Store
-from residual.tracing.units import units_of
 
 MEASURES = {
     "linear_dimension": "linear dimension",
@@ -98,7 +97,7 @@ def unit_geometry(
         ResidualError: an unknown kind or one that isn't kept, fewer than three samples, NaN or infinity.
     """
     settings = settings or GeometrySettings()
-    chosen = store.units.iloc[units_of(store.units, store.kinds if kinds is None else kinds)]
+    chosen = store.units.iloc[store.linearization.units.positions(store.kinds if kinds is None else kinds)]
     if missing := [kind for kind in chosen["kind"].unique() if kind not in store.kinds]:
         raise ResidualError(
             f"The store holds no units of kind {', '.join(missing)}, only {', '.join(store.kinds)}."
@@ -122,7 +121,7 @@ def _unit_samples(
     ]
     random, linearization = np.random.default_rng(settings.seed), store.linearization
     first = store.coordinates_of(groups[0], slice(0, 1))
-    tokens = 1 if linearization.pool_mlp else first.mean.numel()
+    tokens = 1 if linearization.units.pool_mlp else first.mean.numel()
     images = settings.samples if tokens == 1 else math.ceil(_IMAGES * settings.samples / tokens)
     samples = _some(random, len(store), images)
     kept = torch.from_numpy(_some(random, tokens * len(samples), settings.samples)).to(device)

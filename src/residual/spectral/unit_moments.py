@@ -23,7 +23,7 @@ from residual.store.base import Store
 from residual.tensor_files import load_tensors, save_tensors
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
-from residual.tracing.units import KINDS, units_of
+from residual.tracing.units import KINDS, checked_kinds
 
 _ROOM = 2**23  # numbers in float64 that are held of a group of units' features at a time: 64 MB
 
@@ -58,8 +58,8 @@ class UnitMoments:
         device: torch.device | str = "cpu",
     ):
         self.linearization, self.device = linearization, torch.device(device)
-        self.kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-        self.chosen = units_of(linearization.units, self.kinds)
+        self.kinds = checked_kinds(kinds)
+        self.chosen = linearization.units.positions(self.kinds)
         if missing := [kind for kind in self.kinds if kind not in held]:
             raise ResidualError(
                 f"The coordinates hold no units of kind {', '.join(missing)}, only {', '.join(held)}."
@@ -72,7 +72,7 @@ class UnitMoments:
             _Group(linearization, units, kind in self.kinds, self.device)
             for kind in KINDS
             if kind in held
-            for units in _alike(linearization, units_of(linearization.units, (kind,)))
+            for units in _alike(linearization, linearization.units.positions(kind))
         ]
 
     @classmethod
@@ -97,7 +97,7 @@ class UnitMoments:
             ResidualError: they hold NaN or infinity.
         """
         batch = batch.to(self.device)
-        rows = batch if self.linearization.pool_mlp else batch.tokens_as_samples()
+        rows = batch if self.linearization.units.pool_mlp else batch.tokens_as_samples()
         for group in self.groups:
             for start in range(0, len(rows), group.rows):
                 group.update(rows[start : start + group.rows], self._room)
@@ -196,7 +196,7 @@ class _Group:
 
     def __init__(self, linearization: Linearization, units: list[int], whole: bool, device: torch.device):
         self.linearization, self.units, self.whole = linearization, units, whole
-        self.kind: str = linearization.units["kind"].iloc[units[0]]
+        self.kind = linearization.units.kind(units[0])
         width, output = linearization.matrix(units[0]).shape
         self.narrow = not whole or width <= 2 * output
         self.width = width if self.narrow else output
@@ -211,7 +211,7 @@ class _Group:
 
     def _fill(self, rows: Float[Tensor, "u n f"], part: Coordinates) -> None:
         of = self.linearization
-        if self.narrow and not of.pool_mlp:  # as `Linearization.features`, with nothing made on the way
+        if self.narrow and not of.units.pool_mlp:  # as `Linearization.features`, with nothing made on the way
             over = 1 / part.std.double()
             rows[..., :-2].copy_(self._own(part).transpose(0, 1)).mul_(over[:, None])
             rows[..., -2] = over
@@ -227,10 +227,7 @@ class _Group:
     def _own(self, part: Coordinates) -> Float[Tensor, "n u w"]:
         if self.kind == "head":
             return part.held("z").flatten(1, 2)
-        if self.kind == "emb":
-            return part.held("emb")[:, None]
-        layer = int(self.linearization.units["layer"].iloc[self.units[0]])
-        return part.held("mlp")[:, layer : layer + 1]
+        return self.linearization.units.vector(part, self.units[0])[:, None]
 
     def results(self) -> Iterator[tuple[int, Tensor, PCA | None]]:
         """Each unit's mean, and its basis if it gets one."""
@@ -252,8 +249,7 @@ class _Group:
 
 def _alike(linearization: Linearization, units: list[int]) -> list[list[int]]:
     """All heads together, whatever is wide by itself."""
-    kind = linearization.units["kind"].iloc[units[0]]
-    return [units] if kind == "head" else [[unit] for unit in units]
+    return [units] if linearization.units.kind(units[0]) == "head" else [[unit] for unit in units]
 
 
 def _origin(store: Store) -> Origin:

@@ -88,7 +88,7 @@ class Store(ABC):
     @property
     def units(self) -> pd.DataFrame:
         """The table of units."""
-        return self.linearization.units
+        return self.linearization.units.table
 
     @property
     def split(self) -> str:

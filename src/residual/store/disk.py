@@ -31,7 +31,7 @@ from residual.store.receipts import (
 from residual.store.storage import Place
 from residual.tracing.coordinates import KIND_OF, Coordinates
 from residual.tracing.linearization import Linearization
-from residual.tracing.units import units_of
+from residual.tracing.units import checked_kinds
 
 _FIELDS = (*KIND_OF, "mean", "std")
 
@@ -198,7 +198,7 @@ class ResidualStore(Store):
 
         Layers that no unit is of hold zeros.
         """
-        chosen = self.units.iloc[self.linearization.checked(units)]
+        chosen = self.units.iloc[self.linearization.units.checked(units)]
         at = self._at(samples)
         values = {name: torch.from_numpy(self._arrays.read(name, at)) for name in ("mean", "std")}
         for name in self._fields:
@@ -274,8 +274,7 @@ class ResidualStore(Store):
     def _kinds(self, kinds: Sequence[str] | None) -> tuple[str, ...]:
         if kinds is None:
             return self.kinds
-        units_of(self.units, kinds)
-        kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+        kinds = checked_kinds(kinds)
         if missing := [kind for kind in kinds if kind not in self.kinds]:
             raise ResidualError(
                 f"{self.place.address!r} was encoded without units of kind {', '.join(missing)}; it keeps "

@@ -69,15 +69,15 @@ class Layout:
             dtype: of `z`, `mlp`, `emb`: "float16" or "float32".
         """
         of = linearization
-        axis = (of.pool_heads,) if of.pool_mlp else () if tokens is None else (tokens,)
+        axis = (of.pool_heads,) if of.units.pool_mlp else () if tokens is None else (tokens,)
         tails: dict[str, tuple[int, ...]] = {
-            "z": (*axis, of.layers, of.heads, of.head_width),
-            "mlp": (*axis, of.layers, of.width),
+            "z": (*axis, of.units.layers, of.units.heads, of.head_width),
+            "mlp": (*axis, of.units.layers, of.width),
             "emb": (*axis, of.width),
             "mean": axis,
             "std": axis,
         }
-        if of.pool_mlp:
+        if of.units.pool_mlp:
             tails["pool_mlp"] = (of.width,)
         tails = {name: tail for name, tail in tails.items() if KIND_OF.get(name) in (None, *kinds)}
         dtypes = {name: "float32" if name in _KEPT_IN_FLOAT32 else dtype for name in tails}

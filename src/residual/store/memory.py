@@ -47,7 +47,7 @@ class MemoryStore(Store):
         self, units: Sequence[int] | np.ndarray, samples: Samples | None = None
     ) -> Coordinates:
         """Coordinates of some samples, by default of all."""
-        self.linearization.checked(units)
+        self.linearization.units.checked(units)
         return self._of(samples)
 
     def batches(self, size: int = 1024, kinds: Sequence[str] | None = None) -> Iterator[Coordinates]:

@@ -125,7 +125,7 @@ class Writer:
             packer.add("group", dataset.groups)
         files = packer.files()
         files[LINEARIZATION] = linearization.pack()
-        files[UNITS] = f"{linearization.units.to_json(orient='records', indent=1)}\n".encode()
+        files[UNITS] = f"{linearization.units.table.to_json(orient='records', indent=1)}\n".encode()
         manifest = StoreManifest(
             identity, self.layout, versions(), {name: sha256(files[name]) for name in sorted(files)}
         )

@@ -2,19 +2,17 @@
 
 from residual.tracing.capture import capture
 from residual.tracing.coordinates import Coordinates
-from residual.tracing.decompose import Decomposition, check_sum, decompose
+from residual.tracing.decompose import Decomposition, decompose
 from residual.tracing.linearization import Linearization
 from residual.tracing.trace import trace
-from residual.tracing.units import units_of, units_table
+from residual.tracing.units import Units
 
 __all__ = [
     "Coordinates",
     "Decomposition",
     "Linearization",
+    "Units",
     "capture",
-    "check_sum",
     "decompose",
     "trace",
-    "units_of",
-    "units_table",
 ]

@@ -11,9 +11,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from residual.errors import ResidualError
-
-# Which kind of unit each field is of.
-KIND_OF = {"z": "head", "mlp": "mlp", "emb": "emb", "pool_mlp": "mlp"}
+from residual.tracing.units import KIND_OF
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from residual.errors import ResidualError
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.trace import Images, Texts, trace
-from residual.tracing.units import KINDS, units_of
+from residual.tracing.units import KINDS
 
 # How far the sum of units may be from the model's own output, by the precision of the model.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
@@ -78,7 +78,7 @@ def decompose(
             "There are no gradients inside torch.inference_mode(): leave it, or leave out grad."
         )
     linearization = _linearization(encoder, tower, pooling)
-    chosen = units_of(linearization.units, kinds)
+    chosen = linearization.units.positions(kinds)
     with torch.set_grad_enabled(grad):
         coordinates, output = trace(encoder, pixels, tower, pooling)
         check_sum(encoder, linearization, coordinates, output)
@@ -89,7 +89,7 @@ def decompose(
     return Decomposition(
         contributions=contributions,
         output=output,
-        units=linearization.units.iloc[chosen].reset_index(drop=True),
+        units=linearization.units.table.iloc[chosen].reset_index(drop=True),
         coordinates=coordinates,
         linearization=linearization,
     )

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,7 +22,7 @@ from residual.files import written_beside
 from residual.tensor_files import load_tensors, pack_tensors, unpack_tensors
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.token_choice import resolve
-from residual.tracing.units import units_table
+from residual.tracing.units import Units
 
 
 class Linearization:
@@ -61,10 +60,9 @@ class Linearization:
         with torch.inference_mode(False):  # what is kept must serve calls with gradients, too
             self.state = {name: value.detach().double().contiguous() for name, value in state.items()}
         self.split = split
-        self.layers, self.heads, self.head_width, self.width = self.state["attention_weight"].shape
+        layers, heads, self.head_width, self.width = self.state["attention_weight"].shape
         self.pool_heads, _, self.output_dim = self.state["projection_weight"].shape
-        self.pool_mlp = "pool_mlp_weight" in self.state
-        self.units: pd.DataFrame = units_table(self.layers, self.heads, self.pool_mlp)
+        self.units = Units(layers, heads, pool_mlp="pool_mlp_weight" in self.state)
 
     @classmethod
     def of(cls, encoder: Encoder, tower: str = "image", pooling: str = "own") -> Linearization:
@@ -99,45 +97,33 @@ class Linearization:
         """The same with matrices and offsets made on another device, in float64 as everywhere."""
         return Linearization({name: value.to(device) for name, value in self.state.items()}, self.split)
 
-    def share(self, unit: int) -> float:
-        """`w_u`, the unit's share of the common terms."""
-        stream_units = 2 * self.layers + 1
-        if unit == self._pool_mlp_unit:
-            return 0.0
-        return 1 / stream_units if unit < self._first_head else 1 / (stream_units * self.heads)
-
     def features(self, coordinates: Coordinates, unit: int) -> Float[Tensor, "n *t f"]:
         """`f_u = (v/s, 1/s, μ/s)`: `h + 2` numbers for a head, `D + 2` for an MLP or the embedding.
 
         With an attention pool, `P` times as many, those of each of its heads side by side. They are made in
         the precision and on the device of `coordinates.mean`.
         """
-        if unit == self._pool_mlp_unit:
-            return coordinates.held("pool_mlp").to(coordinates.mean)
-        if unit == 0:
-            own = coordinates.held("emb")
-        elif unit < self._first_head:
-            own = coordinates.held("mlp")[..., unit - 1, :]
-        else:
-            layer, head = self._layer_head(unit)
-            own = coordinates.held("z")[..., layer, head, :]
+        own = self.units.vector(coordinates, unit).to(coordinates.mean)
+        if self.units.field(unit) == "pool_mlp":
+            return own
         mean, std = coordinates.mean[..., None], coordinates.std[..., None]
-        features = torch.cat([own.to(mean), torch.ones_like(mean), mean], dim=-1) / std
-        return features.flatten(1) if self.pool_mlp else features
+        features = torch.cat([own, torch.ones_like(mean), mean], dim=-1) / std
+        return features.flatten(1) if self.units.pool_mlp else features
 
     def matrix(self, unit: int) -> Float[Tensor, "f d"]:
         """`M_u` in float64; its rows go with `features`."""
-        if unit == self._pool_mlp_unit:
+        field = self.units.field(unit)
+        if field == "pool_mlp":
             return self.state["pool_mlp_weight"]
-        if unit < self._first_head:
-            own, bias = self._from_stream, torch.zeros_like(self._from_stream[:, 0])  # (P, D, d), (P, d)
-        else:
-            layer, head = self._layer_head(unit)
+        if field == "z":
+            layer, head = self.units.layer_head(unit)
             own = self.state["attention_weight"][layer, head] @ self._from_stream  # (P, h, d)
-            bias = self.state["attention_bias"][layer] / self.heads @ self._from_stream
+            bias = self.state["attention_bias"][layer] / self.units.heads @ self._from_stream
+        else:
+            own, bias = self._from_stream, torch.zeros_like(self._from_stream[:, 0])  # (P, D, d), (P, d)
         common = torch.zeros_like(bias)
         if self.split == "shared":
-            common = self.share(unit) * self._to_output.sum(1)
+            common = self.units.share(unit) * self._to_output.sum(1)
         return torch.cat([own, bias[:, None], -common[:, None]], dim=1).flatten(0, 1)
 
     def root(self, unit: int) -> Float[Tensor, "f r"]:
@@ -155,15 +141,15 @@ class Linearization:
     def offset(self, unit: int) -> Float[Tensor, " d"]:
         """`o_u`, the constant part of the contribution, in float64."""
         through = self.state["projection_weight"].sum(0)
-        return self.share(unit) * (self.state["norm_bias"] @ through + self.state["projection_bias"])
+        return self.units.share(unit) * (self.state["norm_bias"] @ through + self.state["projection_bias"])
 
     def contributions(
         self, coordinates: Coordinates, units: Sequence[int] | np.ndarray | None = None
     ) -> Float[Tensor, "n *t u d"]:
         """Every unit's contribution, or those of some units (their positions, in the order wanted)."""
-        chosen = range(len(self.units)) if units is None else self.checked(units)
+        chosen = range(len(self.units)) if units is None else self.units.checked(units)
         like = coordinates.mean
-        axes = like.shape[:1] if self.pool_mlp else like.shape
+        axes = like.shape[:1] if self.units.pool_mlp else like.shape
         result = like.new_empty(*axes, len(chosen), self.output_dim)
         for place, unit in enumerate(chosen):
             matrix, offset = self._map(unit, like.dtype, like.device)
@@ -181,9 +167,9 @@ class Linearization:
         stream = stream + state["attention_bias"].sum(0)  # (n, …, D)
         mean = like[..., None] if self.split == "shared" else stream.mean(-1, keepdim=True)
         normed = (stream - mean) / coordinates.std[..., None] * state["norm_weight"] + state["norm_bias"]
-        if self.pool_mlp:
+        if self.units.pool_mlp:
             output = torch.einsum("npx,pxd->nd", normed, state["projection_weight"])
-            output = output + self.features(coordinates, self._pool_mlp_unit) @ state["pool_mlp_weight"]
+            output = output + coordinates.held("pool_mlp").to(like) @ state["pool_mlp_weight"]
         else:
             output = normed @ state["projection_weight"][0]
         return output + state["projection_bias"]
@@ -209,18 +195,6 @@ class Linearization:
         """Read what `save` wrote."""
         state, note = load_tensors(path, "linearization")
         return cls(state, note["split"])
-
-    @property
-    def _first_head(self) -> int:
-        return 1 + self.layers + self.pool_mlp
-
-    @property
-    def _pool_mlp_unit(self) -> int:
-        """Its position, or -1 if there is none."""
-        return 1 + self.layers if self.pool_mlp else -1
-
-    def _layer_head(self, unit: int) -> tuple[int, int]:
-        return divmod(unit - self._first_head, self.heads)
 
     @cached_property
     def _to_output(self) -> Float[Tensor, "P D d"]:
@@ -248,17 +222,6 @@ class Linearization:
                 matrix, offset = self.matrix(unit), self.offset(unit)
                 self._maps[key] = (matrix.to(device, dtype), offset.to(device, dtype))
         return self._maps[key]
-
-    def checked(self, units: Sequence[int] | np.ndarray) -> list[int]:
-        """Positions of units, if there are such.
-
-        Raises:
-            ResidualError: there aren't.
-        """
-        units = [int(unit) for unit in units]
-        if wrong := [unit for unit in units if not 0 <= unit < len(self.units)]:
-            raise ResidualError(f"Units are 0 to {len(self.units) - 1}, got {wrong}.")
-        return units
 
 
 def _narrowest(value: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.store.encode import encode_dataset, store_path
 from residual.text.classifier import ZeroShotClassifier
-from residual.tracing.units import units_of, units_table
+from residual.tracing.units import Units
 
 # Called with a stage, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], object]
@@ -233,14 +233,14 @@ def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> Reference
             f"{origin.fingerprint[:8]}, split {origin.split!r}), not {encoder.name} (weights "
             f"{encoder.fingerprint[:8]}, split {encoder.split!r})."
         )
-    table = units_table(len(parts.blocks), parts.heads, parts.pooling_attention is not None)
-    wanted = set(units_of(table, BASES_KINDS))
+    units = Units(len(parts.blocks), parts.heads, parts.pooling_attention is not None)
+    wanted = set(units.positions(BASES_KINDS))
     if not wanted <= set(bases.units):
         raise ResidualError(
             f"The bases of {source!r} must be of all {len(wanted)} heads and MLPs of {encoder.name}; "
             f"{len(wanted - set(bases.units))} are missing (fit_bases(store, kinds=('mlp', 'head')))."
         )
-    return Reference(bases, None, tuple(units_of(table, ("head",))))
+    return Reference(bases, None, tuple(units.positions("head")))
 
 
 def stage_of(progress: Progress | None, stage: str) -> Callable[[int, int], object] | None:
