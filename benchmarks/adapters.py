@@ -98,11 +98,10 @@ def ours(
         for name, store in stores.items()
     }
     classifier = classifier_of(options, encoder.output_dim)
-    labels = {name: store.labels for name, store in stores.items()}
     settings = FitSettings(epochs=options.epochs, patience=options.epochs)
-    given = (scores["train"], labels["train"], scores["val"], labels["val"], classifier, settings)
+    given = (scores["train"], scores["val"], classifier, settings)
     result = timed("fit", lambda: fit(adapter, *given))
-    accuracy = timed("test", lambda: evaluate(adapter, scores["test"], labels["test"], classifier))
+    accuracy = timed("test", lambda: evaluate(adapter, scores["test"], classifier))
     assert len(result.history) == options.epochs
     told = {"seconds": dict(times), "total": sum(times.values()), "weights": len(adapter.lambdas)}
     many = [residual_star(bases, seed=k) for k in range(options.seeds)]
@@ -205,12 +204,12 @@ def many(options: argparse.Namespace) -> dict[str, Any]:
             torch.randn(count, units * rank, generator=on_card, device=device),
             first.directions.float().to(device),
             torch.zeros(count, dim, device=device),
+            torch.arange(count, device=device) % options.classes,
             "random",
             first.ranks,
         )
         for name, count in sizes.items()
     }
-    labels = {name: torch.arange(count) % options.classes for name, count in sizes.items()}
     for batch in options.batches:
         for fits in options.fits:
             times: list[float] = []
@@ -220,7 +219,7 @@ def many(options: argparse.Namespace) -> dict[str, Any]:
                 how = {"batch_size": batch, "epochs": epochs, "patience": epochs}
                 settings = [FitSettings(seed=k, **how) for k in range(fits)]
                 adapters = [residual_star_of(bases, k) for k in range(fits)]
-                given = (scores["train"], labels["train"], scores["val"], labels["val"], classifier, settings)
+                given = (scores["train"], scores["val"], classifier, settings)
                 times.append(seconds(lambda adapters=adapters, given=given: fit_many(adapters, *given)))
             del times[0]
             each = [(long - less) / short for less, long in zip(times[::2], times[1::2], strict=True)]

@@ -182,8 +182,11 @@ def adapter(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     samples = [torch.randn(count, dim, generator=generator).to(device) for count in (n, 512)]
     labels = [torch.randint(0, CLASSES, (len(each),), generator=generator).to(device) for each in samples]
     classifier = ZeroShotClassifier(torch.randn(CLASSES, dim, generator=generator).to(device), NAMES)
-    scores = [Scores(each, torch.eye(dim, device=device), torch.zeros_like(each), "x") for each in samples]
-    given = scores[0], labels[0], scores[1], labels[1], classifier
+    scores = [
+        Scores(each, torch.eye(dim, device=device), torch.zeros_like(each), own, "x")
+        for each, own in zip(samples, labels, strict=True)
+    ]
+    given = *scores, classifier
     how: dict[str, Any] = {"epochs": options.epochs, "patience": options.epochs}
     settings = TrainSettings.of("linear", **how)
 

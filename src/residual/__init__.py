@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from residual import adapters, encoders, heads, spectral, text, tracing
     from residual.adapters.adapted import AdaptedEncoder
+    from residual.adapters.fit import fit
     from residual.adapters.residual import ResiDual
     from residual.data import load_dataset
     from residual.encoders.encoder import Encoder
@@ -41,6 +42,7 @@ _HOMES = {
     "fit_bases": "spectral.fit",
     "SpectralBases": "spectral.bases",
     "ResiDual": "adapters.residual",
+    "fit": "adapters.fit",
     "AdaptedEncoder": "adapters.adapted",
     "ResidualError": "errors",
 }
@@ -61,6 +63,7 @@ __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "fit_bases",
     "SpectralBases",
     "ResiDual",
+    "fit",
     "AdaptedEncoder",
     "ResidualError",
     "encoders",

@@ -34,16 +34,15 @@ def test_its_output_is_the_weighted_sum_of_centred_units(stores):
 
 
 def test_the_unit_that_the_classes_are_of_gets_the_weight(stores):
-    store, other = stores
+    store = stores[0]
     bases = fit_bases(store)
     planted = 7
     own = store.contributions(units=[bases.units[planted]])[:, 0] - bases.means[planted]
     classifier = ZeroShotClassifier.from_class_means(own, store.labels, store.class_names, scale=10.0)
     coarse = Coarse(bases, init="ones")
-    train, val = (compute_scores(coarse, each) for each in stores)
-    before = evaluate(coarse, train, store.labels, classifier)
-    fit(coarse, train, store.labels, val, other.labels, classifier, FitSettings(epochs=40, patience=40))
-    assert evaluate(coarse, train, store.labels, classifier) > before
+    before = evaluate(coarse, store, classifier)
+    fit(coarse, *stores, classifier, FitSettings(epochs=40, patience=40))
+    assert evaluate(coarse, store, classifier) > before
 
 
 def test_where_it_starts(stores):

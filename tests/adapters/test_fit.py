@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from tiny import TinyImages, tiny_encoder
 
-from residual.adapters import FitSettings, ResiDual, Scores, compute_scores, evaluate, fit, residual_full
+from residual.adapters import FitSettings, ResiDual, Scores, evaluate, fit, residual_full
 from residual.errors import ResidualError
 from residual.spectral import SpectralBases, fit_bases
 from residual.store.encode import encode_dataset
@@ -27,35 +26,31 @@ def planted(n=400, seed=0):
     return contributions, labels
 
 
-def planted_scores(adapter, contributions):
-    centred = contributions - adapter.means.float()
-    return Scores(
-        centred.flatten(1), adapter.directions.float(), torch.zeros(len(contributions), 8), "planted", (8, 8)
-    )
+def planted_scores(adapter, contributions, labels):
+    centred, rest = contributions - adapter.means.float(), torch.zeros(len(contributions), 8)
+    return Scores(centred.flatten(1), adapter.directions.float(), rest, labels, "planted", (8, 8))
 
 
 @pytest.fixture
 def setting():
-    """An adapter on the planted units, scores and labels, and a classifier by the first four axes."""
-    train, labels = planted()
-    val, val_labels = planted(200, 1)
-    bases = SpectralBases([0, 1], train.mean(0), [torch.eye(8)] * 2, [torch.ones(8)] * 2)
+    """An adapter on the planted units, scores of both splits, and a classifier by the first four axes."""
+    train, val = planted(), planted(200, 1)
+    bases = SpectralBases([0, 1], train[0].mean(0), [torch.eye(8)] * 2, [torch.ones(8)] * 2)
     adapter = ResiDual(bases)
     classifier = ZeroShotClassifier(torch.eye(8)[:4] - 0.25 * torch.ones(8), list("abcd"))
-    scores = planted_scores(adapter, train), planted_scores(adapter, val)
-    return adapter, scores[0], labels, scores[1], val_labels, classifier
+    return adapter, planted_scores(adapter, *train), planted_scores(adapter, *val), classifier
 
 
 def test_planted_structure_is_found(setting):
-    adapter, _, _, val, val_labels, classifier = setting
-    before = evaluate(adapter, val, val_labels, classifier)
+    adapter, _, val, classifier = setting
+    before = evaluate(adapter, val, classifier)
     seen = []
     result = fit(*setting, progress=lambda done, total: seen.append((done, total)))
     assert before < 0.6
     assert result.val_accuracy > 0.97
     useful, harmful = adapter.lambdas[:4], adapter.lambdas[8:12]  # the classes' axes: of unit 0, of the noise
     assert useful.min() > 5 * harmful.abs().max()
-    assert evaluate(adapter, val, val_labels, classifier) == result.val_accuracy
+    assert evaluate(adapter, val, classifier) == result.val_accuracy
     assert result.val_accuracy == max(epoch.val_accuracy for epoch in result.history)
     assert result.history[result.best_epoch - 1].val_accuracy == result.val_accuracy
     assert seen == [(number, 30) for number in range(1, len(result.history) + 1)]
@@ -75,20 +70,22 @@ def test_one_seed_gives_one_result(setting):
 
 
 def test_stops_after_patience_and_keeps_the_best(setting):
-    adapter, train, labels, val, val_labels, classifier = setting
-    shuffled = val_labels[torch.randperm(len(val_labels), generator=torch.Generator().manual_seed(0))]
-    result = fit(adapter, train, labels, val, shuffled, classifier, FitSettings(patience=2))
+    adapter, train, val, classifier = setting
+    order = torch.randperm(len(val), generator=torch.Generator().manual_seed(0))
+    shuffled = replace(val, labels=val.labels[order])
+    result = fit(adapter, train, shuffled, classifier, FitSettings(patience=2))
     first = [epoch.val_accuracy for epoch in result.history].index(result.val_accuracy) + 1
     assert len(result.history) == first + 2
-    assert evaluate(adapter, val, shuffled, classifier) == result.val_accuracy
+    assert evaluate(adapter, shuffled, classifier) == result.val_accuracy
 
 
 def test_among_epochs_of_equal_accuracy_the_lowest_validation_loss_is_kept(setting):
-    adapter, train, labels, val, _, classifier = setting
-    picked = slice(0, 1)  # one sample: accuracy is 0 or 1, the loss tells epochs apart
-    one = Scores(val.scores[picked], val.directions, val.rest[picked], val.fingerprint, val.ranks)
+    adapter, train, val, classifier = setting
+    # One sample: accuracy is 0 or 1, the loss tells epochs apart.
+    one = replace(val, scores=val.scores[:1], rest=val.rest[:1], labels=val.labels[:1])
     label = classifier.logits(one.output(torch.zeros_like(adapter.lambdas).to(one.scores))).argmax(dim=1)
-    result = fit(adapter, train, labels, one, label, classifier, FitSettings(epochs=8, patience=8))
+    one = replace(one, labels=label)
+    result = fit(adapter, train, one, classifier, FitSettings(epochs=8, patience=8))
     best = max(result.history, key=lambda epoch: (epoch.val_accuracy, -epoch.val_loss))
     assert result.best_epoch == best.epoch
     weights = adapter.lambdas.detach().to(one.scores)
@@ -103,7 +100,6 @@ def test_same_steps_as_the_adapter_on_full_contributions():
     store = encode_dataset(tiny_encoder(), TinyImages(n=60))
     adapter = residual_full(fit_bases(store, ("mlp", "head")))
     classifier = ZeroShotClassifier.from_class_means(store.output(), store.labels, store.class_names)
-    scores = compute_scores(adapter, store)
     full = residual_full(adapter.bases)
     full.lambdas = torch.nn.Parameter(full.lambdas.double())
     optimizer = AdamWScheduleFree(full.parameters(), lr=0.8)
@@ -116,7 +112,7 @@ def test_same_steps_as_the_adapter_on_full_contributions():
         optimizer.step()
     optimizer.eval()
     settings = FitSettings(epochs=1, batch_size=16, seed=7)
-    fit(adapter, scores, store.labels, scores, store.labels, classifier, settings)
+    fit(adapter, store, store, classifier, settings)
     torch.testing.assert_close(adapter.lambdas.double(), full.lambdas.detach(), rtol=1e-5, atol=1e-6)
 
 
@@ -128,26 +124,19 @@ def test_settings_are_checked_where_they_are_made():
 
 
 def test_mismatches_are_refused_before_any_work(setting):
-    adapter, train, labels, val, val_labels, classifier = setting
+    adapter, train, val, classifier = setting
     start = adapter.lambdas.detach().clone()
 
     def refused(message, **change):
-        whole = {
-            "train": train,
-            "train_labels": labels,
-            "val": val,
-            "val_labels": val_labels,
-            "classifier": classifier,
-        }
+        whole = {"train": train, "val": val, "classifier": classifier}
         with pytest.raises(ResidualError, match=message):
             fit(adapter, **{**whole, **change})
 
-    refused("400 training samples, but 3 labels", train_labels=labels[:3])
-    refused("There are no validation samples", val=planted_scores(adapter, planted()[0][:0]))
-    refused("go from 0 to 7, the classifier has 4", val_labels=np.arange(200) % 8)
-    refused("go from -1 to", train_labels=labels - 1)
+    refused("There are no validation samples", val=planted_scores(adapter, *planted(0)))
+    refused("go from 0 to 7, the classifier has 4", val=replace(val, labels=torch.arange(200) % 8))
+    refused("go from -1 to", train=replace(train, labels=train.labels - 1))
     wide = ZeroShotClassifier(torch.eye(9), list("abcdefghi"))
-    refused("scores have width 8, the classifier 9", classifier=wide)
+    refused("samples have width 8, the classifier 9", classifier=wide)
     cut = replace(train, scores=train.scores[:, :5], directions=train.directions[:5], ranks=(5,))
     refused("on 5 components, the adapter has 16", train=cut)
     other = ZeroShotClassifier(classifier.weights, classifier.class_names, fingerprint="f" * 64)
@@ -156,8 +145,8 @@ def test_mismatches_are_refused_before_any_work(setting):
     broken[3, 3] = torch.nan
     refused("validation scores hold NaN", val=replace(val, scores=broken))
     assert torch.equal(adapter.lambdas, start)
-    with pytest.raises(ResidualError, match="200 test samples, but 400 labels"):
-        evaluate(adapter, val, labels, classifier)
+    with pytest.raises(ResidualError, match="There are 200 samples, but 3 labels"):
+        replace(val, labels=val.labels[:3])
 
 
 def test_a_loss_that_is_not_finite_is_said(setting):
@@ -176,16 +165,13 @@ def test_a_real_size_learns():
     bases = SpectralBases(range(count), torch.zeros(count, d), components, [torch.ones(d)] * count)
     adapter = ResiDual(bases)
     scores = Scores(
-        torch.randn(3000, d * count, generator=generator),
-        adapter.directions.float(),
-        torch.zeros(3000, d),
-        "x",
-        adapter.ranks,
-    )
+        torch.randn(3000, d * count, generator=generator), adapter.directions.float(), torch.zeros(3000, d),
+        torch.zeros(3000, dtype=torch.long), "x", adapter.ranks,
+    )  # fmt: skip
     classifier = ZeroShotClassifier(torch.randn(10, d, generator=generator), list("abcdefghij"))
     planted = 1 + 3 * torch.randn(d * count, generator=generator)
-    labels = classifier.logits(scores.output(planted)).argmax(1)
-    before = evaluate(adapter, scores, labels, classifier)
-    result = fit(adapter, scores, labels, scores, labels, classifier, FitSettings(epochs=5))
+    scores = replace(scores, labels=classifier.logits(scores.output(planted)).argmax(1))
+    before = evaluate(adapter, scores, classifier)
+    result = fit(adapter, scores, scores, classifier, FitSettings(epochs=5))
     assert len(result.history) == 5
-    assert evaluate(adapter, scores, labels, classifier) > before + 0.2
+    assert evaluate(adapter, scores, classifier) > before + 0.2

@@ -30,8 +30,7 @@ def task():
 def test_each_is_what_it_would_be_alone(task, kind):
     train, val, bases, classifier = task
     together, alone = ([kind(bases, seed=k) for k in range(4)] for _ in range(2))
-    scores = [compute_scores(together[0], store) for store in (train, val)]
-    given = (scores[0], train.labels, scores[1], val.labels, classifier)
+    given = (*(compute_scores(together[0], store) for store in (train, val)), classifier)
     told = []
     found = fit_many(together, *given, SETTINGS, lambda *done: told.append(done))
     for adapter, single, setting, result in zip(together, alone, SETTINGS, found, strict=True):
@@ -42,7 +41,7 @@ def test_each_is_what_it_would_be_alone(task, kind):
         assert result.val_accuracy == wanted.val_accuracy
         for ours, theirs in zip(result.history, wanted.history, strict=True):
             assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-3)
-        assert evaluate(adapter, *given[2:4], classifier) == result.val_accuracy
+        assert evaluate(adapter, *given[1:]) == result.val_accuracy
     lengths = {len(result.history) for result in found}
     assert len(lengths) > 1
     assert told[-1] == (max(lengths), 12)
@@ -53,12 +52,11 @@ def test_one_that_goes_wrong_is_told_by_its_learning_rate(task):
     store = encode_dataset(encoder, TinyImages(40))
     bases = fit_bases(store)
     adapters = [ResiDual(bases, seed=k) for k in range(2)]
-    scores = compute_scores(adapters[0], store)
     settings = [SETTINGS[0], replace(SETTINGS[0], learning_rate=1e38)]
     before = [adapter.lambdas.detach().clone() for adapter in adapters]
     classifier = ZeroShotClassifier(classifier.weights, classifier.class_names)
     with pytest.raises(ResidualError, match=r"smaller learning_rate than 1e\+38"):
-        fit_many(adapters, scores, store.labels, scores, store.labels, classifier, settings)
+        fit_many(adapters, store, store, classifier, settings)
     for adapter, own in zip(adapters, before, strict=True):
         assert torch.equal(adapter.lambdas, own)
 
@@ -79,6 +77,5 @@ def test_one_that_goes_wrong_is_told_by_its_learning_rate(task):
 )
 def test_what_cannot_be_fitted_together(task, make, settings, message):
     train, val, bases, classifier = task
-    scores = [compute_scores(ResiDual(bases), store) for store in (train, val)]
     with pytest.raises(ResidualError, match=message):
-        fit_many(make(bases), scores[0], train.labels, scores[1], val.labels, classifier, settings)
+        fit_many(make(bases), train, val, classifier, settings)

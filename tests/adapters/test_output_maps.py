@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import TinyImages, tiny_encoder
@@ -77,17 +79,19 @@ def test_both_learn_a_map_that_was_planted(stores, kind, optimizer):
     else:
         adapter, planted = SpectralMap(found, init="ones"), SpectralMap(found, seed=7)
         labels = [classifier.logits(planted(store.output())).argmax(1) for store in stores]
-    scores = [compute_scores(adapter, store) for store in stores]
-    before = evaluate(adapter, scores[0], labels[0], classifier)
+    train, val = (
+        replace(compute_scores(adapter, store), labels=own) for store, own in zip(stores, labels, strict=True)
+    )
+    before = evaluate(adapter, train, classifier)
     settings = FitSettings(
         learning_rate=1.0 if optimizer == "lbfgs" else 0.05, epochs=60, patience=60, batch_size=16,
         optimizer=optimizer, missing="ignore",
     )  # fmt: skip
-    result = fit(adapter, scores[0], labels[0], scores[1], labels[1], classifier, settings)
-    after = evaluate(adapter, scores[0], labels[0], classifier)
+    result = fit(adapter, train, val, classifier, settings)
+    after = evaluate(adapter, train, classifier)
     assert after > max(before + 0.1, 0.9)
     assert result.history[-1].train_loss < result.history[0].train_loss
-    assert evaluate(adapter, scores[1], labels[1], classifier) == result.val_accuracy
+    assert evaluate(adapter, val, classifier) == result.val_accuracy
 
 
 def test_what_is_refused(stores):

@@ -78,7 +78,7 @@ def test_scores_in_a_mapped_file_give_the_same_fit(task, tmp_path):
     for one, other in zip(usual, filed, strict=True):
         torch.testing.assert_close(one.scores, other.scores)
     for adapter, (first, second) in ((held, usual), (mapped, filed)):
-        fit(adapter, first, train.labels, second, val.labels, classifier, FitSettings(epochs=4))
+        fit(adapter, first, second, classifier, FitSettings(epochs=4))
     torch.testing.assert_close(held.lambdas, mapped.lambdas, atol=1e-5, rtol=1e-4)
 
 
@@ -98,13 +98,13 @@ def test_ranks_at_once_are_what_each_would_be_alone(task, tail, optimizer):
     ]
     wide = [compute_scores(together, store) for store in (train, val)]
     assert wide[0].scores.shape[1] == sum(bases.ranks)
-    found = fit_many(together, wide[0], train.labels, wide[1], val.labels, classifier, settings)
+    found = fit_many(together, train, val, classifier, settings)
     for adapter, single, setting, result in zip(together, alone, settings, found, strict=True):
         own = [compute_scores(single, store) for store in (train, val)]
-        wanted = fit(single, own[0], train.labels, own[1], val.labels, classifier, setting)
+        wanted = fit(single, *own, classifier, setting)
         torch.testing.assert_close(adapter.lambdas, single.lambdas, atol=1e-4, rtol=1e-3)
         assert result.best_epoch == wanted.best_epoch
-        assert evaluate(adapter, wide[1], val.labels, classifier) == result.val_accuracy
+        assert evaluate(adapter, wide[1], classifier) == result.val_accuracy
         torch.testing.assert_close(
             adapted_output(adapter, wide[1]), adapted_output(adapter, own[1]), atol=1e-6, rtol=1e-6
         )
@@ -117,12 +117,11 @@ def test_subsets_at_once_are_what_each_would_be_alone(task):
     together, alone = ([ResiDual(bases, seed=k) for k in range(5)] for _ in range(2))
     settings = [FitSettings(seed=k, epochs=4, batch_size=24) for k in range(5)]
     scores, val_scores = (compute_scores(together[0], store) for store in (train, val))
-    given_val = (val_scores, val.labels, classifier)
-    fit_many(together, scores, train.labels, *given_val, settings, subsets=subsets)
+    fit_many(together, scores, val_scores, classifier, settings, subsets=subsets)
     for adapter, single, setting, subset in zip(together, alone, settings, subsets, strict=True):
         picked = np.arange(len(train)) if subset is None else subset
-        part = replace(scores, scores=scores.scores[picked], rest=scores.rest[picked])
-        fit(single, part, train.labels[picked], *given_val, setting)
+        parts = {name: getattr(scores, name)[picked] for name in ("scores", "rest", "labels")}
+        fit(single, replace(scores, **parts), val_scores, classifier, setting)
         torch.testing.assert_close(adapter.lambdas, single.lambdas, atol=1e-4, rtol=1e-3)
 
 
@@ -131,7 +130,7 @@ def test_penalties_of_their_own_at_once(task):
     penalties = [0.0, 0.3, 3.0]
     together, alone = ([Coarse(bases, "ones", l1=l1) for l1 in penalties] for _ in range(2))
     scores, val_scores = (compute_scores(together[0], store) for store in (train, val))
-    given_val = (scores, train.labels, val_scores, val.labels, classifier)
+    given_val = (scores, val_scores, classifier)
     for optimizer in ("schedule_free", "lbfgs"):
         settings = FitSettings(epochs=6, patience=6, optimizer=optimizer)
         fit_many(together, *given_val, [settings] * 3)
@@ -161,7 +160,8 @@ def test_the_weights_that_labels_were_drawn_with_are_found(task, optimizer):
     settings = FitSettings(
         learning_rate=1.0 if optimizer == "lbfgs" else 0.02, epochs=30, patience=30, optimizer=optimizer
     )
-    fit(adapter, scores, labels, scores, labels, classifier, settings)
+    scores = replace(scores, labels=labels)
+    fit(adapter, scores, scores, classifier, settings)
     found = torch.cosine_similarity(adapter.lambdas.detach() * moves, planted * moves, dim=0)
     assert start < 0.99
     assert found > 0.9995
@@ -187,15 +187,14 @@ def test_few_shots_are_so_many_of_each_class():
 def test_a_class_without_training_samples_is_refused_by_name(task):
     train, val, bases, classifier = task
     scores, val_scores = (compute_scores(ResiDual(bases), store) for store in (train, val))
-    labels = train.labels.copy()
-    labels[labels == 2] = 1
-    given_all = (scores, labels, val_scores, val.labels, classifier)
+    labels = torch.where(scores.labels == 2, 1, scores.labels)
+    given_all = (replace(scores, labels=labels), val_scores, classifier)
     with pytest.raises(ResidualError, match="No training samples of class 2: add some"):
         fit(ResiDual(bases), *given_all)
     fit(ResiDual(bases), *given_all, FitSettings(epochs=1, missing="ignore"))
     with pytest.raises(ResidualError, match="No training samples of class 0, class 1, class 3"):
         fit_many(
-            [ResiDual(bases)], scores, train.labels, *given_all[2:], [FitSettings()],
+            [ResiDual(bases)], scores, val_scores, classifier, [FitSettings()],
             subsets=[np.flatnonzero(train.labels == 2)],
         )  # fmt: skip
 
@@ -204,8 +203,7 @@ def test_a_class_without_training_samples_is_refused_by_name(task):
 def test_subsets_that_cannot_be(task, subset):
     train, val, bases, classifier = task
     adapter = ResiDual(bases)
-    scores, val_scores = (compute_scores(adapter, store) for store in (train, val))
-    given_all = (scores, train.labels, val_scores, val.labels, classifier, [FitSettings()])
+    given_all = (train, val, classifier, [FitSettings()])
     with pytest.raises(ResidualError, match="A subset holds positions of 0 to 89, at least one"):
         fit_many([adapter], *given_all, subsets=[subset])
     with pytest.raises(ResidualError, match="Every fit needs a subset or None; got 2 of 1 fits"):

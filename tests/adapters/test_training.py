@@ -234,22 +234,22 @@ def test_a_second_training_goes_on_from_the_first():
 
 @pytest.fixture
 def setting():
-    """Bases of the planted units; scores and labels of both splits, a classifier by the first four axes."""
-    first, labels = planted()
-    second, val_labels = planted(200, 1)
-    bases = SpectralBases([0, 1], first.mean(0), [torch.eye(8)] * 2, [torch.ones(8)] * 2)
+    """Bases of the planted units; scores of both splits, a classifier by the first four axes."""
+    first, second = planted(), planted(200, 1)
+    bases = SpectralBases([0, 1], first[0].mean(0), [torch.eye(8)] * 2, [torch.ones(8)] * 2)
     classifier = tuned.ZeroShotClassifier(torch.eye(8)[:4] - 0.25 * torch.ones(8), list("abcd"))
     adapter = ResiDual(bases)
-    whole = planted_scores(adapter, first), labels, planted_scores(adapter, second), val_labels, classifier
+    whole = planted_scores(adapter, *first), planted_scores(adapter, *second), classifier
     return bases, whole
 
 
 def of_output(whole):
     """The same samples in the space of their outputs."""
-    first, labels, second, val_labels, classifier = whole
-    outputs = [given.output(torch.ones(16)) for given in (first, second)]
-    made = [Scores(each, torch.eye(8), torch.zeros_like(each), "planted") for each in outputs]
-    return made[0], labels, made[1], val_labels, classifier
+    made = []
+    for given in whole[:2]:
+        output = given.output(torch.ones(16))
+        made.append(Scores(output, torch.eye(8), torch.zeros_like(output), given.labels, "planted"))
+    return *made, whole[2]
 
 
 @pytest.mark.parametrize("optimizer", ["schedule_free", "adamw"])
@@ -277,12 +277,13 @@ def test_training_an_adapter_gives_what_fit_gives(setting, kind, optimizer):
     assert [each.val_accuracy for each in one.history] == [each.val_accuracy for each in other.history]
     for mine, its in zip(one.history, other.history, strict=True):
         assert mine.train_loss == pytest.approx(its.train_loss, rel=1e-4)
-    assert evaluate(adapters[1], given[2], given[3], given[4]) == other.val_accuracy
+    assert evaluate(adapters[1], given[1], given[2]) == other.val_accuracy
 
 
 @pytest.mark.parametrize("kind", [LinearMap, SpectralMap])
 def test_maps_of_the_output_by_a_plain_loop(setting, kind):
-    first, labels, second, val_labels, classifier = of_output(setting[1])
+    first, second, classifier = of_output(setting[1])
+    labels = first.labels
     adapter = LinearMap(8) if kind is LinearMap else SpectralMap(pca(first.scores.double()), init="ones")
     weights = adapter.weights.detach().clone().requires_grad_()
     optimizer, order = AdamWScheduleFree([weights], lr=0.05), torch.Generator().manual_seed(2)
@@ -299,7 +300,7 @@ def test_maps_of_the_output_by_a_plain_loop(setting, kind):
     if kind is SpectralMap:
         first, second = (replace(each, directions=adapter.directions.float()) for each in (first, second))
     settings = TrainSettings(0.05, 64, epochs=1, seed=2)
-    train(adapter, first, labels, second, val_labels, classifier, settings, device="cpu")
+    train(adapter, first, second, classifier, settings, device="cpu")
     torch.testing.assert_close(adapter.weights, weights, rtol=1e-4, atol=1e-5)
 
 
@@ -568,22 +569,21 @@ def test_pixel_datasets_are_checked(unchecked):
 
 
 def test_scores_are_checked(setting):
-    bases, (first, labels, second, val_labels, classifier) = setting
+    bases, (first, second, classifier) = setting
     adapter = ResiDual(bases)
     start = adapter.lambdas.detach().clone()
     broken = second.scores.clone()
     broken[3, 3] = torch.nan
     with pytest.raises(ResidualError, match="validation scores hold NaN"):
-        train(adapter, first, labels, replace(second, scores=broken), val_labels, classifier, device="cpu")
-    with pytest.raises(ResidualError, match="400 training samples, but 3 labels"):
-        train(adapter, first, labels[:3], second, val_labels, classifier, device="cpu")
+        train(adapter, first, replace(second, scores=broken), classifier, device="cpu")
+    three = replace(first, labels=first.labels.clamp(max=2))
     with pytest.raises(ResidualError, match="No training samples of d"):
-        train(adapter, first, labels.clamp(max=2), second, val_labels, classifier, device="cpu")
+        train(adapter, three, second, classifier, device="cpu")
     settings = TrainSettings.of("residual", learning_rate=1e38)
     with pytest.raises(
         ResidualError, match=r"no longer finite in epoch 1: try a smaller learning_rate than 1e"
     ):
-        train(adapter, first, labels, second, val_labels, classifier, settings, device="cpu")
+        train(adapter, first, second, classifier, settings, device="cpu")
     assert torch.equal(adapter.lambdas, start)
 
 

@@ -69,13 +69,13 @@ def test_goes_on_where_it_was_stopped(tmp_path, precision):
 
 
 def test_an_adapter_on_the_gpu():
-    (first, labels), (second, val_labels) = planted(), planted(200, 1)
-    bases = SpectralBases([0, 1], first.mean(0), [torch.eye(8)] * 2, [torch.ones(8)] * 2)
+    splits = planted(), planted(200, 1)
+    bases = SpectralBases([0, 1], splits[0][0].mean(0), [torch.eye(8)] * 2, [torch.ones(8)] * 2)
     classifier = tuned.ZeroShotClassifier(torch.eye(8)[:4] - 0.25 * torch.ones(8), list("abcd"))
     made = []
     for device in ("cpu", "cuda"):
         adapter = ResiDual(bases)
-        given = planted_scores(adapter, first), labels, planted_scores(adapter, second), val_labels
+        given = [planted_scores(adapter, *split) for split in splits]
         train(adapter, *given, classifier, TrainSettings.of("residual", epochs=2), device=device)
         assert adapter.lambdas.device.type == "cpu"
         made.append(adapter.lambdas.detach())

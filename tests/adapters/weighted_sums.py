@@ -63,11 +63,11 @@ def errors_of(fits: int, n: int, components: int, dim: int, device: str) -> dict
 def weights_of(kind: type[ResiDual], quick: bool, device: str) -> list[list[float]]:
     """Of three seeds, fitted at once, with the kernels or without."""
     residual.adapters.quick.WORTH_COMPILING = 0 if quick else float("inf")
-    (first, labels), (second, val_labels) = planted(90), planted(40, 1)
-    bases = SpectralBases([0, 1], first.mean(0), [torch.eye(8)] * 2, [torch.ones(8)] * 2)
+    splits = planted(90), planted(40, 1)
+    bases = SpectralBases([0, 1], splits[0][0].mean(0), [torch.eye(8)] * 2, [torch.ones(8)] * 2)
     adapters = [kind(bases, seed=seed) for seed in range(3)]
     classifier = ZeroShotClassifier(torch.eye(8)[:4] - 0.25 * torch.ones(8), list("abcd"))
-    given = planted_scores(adapters[0], first), labels, planted_scores(adapters[0], second), val_labels
+    given = [planted_scores(adapters[0], *split) for split in splits]
     settings = [FitSettings(learning_rate=0.1, batch_size=32, epochs=2, seed=seed) for seed in range(3)]
     fit_many(adapters, *given, classifier, settings, device=device)
     return [adapter.lambdas.tolist() for adapter in adapters]

@@ -17,12 +17,13 @@ from torch.nn.functional import cross_entropy
 from residual.adapters.adapter import Adapter, Reweighted, WeightedSums
 from residual.adapters.descent import AdamW, Descent, ScheduleFreeAdamW
 from residual.adapters.fit_settings import FitSettings
-from residual.adapters.matching import Labels, check_classes, check_finite, check_match
+from residual.adapters.matching import check_classes, check_finite, check_match
 from residual.adapters.quick import quick_directions
-from residual.adapters.scores import Scores, widest_of
+from residual.adapters.scores import Scores, scores_of, widest_of
 from residual.adapters.steps import Steps
 from residual.devices import find_device
 from residual.errors import ResidualError
+from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
 
 _ROWS = 4096  # samples at a time, where all of them count at once
@@ -64,10 +65,8 @@ class FitResult:
 
 def fit(
     adapter: Adapter,
-    train: Scores,
-    train_labels: Labels,
-    val: Scores,
-    val_labels: Labels,
+    train: Store | Scores,
+    val: Store | Scores,
     classifier: ZeroShotClassifier,
     settings: FitSettings | None = None,
     progress: Callable[[int, int], object] | None = None,
@@ -83,10 +82,8 @@ def fit(
 
     Args:
         adapter: its weights are the start and the result.
-        train: scores of the training samples.
-        train_labels: class numbers.
-        val: scores of the validation samples.
-        val_labels: class numbers.
+        train: a store of training samples, or their scores (`compute_scores`), which serve many fits.
+        val: likewise, of the samples that choose the epoch.
         classifier: from outputs to logits.
         settings: by default the paper's.
         progress: called with the number of epochs done and their greatest number, after every epoch.
@@ -94,20 +91,30 @@ def fit(
             are brought there batch by batch.
 
     Raises:
-        ResidualError: scores, labels, adapter and classifier don't belong together, a class has no training
-            sample, or scores hold NaN; before any work. Or the loss stops being finite.
+        ResidualError: samples, adapter and classifier don't belong together, a class has no training sample,
+            or scores hold NaN; before any work. Or the loss stops being finite.
+
+    Example:
+        >>> import residual
+        >>> from residual.text import ZeroShotClassifier
+        >>> encoder = residual.load_encoder("picto", device="cpu")
+        >>> splits = [residual.load_dataset("mnist", name).subset(range(24)) for name in ("train", "val")]
+        >>> train, val = (residual.encode_dataset(encoder, split) for split in splits)
+        >>> classifier = ZeroShotClassifier.from_text(encoder, splits[0].class_names, splits[0].templates)
+        >>> adapter = residual.ResiDual(residual.fit_bases(train))
+        >>> settings = residual.adapters.FitSettings(epochs=2, missing="ignore")
+        >>> result = residual.fit(adapter, train, val, classifier, settings, device="cpu")
+        >>> len(result.history)
+        2
     """
-    settings = settings or FitSettings()
-    given = (train, train_labels, val, val_labels, classifier)
-    return fit_many([adapter], *given, [settings], progress, device=device)[0]
+    chosen = [settings or FitSettings()]
+    return fit_many([adapter], train, val, classifier, chosen, progress, device=device)[0]
 
 
 def fit_many(
     adapters: Sequence[Adapter],
-    train: Scores,
-    train_labels: Labels,
-    val: Scores,
-    val_labels: Labels,
+    train: Store | Scores,
+    val: Store | Scores,
     classifier: ZeroShotClassifier,
     settings: Sequence[FitSettings],
     progress: Callable[[int, int], object] | None = None,
@@ -124,7 +131,7 @@ def fit_many(
         adapters: of one kind and with the same bases, differing in weights and rank; each one's weights are
             its start and its result. Where ranks differ, the scores are those of the widest
             (`compute_scores(adapters, store)`).
-        train, train_labels, val, val_labels, classifier, device: as `fit` takes them.
+        train, val, classifier, device: as `fit` takes them.
         settings: one a fit; only learning rates, patience and seeds may differ.
         progress: called with the number of epochs done and their greatest number, after every epoch.
         subsets: positions of the training samples that a fit sees (`few_shot` draws some), or None for all;
@@ -138,18 +145,19 @@ def fit_many(
     if len(subsets) != len(adapters):
         raise ResidualError(f"Every fit needs a subset or None; got {len(subsets)} of {len(adapters)} fits.")
     for adapter in adapters:
-        y = check_match(adapter, train, train_labels, classifier, "training")
-        y_val = check_match(adapter, val, val_labels, classifier, "validation")
-    rows = [_positions(subset, len(train)) for subset in subsets]
+        check_match(adapter, train, classifier, "training")
+        check_match(adapter, val, classifier, "validation")
+    rows, labels = [_positions(subset, len(train)) for subset in subsets], torch.as_tensor(train.labels)
     for picked in rows:
         if shared.missing == "raise":
-            check_classes(y[picked.to(y.device)], classifier)
+            check_classes(labels[picked.to(labels.device)], classifier)
+    train, val = scores_of(adapters, train, device), scores_of(adapters, val, device)
     for scores, what in ((train, "training"), (val, "validation")):
         check_finite(scores, what)
     start, where = time.perf_counter(), find_device(device)
     # Those with the most samples come first, so that those still at work in a pass are always the first few.
     order = sorted(range(len(adapters)), key=lambda fit: -len(rows[fit]))
-    work = _Work([adapters[fit] for fit in order], train, y, val, y_val, classifier.to(where), where)
+    work = _Work([adapters[fit] for fit in order], train, val, classifier.to(where), where)
     chosen = [settings[fit] for fit in order]
     rates = [settings[fit].rate_of(adapters[fit]) for fit in order]
     runs = [_Run(each.patience, own) for each, own in zip(chosen, work.first, strict=True)]
@@ -177,23 +185,40 @@ def fit_many(
     return [found[fit].result(seconds) for fit in range(len(adapters))]
 
 
-def evaluate(adapter: Adapter, scores: Scores, labels: Labels, classifier: ZeroShotClassifier) -> float:
+def evaluate(
+    adapter: Adapter,
+    test: Store | Scores,
+    classifier: ZeroShotClassifier,
+    *,
+    device: str | torch.device | None = None,
+) -> float:
     """Accuracy of the adapter on these samples.
 
+    Args:
+        adapter: fitted.
+        test: a store or scores.
+        classifier: from outputs to logits.
+        device: where the scores of a store are computed.
+
     Raises:
-        ResidualError: scores, labels, adapter and classifier don't belong together.
+        ResidualError: samples, adapter and classifier don't belong together.
     """
-    y = check_match(adapter, scores, labels, classifier, "test")
-    hits = classifier.to(y.device).logits(adapted_output(adapter, scores)).argmax(1) == y
+    check_match(adapter, test, classifier, "test")
+    scores = scores_of(adapter, test, device)
+    labels = scores.labels.to(scores.scores.device)
+    hits = classifier.to(labels.device).logits(adapted_output(adapter, scores)).argmax(1) == labels
     return hits.double().mean().item()
 
 
-def adapted_output(adapter: Adapter, scores: Scores) -> Float[Tensor, "n d"]:
-    """The adapter's output for every sample, from scores of its components or of more.
+def adapted_output(
+    adapter: Adapter, samples: Store | Scores, *, device: str | torch.device | None = None
+) -> Float[Tensor, "n d"]:
+    """The adapter's output for every sample of a store, or from scores of its components or of more.
 
     Raises:
-        ResidualError: the scores are of other components.
+        ResidualError: the samples are of another encoder, the scores of other components.
     """
+    scores = scores_of(adapter, samples, device)
     weights, _ = adapter.widened(adapter.weights.detach(), scores.ranks)
     weights = weights.to(scores.scores)
     with torch.no_grad():
@@ -220,15 +245,14 @@ class _Work:
         self,
         adapters: Sequence[Adapter],
         train: Scores,
-        y: Tensor,
         val: Scores,
-        y_val: Tensor,
         classifier: ZeroShotClassifier,
         device: torch.device,
     ):
-        self.adapters, self.train, self.y, self.val = adapters, train, y, val
+        self.adapters, self.train, self.val = adapters, train, val
         self.classifier, self.device = classifier, device
-        self.y_val, self.adapter = y_val.to(device), adapters[0].at_ranks(train.ranks)
+        self.labels, self.val_labels = (each.labels.to(device, torch.long) for each in (train, val))
+        self.adapter = adapters[0].at_ranks(train.ranks)
         self.directions = train.directions.to(device)
         wide = [each.widened(each.weights.detach(), train.ranks) for each in adapters]
         first = torch.stack([weights.flatten() for weights, _ in wide])
@@ -256,7 +280,7 @@ class _Work:
                 scores = self.val.scores[part].to(self.device)
                 logits, y = (
                     self.logits(weights[None], scores[None], rest[None].to(self.device)),
-                    self.y_val[part],
+                    self.val_labels[part],
                 )
                 losses = cross_entropy(logits, y, reduction="none").double()
                 found.append(torch.stack([(logits.argmax(1) == y).double(), losses]))
@@ -291,7 +315,7 @@ def _descents(
         batch, samples = min(shared.batch_size, max(sizes)), sum(sizes) * shared.epochs
         directions = quick_directions(directions, len(rows), batch, samples)
     steps = Steps(
-        work.adapters, partial(work.logits, directions=directions), work.train, work.y, descent, rows,
+        work.adapters, partial(work.logits, directions=directions), work.train, work.labels, descent, rows,
         shared.batch_size, [each.seed for each in settings],
     )  # fmt: skip
     while True:
@@ -325,7 +349,7 @@ def _whole_loss(work: _Work, weights: Tensor, place: int, rows: Tensor) -> float
         picked = part.to(work.train.scores.device)
         scores, rest = (each[picked].to(work.device) for each in (work.train.scores, work.train.rest))
         logits = work.logits(weights[None], scores[None], rest[None])
-        loss = cross_entropy(logits, work.y[picked].to(work.device), reduction="sum") / len(rows)
+        loss = cross_entropy(logits, work.labels[part.to(work.device)], reduction="sum") / len(rows)
         loss.backward()
         total += loss.item()
     penalty = work.adapters[place].penalty(weights[None])

@@ -1,4 +1,4 @@
-"""Whether scores, labels, adapter and classifier belong together: asked once, before any work."""
+"""Whether samples, adapter and classifier belong together: asked once, before any work."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from residual.adapters.adapter import Adapter
 from residual.adapters.scores import Scores
 from residual.errors import ResidualError
+from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
 
 Labels = Int[np.ndarray, " _"] | Int[Tensor, " _"]
@@ -17,38 +18,34 @@ Labels = Int[np.ndarray, " _"] | Int[Tensor, " _"]
 _NAMED = 5  # classes in a message
 
 
-def check_match(
-    adapter: Adapter, scores: Scores, labels: Labels, classifier: ZeroShotClassifier, what: str
-) -> Int[Tensor, " n"]:
-    """The labels as a tensor beside the scores, once everything belongs together.
+def check_match(adapter: Adapter, samples: Store | Scores, classifier: ZeroShotClassifier, what: str) -> None:
+    """Refuse samples that don't belong to the adapter and to the classifier.
 
     Raises:
         ResidualError: says what doesn't, by name.
     """
-    if len(scores) == 0:
+    if len(samples) == 0:
         raise ResidualError(f"There are no {what} samples.")
-    if len(scores) != len(labels):
-        raise ResidualError(f"There are {len(scores)} {what} samples, but {len(labels)} labels.")
-    adapter.widened(adapter.weights.detach(), scores.ranks)
-    if scores.directions.shape[1] != classifier.dim:
-        raise ResidualError(
-            f"The {what} scores have width {scores.directions.shape[1]}, the classifier {classifier.dim}."
-        )
+    if isinstance(samples, Scores):
+        adapter.widened(adapter.weights.detach(), samples.ranks)
+        dim = samples.directions.shape[1]
+    else:
+        dim = samples.linearization.output_dim
+    if dim != classifier.dim:
+        raise ResidualError(f"The {what} samples have width {dim}, the classifier {classifier.dim}.")
     origin = adapter.origin
     prints = {"adapter": None if origin is None else origin.fingerprint, "classifier": classifier.fingerprint}
     for name, fingerprint in prints.items():
-        if fingerprint not in (None, scores.fingerprint):
+        if fingerprint not in (None, samples.fingerprint):
             raise ResidualError(
-                f"The {what} scores are of another encoder (weights {scores.fingerprint[:8]}) than the "
+                f"The {what} samples are of another encoder (weights {samples.fingerprint[:8]}) than the "
                 f"{name} ({fingerprint[:8]})."
             )
-    y = torch.as_tensor(labels).to(scores.scores.device, torch.long)
-    if int(y.min()) < 0 or int(y.max()) >= len(classifier):
+    low, high = int(samples.labels.min()), int(samples.labels.max())
+    if low < 0 or high >= len(classifier):
         raise ResidualError(
-            f"The {what} labels go from {int(y.min())} to {int(y.max())}, the classifier has "
-            f"{len(classifier)} classes."
+            f"The {what} labels go from {low} to {high}, the classifier has {len(classifier)} classes."
         )
-    return y
 
 
 def check_finite(scores: Scores, what: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from residual.adapters.adapter import Adapter
@@ -22,22 +22,24 @@ _FREE = 0.7  # of a GPU's free memory, that scores may take
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of `n` samples on the `K` kept components of an adapter.
+    """Scores of `n` samples on the `K` kept components of an adapter, and the samples' labels.
 
     Args:
         scores: `S`, of each sample's centred contributions.
         directions: `Φ`, the components.
         rest: what does not depend on the weights: units left alone, tails.
+        labels: class numbers.
         fingerprint: of the encoder.
         ranks: how many of the components are of each unit, in turn; by default all of one.
 
     Raises:
-        ResidualError: `ranks` don't sum to the number of components.
+        ResidualError: `ranks` don't sum to the number of components, or there isn't a label a sample.
     """
 
     scores: Float[Tensor, "n K"]
     directions: Float[Tensor, "K d"]
     rest: Float[Tensor, "n d"]
+    labels: Int[Tensor, " _"]
     fingerprint: str
     ranks: tuple[int, ...] = ()
 
@@ -49,6 +51,8 @@ class Scores:
                 f"Ranks {self.ranks} are of {sum(self.ranks)} components, the scores of "
                 f"{self.scores.shape[1]}."
             )
+        if len(self.labels) != len(self.scores):
+            raise ResidualError(f"There are {len(self.scores)} samples, but {len(self.labels)} labels.")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -66,7 +70,7 @@ def compute_scores(
     device: str | torch.device | None = None,
     file: str | Path | None = None,
 ) -> Scores:
-    """Scores of all samples of `store` on the components that `adapter` keeps.
+    """Scores of all samples of `store` on the components that `adapter` keeps, with the store's labels.
 
     Equal to what `adapter(store.contributions())` works with.
 
@@ -100,9 +104,21 @@ def compute_scores(
         scores=scores,
         directions=widest.directions.detach().to(rests[0]),
         rest=torch.cat(rests).to(scores.device),
+        labels=torch.tensor(store.labels, dtype=torch.long, device=scores.device),
         fingerprint=store.fingerprint,
         ranks=widest.ranks,
     )
+
+
+def scores_of(
+    adapter: Adapter | Sequence[Adapter], samples: Store | Scores, device: str | torch.device | None = None
+) -> Scores:
+    """The scores themselves, or those of a store, see `compute_scores`.
+
+    Raises:
+        ResidualError: see `compute_scores`.
+    """
+    return samples if isinstance(samples, Scores) else compute_scores(adapter, samples, device=device)
 
 
 def widest_of(adapters: Sequence[Adapter]) -> Adapter:

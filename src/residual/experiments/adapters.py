@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from residual.adapters import adapted_output, compute_scores
+from residual.adapters import adapted_output
 from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import FINE_TUNING, METHODS, AdapterSettings, Reference
 from residual.adapters.training import TrainSettings, fine_tune
@@ -154,7 +154,7 @@ class Adapters(Experiment):
         adapted = adapt(task, _reference(work), method, fits, how, _named(work, cell))
         first = adapted[0].adapter
         for split in ("val", "test"):
-            output = adapted_output(first, compute_scores(first, task.stores[split], device=work.plan.device))
+            output = adapted_output(first, task.stores[split], device=work.plan.device)
             self._keep(work, cell, split, output, task)
         return pd.DataFrame(
             [

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from residual.adapters import FitSettings, adapted_output, compute_scores, fit, residual_full
+from residual.adapters import FitSettings, adapted_output, fit, residual_full
 from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
@@ -98,12 +98,11 @@ def residual_output(
         classifier: of their classes.
         seed: of the fit.
     """
-    train, val, _ = stores
+    train, val, test = stores
     adapter = residual_full(bases, seed=seed)
-    scores = [compute_scores(adapter, store) for store in stores]
     settings = FitSettings(seed=seed, missing="ignore")  # a store may be a small sample
-    fit(adapter, scores[0], train.labels, scores[1], val.labels, classifier, settings)
-    return adapted_output(adapter, scores[2])
+    fit(adapter, train, val, classifier, settings)
+    return adapted_output(adapter, test)
 
 
 def _rows(found: Pursuit) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from residual.adapters import Coarse, FitSettings, compute_scores, fit
+from residual.adapters import Coarse, FitSettings, fit
 from residual.heads.scoreboard import Progress, Scoreboard, ScoreboardSettings, check_alike, scoreboard
 from residual.heads.selections import jaccard_table
 from residual.report.figures import grid_figure, save_figure
@@ -106,7 +106,6 @@ def coarse_weights(
 ) -> Any:
     """One trained weight a unit of `bases`: (O), from `Coarse` with the paper's settings."""
     coarse = Coarse(bases, seed=seed)
-    scores = [compute_scores(coarse, store) for store in (train, val)]
     settings = FitSettings(seed=seed, missing="ignore")  # a store may be a small sample
-    fit(coarse, scores[0], train.labels, scores[1], val.labels, classifier, settings)
+    fit(coarse, train, val, classifier, settings)
     return coarse.lambdas.detach()

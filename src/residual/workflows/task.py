@@ -185,9 +185,8 @@ def adapt(
     """
     adapters = [make_adapter(method, reference, settings, each.seed) for each in fits]
     scores = {split: compute_scores(adapters[0], store) for split, store in task.stores.items()}
-    labels = {split: store.labels for split, store in task.stores.items()}
     stage = f"fit {method}"
-    given = (scores["train"], labels["train"], scores["val"], labels["val"], task.classifier)
+    given = (scores["train"], scores["val"], task.classifier)
     trainings = [each for each in fits if isinstance(each, TrainSettings)]
     if trainings:
         results = [
@@ -203,7 +202,7 @@ def adapt(
         if progress is not None:  # early stopping leaves the bar short
             longest = max(len(result.history) for result in results)
             progress(stage, longest, longest)
-    accuracies = [evaluate(each, scores["test"], labels["test"], task.classifier) for each in adapters]
+    accuracies = [evaluate(each, scores["test"], task.classifier) for each in adapters]
     return [
         Adapted(method, each.seed, adapter, accuracy, result)
         for each, adapter, accuracy, result in zip(fits, adapters, accuracies, results, strict=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from residual.adapters.adapter import Adapter, check_choice
 from residual.adapters.fit import FitResult
-from residual.adapters.matching import Labels, check_classes, check_finite, check_match
+from residual.adapters.matching import check_classes, check_finite, check_match
 from residual.adapters.scores import Scores
 from residual.adapters.training.data import (
     Samples,
@@ -121,9 +121,7 @@ def fine_tune(
 def train(
     adapter: Adapter,
     train: Scores,
-    train_labels: Labels,
     val: Scores,
-    val_labels: Labels,
     classifier: ZeroShotClassifier,
     settings: TrainSettings | None = None,
     *,
@@ -137,9 +135,7 @@ def train(
     Args:
         adapter: its weights are the start and the result.
         train: scores of the training samples, of the adapter's components or of more.
-        train_labels: class numbers.
         val: scores of the validation samples.
-        val_labels: class numbers.
         classifier: from outputs to logits; frozen.
         settings: by default `TrainSettings.of(adapter.method)`.
         folder, logger, device, progress: as in `fine_tune`.
@@ -150,12 +146,11 @@ def train(
     """
     settings = settings or TrainSettings.of(adapter.method)
     loop, where, place = _ready("train", settings, folder, logger, device)
-    labels = []
-    for given, numbers, what in ((train, train_labels, "training"), (val, val_labels, "validation")):
-        labels.append(check_match(adapter, given, numbers, classifier, what))
+    for given, what in ((train, "training"), (val, "validation")):
+        check_match(adapter, given, classifier, what)
         check_finite(given, what)
     if settings.missing == "raise":
-        check_classes(labels[0], classifier)
+        check_classes(train.labels, classifier)
     first, shaped = adapter.weights.detach(), adapter.at_ranks(train.ranks)
     weights = nn.Parameter(first.to(where, train.scores.dtype, copy=True))
     directions = train.directions.to(where)
@@ -175,13 +170,13 @@ def train(
         buffers={},
         mode=lambda training: None,
         penalty=penalty,
-        samples=lambda: (scores(train, labels[0], where), scores(val, labels[1], where)),
+        samples=lambda: (scores(train, train.labels, where), scores(val, val.labels, where)),
         classifier=classifier.to(where),
         identity=_identity("training of an adapter", settings, classifier)
         | {
             "adapter": digest(told, first),
-            "set of training scores": digest_of_scores(train, labels[0]),
-            "set of validation scores": digest_of_scores(val, labels[1]),
+            "set of training scores": digest_of_scores(train, train.labels),
+            "set of validation scores": digest_of_scores(val, val.labels),
         },
     )
     result = loop.run(work, settings, where, place, logger, progress)
