@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
@@ -17,9 +16,6 @@ from residual.encoders.anatomy import Anatomy, Parts
 from residual.encoders.compiling import Compiler, own_code
 from residual.encoders.family import Family, Tower
 from residual.errors import ResidualError
-
-if TYPE_CHECKING:
-    from residual.heads.kept import KeptEncoder
 
 SPLITS = ("shared", "own")
 TOWERS = ("image", "text")
@@ -201,21 +197,6 @@ class Encoder:
     def around(self, module: nn.Module) -> Encoder:
         """The same encoder with another module of the same kind: a copy, or one with other weights."""
         return Encoder(self.name, module, self.family, self.preprocess, self._tokenize, self.split)
-
-    def keep(
-        self,
-        units: Sequence[int] | np.ndarray | Tensor,
-        mode: str = "zero",
-        means: Float[Tensor, "u d"] | None = None,
-    ) -> KeptEncoder:
-        """An encoder that runs as this one and has only these units in its output; see `KeptEncoder`.
-
-        Raises:
-            ResidualError: a unit that isn't there, an unknown mode, or "mean" without means.
-        """
-        from residual.heads.kept import KeptEncoder
-
-        return KeptEncoder(self, units, mode, means)
 
     def run(self, tower: str, inputs: Tensor) -> Tensor:
         """A tower on inputs that are ready for it."""

@@ -1,11 +1,11 @@
 """Which units a task needs: scores, selections and ablations."""
 
+from residual.heads.ablated_encoder import AblatedEncoder
 from residual.heads.agreement import Agreement, agreement_of, mean_contributions
 from residual.heads.contributions import ablate, unit_accuracy, unit_correlation
 from residual.heads.describe import describe_heads, parse_heads
 from residual.heads.description import DescribeSettings, HeadDescription
 from residual.heads.hits import selection_hits, solo_hits
-from residual.heads.kept import KeptEncoder
 from residual.heads.scores import SCORES, pursuit_scores, score_units
 from residual.heads.selections import (
     SHARES,
@@ -19,10 +19,10 @@ from residual.heads.selections import (
 __all__ = [
     "SCORES",
     "SHARES",
+    "AblatedEncoder",
     "Agreement",
     "DescribeSettings",
     "HeadDescription",
-    "KeptEncoder",
     "ablate",
     "ablations",
     "agreement_of",

@@ -16,8 +16,8 @@ from residual.tracing.linearization import Linearization
 from residual.tracing.trace import trace
 
 
-class KeptEncoder:
-    """Runs as the encoder that it was made of, and gives the sum of the units that were kept.
+class AblatedEncoder:
+    """Runs as the encoder that it was made of, and gives the sum of the units that are kept.
 
     Their features side by side, times one matrix: the same as `ablate(decompose(…).contributions, keep)`,
     for as little as the full output costs.
@@ -30,6 +30,13 @@ class KeptEncoder:
 
     Raises:
         ResidualError: a unit that isn't there, an unknown mode, or "mean" without means.
+
+    Example:
+        >>> import residual, torch
+        >>> encoder = residual.load_encoder("picto", device="cpu")
+        >>> ablated = residual.heads.AblatedEncoder(encoder, keep=[20, 41])  # two heads
+        >>> ablated.encode_image(torch.zeros(1, 3, *encoder.image_size)).shape
+        torch.Size([1, 192])
     """
 
     def __init__(
@@ -78,4 +85,4 @@ class KeptEncoder:
         return self.encoder.encode_text(texts)
 
     def __repr__(self) -> str:
-        return f"KeptEncoder({self.encoder!r}, {len(self.kept)} of {len(self.linearization.units)} units)"
+        return f"AblatedEncoder({self.encoder!r}, {len(self.kept)} of {len(self.linearization.units)} units)"
