@@ -16,6 +16,7 @@ from residual.encoders.anatomy import Anatomy, Parts
 from residual.encoders.compiling import Compiler, own_code
 from residual.encoders.family import Family, Tower
 from residual.errors import ResidualError
+from residual.hashing import bit_sums
 
 SPLITS = ("shared", "own")
 TOWERS = ("image", "text")
@@ -60,6 +61,7 @@ class Encoder:
         self.compiling: Compiler | None = None
         self.compiled: dict[tuple[str, ...], Any] = {}
         self._tokenize = tokenize
+        self._digests: dict[str, tuple[Any, str]] = {}  # of each tower, and of which weights
 
     @cached_property
     def text_parts(self) -> Parts:
@@ -131,18 +133,18 @@ class Encoder:
         """Logarithm of the factor on cosine similarities; None where the model has none."""
         return None if self.family.logit_scale is None else self.family.logit_scale(self.module)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """sha256 over the vision side: its weights, and the settings that change its output.
+        """sha256 over the vision side: its weights as they are now, and the settings that change its output.
 
         Weights are rounded to bfloat16 first, so that the same model in float32 and in bfloat16 is the same.
         """
         parts = self.parts
         pool = [type(parts.pool).__name__, *(getattr(parts.pool, name, "") for name in _POOL_SETTINGS)]
         settings = f"{parts.heads} {parts.final_norm.eps} {pool} {self.family.settings(self.module)}"
-        return self._digest(settings, self.in_image_tower)
+        return self._digest("image", settings, self.in_image_tower)
 
-    @cached_property
+    @property
     def text_fingerprint(self) -> str:
         """The same over all other weights: those that make embeddings of token ids.
 
@@ -151,16 +153,25 @@ class Encoder:
         """
         self.tower("text")
         settings = self.family.settings(self.module)
-        return self._digest(f"{settings}", lambda name: not name.startswith(self.family.image.weights))
+        return self._digest(
+            "text", f"{settings}", lambda name: not name.startswith(self.family.image.weights)
+        )
 
-    def _digest(self, settings: str, chosen: Callable[[str], bool]) -> str:
-        digest = hashlib.sha256(settings.encode())
-        for name, value in sorted(self.module.state_dict().items()):
-            if chosen(name):
-                digest.update(f"{name} {tuple(value.shape)}".encode())
-                rounded = value.detach().to("cpu", torch.bfloat16).float()
+    def _digest(self, which: str, settings: str, chosen: Callable[[str], bool]) -> str:
+        """SHA-256 takes seconds for a large model, so it is kept for as long as no weight has another bit."""
+        weights = {
+            name: value.detach() for name, value in sorted(self.module.state_dict().items()) if chosen(name)
+        }
+        about = [f"{name} {tuple(value.shape)}" for name, value in weights.items()]
+        state = settings, about, bit_sums(list(weights.values()))
+        if which not in self._digests or self._digests[which][0] != state:
+            digest = hashlib.sha256(settings.encode())
+            for words, value in zip(about, weights.values(), strict=True):
+                digest.update(words.encode())
+                rounded = value.to("cpu", torch.bfloat16).float()
                 digest.update(rounded.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+            self._digests[which] = state, digest.hexdigest()
+        return self._digests[which][1]
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Encoder:
         """Move the model (in place) and give the encoder back."""

@@ -262,4 +262,3 @@ def _borrowed(
         module.eval()
         if encoder.device != place:
             encoder.to(place)
-        encoder.__dict__.pop("fingerprint", None)  # it is of the weights
