@@ -65,9 +65,9 @@ def randomized(module: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 
 def tiny_encoder(
-    seed: int = 0, dtype: torch.dtype = torch.float64, split: str = "shared", **sizes: int
+    seed: int = 0, dtype: torch.dtype = torch.float64, centering: str = "shared", **sizes: int
 ) -> Encoder:
-    return wrap_encoder(tiny_clip(seed, dtype, **sizes), split=split, name="tiny")
+    return wrap_encoder(tiny_clip(seed, dtype, **sizes), centering=centering, name="tiny")
 
 
 def random_pixels(

@@ -315,8 +315,8 @@ def test_parts_that_dont_belong_together():
     heads = ResiDual(fit_bases(store, ("head",)))
     with pytest.raises(ResidualError, match=r"The adapter is of tiny \(weights .*not of tiny \(weights"):
         AdaptedEncoder(tiny_encoder(seed=1), heads)
-    with pytest.raises(ResidualError, match=r"split 'shared'\), not of .* split 'own'\)"):
-        AdaptedEncoder(tiny_encoder(split="own"), heads)
+    with pytest.raises(ResidualError, match=r"centering 'shared'\), not of .* centering 'own'\)"):
+        AdaptedEncoder(tiny_encoder(centering="own"), heads)
     with pytest.raises(ResidualError, match="The adapter is of width 5, the output of tiny of 12"):
         AdaptedEncoder(encoder, LinearMap(5))
     with pytest.raises(ResidualError, match="takes features of width 5, tiny gives 12"):

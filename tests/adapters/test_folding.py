@@ -1,4 +1,4 @@
-"""A folded adapter gives what the adapter gives of contributions: every kind, choice, split and pooling."""
+"""A folded adapter gives what the adapter gives of contributions: every choice, centering and pooling."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def folded(map_: FoldedMap, encoder: Encoder, pixels: torch.Tensor) -> torch.Ten
     return map_.of_output(output) if map_.fields == ("output",) else map_(coordinates.only(map_.kinds))
 
 
-@pytest.mark.parametrize("split", ["shared", "own"])
+@pytest.mark.parametrize("centering", ["shared", "own"])
 @pytest.mark.parametrize("units", ["head", "mlp", "emb", "head+mlp", "head+mlp+emb", "some"])
 @pytest.mark.parametrize("others", ["keep", "mean", "zero"])
-def test_every_choice_is_its_definition(split, units, others):
-    encoder, pixels = tiny_encoder(split=split), random_pixels(3)
+def test_every_choice_is_its_definition(centering, units, others):
+    encoder, pixels = tiny_encoder(centering=centering), random_pixels(3)
     linearization = Linearization.of(encoder)
     taken = chosen_units(encoder, units)
     bases = random_bases(len(linearization.units), encoder.output_dim, taken)
@@ -92,9 +92,9 @@ def test_every_size(layers, heads, head_width, output, seed, n):
     torch.testing.assert_close(got, plain(adapter, encoder, pixels), **EXACT)
 
 
-@pytest.mark.parametrize("split", ["shared", "own"])
-def test_the_other_adapters(split):
-    encoder, pixels = tiny_encoder(split=split), random_pixels(4)
+@pytest.mark.parametrize("centering", ["shared", "own"])
+def test_the_other_adapters(centering):
+    encoder, pixels = tiny_encoder(centering=centering), random_pixels(4)
     linearization = Linearization.of(encoder)
     dim = encoder.output_dim
     outputs = torch.randn(40, dim, dtype=torch.float64) * torch.arange(1, dim + 1)
@@ -116,10 +116,10 @@ def test_the_other_adapters(split):
         torch.testing.assert_close(folded(map_, encoder, pixels), plain(adapter, encoder, pixels), **EXACT)
 
 
-@pytest.mark.parametrize("split", ["shared", "own"])
+@pytest.mark.parametrize("centering", ["shared", "own"])
 @pytest.mark.parametrize("name", CASES)
-def test_every_pooling(name, split):
-    encoder = wrap_encoder(CASES[name].make().double(), split)
+def test_every_pooling(name, centering):
+    encoder = wrap_encoder(CASES[name].make().double(), centering)
     height, width = encoder.image_size or (32, 32)
     pixels = torch.randn(3, 3, height, width, dtype=torch.float64)
     linearization = Linearization.of(encoder)

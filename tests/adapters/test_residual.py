@@ -194,5 +194,5 @@ def test_what_does_not_belong_together_is_refused(store, bases):
     with pytest.raises(ResidualError, match=r"The bases are of tiny \(weights .*the store of tiny"):
         compute_scores(adapter, other)
     own = encode_dataset(tiny_encoder(split="own"), TinyImages(n=4))
-    with pytest.raises(ResidualError, match=r"split 'shared'\), the store .*split 'own'"):
+    with pytest.raises(ResidualError, match=r"centering 'shared'\), the store .*centering 'own'"):
         compute_scores(adapter, own)

@@ -35,14 +35,14 @@ def test_loss_and_gradient_are_those_of_full_contributions():
         tail=st.sampled_from(["drop", "keep"]),
         mean=st.sampled_from(["drop", "keep"]),
         init=st.sampled_from(["randn", "eigenvalues"]),
-        split=st.sampled_from(["shared", "own"]),
+        centering=st.sampled_from(["shared", "own"]),
         kinds=st.sampled_from([("head",), ("mlp", "head"), ("emb", "head")]),
         dtype=st.sampled_from([torch.float32, torch.float64]),
         coarse=st.booleans(),
     )
     @settings(deadline=None, max_examples=40)
-    def check(rank, others, tail, mean, init, split, kinds, dtype, coarse):
-        store = encode_dataset(tiny_encoder(split=split, dtype=dtype, layers=2), TinyImages(25))
+    def check(rank, others, tail, mean, init, centering, kinds, dtype, coarse):
+        store = encode_dataset(tiny_encoder(centering=centering, dtype=dtype, layers=2), TinyImages(25))
         bases = fit_bases(store, kinds)
         adapter = Coarse(bases) if coarse else ResiDual(bases, rank, others, tail, init, mean=mean)
         classifier = ZeroShotClassifier.from_class_means(store.output(), store.labels, store.class_names)

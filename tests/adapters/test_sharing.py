@@ -169,7 +169,10 @@ def test_other_encoders_are_refused(tmp_path):
     (tmp_path / "adapter.safetensors").unlink()  # refused before any of it is read
     for other, says in (
         (tiny_encoder(seed=1), r"is for tiny \(weights .* not for tiny \(weights"),
-        (tiny_encoder(split="own"), r"split 'shared', width 12\), not .* split 'own', width 12\)"),
+        (
+            tiny_encoder(centering="own"),
+            r"centering 'shared', width 12\), not .* centering 'own', width 12\)",
+        ),
         (tiny_encoder(output=7), r"width 12\), not for tiny .* width 7\)"),
     ):
         with pytest.raises(ResidualError, match=says):

@@ -205,8 +205,8 @@ def test_wrong_inputs_are_refused():
         encoder.encode_text([])
     with pytest.raises(ResidualError, match="given as a list, got one string"):
         encoder.encode_text("cat")
-    with pytest.raises(ResidualError, match=r"Split 'half' isn't known. Known: shared, own"):
-        tiny_encoder(split="half")
+    with pytest.raises(ResidualError, match=r"centering is 'shared' or 'own', got 'half'"):
+        tiny_encoder(centering="half")
     with pytest.raises(ResidualError, match="Resampling filter 4 isn't known"):
         Preprocess.from_config({"resample": 4})
 

@@ -18,7 +18,7 @@ import residual
 ATOL = {torch.float32: 1e-5, torch.float64: 1e-10}
 DTYPES = pytest.mark.parametrize("dtype", ATOL, ids=lambda dtype: str(dtype).removeprefix("torch."))
 ACTIVATIONS = pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
-SPLITS = pytest.mark.parametrize("split", ["shared", "own"])
+CENTERINGS = pytest.mark.parametrize("centering", ["shared", "own"])
 IN = {
     "transformers": clip_in_transformers,
     "transformers vision": vision_in_transformers,
@@ -46,12 +46,12 @@ def assert_alike(got: torch.Tensor, expected: torch.Tensor) -> None:
 
 @LIBRARIES
 @ACTIVATIONS
-@SPLITS
+@CENTERINGS
 @DTYPES
-def test_vision_features_and_every_units_contribution_agree(library, activation, split, dtype):
+def test_vision_features_and_every_units_contribution_agree(library, activation, centering, dtype):
     model = source(activation, dtype)
-    ours = residual.wrap_encoder(model, split)
-    theirs = residual.wrap_encoder(IN[library](model, activation), split)
+    ours = residual.wrap_encoder(model, centering)
+    theirs = residual.wrap_encoder(IN[library](model, activation), centering)
     pixels = random_pixels(dtype=dtype)
     with torch.no_grad():
         expected = model.encode_image(pixels)
@@ -93,13 +93,13 @@ def test_the_wrong_activation_does_not_agree(library, weights, built):
 
 
 @ACTIVATIONS
-@SPLITS
+@CENTERINGS
 @DTYPES
 @pytest.mark.parametrize("eos", [63, LEGACY_EOS])
-def test_text_features_and_every_units_contribution_agree(activation, split, dtype, eos):
+def test_text_features_and_every_units_contribution_agree(activation, centering, dtype, eos):
     model = source(activation, dtype)
-    ours = residual.wrap_encoder(model, split)
-    theirs = residual.wrap_encoder(clip_in_transformers(model, activation, eos), split)
+    ours = residual.wrap_encoder(model, centering)
+    theirs = residual.wrap_encoder(clip_in_transformers(model, activation, eos), centering)
     ids = texts()
     first = residual.decompose(ours, ids, tower="text")
     second = residual.decompose(theirs, ids, tower="text")

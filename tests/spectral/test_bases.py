@@ -11,10 +11,10 @@ from residual.spectral import SpectralBases, fit_bases, pca
 from residual.store.encode import encode_dataset
 
 
-@pytest.mark.parametrize("split", ["shared", "own"])
+@pytest.mark.parametrize("centering", ["shared", "own"])
 @pytest.mark.parametrize("sizes", [{}, {"output": 40}, {"head_width": 4, "output": 20}])
-def test_equal_to_plain_pca_of_contributions(split, sizes):
-    store = encode_dataset(tiny_encoder(split=split, **sizes), TinyImages(n=70))
+def test_equal_to_plain_pca_of_contributions(centering, sizes):
+    store = encode_dataset(tiny_encoder(centering=centering, **sizes), TinyImages(n=70))
     bases = fit_bases(store, kinds=("emb", "mlp", "head"))
     assert bases.units == tuple(store.units["unit"])
     for place, unit in enumerate(bases.units):
@@ -40,8 +40,8 @@ def test_heads_are_the_default_and_several_stores_count_as_one():
     assert bases.origin.datasets == ("tiny/train", "tiny/train")
     with pytest.raises(ResidualError, match="Stores of different encoders can't share bases"):
         fit_bases([first, encode_dataset(tiny_encoder(seed=1), TinyImages())])
-    with pytest.raises(ResidualError, match=r"split 'shared'.*split 'own'"):
-        fit_bases([first, encode_dataset(tiny_encoder(split="own"), TinyImages())])
+    with pytest.raises(ResidualError, match=r"centering 'shared'.*centering 'own'"):
+        fit_bases([first, encode_dataset(tiny_encoder(centering="own"), TinyImages())])
     with pytest.raises(ResidualError, match="at least one store"):
         fit_bases([])
     with pytest.raises(ResidualError, match="Unknown kinds of unit: 'heads'"):
@@ -51,7 +51,7 @@ def test_heads_are_the_default_and_several_stores_count_as_one():
 
 
 def test_a_silent_head_has_no_components():
-    encoder = tiny_encoder(split="own")
+    encoder = tiny_encoder(centering="own")
     block = encoder.parts.blocks[1]
     block.attention_output.weight.data[:, 8:16] = 0
     block.attention_output.bias.data.zero_()

@@ -172,7 +172,7 @@ def test_planes_that_share_one_direction():
 
 
 def test_a_constant_unit_is_nan_and_its_means_are_still_compared():
-    encoder = tiny_encoder(split="own")
+    encoder = tiny_encoder(centering="own")
     block = encoder.parts.blocks[1]
     block.attention_output.weight.data[:, 8:16] = 0
     block.attention_output.bias.data.zero_()
@@ -212,11 +212,13 @@ def test_bases_of_other_encoders_are_refused(two):
     other = fit_bases(store_of(30), KINDS)
     assert len(compare_bases(ours, other)) == 16  # the same weights
     with pytest.raises(
-        ResidualError, match=r"Bases of different encoders: tiny \(weights .{8}, split 'shared'"
+        ResidualError, match=r"Bases of different encoders: tiny \(weights .{8}, centering 'shared'"
     ):
         compare_bases(ours, fit_bases(encode_dataset(tiny_encoder(seed=1), TinyImages(30)), KINDS))
-    with pytest.raises(ResidualError, match=r"split 'shared'\) and tiny \(weights .{8}, split 'own'\)"):
-        compare_bases(ours, fit_bases(store_of(30, split="own"), KINDS))
+    with pytest.raises(
+        ResidualError, match=r"centering 'shared'\) and tiny \(weights .{8}, centering 'own'\)"
+    ):
+        compare_bases(ours, fit_bases(store_of(30, centering="own"), KINDS))
     with pytest.raises(ResidualError, match="Bases of widths 12 and 20 can't be compared"):
         compare_bases(ours, fit_bases(store_of(30, output=20), KINDS))
 
@@ -230,7 +232,7 @@ def test_bases_made_by_hand_and_of_other_tokens_are_compared(two):
     assert table["unit"].tolist() == list(range(4, 16))
     assert (table["spectral_cosine"] < 0.9999).all()
     elsewhere = Origin("other", "0" * 64, "shared", ("d/train",), 5)
-    with pytest.raises(ResidualError, match=r"and other \(weights 00000000, split 'shared'\)"):
+    with pytest.raises(ResidualError, match=r"and other \(weights 00000000, centering 'shared'\)"):
         compare_bases(ours, changed(two[1], origin=elsewhere))
 
 

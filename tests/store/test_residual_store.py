@@ -97,7 +97,7 @@ def test_what_it_is_of(disk, memory):
         assert getattr(disk, name) == getattr(memory, name), name
     assert disk.labels.dtype == np.int64
     assert disk.labels.tolist() == memory.labels.tolist()
-    assert disk.split == memory.split == "shared"
+    assert disk.centering == memory.centering == "shared"
     assert (disk.skipped, disk.reasons, disk.groups) == ((), {}, None)
     dataset = TinyImages(N)
     assert disk.digests.tolist() == [dataset.load_with_digest(index)[1] for index in range(N)]
@@ -667,7 +667,12 @@ DATA = {"groups": True}
 OTHERS = {
     "weights": (lambda: float32_encoder(seed=1), None, {}, "encoder weights [0-9a-f]{16}, not [0-9a-f]{16}"),
     "precision": (lambda: tiny_encoder(dtype=torch.float64), None, {}, "precision float32, not float64"),
-    "split": (lambda: float32_encoder(split="own"), None, {}, "split of the last norm 'shared', not 'own'"),
+    "split": (
+        lambda: float32_encoder(centering="own"),
+        None,
+        {},
+        "centering of the last norm 'shared', not 'own'",
+    ),
     "preprocessing": (lambda: preprocessed(float32_encoder()), None, {}, "preprocessing .*not .*0.5"),
     "dataset": (None, lambda: NamedImages(9, name="other", **DATA), {}, "tiny/train, not other/train"),
     "part of it": (None, lambda: NamedImages(9, split="test", **DATA), {}, "tiny/train, not tiny/test"),

@@ -18,7 +18,7 @@ from residual.tracing.decompose import decompose
 from residual.tracing.linearization import Linearization
 from residual.tracing.trace import trace
 
-SPLITS = ["shared", "own"]
+CENTERINGS = ["shared", "own"]
 
 
 @settings(max_examples=20, deadline=None)
@@ -28,12 +28,12 @@ SPLITS = ["shared", "own"]
     head_width=st.integers(2, 9),
     tokens=st.integers(1, 4),
     output=st.integers(2, 30),
-    split=st.sampled_from(SPLITS),
+    centering=st.sampled_from(CENTERINGS),
     seed=st.integers(0, 10_000),
 )
-def test_units_sum_to_the_output(layers, heads, head_width, tokens, output, split, seed):
+def test_units_sum_to_the_output(layers, heads, head_width, tokens, output, centering, seed):
     sizes = {"layers": layers, "heads": heads, "head_width": head_width, "output": output}
-    encoder = tiny_encoder(seed, split=split, image=8 * tokens, patch=8, **sizes)
+    encoder = tiny_encoder(seed, centering=centering, image=8 * tokens, patch=8, **sizes)
     pixels = random_pixels(3, 8 * tokens, seed)
     split_up = decompose(encoder, pixels)
     with torch.no_grad():
@@ -44,12 +44,12 @@ def test_units_sum_to_the_output(layers, heads, head_width, tokens, output, spli
     assert error < 1e-12
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("centering", CENTERINGS)
 @pytest.mark.parametrize(
     ("dtype", "allowed"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2), (torch.float16, 1e-2)]
 )
-def test_sum_in_lower_precision(split, dtype, allowed):
-    encoder = tiny_encoder(dtype=dtype, split=split, layers=6)
+def test_sum_in_lower_precision(centering, dtype, allowed):
+    encoder = tiny_encoder(dtype=dtype, centering=centering, layers=6)
     split_up = decompose(encoder, random_pixels(8, dtype=dtype))
     error = (split_up.contributions.sum(2) - split_up.output).norm() / split_up.output.norm()
     assert error < allowed
@@ -99,7 +99,7 @@ def test_a_head_isolated_by_hand():
     attention.out_proj.bias.data.zero_()
     attention.out_proj.weight.data[:, :8].zero_()
     attention.out_proj.weight.data[:, 16:].zero_()
-    encoder = wrap_encoder(model, split="own")
+    encoder = wrap_encoder(model, centering="own")
     pixels = random_pixels()
     split_up = decompose(encoder, pixels)
     constant = vision.post_layernorm.bias @ model.visual_projection.weight.T
@@ -139,7 +139,7 @@ def test_the_map_follows_weights_that_change_between_calls():
     changed = decompose(encoder, pixels)
     torch.testing.assert_close(changed.contributions.sum(2), changed.output)
     attention.weight.data[0, 0] -= 1
-    encoder.split = "own"
+    encoder.centering = "own"
     again = decompose(encoder, pixels)
     torch.testing.assert_close(again.contributions.sum(2), first.output)
     assert not torch.allclose(again.contributions, first.contributions)
@@ -174,7 +174,7 @@ def test_unknown_choices_are_refused():
     coordinates, _ = trace(encoder, pixels)
     with pytest.raises(ResidualError, match=r"Units are 0 to 15, got \[16\]"):
         linearization.contributions(coordinates, [0, 16])
-    with pytest.raises(ResidualError, match="Split 'half' isn't known"):
+    with pytest.raises(ResidualError, match="centering is 'shared' or 'own', got 'half'"):
         Linearization(linearization.state, "half")
 
 
@@ -242,14 +242,14 @@ def test_gradients_flow_through_contributions():
     torch.testing.assert_close(by_units, by_model, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_linearization_is_affine_in_small_features_and_survives_saving(split, tmp_path):
-    encoder = wrap_encoder(tiny_vision(), split=split)
+@pytest.mark.parametrize("centering", CENTERINGS)
+def test_linearization_is_affine_in_small_features_and_survives_saving(centering, tmp_path):
+    encoder = wrap_encoder(tiny_vision(), centering=centering)
     coordinates, output = trace(encoder, random_pixels())
     linearization = Linearization.of(encoder)
     linearization.save(tmp_path / "map.safetensors")
     loaded = Linearization.load(tmp_path / "map.safetensors")
-    assert loaded.split == split
+    assert loaded.centering == centering
     contributions = loaded.contributions(coordinates)
     torch.testing.assert_close(contributions, linearization.contributions(coordinates), rtol=0, atol=0)
     for unit in range(len(loaded.units)):

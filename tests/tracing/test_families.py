@@ -25,7 +25,7 @@ from residual.tracing.decompose import decompose
 
 LAYERS, HEADS = 2, 3
 FAMILY = pytest.mark.parametrize("name", CASES)
-SPLIT = pytest.mark.parametrize("split", ["shared", "own"])
+SPLIT = pytest.mark.parametrize("centering", ["shared", "own"])
 
 # Where things are, by class: blocks, a block's output projection, the last norm, the projection.
 INNER = ("vision_model.encoder.layers", "self_attn.out_proj", "vision_model.post_layernorm")
@@ -146,7 +146,7 @@ def attention_pool(model: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, 
 
 
 @torch.no_grad()
-def contributions_by_hand(name: str, model: Any, vectors: Tensor, stream: Tensor, w: Tensor, split: str):
+def contributions_by_hand(name: str, model: Any, vectors: Tensor, stream: Tensor, w: Tensor, centering: str):
     """`Σ_j a_j ((x_uj − mean) γ/s_j + w_u β) P + w_u p` over the pooled tokens `j`; `w` are the shares."""
     tower, (_, _, at_norm, at_projection) = image_tower(model)
     norm = attrgetter(at_norm)(tower)
@@ -156,7 +156,7 @@ def contributions_by_hand(name: str, model: Any, vectors: Tensor, stream: Tensor
     if how == "norm of mean":
         x, stream = x.mean(1, keepdim=True), stream.mean(1, keepdim=True)
     mean, s = stream.mean(-1), (stream.var(-1, correction=0) + norm.eps).sqrt()
-    lost = x.mean(-1, keepdim=True) if split == "own" else w[:, None] * mean[..., None, None]
+    lost = x.mean(-1, keepdim=True) if centering == "own" else w[:, None] * mean[..., None, None]
     normed = (x - lost) * norm.weight / s[..., None, None] + w[:, None] * norm.bias
     if how == "attention":
         shares, maps, constant, mlp = attention_pool(model, norm(stream))
@@ -187,10 +187,10 @@ def miss(got: Tensor, expected: Tensor) -> float:
 
 @FAMILY
 @SPLIT
-def test_sums_shapes_and_units(name, split):
+def test_sums_shapes_and_units(name, centering):
     case, pixels = CASES[name], random_pixels()
     model = case.make().double()
-    expected, encoder = raw_output(model, pixels), wrap_encoder(model, split)
+    expected, encoder = raw_output(model, pixels), wrap_encoder(model, centering)
     assert (encoder.parts.prefix, encoder.parts.class_token) == (case.prefix, case.class_token)
     got = decompose(encoder, pixels)
     mlps = LAYERS + case.pool_mlp
@@ -209,10 +209,10 @@ def test_sums_shapes_and_units(name, split):
 @FAMILY
 @SPLIT
 @pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)], ids=str)
-def test_sums_in_lower_precision(name, split, dtype, allowed):
+def test_sums_in_lower_precision(name, centering, dtype, allowed):
     model, pixels = CASES[name].make().to(dtype), random_pixels(8, dtype=dtype)
     expected = raw_output(model, pixels)
-    got = decompose(wrap_encoder(model, split), pixels)
+    got = decompose(wrap_encoder(model, centering), pixels)
     assert got.contributions.dtype == torch.float32
     assert miss(got.contributions.sum(2), got.output) < allowed
     # In half precision our forward pass, of fewer tokens in the last block, rounds a little otherwise.
@@ -221,12 +221,12 @@ def test_sums_in_lower_precision(name, split, dtype, allowed):
 
 @FAMILY
 @SPLIT
-def test_every_unit_is_what_its_definition_says(name, split):
+def test_every_unit_is_what_its_definition_says(name, centering):
     model, pixels = CASES[name].make().double(), random_pixels()
     vectors, stream = vectors_by_hand(model, pixels)
     torch.testing.assert_close(vectors.sum(2), stream, rtol=1e-12, atol=1e-12)
-    expected = contributions_by_hand(name, model, vectors, stream, shares_of(LAYERS), split)
-    got = decompose(wrap_encoder(model, split), pixels).contributions[:, 0]
+    expected = contributions_by_hand(name, model, vectors, stream, shares_of(LAYERS), centering)
+    got = decompose(wrap_encoder(model, centering), pixels).contributions[:, 0]
     torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
 
 
@@ -264,16 +264,16 @@ OF_ANY_SIZE = [name for name in CASES if name.startswith(("open_clip", "timm", "
     heads=st.integers(1, 5),
     head_width=st.integers(3, 9),
     grid=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    split=st.sampled_from(["shared", "own"]),
+    centering=st.sampled_from(["shared", "own"]),
     seed=st.integers(0, 10_000),
 )
-def test_sums_of_models_of_any_size(name, layers, heads, head_width, grid, split, seed):
+def test_sums_of_models_of_any_size(name, layers, heads, head_width, grid, centering, seed):
     size = (PATCH * grid[0], PATCH * grid[1])
     own_size = PATCH if name.startswith("dinov2") else size  # one that takes any
     sizes = {"layers": layers, "heads": heads, "width": heads * head_width, "seed": seed}
     model = CASES[name].make(image_size=own_size, **sizes).double()
     pixels = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    got = decompose(wrap_encoder(model, split), pixels)
+    got = decompose(wrap_encoder(model, centering), pixels)
     assert len(got.units) == 1 + layers + CASES[name].pool_mlp + layers * heads
     assert miss(got.contributions.sum(2)[:, 0], raw_output(model, pixels)) < 1e-12
 

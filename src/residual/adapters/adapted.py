@@ -60,7 +60,7 @@ class AdaptedEncoder(nn.Module):
         matrix, offset: the folded adapter. They stay in float32 or better when the module is cast.
 
     Raises:
-        ResidualError: the adapter or the classifier is of another encoder, split, width or pooling.
+        ResidualError: the adapter or the classifier is of another encoder, centering, width or pooling.
     """
 
     matrix: Tensor
@@ -344,9 +344,9 @@ def _check(encoder: Encoder, adapter: Adapter | None, classifier: ZeroShotClassi
     if (origin := adapter.origin) is not None:
         if not origin.is_of(encoder):
             raise ResidualError(
-                f"The adapter is of {origin.encoder_name} (weights {origin.fingerprint[:8]}, split "
-                f"{origin.split!r}), not of {encoder.name} (weights {encoder.fingerprint[:8]}, split "
-                f"{encoder.split!r})."
+                f"The adapter is of {origin.encoder_name} (weights {origin.fingerprint[:8]}, centering "
+                f"{origin.centering!r}), not of {encoder.name} (weights {encoder.fingerprint[:8]}, centering "
+                f"{encoder.centering!r})."
             )
         if not resolve(origin.pooling, encoder.parts, encoder.name).own:
             raise ResidualError(

@@ -45,7 +45,7 @@ def model_card(config: dict[str, Any], place: str) -> str:
         "",
         "## What it is",
         "",
-        f"- encoder `{encoder['name']}`, fingerprint `{encoder['fingerprint'][:16]}`, split "
+        f"- encoder `{encoder['name']}`, fingerprint `{encoder['fingerprint'][:16]}`, centering "
         f"`{encoder['split']}`, pooling `{encoder['pooling']}`, output width {encoder['output_dim']}",
         f"- trained numbers: {config['trained_weights']:,}",
     ]

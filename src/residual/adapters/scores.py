@@ -84,7 +84,7 @@ def compute_scores(
             of each batch as it comes to them. The file isn't needed afterwards.
 
     Raises:
-        ResidualError: the adapter's bases are of another encoder, another split, width or number of units.
+        ResidualError: the adapter's bases are of another encoder, centering, width or number of units.
     """
     widest = adapter if isinstance(adapter, Adapter) else widest_of(adapter)
     check_origin(widest, store)
@@ -145,7 +145,7 @@ def check_origin(adapter: Adapter, store: Store) -> None:
     """Refuse a store that the adapter doesn't belong to.
 
     Raises:
-        ResidualError: it is of another encoder, or of another split of its norm's mean.
+        ResidualError: it is of another encoder, or of another centering of its norm's mean.
     """
     if adapter.origin is not None:
         adapter.origin.check_store(store)

@@ -64,15 +64,15 @@ class _Of:
         """Refuse an encoder that it isn't for.
 
         Raises:
-            ResidualError: the weights, the split or the width are others.
+            ResidualError: the weights, the centering or the width are others.
         """
         wrong = encoder.fingerprint not in (self.fingerprint, self.original_fingerprint)
-        if wrong or (encoder.split, encoder.output_dim) != (self.split, self.output_dim):
+        if wrong or (encoder.centering, encoder.output_dim) != (self.split, self.output_dim):
             wanted = self.original_fingerprint or self.fingerprint
             raise ResidualError(
-                f"{place} is for {self.name} (weights {wanted[:8]}, split {self.split!r}, width "
-                f"{self.output_dim}), not for {encoder.name} (weights {encoder.fingerprint[:8]}, split "
-                f"{encoder.split!r}, width {encoder.output_dim})."
+                f"{place} is for {self.name} (weights {wanted[:8]}, centering {self.split!r}, width "
+                f"{self.output_dim}), not for {encoder.name} (weights {encoder.fingerprint[:8]}, centering "
+                f"{encoder.centering!r}, width {encoder.output_dim})."
             )
 
 
@@ -101,7 +101,7 @@ def save_pretrained(adapted: AdaptedEncoder, folder: str | Path, place: str | No
                 name=encoder.name,
                 fingerprint=encoder.fingerprint,
                 original_fingerprint=adapted.original,
-                split=encoder.split,
+                split=encoder.centering,
                 pooling="own",
                 output_dim=encoder.output_dim,
             )
@@ -110,7 +110,7 @@ def save_pretrained(adapted: AdaptedEncoder, folder: str | Path, place: str | No
         "trained_weights": _count(adapted),
         "bases": None
         if adapted.adapter is None or adapted.adapter.origin is None
-        else asdict(adapted.adapter.origin),
+        else adapted.adapter.origin.to_json(),
         "class_names": None if classifier is None else list(classifier.class_names),
         "classifier": None
         if classifier is None
@@ -332,7 +332,7 @@ def _loaded_encoder(place: str | Path, of: _Of, device: str | torch.device | Non
             f"{place} is for an encoder called {of.name!r}, which can't be loaded by that name: give it, "
             "from_pretrained(…, encoder=wrap_encoder(model))."
         ) from error
-    return load_encoder(of.name, device, split=of.split)
+    return load_encoder(of.name, device, centering=of.split)
 
 
 def _image_weights(encoder: Encoder) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from residual.encoders.family import Family, Tower
 from residual.errors import ResidualError
 from residual.hashing import bit_sums
 
-SPLITS = ("shared", "own")
+CENTERINGS = ("shared", "own")
 TOWERS = ("image", "text")
 _TEXTS_AT_ONCE = 256
 _POOL_SETTINGS = ("index", "first", "norm_first")
@@ -33,11 +33,11 @@ class Encoder:
         family: what kind of model it is.
         preprocess: from a PIL image to pixels.
         tokenize: from texts to token ids `(n, t)`, or None where there is no tokenizer.
-        split: how the last LayerNorm's mean is shared out among units: "shared", evenly as in the paper, or
-            "own", each unit loses its own mean.
+        centering: how the last LayerNorm's mean is shared out among units: "shared", evenly as in the paper;
+            or "own", each unit loses its own mean.
 
     Raises:
-        ResidualError: the module lacks parts of the family's anatomy, or `split` isn't known.
+        ResidualError: the module lacks parts of the family's anatomy, or `centering` isn't known.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class Encoder:
         family: Family,
         preprocess: Callable[[Image.Image], Tensor],
         tokenize: Callable[[list[str]], Tensor] | None = None,
-        split: str = "shared",
+        centering: str = "shared",
     ):
-        if split not in SPLITS:
-            raise ResidualError(f"Split {split!r} isn't known. Known: {', '.join(SPLITS)}.")
+        if centering not in CENTERINGS:
+            raise ResidualError(f"centering is {' or '.join(map(repr, CENTERINGS))}, got {centering!r}.")
         self.name = name
         self.module = module.eval()
         self.family = family
         self.preprocess = preprocess
-        self.split = split
+        self.centering = centering
         self.anatomy: Anatomy = family.image.anatomy_of(module)
         self.parts: Parts = self.anatomy.locate(module)
         self.compiling: Compiler | None = None
@@ -207,7 +207,7 @@ class Encoder:
 
     def around(self, module: nn.Module) -> Encoder:
         """The same encoder with another module of the same kind: a copy, or one with other weights."""
-        return Encoder(self.name, module, self.family, self.preprocess, self._tokenize, self.split)
+        return Encoder(self.name, module, self.family, self.preprocess, self._tokenize, self.centering)
 
     def run(self, tower: str, inputs: Tensor) -> Tensor:
         """A tower on inputs that are ready for it."""

@@ -30,9 +30,10 @@ def load_encoder(
     name: str,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-    split: str = "shared",
+    centering: str = "shared",
     *,
     classifier: bool = False,
+    split: str | None = None,
 ) -> Encoder:
     """Load an encoder by name; weights come from safetensors only, from a folder or file, or from the hub.
 
@@ -45,9 +46,10 @@ def load_encoder(
             "timm:NAME", "timm:NAME/FILE.safetensors", "timm:FOLDER", "timm:hf-hub:REPO".
         device: where to put it; by default the GPU if there is one, else the CPU.
         dtype: by default bfloat16 on a GPU that has it, else float32.
-        split: see `Encoder`.
+        centering: see `Encoder`.
         classifier: keep the classifier of a model that was saved with one: the output is its logits. By
             default it is left off, and the output is the features.
+        split: the older name of `centering`.
 
     Raises:
         ResidualError: the name isn't known (the nearest are listed), nothing loadable is there, the library
@@ -65,14 +67,15 @@ def load_encoder(
         family=find_family(loaded.module),
         preprocess=loaded.preprocess,
         tokenize=loaded.tokenize,
-        split=split,
+        centering=split or centering,
     )
 
 
 def wrap_encoder(
     module: nn.Module,
-    split: str = "shared",
+    centering: str = "shared",
     *,
+    split: str | None = None,
     name: str | None = None,
     preprocess: Callable[[Any], Tensor] | None = None,
     tokenizer: Callable[..., Any] | None = None,
@@ -83,11 +86,12 @@ def wrap_encoder(
     Args:
         module: the model; it is put into evaluation mode. One that `torch.compile` was called on runs
             compiled.
-        split: see `Encoder`.
+        centering: see `Encoder`.
         name: how messages call it, by default its class.
         preprocess: by default what the model says of itself, else what its family was trained with.
         tokenizer: of open_clip or transformers, if texts are to be encoded.
         family: one of your own, for a kind of model that isn't known here.
+        split: the older name of `centering`.
 
     Raises:
         ResidualError: the model is of no known family, or can't be split; says which parts were looked for
@@ -106,7 +110,7 @@ def wrap_encoder(
         family=family,
         preprocess=preprocess or family.preprocess(module),
         tokenize=tokenize,
-        split=split,
+        centering=split or centering,
     )
     return encoder.compile(compiler) if compiler else encoder
 

@@ -182,7 +182,7 @@ def scoreboard(
 
 def check_alike(store: Store, test: Store) -> None:
     """Refuse two stores of different encoders, poolings or classes."""
-    for what in ("fingerprint", "split", "pooling", "class_names"):
+    for what in ("fingerprint", "centering", "pooling", "class_names"):
         ours, theirs = getattr(store, what), getattr(test, what)
         if ours != theirs:
             raise ResidualError(

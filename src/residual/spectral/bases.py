@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,31 +29,37 @@ class Origin:
 
     encoder_name: str
     fingerprint: str
-    split: str
+    centering: str
     datasets: tuple[str, ...]
     samples: int
     pooling: str = "own"
 
     @classmethod
     def of_json(cls, fields: dict[str, Any]) -> Origin:
-        """Read what `dataclasses.asdict` made, by way of a file."""
-        return replace(cls(**fields), datasets=tuple(fields["datasets"]))
+        """Read what `to_json` made, by way of a file."""
+        known = dict(fields)
+        return cls(centering=known.pop("split"), datasets=tuple(known.pop("datasets")), **known)
+
+    def to_json(self) -> dict[str, Any]:
+        """As files hold it, where the centering has its older name."""
+        told = asdict(self)
+        return {"split" if name == "centering" else name: value for name, value in told.items()}
 
     def is_of(self, other: Store | Encoder) -> bool:
-        """Whether an encoder, or a store's, has these weights and this split of its norm's mean."""
-        return (self.fingerprint, self.split) == (other.fingerprint, other.split)
+        """Whether an encoder, or a store's, has these weights and this centering of its norm's mean."""
+        return (self.fingerprint, self.centering) == (other.fingerprint, other.centering)
 
     def check_store(self, store: Store) -> None:
-        """Refuse a store of another encoder, or with another split of its norm's mean.
+        """Refuse a store of another encoder, or with another centering of its norm's mean.
 
         Raises:
             ResidualError: it is.
         """
         if not self.is_of(store):
             raise ResidualError(
-                f"The bases are of {self.encoder_name} (weights {self.fingerprint[:8]}, split "
-                f"{self.split!r}), the store of {store.encoder_name} (weights {store.fingerprint[:8]}, split "
-                f"{store.split!r})."
+                f"The bases are of {self.encoder_name} (weights {self.fingerprint[:8]}, centering "
+                f"{self.centering!r}), the store of {store.encoder_name} (weights {store.fingerprint[:8]}, "
+                f"centering {store.centering!r})."
             )
 
 
@@ -124,7 +130,7 @@ class SpectralBases:
         )
 
     def check_store(self, store: Store) -> None:
-        """Refuse a store of another encoder, or with another split of its norm's mean.
+        """Refuse a store of another encoder, or with another centering of its norm's mean.
 
         Raises:
             ResidualError: it is, and both are known.
@@ -143,7 +149,7 @@ class SpectralBases:
         }
         if self.all_means is not None:
             tensors["all_means"] = self.all_means
-        origin = None if self.origin is None else asdict(self.origin)
+        origin = None if self.origin is None else self.origin.to_json()
         save_tensors(path, "bases", tensors, {"origin": origin})
 
     @classmethod

@@ -143,9 +143,9 @@ def _check(a: SpectralBases, b: SpectralBases) -> None:
     ours, theirs = a.origin, b.origin
     if ours is None or theirs is None:
         return
-    if (ours.fingerprint, ours.split) != (theirs.fingerprint, theirs.split):
+    if (ours.fingerprint, ours.centering) != (theirs.fingerprint, theirs.centering):
         raise ResidualError(
-            f"Bases of different encoders: {ours.encoder_name} (weights {ours.fingerprint[:8]}, split "
-            f"{ours.split!r}) and {theirs.encoder_name} (weights {theirs.fingerprint[:8]}, split "
-            f"{theirs.split!r})."
+            f"Bases of different encoders: {ours.encoder_name} (weights {ours.fingerprint[:8]}, centering "
+            f"{ours.centering!r}) and {theirs.encoder_name} (weights {theirs.fingerprint[:8]}, centering "
+            f"{theirs.centering!r})."
         )

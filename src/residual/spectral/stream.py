@@ -47,7 +47,7 @@ def stream_moments(
     samples = Part(*part).share(len(dataset))
     linearization = Linearization.of(encoder, pooling=settings.pooling)
     origin = Origin(
-        encoder.name, encoder.fingerprint, encoder.split, (dataset.full_name,), 0, settings.pooling
+        encoder.name, encoder.fingerprint, encoder.centering, (dataset.full_name,), 0, settings.pooling
     )
     moments = UnitMoments(linearization, settings.kinds, settings.kinds, origin, encoder.device)
     moments.progress = {"split": Manifest.of(dataset).checksum, "part": list(part), "done": 0, "skipped": {}}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,11 @@ class UnitMoments:
 
     def _check(self, theirs: Origin, held: tuple[str, ...]) -> None:
         ours = self.origin
-        if (ours.fingerprint, ours.split, ours.pooling) != (theirs.fingerprint, theirs.split, theirs.pooling):
+        if (ours.fingerprint, ours.centering, ours.pooling) != (
+            theirs.fingerprint,
+            theirs.centering,
+            theirs.pooling,
+        ):
             raise ResidualError(
                 f"Stores of different encoders can't share bases: {_named(ours)}, {_named(theirs)}."
             )
@@ -169,11 +173,11 @@ class UnitMoments:
             if (scatter := group.moments.scatter) is not None:
                 tensors[f"{place}.scatter"] = scatter
         note = {
-            "split": self.linearization.split,
+            "split": self.linearization.centering,
             "kinds": self.kinds,
             "held": self.held,
             "counts": [group.moments.count for group in self.groups],
-            "origin": asdict(self.origin),
+            "origin": self.origin.to_json(),
             "progress": self.progress,
         }
         save_tensors(path, "moments", tensors, note)
@@ -253,11 +257,11 @@ def _alike(linearization: Linearization, units: list[int]) -> list[list[int]]:
 
 
 def _origin(store: Store) -> Origin:
-    return Origin(store.encoder_name, store.fingerprint, store.split, (store.dataset,), 0, store.pooling)
+    return Origin(store.encoder_name, store.fingerprint, store.centering, (store.dataset,), 0, store.pooling)
 
 
 def _named(origin: Origin) -> str:
     return (
-        f"{', '.join(origin.datasets)} is of {origin.encoder_name} (weights {origin.fingerprint[:8]}, split "
-        f"{origin.split!r}, pooling {origin.pooling!r})"
+        f"{', '.join(origin.datasets)} is of {origin.encoder_name} (weights {origin.fingerprint[:8]}, "
+        f"centering {origin.centering!r}, pooling {origin.pooling!r})"
     )

@@ -91,9 +91,9 @@ class Store(ABC):
         return self.linearization.units.table
 
     @property
-    def split(self) -> str:
+    def centering(self) -> str:
         """How the last LayerNorm's mean is shared out among units."""
-        return self.linearization.split
+        return self.linearization.centering
 
     @abstractmethod
     def __len__(self) -> int: ...

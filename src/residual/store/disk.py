@@ -95,7 +95,7 @@ class ResidualStore(Store):
         return self.manifest.identity["encoder"]["weights"]
 
     @property
-    def split(self) -> str:
+    def centering(self) -> str:
         """How the last LayerNorm's mean is shared out among units."""
         return self.manifest.identity["encoder"]["split"]
 

@@ -51,7 +51,7 @@ def identity(
         "encoder": {
             "name": encoder.name,
             "weights": encoder.fingerprint,
-            "split": encoder.split,
+            "split": encoder.centering,
             "precision": str(encoder.dtype).removeprefix("torch."),
             "preprocessing": re.sub(r" at 0x[0-9a-f]+", "", repr(encoder.preprocess)),
         },
@@ -87,7 +87,7 @@ def _compared(held: dict[str, Any]) -> dict[str, str]:
     encoder, dataset, settings = held["encoder"], held["dataset"], held["settings"]
     return {
         "encoder weights": encoder["weights"][:16],
-        "split of the last norm": repr(encoder["split"]),
+        "centering of the last norm": repr(encoder["split"]),
         "encoder precision": encoder["precision"],
         "preprocessing": encoder["preprocessing"],
         "dataset": f"{dataset['name']}/{dataset['split']}",

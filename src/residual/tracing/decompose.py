@@ -139,7 +139,7 @@ def _linearization(encoder: Encoder, tower: str, pooling: str) -> Linearization:
             for value in encoder.parts_of(tower).mapped()
         ]
         now = torch.stack(sizes).tolist()
-    known, key = _known.setdefault(encoder, {}), (tower, pooling, encoder.split)
+    known, key = _known.setdefault(encoder, {}), (tower, pooling, encoder.centering)
     if key not in known or known[key][0] != now:
         known[key] = now, Linearization.of(encoder, tower, pooling)
     return known[key][1]

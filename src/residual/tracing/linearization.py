@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.encoders.encoder import SPLITS, Encoder
+from residual.encoders.encoder import CENTERINGS, Encoder
 from residual.errors import ResidualError
 from residual.files import written_beside
 from residual.tensor_files import load_tensors, pack_tensors, unpack_tensors
@@ -35,9 +35,9 @@ class Linearization:
         c_u = (x_u ⊙ γ/s − w_u (μ γ/s − β)) P + w_u p = f_u M_u + o_u
         Σ_u c_u = ((x − μ)/s ⊙ γ + β) P + p
 
-    with `w_u = 1/(2L+1)` for the embedding and each MLP and `1/((2L+1)H)` for each head (`split="shared"`,
-    Basile et al. 2025, arXiv 2411.00246). With `split="own"` a unit loses its own mean instead,
-    `x_u − mean(x_u)`, and `w_u` shares out only `β` and `p`. Both sum exactly to the output.
+    with `w_u = 1/(2L+1)` for the embedding and each MLP and `1/((2L+1)H)` for each head
+    (`centering="shared"`, Basile et al. 2025, arXiv 2411.00246). With `centering="own"` a unit loses its own
+    mean instead, `x_u − mean(x_u)`, and `w_u` shares out only `β` and `p`. Both sum exactly to the output.
 
     Where an attention pool with `P` heads makes the output, there is one `P` for each head, and a unit's
     features are those of every head side by side. The pool's own MLP is one more unit; it lies behind the
@@ -48,18 +48,18 @@ class Linearization:
             `norm_weight (D,)`, `norm_bias (D,)`, `projection_weight (P, D, d)` with `P = 1` without an
             attention pool, `projection_bias (d,)`, and with the MLP of a pool `pool_mlp_weight (D, d)`; the
             attention's layer scales are multiplied into the first two.
-        split: "shared" or "own".
+        centering: "shared" or "own".
 
     Raises:
-        ResidualError: `split` isn't known.
+        ResidualError: `centering` isn't known.
     """
 
-    def __init__(self, state: dict[str, Tensor], split: str = "shared"):
-        if split not in SPLITS:
-            raise ResidualError(f"Split {split!r} isn't known. Known: {', '.join(SPLITS)}.")
+    def __init__(self, state: dict[str, Tensor], centering: str = "shared"):
+        if centering not in CENTERINGS:
+            raise ResidualError(f"centering is {' or '.join(map(repr, CENTERINGS))}, got {centering!r}.")
         with torch.inference_mode(False):  # what is kept must serve calls with gradients, too
             self.state = {name: value.detach().double().contiguous() for name, value in state.items()}
-        self.split = split
+        self.centering = centering
         layers, heads, self.head_width, self.width = self.state["attention_weight"].shape
         self.pool_heads, _, self.output_dim = self.state["projection_weight"].shape
         self.units = Units(layers, heads, pool_mlp="pool_mlp_weight" in self.state)
@@ -91,11 +91,11 @@ class Linearization:
             state["pool_mlp_weight"] = matrix
             matrix, bias = values @ matrix, constant @ matrix + bias
         state |= {"projection_weight": matrix.view(-1, *matrix.shape[-2:]), "projection_bias": bias}
-        return cls({name: _double(value) for name, value in state.items()}, encoder.split)
+        return cls({name: _double(value) for name, value in state.items()}, encoder.centering)
 
     def to(self, device: str | torch.device) -> Linearization:
         """The same with matrices and offsets made on another device, in float64 as everywhere."""
-        return Linearization({name: value.to(device) for name, value in self.state.items()}, self.split)
+        return Linearization({name: value.to(device) for name, value in self.state.items()}, self.centering)
 
     def features(self, coordinates: Coordinates, unit: int) -> Float[Tensor, "n *t f"]:
         """`f_u = (v/s, 1/s, μ/s)`: `h + 2` numbers for a head, `D + 2` for an MLP or the embedding.
@@ -122,7 +122,7 @@ class Linearization:
         else:
             own, bias = self._from_stream, torch.zeros_like(self._from_stream[:, 0])  # (P, D, d), (P, d)
         common = torch.zeros_like(bias)
-        if self.split == "shared":
+        if self.centering == "shared":
             common = self.units.share(unit) * self._to_output.sum(1)
         return torch.cat([own, bias[:, None], -common[:, None]], dim=1).flatten(0, 1)
 
@@ -165,7 +165,7 @@ class Linearization:
         stream = coordinates.held("emb").to(like) + coordinates.held("mlp").to(like).sum(-2)
         stream = stream + coordinates.held("z").to(like).flatten(-3) @ state["attention_weight"].flatten(0, 2)
         stream = stream + state["attention_bias"].sum(0)  # (n, …, D)
-        mean = like[..., None] if self.split == "shared" else stream.mean(-1, keepdim=True)
+        mean = like[..., None] if self.centering == "shared" else stream.mean(-1, keepdim=True)
         normed = (stream - mean) / coordinates.std[..., None] * state["norm_weight"] + state["norm_bias"]
         if self.units.pool_mlp:
             output = torch.einsum("npx,pxd->nd", normed, state["projection_weight"])
@@ -177,7 +177,7 @@ class Linearization:
     def pack(self) -> bytes:
         """The bytes of a safetensors file, each tensor in the narrowest precision that holds it exactly."""
         state = {name: _narrowest(value) for name, value in self.state.items()}
-        return pack_tensors("linearization", state, {"split": self.split})
+        return pack_tensors("linearization", state, {"split": self.centering})
 
     @classmethod
     def unpack(cls, data: bytes, where: str) -> Linearization:
@@ -205,7 +205,7 @@ class Linearization:
     @cached_property
     def _from_stream(self) -> Float[Tensor, "P D d"]:
         """The same behind the subtraction of a unit's own mean, where it loses that."""
-        if self.split == "shared":
+        if self.centering == "shared":
             return self._to_output
         with torch.inference_mode(False):
             return self._to_output - self._to_output.mean(1, keepdim=True)

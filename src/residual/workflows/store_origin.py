@@ -16,7 +16,7 @@ def encoder_of(store: Store, name: str | None = None, device: str | None = None)
     Raises:
         ResidualError: as `load_encoder`; or its weights are others.
     """
-    encoder = load_encoder(name or store.encoder_name, device=device, split=store.split)
+    encoder = load_encoder(name or store.encoder_name, device=device, centering=store.centering)
     if encoder.fingerprint != store.fingerprint:
         raise ResidualError(
             f"{store.dataset} was encoded by {store.encoder_name} (weights {store.fingerprint[:8]}), not by "

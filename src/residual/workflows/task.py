@@ -229,8 +229,8 @@ def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> Reference
     if origin is not None and not origin.is_of(encoder):
         raise ResidualError(
             f"The bases of {source!r} are of another encoder: {origin.encoder_name} (weights "
-            f"{origin.fingerprint[:8]}, split {origin.split!r}), not {encoder.name} (weights "
-            f"{encoder.fingerprint[:8]}, split {encoder.split!r})."
+            f"{origin.fingerprint[:8]}, centering {origin.centering!r}), not {encoder.name} (weights "
+            f"{encoder.fingerprint[:8]}, centering {encoder.centering!r})."
         )
     units = Units(len(parts.blocks), parts.heads, parts.pooling_attention is not None)
     wanted = set(units.positions(BASES_KINDS))

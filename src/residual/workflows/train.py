@@ -94,7 +94,9 @@ def train_encoder(
     best: tuple[Any, ...] | None = None
     results, accuracies, weights = [], [], 0
     for settings in tunings:
-        tuned = load_encoder(encoder.name, device=encoder.device, dtype=torch.float32, split=encoder.split)
+        tuned = load_encoder(
+            encoder.name, device=encoder.device, dtype=torch.float32, centering=encoder.centering
+        )
         result = fine_tune(
             tuned, pictures["train"], pictures["val"], task.classifier, settings,
             folder=None if folder is None else folder / f"seed-{settings.seed}", logger=logger,
