@@ -10,17 +10,30 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv \
 	|| echo .tools/bin/uv)
 NEEDS_UV := $(filter .tools/bin/uv,$(UV))
 RUN := $(UV) run --frozen
+# A process a core, each with one thread of torch.
+TEST := pytest -n auto --maxprocesses 8 --dist worksteal
+SOME := tests/tracing tests/encoders tests/spectral tests/text
+LOWEST := .tools/lowest
 
 # Some of the packages are large; a slow line is no failure.
 export UV_HTTP_TIMEOUT ?= 300
 
-.PHONY: run test check help
+.PHONY: run test typed lowest check help
 
 run: $(NEEDS_UV)  ## the main job, on a dataset and an encoder that come with the library
 	@$(RUN) --no-default-groups residual run $(ARGS)
 
 test: $(NEEDS_UV)  ## all tests, with the slow ones
-	@$(RUN) pytest $(ARGS)
+	@$(RUN) $(TEST) $(ARGS)
+
+typed: $(NEEDS_UV)  ## tests of every room, with shapes and types checked at run time
+	@$(RUN) $(TEST) -m "not slow" --jaxtyping-packages=residual,beartype.beartype $(SOME)
+
+lowest: $(NEEDS_UV)  ## the same tests with the lowest versions that pyproject.toml allows
+	@$(UV) venv --quiet --clear $(LOWEST)
+	@$(UV) pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable ".[test]"
+	@$(LOWEST)/bin/python -m $(TEST) -m "not slow" $(SOME)
+	@rm -r $(LOWEST)
 
 check: $(NEEDS_UV)  ## format, lint, types, and which room imports which
 	@$(RUN) ruff check

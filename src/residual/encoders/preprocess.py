@@ -165,12 +165,14 @@ def _usual(folder: Path) -> str:
 
 
 def _defaults(processor: str | None) -> Any:
-    """The class of an image processor, which holds its defaults; CLIP's where it isn't said."""
+    """The class of an image processor, which holds its defaults; CLIP's where it isn't said. The one for PIL
+    has those of the other, which needs torchvision.
+    """
     import transformers
 
     name = (processor or "CLIPImageProcessor").removesuffix("Fast").removesuffix("Pil")
     name = name.replace("FeatureExtractor", "ImageProcessor")
-    found = getattr(transformers, name, None)
+    found = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name, None)
     if found is None:
         raise ResidualError(f"The image processor {processor!r} isn't known to this transformers.")
     return found
