@@ -159,7 +159,7 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def _told(done: int, total: int) -> None:
+def _told(_: str, done: int, total: int) -> None:
     if done % 50 == 0 or done == total:
         print(f"{done} of {total} units", flush=True)
 

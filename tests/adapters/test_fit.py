@@ -45,7 +45,7 @@ def test_planted_structure_is_found(setting):
     adapter, _, val, classifier = setting
     before = evaluate(adapter, val, classifier)
     seen = []
-    result = fit(*setting, progress=lambda done, total: seen.append((done, total)))
+    result = fit(*setting, progress=lambda _, done, total: seen.append((done, total)))
     assert before < 0.6
     assert result.val_accuracy > 0.97
     useful, harmful = adapter.lambdas[:4], adapter.lambdas[8:12]  # the classes' axes: of unit 0, of the noise

@@ -32,7 +32,7 @@ def test_each_is_what_it_would_be_alone(task, kind):
     together, alone = ([kind(bases, seed=k) for k in range(4)] for _ in range(2))
     given = (*(compute_scores(together[0], store) for store in (train, val)), classifier)
     told = []
-    found = fit_many(together, *given, SETTINGS, lambda *done: told.append(done))
+    found = fit_many(together, *given, SETTINGS, lambda _, *done: told.append(done))
     for adapter, single, setting, result in zip(together, alone, SETTINGS, found, strict=True):
         wanted = fit(single, *given, setting)
         torch.testing.assert_close(adapter.lambdas, single.lambdas, atol=1e-4, rtol=1e-3)

@@ -65,7 +65,7 @@ def test_fine_tuning_beats_its_start_and_changes_the_image_tower_only():
     before, print_before = tuned.weights_of(encoder), encoder.fingerprint
     text = encoder.module.get_text_features(input_ids=torch.arange(6)[None]).pooler_output
     zero_shot, seen = tuned.accuracy(encoder, test), []
-    tune(encoder, n=160, progress=lambda *done: seen.append(done))
+    tune(encoder, n=160, progress=lambda _, *done: seen.append(done))
     after = tuned.weights_of(encoder)
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     image = {name for name in after if name.startswith(("vision_model.", "visual_projection."))}
@@ -322,7 +322,7 @@ class StopError(Exception):
 
 
 def stopping(after):
-    def progress(done, total):
+    def progress(_, done, total):
         if done == after:
             raise StopError("enough")
 
@@ -343,7 +343,7 @@ def test_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
         assert not any(module.training for module in encoder.module.modules())
         assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
     encoder, result = tune(
-        tuned.encoder(dropout=0.3), folder=tmp_path, progress=lambda done, total: seen.append(done)
+        tuned.encoder(dropout=0.3), folder=tmp_path, progress=lambda _, done, total: seen.append(done)
     )
     assert seen == [5, 6]
     assert result.history == expected.history

@@ -57,7 +57,7 @@ def test_goes_on_where_it_was_stopped(tmp_path, precision):
     expected, result = tune(settings, dropout=0.2)
     assert result.val_accuracy > 0.6
 
-    def progress(done, total):
+    def progress(_, done, total):
         if done == 2:
             raise RuntimeError("enough")
 

@@ -163,7 +163,7 @@ def test_many_samples_go_through_in_parts(stores, monkeypatch):
     monkeypatch.setattr(hits, "_LOGITS", 7 * len(store.units) * len(classifier))
     told = []
     parts = selection_hits(
-        store, classifier, {"a": [1, 2, 3]}, progress=lambda done, total: told.append((done, total))
+        store, classifier, {"a": [1, 2, 3]}, progress=lambda _, done, total: told.append((done, total))
     )
     assert torch.equal(whole, parts)
     assert told[0] == (7, 60)

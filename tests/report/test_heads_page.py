@@ -124,7 +124,7 @@ def test_every_picture_is_the_sample_that_its_alt_says(found, page, folder):
 
 def test_progress_is_told_of_every_picture_once(found, tmp_path):
     told = []
-    write_heads_page(tmp_path / "heads.html", found, lambda *done: told.append(done))
+    write_heads_page(tmp_path / "heads.html", found, lambda _, *done: told.append(done))
     distinct = {end.sample_id for head in found.heads for each in head.components for end in each.largest}
     distinct |= {end.sample_id for head in found.heads for each in head.components for end in each.smallest}
     assert told == [(done, len(distinct)) for done in range(1, len(distinct) + 1)]

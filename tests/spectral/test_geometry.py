@@ -175,7 +175,7 @@ def test_tokens_are_samples(tmp_path, name, pooling, on_disk):
 @pytest.mark.parametrize("kinds", ["head", "mlp", "emb", ("head", "mlp"), ["emb", "head"]])
 def test_some_kinds(memory, kinds):
     seen = []
-    got = unit_geometry(memory, kinds, progress=lambda done, total: seen.append((done, total)))
+    got = unit_geometry(memory, kinds, progress=lambda _, done, total: seen.append((done, total)))
     whole = unit_geometry(memory)
     wanted = (kinds,) if isinstance(kinds, str) else kinds
     expected = whole[whole["kind"].isin(wanted)].reset_index(drop=True)

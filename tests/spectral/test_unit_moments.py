@@ -141,7 +141,7 @@ def test_several_stores_count_as_one(tmp_path):
         for n in (1, 40, 23)
     ]
     seen = []
-    bases = fit_bases(stores, ALL, progress=lambda done, total: seen.append((done, total)))
+    bases = fit_bases(stores, ALL, progress=lambda _, done, total: seen.append((done, total)))
     whole = np.concatenate([contributions_of(store.linearization, store.read()) for store in stores])
     are_the_pca_of(bases, whole)
     assert seen == [(1, 64), (41, 64), (64, 64)]

@@ -336,7 +336,7 @@ def test_a_damaged_receipt_is_encoded_again_without_being_removed(copy, whole):
 
 def test_progress_of_verify(whole):
     seen = []
-    assert ResidualStore.open(whole).verify(lambda done, total: seen.append((done, total))) == []
+    assert ResidualStore.open(whole).verify(lambda _, done, total: seen.append((done, total))) == []
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 

@@ -351,7 +351,7 @@ def test_whatever_ends_a_run_keeps_whole_shards(tmp_path, monkeypatch, error, wo
 def test_an_error_of_progress_ends_the_run_cleanly(tmp_path, monkeypatch):
     small_shards(monkeypatch, 4)
 
-    def progress(done, total):
+    def progress(_, done, total):
         if done >= 10:
             raise KeyboardInterrupt("stop")
 

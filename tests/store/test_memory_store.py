@@ -72,7 +72,7 @@ def test_progress_counts_samples():
         tiny_encoder(),
         TinyImages(n=10),
         batch_size=4,
-        progress=lambda done, total: seen.append((done, total)),
+        progress=lambda _, done, total: seen.append((done, total)),
     )
     assert seen == [(4, 10), (8, 10), (10, 10)]
 

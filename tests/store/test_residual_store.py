@@ -605,7 +605,7 @@ def test_parts_make_the_whole(tmp_path, monkeypatch):
             dataset,
             tmp_path / "parts",
             part=(number, 3),
-            progress=lambda done, total: seen.append((done, total)),
+            progress=lambda _, done, total: seen.append((done, total)),
         )
         assert store.complete == (number == 2)
         assert store.verify() == []
@@ -630,7 +630,7 @@ def test_a_finished_store_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("residual.store.encode.encode_batches", None)  # can't be called
     small_shards(monkeypatch, 2)  # its own layout counts
     seen = []
-    store = encode_dataset(encoder, dataset, path, progress=lambda done, total: seen.append((done, total)))
+    store = encode_dataset(encoder, dataset, path, progress=lambda _, done, total: seen.append((done, total)))
     assert len(store) == 9
     assert seen == [(9, 9)]
     assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == times

@@ -61,10 +61,10 @@ def test_templates_are_averaged_as_for_a_classifier(encoder):
 
 def test_texts_are_encoded_once(encoder, cache):
     told = []
-    first = TextDictionary.encode(encoder, "attributes", progress=lambda *done: told.append(done))
+    first = TextDictionary.encode(encoder, "attributes", progress=lambda _, *done: told.append(done))
     assert told[-1] == (len(first), len(first))
     before, count = kept(cache), len(told)
-    again = TextDictionary.encode(encoder, "attributes", progress=lambda *done: told.append(done))
+    again = TextDictionary.encode(encoder, "attributes", progress=lambda _, *done: told.append(done))
     assert torch.equal(again.embeddings, first.embeddings)
     assert (len(told), kept(cache)) == (count, before)
     TextDictionary.encode(encoder, read_texts("attributes")[1:])

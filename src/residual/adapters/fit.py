@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,6 +23,7 @@ from residual.adapters.scores import Scores, scores_of, widest_of
 from residual.adapters.steps import Steps
 from residual.devices import find_device
 from residual.errors import ResidualError
+from residual.progress import Progress
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
 
@@ -69,7 +70,7 @@ def fit(
     val: Store | Scores,
     classifier: ZeroShotClassifier,
     settings: FitSettings | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
     *,
     device: str | torch.device | None = None,
 ) -> FitResult:
@@ -117,7 +118,7 @@ def fit_many(
     val: Store | Scores,
     classifier: ZeroShotClassifier,
     settings: Sequence[FitSettings],
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
     *,
     subsets: Sequence[Int[np.ndarray, " _"] | None] | None = None,
     device: str | torch.device | None = None,
@@ -176,7 +177,7 @@ def fit_many(
                 )
             run.add(Epoch(number, loss, *work.validated(own)), own)
         if progress is not None:
-            progress(number, shared.epochs)
+            progress("fit", number, shared.epochs)
         if all(run.done for run in runs):
             break
     work.give_back([run.weights for run in runs])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -59,7 +58,7 @@ def analyze(
     for path in filter(None, (json, figures and figures / "shapes.png")):
         check_writable(path)
     with stages() as show:
-        told = partial(show, "measure")
+        told = show
         found = analyze_store(store, against, kinds, *settings, device=device, progress=told)
     out.print(layers_table(found.shapes, found.title))
     if found.similar is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from residual.progress import named
 
 EXAMPLE = """
 Examples:
@@ -42,7 +43,7 @@ def bases(
     for path in filter(None, (json, out)):
         check_writable(path)
     with stages() as show:
-        result = bases_of(sources, out, kinds, device, partial(show, "bases"))
+        result = bases_of(sources, out, kinds, device, named(show, "bases"))
     stdout.print(result["sentence"])
     if json:
         write_json(json, result)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from residual.progress import named
+
 EXAMPLE = """
 Examples:
 
@@ -75,7 +77,7 @@ def datasets(
                 written = Manifest.of(
                     loaded[split],
                     contents=True,
-                    progress=lambda done, n: show(f"{name}: read {split}", done, n),
+                    progress=named(show, f"{name}: read {split}"),
                 )
             written.save(manifest)
             result["splits"][split]["contents_checksum"] = written.contents_checksum

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -85,7 +84,7 @@ def describe(
             store, dictionary, head or None, settings, encoder=encoder, device=device, progress=show
         )
         if page:
-            write_heads_page(page, found, partial(show, "read pictures"))
+            write_heads_page(page, found, show)
     out.print(heads_table(found))
     for note in found.notes:
         err.print(note)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from residual.progress import named
 
 EXAMPLE = """
 Examples:
@@ -103,7 +104,7 @@ def encode(
         images = images.subset(range(min(options["limit"], len(images))))
     model = load_encoder(options["encoder"], device=device)
     with stages() as show:
-        told = partial(show, f"{images.name}: encode {images.split}")
+        told = named(show, f"{images.name}: encode {images.split}")
         result = job.bases(model, images, told) if bases_only else job.store(model, images, told)
     stdout.print(result["sentence"])
     for sample, reason in result["skipped"].items():

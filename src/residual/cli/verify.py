@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +31,7 @@ def verify(
         check_writable(json)
     opened = ResidualStore.open(store)
     with stages() as show:
-        found = opened.verify(partial(show, "verify"))
+        found = opened.verify(show)
     out.print(f"{opened}: {len(found) or 'no'} damaged file{'' if len(found) == 1 else 's'}.")
     for damage in found:
         err.print(str(damage))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 from residual.data.dataset import ImageDataset
 from residual.errors import ResidualError
 from residual.files import write_text
+from residual.progress import Progress
 
 FORMAT = "residual split manifest 1"
 
@@ -43,7 +43,7 @@ class Manifest:
         cls,
         dataset: ImageDataset,
         contents: bool = False,
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> Manifest:
         """The manifest of a split; `contents` reads every image.
 
@@ -56,7 +56,7 @@ class Manifest:
             for index in range(len(dataset)):
                 read.append(dataset.load_with_digest(index)[1])
                 if progress is not None:
-                    progress(index + 1, len(dataset))
+                    progress("read images", index + 1, len(dataset))
             digests = tuple(read)
         return cls(
             dataset.name, dataset.split, dataset.class_names, dataset.sample_ids, dataset.labels, digests

@@ -23,6 +23,7 @@ from residual.experiments.base import Experiment, Tables
 from residual.experiments.outputs import outputs_path, save_outputs
 from residual.experiments.plan import Plan, Work
 from residual.files import safe_name, write_text, written_beside
+from residual.progress import Progress
 from residual.report.accuracies import (
     accuracies_latex,
     accuracies_markdown,
@@ -260,5 +261,6 @@ def _reference(work: Work) -> Reference:
     return Reference.of(work.store(work.plan.reference, split="train"), work.plan.device)
 
 
-def _named(work: Work, cell: str) -> Any:
-    return lambda stage, *done: work.stage(f"{stage} on {cell.rpartition('.')[0]}")(*done)
+def _named(work: Work, cell: str) -> Progress:
+    on = cell.rpartition(".")[0]
+    return lambda stage, done, total: work.progress(f"{work.name}: {stage} on {on}", done, total)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
-from residual.experiments.plan import Plan, Progress, Work
+from residual.experiments.plan import Plan, Work
 from residual.experiments.results import Results
 from residual.files import safe_name, write_text
+from residual.progress import Progress
 from residual.report.figures import check_matplotlib, save_figure
 from residual.report.geometry import datasets_latex, datasets_markdown
 

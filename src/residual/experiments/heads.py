@@ -119,7 +119,7 @@ class Heads(Experiment):
             bases=heads,
             dictionary=texts,
             device=device,
-            progress=lambda stage, *done: work.stage(f"{stage} of {cell}")(*done),
+            progress=lambda stage, done, n: work.progress(f"{work.name}: {stage} of {cell}", done, n),
         )
         parts: dict[str, pd.DataFrame] = {"accuracy": board.rows, "score": board.scores}
         kept = ablations(val.units)

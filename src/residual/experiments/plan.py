@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from residual.data import ImageDataset, load_dataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import check_encoder_name, load_encoder
 from residual.errors import ResidualError
+from residual.progress import Progress
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset, store_path
 from residual.store.forward import Encoding
@@ -19,7 +19,6 @@ from residual.store.receipts import identity
 from residual.tracing.units import KINDS
 
 # Called with a stage, how much of it is done, and how much there is.
-Progress = Callable[[str, int, int], object]
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,9 @@ class Work:
         """The encoder."""
         return load_encoder(self.name, device=self.plan.device)
 
-    def stage(self, what: str) -> Callable[[int, int], object]:
+    def stage(self, what: str) -> Progress:
         """Progress of one stage."""
-        return partial(self.progress, f"{self.name}: {what}")
+        return named(self.progress, f"{self.name}: {what}")
 
     def encoding(self, pooling: str = "own", kinds: tuple[str, ...] = KINDS) -> Encoding:
         """How images are encoded."""

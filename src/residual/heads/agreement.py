@@ -17,7 +17,8 @@ from torch import Tensor
 from residual.devices import find_device
 from residual.errors import ResidualError
 from residual.heads.contributions import mean_ratio
-from residual.heads.passes import Progress, batches_of, exact_features
+from residual.heads.passes import batches_of, exact_features
+from residual.progress import Progress
 from residual.store.base import Store
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from residual.heads.description import (
 )
 from residual.heads.passes import ROWS, check_one_token, exact_features
 from residual.heads.scores import check_whole, score_units
+from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
 from residual.spectral.dimension import linear_dimension
 from residual.store.base import Store, parts_of
@@ -32,7 +32,6 @@ from residual.text.dictionary import TextDictionary
 from residual.text.pursuit import somp, weighted_components
 
 # Called with a stage, how much of it is done, and how much there is.
-Progress = Callable[[str, int, int], object]
 
 
 def describe_heads(
@@ -185,7 +184,7 @@ def _scores(
     progress: Progress | None,
 ) -> Mapping[int, float]:
     """Of every head; of none where nothing tells classes apart."""
-    told = None if progress is None else partial(progress, "score heads")
+    told = named(progress, "score heads")
     if task == "correlation":
         check_whole(store)
         values = agreement_of(store, units, device=device, progress=told).correlation().tolist()

@@ -16,7 +16,8 @@ from residual.devices import find_device
 from residual.errors import ResidualError
 from residual.heads.agreement import mean_contributions
 from residual.heads.contributions import check_labels, check_mode, kept_units
-from residual.heads.passes import Progress, batches_of
+from residual.heads.passes import batches_of
+from residual.progress import Progress
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.coordinates import Coordinates

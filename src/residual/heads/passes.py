@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
+from residual.progress import Progress
 from residual.store.base import Store
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 
 ROWS = 1024  # read at a time
-Progress = Callable[[int, int], object]
 
 
 def batches_of(
@@ -33,7 +33,7 @@ def batches_of(
         start = where.stop
         yield where, batch.to(device)
         if progress is not None:
-            progress(start, len(store))
+            progress("read store", start, len(store))
 
 
 def check_one_token(store: Store, batch: Coordinates) -> None:

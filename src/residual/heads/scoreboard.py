@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,13 +19,13 @@ from residual.heads.hits import selection_hits, solo_hits
 from residual.heads.scores import check_whole, pursuit_scores
 from residual.heads.selections import SHARES, random_share, top_share
 from residual.intervals import t95
+from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 
 # Called with a stage, how much of it is done, and how much there is.
-Progress = Callable[[str, int, int], object]
 
 WAYS = {
     "accuracy": "S",
@@ -150,7 +150,7 @@ def scoreboard(
     tested = store if test is None else test
     wanted = {str(list(keep)): keep for keep in [*whole.values(), *chosen.values()]}
     means = mean_contributions(store, device=device) if settings.mode == "mean" else None
-    told = None if progress is None else partial(progress, "test selections")
+    told = named(progress, "test selections")
     hits = selection_hits(tested, classifier, wanted, settings.mode, means, device=device, progress=told)
     columns = dict(zip(wanted, hits.T, strict=True))
     if test is None:
@@ -207,10 +207,7 @@ class _Ways:
         device: str | torch.device | None,
         progress: Progress | None,
     ):
-        told = [
-            None if progress is None else partial(progress, stage)
-            for stage in ("correlate units", "test units alone")
-        ]
+        told = [named(progress, stage) for stage in ("correlate units", "test units alone")]
         self.parts = torch.from_numpy(parts)
         self.fixed: dict[str, list[float]] = {}
         if trained is not None:

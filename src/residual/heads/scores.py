@@ -14,7 +14,7 @@ from residual.errors import ResidualError
 from residual.heads.agreement import agreement_of
 from residual.heads.contributions import check_method, mean_correlation, ranks, span_of
 from residual.heads.hits import solo_hits
-from residual.heads.passes import Progress
+from residual.progress import Progress
 from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
@@ -134,7 +134,7 @@ def _correlations(
             own = store.contributions(units=[unit])[:, 0].to(where, torch.float64)
             values.append(mean_correlation(ranks(turn(own)), total).item())
             if progress is not None:
-                progress(done, len(units))
+                progress("match texts", done, len(units))
         yield values
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.text import Text
 from residual.errors import UnreadableImageError
 from residual.files import write_text
 from residual.heads.description import TASKS, HeadDescription
+from residual.progress import Progress
 from residual.report.pages import PAGES, picture_uri
 from residual.workflows.describe import Described
 
@@ -20,9 +20,7 @@ _HEIGHT, _WIDEST, _ROOM = 110.0, 22.0, 560.0  # of the first bar, of a bar, of a
 _NAMED = 3  # texts in a row of a table
 
 
-def write_heads_page(
-    path: str | Path, found: Described, progress: Callable[[int, int], object] | None = None
-) -> Path:
+def write_heads_page(path: str | Path, found: Described, progress: Progress | None = None) -> Path:
     """Write the page of some heads: each with its texts, its spectrum and the pictures at its ends.
 
     Args:
@@ -160,9 +158,7 @@ def _spectrum(head: HeadDescription, shown: int) -> dict[str, Any]:
     }
 
 
-def _pictures(
-    found: Described, progress: Callable[[int, int], object] | None
-) -> tuple[dict[str, str], list[str]]:
+def _pictures(found: Described, progress: Progress | None) -> tuple[dict[str, str], list[str]]:
     """Every picture that is shown, by its sample's id, each read once; and what couldn't be read."""
     if found.dataset is None:
         return {}, []
@@ -180,7 +176,7 @@ def _pictures(
         except UnreadableImageError:
             unreadable.append(sample)
         if progress is not None:
-            progress(done, len(places))
+            progress("read pictures", done, len(places))
     if not unreadable:
         return pictures, []
     return pictures, [f"Pictures that can't be read any more are left out: {', '.join(unreadable)}."]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from residual.devices import find_device
 from residual.errors import ResidualError
+from residual.progress import Progress
 from residual.spectral.bases import SpectralBases
 from residual.spectral.pca import PCA, IncrementalPCA
 from residual.spectral.unit_moments import UnitMoments
@@ -21,7 +22,7 @@ def fit_bases(
     kinds: Sequence[str] = ("head",),
     *,
     device: str | torch.device | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> SpectralBases:
     """Principal bases of the contributions of all units of these kinds.
 
@@ -48,13 +49,11 @@ def fit_bases(
         moments.update(batch)
         done += len(batch)
         if progress is not None:
-            progress(done, total)
+            progress("fit bases", done, total)
     return moments.compute()
 
 
-def fit_output(
-    store: Store | Sequence[Store], *, progress: Callable[[int, int], object] | None = None
-) -> PCA:
+def fit_output(store: Store | Sequence[Store], *, progress: Progress | None = None) -> PCA:
     """Principal components of the encoder's own output, from one pass; what `SpectralMap` re-weights.
 
     Raises:
@@ -67,7 +66,7 @@ def fit_output(
             moments.update(part.linearization.output(batch).flatten(0, -2))
             done += len(batch)
             if progress is not None:
-                progress(done, total)
+                progress("fit bases", done, total)
     return moments.compute()
 
 

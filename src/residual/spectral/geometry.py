@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from residual.devices import find_device
 from residual.errors import ResidualError
+from residual.progress import Progress
 from residual.read_ahead import ahead
 from residual.spectral.dimension import TwoNN, linear_dimension, two_nn_scales
 from residual.spectral.pca import PCA, components_of
@@ -74,7 +75,7 @@ def unit_geometry(
     settings: GeometrySettings | None = None,
     *,
     device: str | torch.device | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Measures of the contributions of every unit of these kinds.
 
@@ -108,7 +109,7 @@ def unit_geometry(
     for samples in _unit_samples(store, chosen, settings, where):
         rows.append(_measured(samples, settings))
         if progress is not None:
-            progress(len(rows), len(chosen))
+            progress("measure", len(rows), len(chosen))
     return pd.concat([chosen.reset_index(drop=True), pd.DataFrame(rows)], axis=1)
 
 

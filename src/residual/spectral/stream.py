@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from residual.data import ImageDataset
 from residual.data.manifest import Manifest
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.progress import Progress
 from residual.spectral.bases import Origin
 from residual.spectral.unit_moments import UnitMoments
 from residual.store.forward import Encoding, Part, encode_batches
@@ -27,7 +27,7 @@ def stream_moments(
     *,
     part: tuple[int, int] = (1, 1),
     checkpoint: str | Path | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> UnitMoments:
     """Moments of the units of `settings.kinds` over `dataset`; `.compute()` gives their bases.
 
@@ -54,7 +54,7 @@ def stream_moments(
     if checkpoint is not None and Path(checkpoint).is_file():
         moments = _gone_on(moments, checkpoint)
     if progress is not None:
-        progress(moments.progress["done"], len(samples))
+        progress("encode", moments.progress["done"], len(samples))
     saved = time.monotonic()
     batches = settings.batches(samples[moments.progress["done"] :])
     wide, here = torch.promote_types(encoder.dtype, torch.float32), str(encoder.device)
@@ -65,7 +65,7 @@ def stream_moments(
         for position, reason in encoded.read.skipped.items():
             moments.progress["skipped"][dataset.sample_ids[position]] = reason
         if progress is not None:
-            progress(moments.progress["done"], len(samples))
+            progress("encode", moments.progress["done"], len(samples))
         if checkpoint is not None and time.monotonic() - saved > SECONDS_BETWEEN:
             moments.save(checkpoint)
             saved = time.monotonic()

@@ -11,6 +11,7 @@ import numpy as np
 
 from residual.errors import ResidualError
 from residual.hashing import sha256
+from residual.progress import Progress
 from residual.store.layout import opened, unpack_ids
 from residual.store.receipts import MANIFEST, MEND, Receipt, StoreManifest, read_manifest
 from residual.store.shards import ChangedByteError
@@ -117,7 +118,7 @@ class Arrays:
                 result[places[here]] = got[rows[here] - first]
         return result
 
-    def verify(self, progress: Callable[[int, int], object] | None) -> list[Damage]:
+    def verify(self, progress: Progress | None) -> list[Damage]:
         """Read every chunk of every file."""
         checks: list[tuple[str, Callable[[], object]]] = [(MANIFEST, self._same_manifest)]
         checks += [(name, partial(self.checked, name)) for name in self.manifest.files]
@@ -131,7 +132,7 @@ class Arrays:
         for done, shard in enumerate(sorted(self.receipts), start=1):
             found += [damage for name in self.layout.arrays for damage in self.damages(name, shard)]
             if progress is not None:
-                progress(done, len(self.receipts))
+                progress("verify", done, len(self.receipts))
         return found
 
     def damages(self, name: str, shard: int) -> list[Damage]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from residual.devices import cores
 from residual.errors import ResidualError
+from residual.progress import Progress
 from residual.read_ahead import ahead
 from residual.store.arrays import Arrays, Damage
 from residual.store.base import Samples, Store, parts_of, positions_of
@@ -246,7 +247,7 @@ class ResidualStore(Store):
             skipped=self.skipped,
         )
 
-    def verify(self, progress: Callable[[int, int], object] | None = None) -> list[Damage]:
+    def verify(self, progress: Progress | None = None) -> list[Damage]:
         """Read every chunk of every file. What isn't as it was written comes back, with the samples that it
         spoils.
 

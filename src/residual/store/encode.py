@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import overload
@@ -18,6 +18,7 @@ from residual.data.pixels import PixelDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import safe_name
+from residual.progress import Progress
 from residual.store.disk import ResidualStore
 from residual.store.forward import Encoding, Part, encode_batches
 from residual.store.layout import Layout
@@ -33,7 +34,6 @@ from residual.tracing.trace import trace
 from residual.tracing.units import KINDS
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
-Progress = Callable[[int, int], object]
 
 
 @overload
@@ -128,7 +128,7 @@ def encode_dataset(
     total = sum(len(layout.samples_of(shard)) for shard in mine.share(layout.shards))
     done = total - sum(len(layout.samples_of(shard)) for shard in writer.pending)
     if progress is not None:
-        progress(done, total)
+        progress("encode", done, total)
     batches = [batch for shard in writer.pending for batch in settings.batches(layout.samples_of(shard))]
     try:
         if batches:
@@ -137,7 +137,7 @@ def encode_dataset(
                 writer.add(encoded)
                 done += len(encoded.read.positions) + len(encoded.read.skipped)
                 if progress is not None:
-                    progress(done, total)
+                    progress("encode", done, total)
     finally:
         writer.close()
     store = ResidualStore.open(path, cut_off=True)
@@ -165,7 +165,7 @@ def _into_memory(
             kept += encoded.read.positions
             skipped += encoded.read.skipped
             if progress is not None:
-                progress(len(kept) + len(skipped), len(dataset))
+                progress("encode", len(kept) + len(skipped), len(dataset))
     if coordinates is None:
         raise ResidualError(f"None of the {len(dataset)} images of {dataset.full_name} can be read.")
     return MemoryStore(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.progress import Progress
 from residual.text.embedding import embed_prompts
 
 # exp(logit_scale) of a trained CLIP, which clips it there (Radford et al. 2021, section 2.5).
@@ -66,7 +67,7 @@ class ZeroShotClassifier:
         encoder: Encoder,
         class_names: Sequence[str],
         templates: Sequence[str],
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> ZeroShotClassifier:
         """Class embeddings from prompts: each prompt's embedding normalised, averaged over templates,
         normalised again (Radford et al. 2021, section 3.1.4). They are kept on disk (`embed_texts`).

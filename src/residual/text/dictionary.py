@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, unknown_name
+from residual.progress import Progress
 from residual.text.embedding import embed_prompts
 
 
@@ -52,7 +53,7 @@ class TextDictionary:
         encoder: Encoder,
         source: str | Path | Sequence[str],
         templates: Sequence[str] = ("{}",),
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> TextDictionary:
         """Embed texts, once: they are kept in the cache folder by their content (see `embed_texts`).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
@@ -14,13 +14,14 @@ from torch.nn.functional import normalize
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import cache_folder
+from residual.progress import Progress
 from residual.tensor_files import load_tensors, save_tensors
 
 _TEXTS = 256  # encoded at a time
 
 
 def embed_texts(
-    encoder: Encoder, texts: Sequence[str], progress: Callable[[int, int], object] | None = None
+    encoder: Encoder, texts: Sequence[str], progress: Progress | None = None
 ) -> Float[Tensor, "m d"]:
     """L2-normalised embeddings in float32 on the CPU.
 
@@ -50,7 +51,7 @@ def embed_texts(
             parts.append(normalize(encoder.run("text", part).float().cpu(), dim=1))
         done += len(part)
         if progress is not None:
-            progress(done, len(texts))
+            progress("embed texts", done, len(texts))
     embeddings = torch.cat(parts)
     if not embeddings.isfinite().all():
         wrong = int((~embeddings.isfinite().all(1)).nonzero()[0])
@@ -64,7 +65,7 @@ def embed_prompts(
     encoder: Encoder,
     texts: Sequence[str],
     templates: Sequence[str],
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> Float[Tensor, "m d"]:
     """For each text the mean over templates of its prompts' normalised embeddings, itself not normalised
     (Radford et al. 2021, section 3.1.4).

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from residual.progress import Progress
 from residual.report.figures import geometry_figure, grid_figure, save_figure
 from residual.report.geometry import records
 from residual.spectral.bases import SpectralBases
@@ -57,7 +57,7 @@ def analyze_store(
     similarity: SimilaritySettings,
     *,
     device: str | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> Analysis:
     """Measure the units of a store, and compare their bases with those of another.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from residual.data import ImageDataset, load_dataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.heads.describe import Progress, check_atoms, check_heads, describe_heads, parse_heads
+from residual.heads.describe import check_atoms, check_heads, describe_heads, parse_heads
 from residual.heads.description import DescribeSettings, HeadDescription
+from residual.progress import Progress, named
 from residual.spectral.fit import fit_bases
 from residual.store.base import Store
 from residual.store.disk import ResidualStore
@@ -79,18 +79,15 @@ def describe_store(
     check_atoms(settings.atoms, len(texts))
     loaded = _encoder(store, encoder, device)
 
-    def told(stage: str) -> Any:
-        return None if progress is None else partial(progress, stage)
-
     dataset, notes = _dataset(store)
-    known = TextDictionary.encode(loaded, texts, progress=told("embed texts"))
+    known = TextDictionary.encode(loaded, texts, progress=named(progress, "embed texts"))
     classifier = None
     if settings.task != "correlation":
         templates = PLAIN if dataset is None else dataset.templates
         classifier = ZeroShotClassifier.from_text(
-            loaded, store.class_names, templates, progress=told("embed classes")
+            loaded, store.class_names, templates, progress=named(progress, "embed classes")
         )
-    bases = fit_bases(store, ("head",), device=device, progress=told("fit bases"))
+    bases = fit_bases(store, ("head",), device=device, progress=progress)
     found = describe_heads(
         store, loaded, known, bases, units, settings, classifier=classifier, device=device, progress=progress
     )

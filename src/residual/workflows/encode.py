@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import check_writable
+from residual.progress import Progress
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
 from residual.spectral.stream import stream_moments
@@ -20,8 +21,6 @@ from residual.spectral.unit_moments import UnitMoments
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
 from residual.store.forward import Encoding
-
-Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Job:
         settings = Encoding(options["pooling"], kinds, options["batch_size"], workers, options["on_error"])
         return cls(settings, options["dtype"], out, part)
 
-    def store(self, encoder: Encoder, dataset: ImageDataset, progress: Progress) -> dict[str, Any]:
+    def store(self, encoder: Encoder, dataset: ImageDataset, progress: Progress | None) -> dict[str, Any]:
         """Encode to a store."""
         watch = _Watch(progress)
         how: dict[str, Any] = vars(self.settings)
@@ -63,7 +62,7 @@ class Job:
             f"{size / 1e6:,.1f} MB, {state}; {watch.sentence()}.",
         }
 
-    def bases(self, encoder: Encoder, dataset: ImageDataset, progress: Progress) -> dict[str, Any]:
+    def bases(self, encoder: Encoder, dataset: ImageDataset, progress: Progress | None) -> dict[str, Any]:
         """Fit bases and store nothing else; of a part of several, leave its moments."""
         check_writable(self.out)
         watch = _Watch(progress)
@@ -91,7 +90,7 @@ class Job:
 
 
 def bases_of(
-    sources: Sequence[str], out: Path, kinds: str | None, device: str | None, progress: Progress
+    sources: Sequence[str], out: Path, kinds: str | None, device: str | None, progress: Progress | None
 ) -> dict[str, Any]:
     """Fit bases from stores, or from the moments that parts of a run left.
 
@@ -148,14 +147,15 @@ def parse_part(part: str) -> tuple[int, int]:
 class _Watch:
     """Passes progress on, and knows how fast it was; what an earlier run had done doesn't count."""
 
-    def __init__(self, progress: Progress):
+    def __init__(self, progress: Progress | None):
         self.progress, self.start, self.done = progress, time.perf_counter(), 0
         self.first: int | None = None
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: int, total: int, /) -> None:
         self.first = done if self.first is None else self.first
         self.done = done
-        self.progress(done, total)
+        if self.progress is not None:
+            self.progress(stage, done, total)
 
     def result(self) -> dict[str, float]:
         seconds, images = time.perf_counter() - self.start, self._images()

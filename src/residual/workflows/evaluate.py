@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from residual.adapters.adapted import AdaptedEncoder
 from residual.data import ImageDataset
 from residual.errors import ResidualError
 from residual.libraries import version_of
+from residual.progress import Progress
 from residual.store.forward import Encoding
 from residual.store.pixel_reader import read_pixels
 
@@ -34,7 +34,7 @@ def evaluate_encoder(
     dataset: ImageDataset,
     batch_size: int = 64,
     on_error: str = "raise",
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Run an adapted encoder over a dataset of its classes.
 
@@ -76,7 +76,7 @@ def evaluate_encoder(
                     )
                     plain.append(classifier.logits(output.float().cpu()).argmax(1))
             if progress is not None:
-                progress(len(kept) + len(skipped), len(dataset))
+                progress("evaluate", len(kept) + len(skipped), len(dataset))
     if not kept:
         raise ResidualError(f"None of the {len(dataset)} images of {dataset.full_name} can be read.")
     labels = np.asarray(dataset.labels, dtype=np.int64)[kept]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from residual.adapters import Coarse, FitSettings, fit
-from residual.heads.scoreboard import Progress, Scoreboard, ScoreboardSettings, check_alike, scoreboard
+from residual.heads.scoreboard import Scoreboard, ScoreboardSettings, check_alike, scoreboard
 from residual.heads.selections import jaccard_table
+from residual.progress import Progress
 from residual.report.figures import grid_figure, save_figure
 from residual.report.geometry import records
 from residual.report.scoreboard_figures import LABELS, scoreboard_figure

@@ -13,10 +13,10 @@ from residual.encoders.encoder import Encoder
 from residual.errors import unknown_name
 from residual.intervals import mean_and_interval
 from residual.libraries import version_of
+from residual.progress import Progress, under
 from residual.workflows.task import (
     MIXED,
     Adapted,
-    Progress,
     Task,
     adapt,
     encode_task,
@@ -66,10 +66,10 @@ def run_tasks(
     for name in datasets:
         load_splits(name)
     start = time.perf_counter()
-    reference = reference_from(encoder, bases, per_dataset, batch_size, on_error, _named(progress, "bases"))
+    reference = reference_from(encoder, bases, per_dataset, batch_size, on_error, under(progress, "bases"))
     bases_seconds = time.perf_counter() - start
     for name in datasets:
-        named = _named(progress, name)
+        named = under(progress, name)
         task = encode_task(encoder, name, batch_size, on_error, named)
         adapted = {method: adapt(task, reference, method, fits, settings, named) for method in methods}
         summary = _summary(encoder, task, adapted)
@@ -104,10 +104,3 @@ def _summary(encoder: Encoder, task: Task, adapted: dict[str, list[Adapted]]) ->
         "skipped": task.skipped,
         "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
     }
-
-
-def _named(progress: Progress | None, name: str) -> Progress | None:
-    """`progress` with the stages named after what they belong to."""
-    if progress is None:
-        return None
-    return lambda stage, done, total: progress(f"{name}: {stage}", done, total)

@@ -7,9 +7,8 @@ a mixed, unlabelled sample of the whole offline suite, which plays the part of I
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,12 @@ from residual.data import ImageDataset, load_dataset
 from residual.data.mixed import MixedDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.store.encode import encode_dataset, store_path
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.units import Units
-
-# Called with a stage, how much of it is done, and how much there is.
-Progress = Callable[[str, int, int], object]
 
 MIXED = "mixed"
 
@@ -107,7 +104,7 @@ def encode_task(
     if encoder.has_text:  # before the long part, so that class names that don't work are refused at once
         classifier = ZeroShotClassifier.from_text(encoder, classes.class_names, classes.templates)
     encoded = {
-        split: _encoded(encoder, dataset, stores, stage_of(progress, f"encode {split}"), reading)
+        split: _encoded(encoder, dataset, stores, named(progress, f"encode {split}"), reading)
         for split, dataset in datasets.items()
     }
     if classifier is None:
@@ -152,7 +149,7 @@ def reference_from(
             )
         return _belonging(SpectralBases.load(source), encoder, source)
     dataset = MixedDataset("train", per_dataset) if source == MIXED else load_dataset(source, "train")
-    return Reference.of(_encoded(encoder, dataset, stores, stage_of(progress, "encode for bases"), reading))
+    return Reference.of(_encoded(encoder, dataset, stores, named(progress, "encode for bases"), reading))
 
 
 def adapt(
@@ -192,13 +189,13 @@ def adapt(
         results = [
             train(
                 adapter, *given, each, folder=None if folder is None else folder / f"seed-{each.seed}",
-                logger=logger, progress=stage_of(progress, f"{stage}, seed {each.seed}"),
+                logger=logger, progress=named(progress, f"{stage}, seed {each.seed}"),
             )
             for adapter, each in zip(adapters, trainings, strict=True)
         ]  # fmt: skip
     else:
         quick = [each for each in fits if isinstance(each, FitSettings)]
-        results = fit_many(adapters, *given, quick, stage_of(progress, stage))
+        results = fit_many(adapters, *given, quick, named(progress, stage))
         if progress is not None:  # early stopping leaves the bar short
             longest = max(len(result.history) for result in results)
             progress(stage, longest, longest)
@@ -213,7 +210,7 @@ def _encoded(
     encoder: Encoder,
     dataset: ImageDataset,
     stores: Path | None,
-    progress: Callable[[int, int], object] | None,
+    progress: Progress | None,
     reading: dict[str, Any],
 ) -> Store:
     """Coordinates of a dataset, in memory or in a folder of stores."""
@@ -240,8 +237,3 @@ def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> Reference
             f"{len(wanted - set(bases.units))} are missing (fit_bases(store, kinds=('mlp', 'head')))."
         )
     return Reference(bases, None, tuple(units.positions("head")))
-
-
-def stage_of(progress: Progress | None, stage: str) -> Callable[[int, int], object] | None:
-    """`progress` for one stage."""
-    return None if progress is None else partial(progress, stage)

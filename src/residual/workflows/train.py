@@ -23,10 +23,11 @@ from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
 from residual.intervals import mean_and_interval
 from residual.libraries import version_of
+from residual.progress import Progress, named
 from residual.store.base import Store
 from residual.store.encode import outputs_of
 from residual.store.forward import Encoding
-from residual.workflows.task import Progress, Task, adapt, stage_of
+from residual.workflows.task import Task, adapt
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def train_encoder(
         result = fine_tune(
             tuned, pictures["train"], pictures["val"], task.classifier, settings,
             folder=None if folder is None else folder / f"seed-{settings.seed}", logger=logger,
-            device=encoder.device, progress=stage_of(progress, f"fine-tune, seed {settings.seed}"),
+            device=encoder.device, progress=named(progress, f"fine-tune, seed {settings.seed}"),
         )  # fmt: skip
         outputs = outputs_of(tuned, pictures["test"], Encoding("own", ("head",)))
         accuracies.append(task.classifier.accuracy(outputs, task.stores["test"].labels))

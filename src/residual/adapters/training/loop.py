@@ -27,12 +27,11 @@ from residual.adapters.training.data import Samples
 from residual.adapters.training.log import Log, quiet
 from residual.adapters.training.train_settings import TrainSettings
 from residual.errors import ResidualError
+from residual.progress import Progress
 from residual.text.classifier import ZeroShotClassifier
 
 SAVE_EVERY = 120.0  # seconds between checkpoints inside of an epoch
 _VALIDATED = 256  # samples at a time, if not more
-
-Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def run(
                 if not training.done:
                     training.save()
                 if progress is not None:
-                    progress(epoch.epoch, settings.epochs)
+                    progress("fine-tune", epoch.epoch, settings.epochs)
             best = training.best
         finally:
             log.close(best)

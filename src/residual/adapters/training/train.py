@@ -8,7 +8,7 @@ be, with loggers, and with checkpoints that a killed run goes on from. Lightning
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -38,9 +38,8 @@ from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.libraries import library
+from residual.progress import Progress
 from residual.text.classifier import ZeroShotClassifier
-
-Progress = Callable[[int, int], object]
 
 
 def fine_tune(
