@@ -7,7 +7,18 @@ from collections.abc import Iterable
 
 
 class ResidualError(ValueError):
-    """Input that the library cannot work with; the message says what was expected, what came, and where."""
+    """Input that the library cannot work with; the message says what was expected, what came, and where.
+
+    Callers tell errors apart by their class, never by their text.
+
+    Args:
+        message: all but the way out.
+        hint: the way out, in Python's words; the command line has its own for some classes.
+    """
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(f"{message} {hint}" if hint else message)
+        self.message, self.hint = message, hint
 
 
 class UnreadableImageError(ResidualError):
@@ -15,10 +26,27 @@ class UnreadableImageError(ResidualError):
 
     def __init__(self, sample_id: str, reason: str):
         super().__init__(
-            f"Image {sample_id!r} can't be read ({reason}). Mend or remove it, or go on without "
-            "such images: --on-error skip."
+            f"Image {sample_id!r} can't be read ({reason}).",
+            'Mend or remove it, or go on without such images: on_error="skip".',
         )
         self.sample_id, self.reason = sample_id, reason
+
+
+class NoStoreError(ResidualError):
+    """There is no store at a path or an address."""
+
+    def __init__(self, message: str):
+        super().__init__(message, "`encode_dataset` makes one.")
+
+
+class DamagedStoreError(ResidualError):
+    """A file of a store that isn't what was written."""
+
+    def __init__(self, message: str):
+        super().__init__(
+            message,
+            "Remove that file and encode again: `encode_dataset` makes good what is missing.",
+        )
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ResidualError:

@@ -114,7 +114,7 @@ def test_an_unreadable_image_is_named(tmp_path, content):
     with pytest.raises(UnreadableImageError, match=data.sample_ids[2]) as caught:
         data[2]
     assert caught.value.sample_id == data.sample_ids[2]
-    with pytest.raises(UnreadableImageError, match="--on-error skip"):
+    with pytest.raises(UnreadableImageError, match='on_error="skip"'):
         data.subset([2])[0]
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from residual.errors import ResidualError
+from residual.errors import DamagedStoreError, NoStoreError, ResidualError, UnreadableImageError
+
+# The way out of an error, where the command line has other words for it than Python.
+HINTS: dict[type[ResidualError], str] = {
+    UnreadableImageError: "Mend or remove it, or go on without such images: --on-error skip.",
+    NoStoreError: "`residual encode` makes one.",
+    DamagedStoreError: "Remove that file and run the same `encode` again: it makes good what is missing.",
+}
 
 
 def main() -> None:
@@ -14,5 +21,5 @@ def main() -> None:
     try:
         app()
     except ResidualError as error:
-        print(f"residual: {error}", file=sys.stderr)
+        print(f"residual: {error.message} {HINTS.get(type(error), error.hint)}".rstrip(), file=sys.stderr)
         sys.exit(2)

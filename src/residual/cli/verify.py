@@ -22,10 +22,11 @@ def verify(
 
     Exit code 1 if there are any.
     """
+    from residual.cli import HINTS
     from residual.cli.console import err, out, stages
+    from residual.errors import DamagedStoreError
     from residual.files import check_writable, write_json
     from residual.store.disk import ResidualStore
-    from residual.store.receipts import MEND
 
     if json:
         check_writable(json)
@@ -36,7 +37,7 @@ def verify(
     for damage in found:
         err.print(str(damage))
     if found:
-        err.print(MEND)
+        err.print(HINTS[DamagedStoreError])
     if json:
         rows = [{"file": one.file, "samples": one.samples, "reason": one.reason} for one in found]
         write_json(

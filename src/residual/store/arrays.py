@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from residual.errors import ResidualError
+from residual.errors import DamagedStoreError, ResidualError
 from residual.hashing import sha256
 from residual.progress import Progress
 from residual.store.layout import opened, unpack_ids
-from residual.store.receipts import MANIFEST, MEND, Receipt, StoreManifest, read_manifest
+from residual.store.receipts import MANIFEST, Receipt, StoreManifest, read_manifest
 from residual.store.shards import ChangedByteError
 from residual.store.storage import Place
 
@@ -76,11 +76,11 @@ class Arrays:
         try:
             data = self.place.read(name)
         except FileNotFoundError as error:
-            raise ResidualError(f"{where} is missing. {MEND}") from error
+            raise DamagedStoreError(f"{where} is missing.") from error
         except OSError as error:
-            raise ResidualError(f"{where} can't be read ({error.strerror or error}). {MEND}") from error
+            raise DamagedStoreError(f"{where} can't be read ({error.strerror or error}).") from error
         if sha256(data) != self.manifest.files[name]:
-            raise ResidualError(f"{where} is damaged: it isn't what was written. {MEND}")
+            raise DamagedStoreError(f"{where} is damaged: it isn't what was written.")
         return data
 
     def small(self, name: str) -> np.ndarray:
@@ -112,7 +112,7 @@ class Arrays:
                 try:
                     got = self._unpacked(name, shard, range(first, last + 1), layers)
                 except ChangedByteError as error:
-                    raise ResidualError(f"{self._damage(name, shard, error)} {MEND}") from error
+                    raise DamagedStoreError(str(self._damage(name, shard, error))) from error
                 if len(got) == len(result) and np.array_equal(rows, np.arange(first, last + 1)):
                     return got
                 result[places[here]] = got[rows[here] - first]
@@ -157,7 +157,7 @@ class Arrays:
     ) -> np.ndarray:
         """Some rows of a shard, of all layers or of some."""
         if wrong := self._wrong_size(name, shard):
-            raise ResidualError(f"{wrong} {MEND}")
+            raise DamagedStoreError(str(wrong))
         file, size = self.layout.file(name, shard), self.receipts[shard].sizes[name]
         with self.place.parts(file) as read:
             axis = 0 if layers is None else self.layout.layer_axis(name)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.devices import cores
-from residual.errors import ResidualError
+from residual.errors import NoStoreError, ResidualError
 from residual.progress import Progress
 from residual.read_ahead import ahead
 from residual.store.arrays import Arrays, Damage
@@ -61,10 +61,7 @@ class ResidualStore(Store):
         place = Place(path)
         manifest = read_manifest(place)
         if manifest is None:
-            raise ResidualError(
-                f"There is no store at {place.address!r}, as it holds no {MANIFEST}: `residual encode` makes "
-                "one."
-            )
+            raise NoStoreError(f"There is no store at {place.address!r}, as it holds no {MANIFEST}.")
         there = place.sizes(RECEIPTS)
         packed = packed_receipts(place, range(manifest.layout.shards), there)
         receipts = {
@@ -75,7 +72,7 @@ class ResidualStore(Store):
         if not store.complete and not cut_off:
             warnings.warn(
                 f"{place.address!r} isn't complete: {store._done:,} of {store.layout.samples:,} samples are "
-                "there. The same `encode` again goes on from there.",
+                "there. Encoding the same again goes on from there.",
                 stacklevel=2,
             )
         return store

@@ -15,7 +15,7 @@ from typing import Any
 from residual.data import ImageDataset
 from residual.data.manifest import Manifest
 from residual.encoders.encoder import Encoder
-from residual.errors import ResidualError
+from residual.errors import DamagedStoreError, ResidualError
 from residual.hashing import sha256
 from residual.libraries import version_of
 from residual.store.layout import Layout
@@ -33,7 +33,6 @@ OWN_FILES = {
     *(MANIFEST, LINEARIZATION, UNITS, RECEIPTS, "zarr.json", "mean", "std", "digest"),
     *(*KIND_OF, "label", "sample_id", "sample_id_end", "group"),
 }
-MEND = "Remove that file and run the same `encode` again: it makes good what is missing."
 _LIBRARIES = ("residual-vit", "torch", "torchvision", "transformers", "numpy", "pillow", "zarr")
 
 
@@ -176,8 +175,8 @@ class StoreManifest:
         """
         receipt = Receipt.unpack(data, where)
         if (receipt.of, receipt.shard) != (self.mark, shard):
-            raise ResidualError(
-                f"{where} is of another {'store' if receipt.of != self.mark else 'shard'}. {MEND}"
+            raise DamagedStoreError(
+                f"{where} is of another {'store' if receipt.of != self.mark else 'shard'}."
             )
         return receipt
 
@@ -241,9 +240,9 @@ def read_signed(data: bytes, where: str) -> dict[str, Any]:
         checksum = content.pop("checksum")
         fits = checksum == sha256(_text(content).encode()) and data == signed(content)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ResidualError(f"{where} is damaged: it isn't what was written. {MEND}") from error
+        raise DamagedStoreError(f"{where} is damaged: it isn't what was written.") from error
     if not fits:
-        raise ResidualError(f"{where} is damaged: its checksum doesn't fit what it says. {MEND}")
+        raise DamagedStoreError(f"{where} is damaged: its checksum doesn't fit what it says.")
     return content
 
 
