@@ -11,7 +11,7 @@ from residual.data import ImageDataset, load_dataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import check_encoder_name, load_encoder
 from residual.errors import ResidualError
-from residual.progress import Progress
+from residual.progress import Progress, named
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset, store_path
 from residual.store.forward import Encoding
