@@ -30,7 +30,7 @@ from store import dataset_of
 from torch.nn.functional import cross_entropy
 
 import residual
-from residual.adapters import FitSettings, Scores, compute_scores, evaluate, fit, fit_many, residual_star
+from residual.adapters import FitSettings, ResiDualStar, Scores, compute_scores, evaluate, fit, fit_many
 from residual.data.pixels import PixelDataset
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
@@ -92,7 +92,7 @@ def ours(
         for name, dataset in splits.items()
     }  # fmt: skip
     bases = timed("bases", lambda: residual.fit_bases(stores["train"]))
-    adapter = residual_star(bases)
+    adapter = ResiDualStar(bases)
     scores = {
         name: timed("scores", lambda store=store: compute_scores(adapter, store))
         for name, store in stores.items()
@@ -104,7 +104,7 @@ def ours(
     accuracy = timed("test", lambda: evaluate(adapter, scores["test"], classifier))
     assert len(result.history) == options.epochs
     told = {"seconds": dict(times), "total": sum(times.values()), "weights": len(adapter.lambdas)}
-    many = [residual_star(bases, seed=k) for k in range(options.seeds)]
+    many = [ResiDualStar(bases, seed=k) for k in range(options.seeds)]
     fits = [FitSettings(epochs=options.epochs, patience=options.epochs, seed=k) for k in range(options.seeds)]
     timed("fit many", lambda: fit_many(many, *given[:-1], fits))
     whole = told["total"] - times["fit"] + times["fit many"]
@@ -121,7 +121,7 @@ def rerun(
     encoder: Encoder, splits: dict[str, PixelDataset], bases: SpectralBases, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Seconds a step and a validation batch of training with the encoder in the loop, and of all of it."""
-    adapter = residual_star(bases).to(encoder.device)
+    adapter = ResiDualStar(bases).to(encoder.device)
     classifier = classifier_of(options, encoder.output_dim).to(encoder.device)
     optimizer = AdamWScheduleFree(adapter.parameters(), lr=0.8)
     optimizer.train()

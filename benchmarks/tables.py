@@ -10,19 +10,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from residual.report.tables import METHOD_NAMES
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 
 
-METHODS = {
-    "zero_shot": "zero-shot",
-    "linear": "linear map",
-    "spectral": "spectral map",
-    "coarse": "Coarse",
-    "residual_star": "ResiDual\\*",
-    "residual": "ResiDual",
-    "fine_tuning": "fine-tuning",
-}
+METHODS = {name: label.replace("*", "\\*") for name, label in METHOD_NAMES.items()}
 
 
 def result(name: str) -> dict[str, Any]:

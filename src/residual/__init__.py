@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from residual import adapters, encoders, heads, spectral, text, tracing
-    from residual.adapters.adapted import AdaptedEncoder
+    from residual.adapters.adapted_encoder import AdaptedEncoder
     from residual.adapters.fit import fit
-    from residual.adapters.residual import ResiDual
+    from residual.adapters.methods.residual import ResiDual
     from residual.data import load_dataset
     from residual.encoders.encoder import Encoder
     from residual.encoders.load import load_encoder, wrap_encoder
@@ -41,9 +41,9 @@ _HOMES = {
     "MemoryStore": "store.memory",
     "fit_bases": "spectral.fit",
     "SpectralBases": "spectral.bases",
-    "ResiDual": "adapters.residual",
+    "ResiDual": "adapters.methods.residual",
     "fit": "adapters.fit",
-    "AdaptedEncoder": "adapters.adapted",
+    "AdaptedEncoder": "adapters.adapted_encoder",
     "ResidualError": "errors",
 }
 _ROOMS = ("encoders", "tracing", "spectral", "text", "heads", "adapters")

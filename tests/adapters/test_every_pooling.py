@@ -6,7 +6,7 @@ from families import CASES
 from tiny import TinyImages
 
 import residual
-from residual.adapters import compute_scores, residual_full
+from residual.adapters import ResiDual, compute_scores
 from residual.spectral import pca
 
 
@@ -33,7 +33,7 @@ def test_bases_and_scores_are_those_of_the_contributions(name):
         torch.testing.assert_close(
             eigenvalues[: len(expected)], expected[: len(eigenvalues)], rtol=1e-6, atol=1e-9
         )
-    adapter = residual_full(bases)
+    adapter = ResiDual(bases)
     lambdas = adapter.lambdas.detach().double()
     scores = compute_scores(adapter, store).output(lambdas)
     torch.testing.assert_close(scores, adapter(contributions), rtol=1e-6, atol=1e-6)

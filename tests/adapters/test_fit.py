@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import TinyImages, tiny_encoder
 
-from residual.adapters import FitSettings, ResiDual, Scores, evaluate, fit, residual_full
+from residual.adapters import FitSettings, ResiDual, Scores, evaluate, fit
 from residual.errors import ResidualError
 from residual.spectral import SpectralBases, fit_bases
 from residual.store.encode import encode_dataset
@@ -98,9 +98,9 @@ def test_same_steps_as_the_adapter_on_full_contributions():
     from schedulefree import AdamWScheduleFree
 
     store = encode_dataset(tiny_encoder(), TinyImages(n=60))
-    adapter = residual_full(fit_bases(store, ("mlp", "head")))
+    adapter = ResiDual(fit_bases(store, ("mlp", "head")))
     classifier = ZeroShotClassifier.from_class_means(store.output(), store.labels, store.class_names)
-    full = residual_full(adapter.bases)
+    full = ResiDual(adapter.bases)
     full.lambdas = torch.nn.Parameter(full.lambdas.double())
     optimizer = AdamWScheduleFree(full.parameters(), lr=0.8)
     order = torch.Generator().manual_seed(7)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import random_pixels, tiny_encoder
 
 from residual import decompose, wrap_encoder
-from residual.adapters import Coarse, FoldedMap, LinearMap, ResiDual, SpectralMap, fold
+from residual.adapters import Coarse, FoldedMap, LinearMap, ResiDual, SpectralMap
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
@@ -64,7 +64,7 @@ def test_every_choice_is_its_definition(centering, units, others):
         for mean in ("drop", "keep"):
             for rank in (None, 1, 0.7):
                 adapter = ResiDual(bases, rank, others, tail, mean=mean).double()
-                map_ = fold(adapter, linearization)
+                map_ = adapter.fold(linearization)
                 assert map_.matrix.dtype == torch.float64
                 got, wanted = folded(map_, encoder, pixels), plain(adapter, encoder, pixels)
                 torch.testing.assert_close(got, wanted, **EXACT)
@@ -88,7 +88,7 @@ def test_every_size(layers, heads, head_width, output, seed, n):
     choices = {"others": str(rng.choice(["keep", "mean", "zero"])), "tail": str(rng.choice(["drop", "keep"]))}
     adapter = ResiDual(random_bases(count, output, units, seed), seed=seed, **choices).double()
     pixels = random_pixels(n, seed=seed)
-    got = folded(fold(adapter, linearization), encoder, pixels)
+    got = folded(adapter.fold(linearization), encoder, pixels)
     torch.testing.assert_close(got, plain(adapter, encoder, pixels), **EXACT)
 
 
@@ -111,7 +111,7 @@ def test_the_other_adapters(centering):
     ]
     for adapter in adapters:
         adapter = adapter.double()
-        map_ = fold(adapter, linearization)
+        map_ = adapter.fold(linearization)
         assert map_.kinds == (("head",) if isinstance(adapter, Coarse) else ())
         torch.testing.assert_close(folded(map_, encoder, pixels), plain(adapter, encoder, pixels), **EXACT)
 
@@ -126,7 +126,7 @@ def test_every_pooling(name, centering):
     for kind, others in (("head", "zero"), ("head+mlp", "keep"), ("mlp", "mean")):
         bases = random_bases(len(linearization.units), encoder.output_dim, chosen_units(encoder, kind))
         adapter = ResiDual(bases, others=others).double()
-        map_ = fold(adapter, linearization)
+        map_ = adapter.fold(linearization)
         got, wanted = folded(map_, encoder, pixels), plain(adapter, encoder, pixels)
         torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-6)
 
@@ -136,10 +136,10 @@ def test_kinds_without_weight_are_left_out():
     linearization = Linearization.of(encoder)
     count, dim = len(linearization.units), encoder.output_dim
     heads = random_bases(count, dim, chosen_units(encoder, "head"))
-    star = fold(ResiDual(heads, others="zero"), linearization)
+    star = ResiDual(heads, others="zero").fold(linearization)
     assert (star.fields, star.kinds) == (("z",), ("head",))
     assert star.matrix.shape == (3 * 32 + 2, dim)
-    whole = fold(ResiDual(heads), linearization)
+    whole = ResiDual(heads).fold(linearization)
     assert whole.fields == ("z", "mlp", "emb")
     assert whole.matrix.shape == (3 * 32 + 3 * 32 + 32 + 2, dim)
 
@@ -149,14 +149,14 @@ def test_bad_requests():
     linearization = Linearization.of(encoder)
     coordinates, output = trace(encoder, random_pixels(2))
     with pytest.raises(ResidualError, match="width 5, the contributions of width 12"):
-        fold(ResiDual(random_bases(16, 5, [1])), linearization)
+        ResiDual(random_bases(16, 5, [1])).fold(linearization)
     with pytest.raises(ResidualError, match="of an encoder with 9 units, got 16"):
-        fold(ResiDual(random_bases(9, 12, [1])), linearization)
+        ResiDual(random_bases(9, 12, [1])).fold(linearization)
     with pytest.raises(ResidualError, match="map is of width 5, the encoder's output of width 12"):
-        fold(LinearMap(5), linearization)
+        LinearMap(5).fold(linearization)
     with pytest.raises(ResidualError, match="takes that"):
-        fold(LinearMap(12), linearization)(coordinates)
+        LinearMap(12).fold(linearization)(coordinates)
     with pytest.raises(ResidualError, match="the output alone is not enough"):
-        fold(ResiDual(random_bases(16, 12, [1])), linearization).of_output(output)
+        ResiDual(random_bases(16, 12, [1])).fold(linearization).of_output(output)
     with pytest.raises(ResidualError, match="kept without mlp"):
-        fold(ResiDual(random_bases(16, 12, [1])), linearization)(coordinates.only(("head",)))
+        ResiDual(random_bases(16, 12, [1])).fold(linearization)(coordinates.only(("head",)))

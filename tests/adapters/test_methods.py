@@ -6,17 +6,15 @@ import pytest
 import torch
 from tiny import TinyImages, tiny_encoder
 
-from residual.adapters import Coarse, LinearMap, ResiDual, SpectralMap
+from residual.adapters import Coarse, LinearMap, ResiDual, ResiDualStar, SpectralMap
 from residual.adapters.methods import (
     ADAPTERS,
-    DRAWN,
     FINE_TUNING,
     METHODS,
     AdapterSettings,
     Reference,
     make_adapter,
 )
-from residual.adapters.residual import STAR_RANK
 from residual.adapters.training import TrainSettings
 from residual.errors import ResidualError
 from residual.report.accuracies import _LOOKS
@@ -27,6 +25,7 @@ from residual.store.encode import encode_dataset
 from residual.store.memory import MemoryStore
 
 HEADS, MLPS = tuple(range(4, 16)), (1, 2, 3)
+DRAWN = ("coarse", "residual_star", "residual")
 REWEIGHTED = ("spectral", "coarse", "residual_star", "residual")
 
 
@@ -42,16 +41,16 @@ def reference(store) -> Reference:
 
 def test_every_method_has_its_class(reference):
     made = {method: make_adapter(method, reference) for method in ADAPTERS}
-    kinds = {"linear": LinearMap, "spectral": SpectralMap, "coarse": Coarse}
+    kinds = {"linear": LinearMap, "spectral": SpectralMap, "coarse": Coarse, "residual_star": ResiDualStar}
     for method, adapter in made.items():
         assert type(adapter) is kinds.get(method, ResiDual)
         assert adapter.origin == reference.bases.origin
         assert adapter.dim == 12
-    assert {method for method, adapter in made.items() if isinstance(adapter, ResiDual)} == set(DRAWN)
+    assert {method for method, adapter in made.items() if adapter.of_units} == set(DRAWN)
 
 
 def test_every_method_has_a_name_a_look_and_settings_of_training():
-    assert (*ADAPTERS, FINE_TUNING) == METHODS
+    assert (*ADAPTERS, FINE_TUNING) == tuple(METHODS)
     assert tuple(METHOD_NAMES) == tuple(_LOOKS) == ("zero_shot", *METHODS)
     for method in METHODS:
         assert TrainSettings.of(method)
@@ -79,7 +78,7 @@ def test_by_default_they_are_the_papers(reference):
     assert (coarse.units, coarse.weights.numel(), coarse.l1, coarse.others) == (HEADS, 12, 0.0, "zero")
     star = make_adapter("residual_star", reference)
     assert (star.units, star.others) == (HEADS, "zero")
-    assert star.ranks == ResiDual(bases.select(HEADS), STAR_RANK).ranks
+    assert star.ranks == ResiDual(bases.select(HEADS), 0.9).ranks
     assert sum(star.ranks) < sum(coarse.ranks)
     residual = make_adapter("residual", reference)
     assert (residual.units, residual.others) == ((*MLPS, *HEADS), "keep")

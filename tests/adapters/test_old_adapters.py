@@ -1,4 +1,4 @@
-"""Adapters that an earlier version saved: they open, are called what they were, and give the same numbers."""
+"""Adapters that version 0.1.0 saved: they open, are called what they were, and give the same numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from residual import AdaptedEncoder
 OLD = Path(__file__).parent / "old"
 
 
-def test_they_open_and_give_the_same():
+def test_they_open_and_give_the_same(tmp_path):
     encoder, pixels = old_encoder(), old_pixels()
     expected = json.loads((OLD / "expected.json").read_text(encoding="utf-8"))
     assert len(expected) == 7
@@ -23,8 +23,19 @@ def test_they_open_and_give_the_same():
             features, logits = adapted.encode_image(pixels), adapted(pixels)
         for what, got in (("features", features), ("logits", logits)):
             torch.testing.assert_close(got, torch.tensor(wanted[what]), atol=1e-5, rtol=1e-5, msg=name)
-        method = adapted.record.trained_by(adapted.method)
-        assert method == wanted["method"], name
+        assert adapted.method == wanted["method"], name
         assert adapted.record.accuracy == {"zero_shot": 0.5, wanted["method"]: 0.75}
         if adapted.adapter is not None:
             assert adapted.adapter.weights.numel() == wanted["weights"], name
+
+        adapted.save_pretrained(tmp_path / name)
+        config, again = (
+            json.loads((at / name / "adapter_config.json").read_text()) for at in (OLD, tmp_path)
+        )
+        versions = again.pop("versions")
+        assert versions.keys() == config.pop("versions").keys()
+        assert again == config | {"method": wanted["method"]}, name  # "residual" for ResiDual* until 0.1.0
+        card, again = ((at / name / "README.md").read_text(encoding="utf-8") for at in (OLD, tmp_path))
+        assert again == card.replace(", split `", ", centering `").replace(
+            "- residual\n---", f"- {wanted['method']}\n---"
+        ), name

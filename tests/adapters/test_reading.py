@@ -70,8 +70,8 @@ def test_the_strongest_components_spread_the_output_most(fitted):
     assert [(c.unit, c.index) for c in found] == [(unit, index) for _, unit, index in everything[:4]]
     assert [c.strength for c in found] == pytest.approx([strength for strength, _, _ in everything[:4]])
     for component in found:
-        assert torch.equal(adapter.directions[component.place], component.direction)
-        assert adapter.lambdas[component.place].item() == pytest.approx(component.weight)
+        assert torch.equal(adapter.directions[component.position], component.direction)
+        assert adapter.lambdas[component.position].item() == pytest.approx(component.weight)
 
 
 def test_a_component_speaks_for_the_classes_at_its_ends(fitted):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyImages, tiny_encoder
 
-from residual.adapters import ResiDual, compute_scores, residual_full, residual_star
+from residual.adapters import ResiDual, ResiDualStar, compute_scores
 from residual.errors import ResidualError
 from residual.spectral import SpectralBases, fit_bases
 from residual.store.encode import encode_dataset
@@ -92,7 +92,7 @@ def test_kept_means_make_ones_the_encoder_itself(store, bases):
 
 def test_scores_in_float32(store):
     single = encode_dataset(tiny_encoder(dtype=torch.float32), TinyImages(n=60))
-    adapter = residual_full(fit_bases(single, ("mlp", "head")))
+    adapter = ResiDual(fit_bases(single, ("mlp", "head")))
     scores = compute_scores(adapter, single)
     assert scores.scores.dtype == scores.directions.dtype == scores.rest.dtype == torch.float32
     torch.testing.assert_close(
@@ -102,7 +102,7 @@ def test_scores_in_float32(store):
 
 def test_the_two_named_methods(store, bases):
     heads = fit_bases(store)
-    star, full = residual_star(heads), residual_full(bases)
+    star, full = ResiDualStar(heads), ResiDual(bases)
     assert (star.others, star.tail, full.others) == ("zero", "drop", "keep")
     for ranks, values in zip(star.ranks, heads.eigenvalues, strict=True):
         running = (values / values.sum()).cumsum(0)
@@ -193,6 +193,6 @@ def test_what_does_not_belong_together_is_refused(store, bases):
     other = encode_dataset(tiny_encoder(seed=1), TinyImages(n=4))
     with pytest.raises(ResidualError, match=r"The bases are of tiny \(weights .*the store of tiny"):
         compute_scores(adapter, other)
-    own = encode_dataset(tiny_encoder(split="own"), TinyImages(n=4))
+    own = encode_dataset(tiny_encoder(centering="own"), TinyImages(n=4))
     with pytest.raises(ResidualError, match=r"centering 'shared'\), the store .*centering 'own'"):
         compute_scores(adapter, own)

@@ -207,7 +207,7 @@ def test_damaged_files_are_one_sentence(tmp_path):
     refused("make no adapter", config=changed(told, encoder=told["encoder"] | {"name": 3}))
     refused("make no adapter", config=changed(told, encoder=told["encoder"] | {"pooling": "avg"}))
     refused("make no adapter .no 'adapter'", config=without(told, "adapter"))
-    refused("make no adapter .no 'ranks'", config=changed(told, adapter={"dim": 12}))
+    refused("make no adapter .no 'others'", config=changed(told, adapter={"dim": 12}))
     refused("method 'magic' isn't known", config=changed(told, method="magic"))
     refused("2 classes need as many rows, got 3", config=changed(told, class_names=["a", "b"]))
     refused("others is 'keep'", config=changed(told, adapter=told["adapter"] | {"others": "eat"}))

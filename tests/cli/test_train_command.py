@@ -13,8 +13,8 @@ import pytest
 from pictures import write_folder
 from PIL import Image
 
-from residual.adapters.adapted import AdaptedEncoder
-from residual.adapters.residual import ResiDual
+from residual.adapters.adapted_encoder import AdaptedEncoder
+from residual.adapters.methods.residual import ResiDual
 
 KEPT = {"README.md", "adapter.safetensors", "adapter_config.json"}
 WEIGHTS = {"linear": 192 * 192, "coarse": 48}

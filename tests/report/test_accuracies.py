@@ -16,7 +16,7 @@ from tiny import TinyImages, tiny_encoder
 
 from residual import load_dataset, load_encoder
 from residual.adapters.inspection import strongest_components, unit_gains
-from residual.adapters.methods import DRAWN, Reference, make_adapter
+from residual.adapters.methods import ADAPTERS, Reference, make_adapter
 from residual.intervals import mean_and_interval, t95
 from residual.report.accuracies import (
     accuracies_latex,
@@ -45,6 +45,8 @@ SUITE = (
     "mnist", "digits", "house-numbers", "letters", "road-signs", "emoji-groups", "emoji-concepts", "flags",
     "textures", "counting",
 )  # fmt: skip
+
+DRAWN = [name for name, adapter in ADAPTERS.items() if adapter.of_units]
 
 
 def cell(*accuracies: float, weights: int = 10, seconds: float = 1.5) -> pd.DataFrame:

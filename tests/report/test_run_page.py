@@ -75,7 +75,7 @@ def test_the_pictures_are_those_at_the_ends_of_the_strongest_components(run, pag
     scores = compute_scores(adapter, store).scores
     dataset = run.task.datasets["train"]
     for place, component in enumerate(strongest_components(adapter, 5)):
-        column = scores[:, component.place]
+        column = scores[:, component.position]
         first = place * 2 * PICTURES
         lowest, highest = (
             np.asarray(dataset[int(column.argmin())][0]),
@@ -125,7 +125,7 @@ def test_pictures_are_the_right_ones_where_some_were_left_out(tmp_path):
     reader.feed(write_run_page(tmp_path / "index.html", run).read_text())
     store = run.task.stores["train"]
     component = strongest_components(run.adapted["residual"][0].adapter, 1)[0]
-    scores = compute_scores(run.adapted["residual"][0].adapter, store).scores[:, component.place]
+    scores = compute_scores(run.adapted["residual"][0].adapter, store).scores[:, component.position]
     lowest = root / store.sample_ids[int(scores.argmin())]
     shown = Image.open(io.BytesIO(base64.b64decode(reader.pictures[0].partition(",")[2])))
     assert np.array_equal(np.asarray(shown), np.asarray(Image.open(lowest).convert("RGB")))

@@ -5,61 +5,101 @@ All of them work on *scores*, numbers of a sample that don't change while the we
     o' = (S ⊙ λ) Φ + rest      re-weighted components (`Reweighted`: ResiDual, Coarse, the spectral map)
     o' = S M                   a linear map of the output (`LinearMap`)
 
-`compute_scores` makes them from a store, `fit` trains on them, `folding` makes one matrix of the weights.
+`compute_scores` makes them from a store, `fit` trains on them, `Adapter.fold` makes one matrix of the
+weights. Each method is one file in `methods/`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from residual.adapters.adapter_settings import (
+    INITS,
+    MEANS,
+    TAILS,
+    AdapterSettings,
+    Rank,
+    Reference,
+    check_choice,
+)
+from residual.adapters.folding import OUTPUT, FoldedMap
 from residual.errors import ResidualError
 from residual.spectral.bases import Origin
 from residual.spectral.dimension import linear_dimension
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 
-TAILS = ("drop", "keep")
-MEANS = ("drop", "keep")
-INITS = ("randn", "ones", "eigenvalues")
-
-Rank = int | float | Sequence[int] | np.ndarray | None
 Scorer = Callable[[Coordinates], tuple[Tensor, Tensor]]
 WeightedSums = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-class Adapter(nn.Module, ABC):
-    """Trained weights, and how the output follows from them and from a sample's scores.
+class Method:
+    """What tables, cards, figures and commands say of a method, and how Basile et al. 2025 train it.
 
     Attributes:
-        method: what files and tables call it.
-        learning_rate: of schedule-free AdamW, in Basile et al. 2025.
-        ranks: how many of a sample's scores belong to each unit; `K` is their sum.
-        directions: `(K, d)`, what each score stands for in the output.
-        origin: the encoder that it is for, if known.
+        method: its name in files, commands and JSON.
+        label: its name in tables and figures.
+        about: what it is, in Markdown, for a model card.
+        trained: what is trained, for a sentence, with a place for the number of weights.
+        look: colour, marker and line in figures.
+        learning_rate: of schedule-free AdamW.
+        batch_size: samples a step.
+        clip: the greatest norm of all gradients together; 0 for any.
     """
 
     method: ClassVar[str]
+    label: ClassVar[str]
+    about: ClassVar[str]
+    trained: ClassVar[str]
+    look: ClassVar[tuple[str, str, str]]
     learning_rate: ClassVar[float]
+    batch_size: ClassVar[int] = 64
+    clip: ClassVar[float] = 0.0
+
+
+@dataclass(frozen=True)
+class UnitWeights:
+    """One unit: the weights of its first components, beside all its components and their eigenvalues."""
+
+    unit: int
+    weights: Float[Tensor, " k"]
+    eigenvalues: Float[Tensor, " m"]
+    components: Float[Tensor, "m d"]
+
+
+class Adapter(nn.Module, Method, ABC):
+    """Trained weights, one parameter, and how the output follows from them and from a sample's scores.
+
+    Attributes:
+        ranks: how many of a sample's scores belong to each unit; `K` is their sum.
+        directions: `(K, d)`, what each score stands for in the output.
+        origin: the encoder that it is for, if known.
+        inits: the first weights that it can be made with by name, the paper's first.
+        of_units: whether it weights components of units, so that there are `unit_weights` to draw.
+    """
+
+    inits: ClassVar[tuple[str, ...]] = ()
+    of_units: ClassVar[bool] = False
     ranks: tuple[int, ...]
     directions: Tensor
     origin: Origin | None
 
-    @property
+    @classmethod
     @abstractmethod
-    def weights(self) -> nn.Parameter:
-        """The only parameter."""
+    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Self:
+        """One with its first weights.
 
-    @property
-    def dim(self) -> int:
-        """Width of the output, `d`."""
-        return self.directions.shape[1]
+        Raises:
+            ResidualError: choices that it can't have, or components that aren't there.
+        """
 
     @abstractmethod
     def scorer(self, linearization: Linearization) -> Scorer:
@@ -82,9 +122,51 @@ class Adapter(nn.Module, ABC):
         `directions` are Φ, or what makes `(S ⊙ λ) Φ + rest` of S, λ and rest.
         """
 
+    @abstractmethod
+    def fold(self, linearization: Linearization) -> FoldedMap:
+        """The adapter on an encoder as one matrix, so that the adapter isn't needed any more.
+
+        Later changes of the weights don't reach the matrix. Where an attention pool with `P` heads makes the
+        output, it has `P` times as many rows.
+
+        Args:
+            linearization: of the encoder's image tower as it pools itself.
+
+        Raises:
+            ResidualError: the adapter can't be of this encoder: another width or number of units.
+        """
+
+    @abstractmethod
+    def to_saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON from which `from_saved` makes it again.
+
+        All components are kept, also those beyond the rank, so that it can be read and trained on; in
+        float32, which is what scores are computed in. Trained weights are kept as they are.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_saved(cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None) -> Self:
+        """What `to_saved` told of."""
+
+    @property
+    def weights(self) -> nn.Parameter:
+        """The only parameter."""
+        (parameter,) = self.parameters()
+        return parameter
+
+    @property
+    def dim(self) -> int:
+        """Width of the output, `d`."""
+        return self.directions.shape[1]
+
     def penalty(self, weights: Float[Tensor, "f P"]) -> Float[Tensor, " f"] | float:
         """What is added to the loss of each set of weights, these flattened."""
         return 0.0
+
+    def unit_weights(self) -> list[UnitWeights]:
+        """The weights of each unit's components; none where it doesn't weight units."""
+        return []
 
     def widened(self, weights: Tensor, ranks: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """The weights on scores of more components, `ranks` a unit: with the same output, and which are own.
@@ -105,6 +187,45 @@ class Adapter(nn.Module, ABC):
         return self
 
 
+class OutputMap(Adapter):
+    """An adapter of the encoder's own output, `o' = o W + b`, which doesn't look inside.
+
+    By default the output itself is all the scores that there are.
+    """
+
+    def scored(self, output: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n K"], Float[Tensor, "n d"]]:
+        """The scores of outputs, and what no weight changes."""
+        return output, torch.zeros_like(output)
+
+    def forward(self, output: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """The adapted output."""
+        if output.shape[1] != self.dim:
+            raise ResidualError(f"The map takes outputs of width {self.dim}, got {output.shape[1]}.")
+        scores, rest = self.scored(output)
+        weights, directions = self.weights.to(output)[None], self.directions.to(output)
+        return self.outputs(weights, scores[None], directions, rest[None])[0]
+
+    def scorer(self, linearization: Linearization) -> Scorer:
+        """The scores of the encoder's output."""
+        self._check_width(linearization)
+        return lambda batch: self.scored(linearization.output(batch))
+
+    def fold(self, linearization: Linearization) -> FoldedMap:
+        """`b` is what becomes of 0, and `W` what becomes of each unit vector beyond that."""
+        self._check_width(linearization)
+        with torch.no_grad():
+            like = torch.zeros(1, self.dim, dtype=torch.float64, device=self.directions.device)
+            offset = self(like)
+            matrix = self(torch.eye(self.dim).to(like)) - offset
+        return FoldedMap((OUTPUT,), matrix.cpu(), offset[0].cpu())
+
+    def _check_width(self, linearization: Linearization) -> None:
+        if linearization.output_dim != self.dim:
+            raise ResidualError(
+                f"The map is of width {self.dim}, the encoder's output of width {linearization.output_dim}."
+            )
+
+
 class Reweighted(Adapter):
     """Principal components of some units, each with a weight: `o' = (S ⊙ λ) Φ + rest`.
 
@@ -116,6 +237,7 @@ class Reweighted(Adapter):
         rank, tail, mean, init, seed: see `ResiDual`.
     """
 
+    inits: ClassVar[tuple[str, ...]] = INITS
     lambdas: nn.Parameter
     means: Tensor
 
@@ -140,11 +262,6 @@ class Reweighted(Adapter):
         kept = [rows[:k] for rows, k in zip(components, self.ranks, strict=True)]
         self.register_buffer("directions", torch.cat(kept), persistent=False)
         self.lambdas = nn.Parameter(initial_weights(eigenvalues, self.ranks, init, seed))
-
-    @property
-    def weights(self) -> nn.Parameter:
-        """λ."""
-        return self.lambdas
 
     def expand(self, lambdas: Float[Tensor, "*f P"]) -> Float[Tensor, "*f K"]:
         """A weight for each kept component, from the trained ones: themselves."""
@@ -180,15 +297,10 @@ class Reweighted(Adapter):
         wide[own.to(wide.device)] = weights
         return wide, own
 
-
-def check_choice(what: str, choice: str, known: Sequence[str]) -> None:
-    """Refuse a choice that isn't known.
-
-    Raises:
-        ResidualError: it isn't.
-    """
-    if choice not in known:
-        raise ResidualError(f"{what} is {' or '.join(map(repr, known))}, got {choice!r}.")
+    def to_saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """λ, and the choices that all of these have."""
+        choices = {"dim": self.dim, "ranks": list(self.ranks), "tail": self.tail, "mean": self.mean}
+        return {"lambdas": self.lambdas}, choices
 
 
 def initial_weights(

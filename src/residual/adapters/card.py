@@ -1,69 +1,92 @@
-"""The model card of an adapted encoder, from its config."""
+"""What is known of how an adapter was trained, and the model card of an adapted encoder."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from residual.adapters.training_record import TrainingRecord
-from residual.encoders.aliases import ALIASES
+import jinja2
 
-_CALLED = {
-    "residual": "ResiDual: principal components of the encoder's units, each re-weighted by one number",
-    "residual_star": "ResiDual\\*: principal components of heads, each re-weighted by one number",
-    "coarse": "Coarse: the encoder's heads, each re-weighted by one number",
-    "linear": "a linear map of the encoder's output",
-    "spectral": "a spectral map: the output's principal components, each re-weighted by one number",
-    "fine_tuning": "full fine-tuning: these are the weights of the image tower",
-    "none": "none: the encoder as it is, with a classifier",
-}
+from residual.adapters.methods import FINE_TUNING, METHODS
+from residual.encoders.aliases import ALIASES
+from residual.errors import ResidualError
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What was done and what came of it: it goes into an adapter's config and onto its model card.
+
+    Args:
+        dataset: whose train split it was fitted on, and whose test split measured it.
+        accuracy: of each method, a part in [0, 1]; "zero_shot" is the encoder without adapter.
+        interval: half the width of the 95 % interval of some of them.
+        n_train, n_test: how many pictures, if known.
+        seeds: of the fits that the accuracies are means of.
+        settings: of the fit, as JSON has them.
+
+    Raises:
+        ResidualError: an accuracy outside [0, 1], an interval that isn't positive or of no accuracy, or
+            settings that JSON doesn't hold.
+    """
+
+    dataset: str = ""
+    accuracy: Mapping[str, float | int] = field(default_factory=dict)
+    interval: Mapping[str, float | int | None] = field(default_factory=dict)
+    n_train: int | None = None
+    n_test: int | None = None
+    seeds: tuple[int, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if wrong := [name for name, value in self.accuracy.items() if not 0 <= value <= 1]:
+            raise ResidualError(f"Accuracies are parts from 0 to 1; {', '.join(wrong)} isn't.")
+        for name, half in self.interval.items():
+            if name not in self.accuracy or not (half is None or 0 <= half < math.inf):
+                raise ResidualError(
+                    f"The interval of {name!r} must be of one of the accuracies, and half its width: {half}."
+                )
+        try:
+            json.dumps(asdict(self), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ResidualError(f"A training record must be plain JSON: {error}.") from error
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> TrainingRecord:
+        """Read what `dataclasses.asdict` made, by way of a file."""
+        seeds = tuple(values.get("seeds", ()))
+        return cls(seeds=seeds, **{name: value for name, value in values.items() if name != "seeds"})
 
 
 def model_card(config: dict[str, Any], place: str) -> str:
     """Markdown with a header that the hub reads; `place` is where it will be loaded from."""
-    encoder, adapter, record = config["encoder"], config["adapter"], config["training"] or {}
-    method = TrainingRecord.of_json(record).trained_by(config["method"])
-    dataset, classes = record.get("dataset", ""), config["class_names"] or []
-    title = f"{encoder['name']} adapted to {dataset}" if dataset else f"{encoder['name']}, adapted"
-    lines = [
-        _header(config),
-        f"# {_plain(title)}",
-        "",
-        f"Method: {_CALLED[method]}.",
-        "",
-        "Made with residual-vit (ResiDual: Basile et al. 2025, arXiv 2411.00246).",
-        "",
-        "```python",
-        "from residual import AdaptedEncoder",
-        "",
-        f"adapted = AdaptedEncoder.from_pretrained({json.dumps(place)})",
-        "images = adapted.pixels([image])  # image: a PIL image",
-        "logits = adapted(images)" if classes else "features = adapted(images)",
-        "```",
-        "",
-        "## What it is",
-        "",
-        f"- encoder `{encoder['name']}`, fingerprint `{encoder['fingerprint'][:16]}`, centering "
-        f"`{encoder['split']}`, pooling `{encoder['pooling']}`, output width {encoder['output_dim']}",
-        f"- trained numbers: {config['trained_weights']:,}",
-    ]
-    if adapter and "others" in adapter:
-        lines.append(
-            f"- {len(adapter['ranks'])} units with a basis, {sum(adapter['ranks']):,} components; units "
-            f"without one: {adapter['others']}; components beyond the rank: {adapter['tail']}; means: "
-            f"{adapter['mean']}"
-        )
-    if bases := config["bases"]:
-        lines.append(f"- bases from {bases['samples']:,} pictures of {_plain(', '.join(bases['datasets']))}")
-    if classes:
-        shown = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
-        lines.append(f"- {len(classes)} classes: {_plain(shown)}")
-    if settings := record.get("settings"):
-        lines.append(f"- settings of the fit: `{json.dumps(settings)}`".replace("\n", " "))
-    lines += ["", *_results(record), *_limits(record, bool(classes))]
-    return "\n".join(lines) + "\n"
+    from huggingface_hub import ModelCardData
+
+    method, name = config["method"], config["encoder"]["name"]
+    record = TrainingRecord.of_json(config["training"] or {})
+    base = hub_name(name)
+    header = ModelCardData(
+        library_name="residual-vit",
+        pipeline_tag="image-classification" if config["class_names"] else "image-feature-extraction",
+        tags=["residual-vit", "vision-transformer", method],
+        base_model=base,
+        base_model_relation=base and ("finetune" if method == FINE_TUNING else "adapter"),
+    )
+    return _template().render(
+        config,
+        header=header.to_yaml(),
+        title=f"{name} adapted to {record.dataset}" if record.dataset else f"{name}, adapted",
+        about=METHODS[method].about if method in METHODS else "none: the encoder as it is, with a classifier",
+        place=place,
+        classes=config["class_names"] or [],
+        record=record,
+        intervals=any(half is not None for half in record.interval.values()),
+    )
 
 
 def hub_name(encoder: str) -> str | None:
@@ -80,57 +103,24 @@ def hub_name(encoder: str) -> str | None:
     return repo if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", repo) else None
 
 
-def _header(config: dict[str, Any]) -> str:
-    kind = "image-classification" if config["class_names"] else "image-feature-extraction"
-    header = ["---", "library_name: residual-vit", f"pipeline_tag: {kind}"]
-    header += ["tags:", *(f"- {tag}" for tag in ("residual-vit", "vision-transformer", config["method"]))]
-    if base := hub_name(config["encoder"]["name"]):
-        relation = "finetune" if config["method"] == "fine_tuning" else "adapter"
-        header += [f"base_model: {json.dumps(base)}", f"base_model_relation: {relation}"]
-    return "\n".join([*header, "---", ""])
-
-
-def _results(record: dict[str, Any]) -> list[str]:
-    accuracy, interval = record.get("accuracy") or {}, record.get("interval") or {}
-    if not accuracy:
-        return []
-    about = f" on {record['n_test']:,} pictures" if record.get("n_test") else ""
-    seeds = record.get("seeds") or ()
-    means = f", means over {len(seeds)} seeds" if len(seeds) > 1 else ""
-    rows = []
-    for name, value in accuracy.items():
-        half = interval.get(name)
-        reach = "" if half is None else f" ± {100 * half:.1f}"
-        rows.append(f"| {_plain(name)} | {100 * value:.1f}{reach} |")
-    return [
-        "## Accuracy",
-        "",
-        f"On the test split of {_plain(record.get('dataset') or 'the dataset')}{about}{means}, in percent"
-        f"{'; ± is half the 95 % interval' if any(v is not None for v in interval.values()) else ''}.",
-        "",
-        "| method | accuracy |",
-        "| --- | ---: |",
-        *rows,
-        "",
-    ]
-
-
-def _limits(record: dict[str, Any], classes: bool) -> list[str]:
-    limits = [
-        "- Pictures of another kind than those of the dataset were not looked at, nor were other classes."
-        if classes
-        else "- Pictures of another kind than those that it was fitted on were not looked at.",
-        "- Logits are cosines times a factor; whether they are calibrated as probabilities was not measured.",
-    ]
-    if not record.get("accuracy"):
-        limits.insert(0, "- No accuracy was handed over with it.")
-    elif any(value is not None for value in (record.get("interval") or {}).values()):
-        limits.append("- Intervals are over the seeds of the fit, not over the choice of pictures.")
-    else:
-        limits.append("- Accuracies are of one fit each: how far they'd scatter is not known.")
-    return ["## What this doesn't show", "", *limits]
-
-
 def _plain(text: str) -> str:
     """Text that stays text in Markdown, on one line."""
     return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("residual.adapters"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "plain": _plain,
+        "json": json.dumps,
+        "number": "{:,}".format,
+        "percent": lambda share: f"{100 * share:.1f}",
+    }
+    return environment.get_template("card.md")

@@ -1,30 +1,26 @@
-"""A fitted adapter as one matrix, from the coordinates that a forward pass leaves to the adapted output.
+"""An adapter as one matrix, from the coordinates that a forward pass leaves to the adapted output.
 
 A unit's contribution is `c = f M + o` in its features `f = (v/s, 1/s, μ/s)` (`Linearization`), and an adapter
 is affine in contributions, so all of it is affine in the features of all units: vectors side by side, and
-two numbers, `1/s` and `μ/s`, that they have in common.
+two numbers, `1/s` and `μ/s`, that they have in common. `Adapter.fold` makes the matrix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.adapters.adapter import Adapter
-from residual.adapters.output_maps import LinearMap, SpectralMap
-from residual.adapters.residual import ResiDual
 from residual.errors import ResidualError
-from residual.tracing.coordinates import KIND_OF, Coordinates
+from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
+from residual.tracing.units import KIND_OF
 
 OUTPUT = "output"
 _STREAM = ("z", "mlp", "emb")  # what goes through the last norm; a pool's MLP lies behind it
-
-Reweigh = Callable[[Float[Tensor, "m d"]], Float[Tensor, "m d"]]
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,37 @@ class FoldedMap:
     fields: tuple[str, ...]
     matrix: Float[Tensor, "f d"]
     offset: Float[Tensor, " d"]
+
+    @classmethod
+    def of_units(
+        cls,
+        linearization: Linearization,
+        matrices: Mapping[int, Float[Tensor, "_ d"]],
+        offset: Float[Tensor, " d"],
+    ) -> FoldedMap:
+        """The sum of maps of some units' features.
+
+        Args:
+            linearization: whose features they are.
+            matrices: of each unit that has weight, from its features as `Linearization.features` gives them.
+            offset: `b`, of all of them.
+        """
+        of_field = linearization.units.of_field
+        fields = [name for name in (*_STREAM, "pool_mlp") if any(unit in matrices for unit in of_field[name])]
+        own, shared = [], torch.zeros(())
+        for name in fields:
+            if name == "pool_mlp":
+                continue
+            for unit in of_field[name]:
+                matrix = matrices.get(unit)
+                if matrix is None:
+                    matrix = torch.zeros_like(linearization.matrix(unit))
+                of_heads = matrix.unflatten(0, (linearization.pool_heads, -1))  # (P, v + 2, d)
+                own.append(of_heads[:, :-2])
+                shared = shared + of_heads[:, -2:]  # of 1/s and μ/s
+        rows = [torch.cat([*own, shared], dim=1).flatten(0, 1)] if own else []
+        rows += [matrices[unit] for unit in of_field["pool_mlp"] if unit in matrices]
+        return cls(tuple(fields), torch.cat(rows), offset)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -89,110 +116,3 @@ def features_of(coordinates: Coordinates, fields: Sequence[str]) -> Float[Tensor
     if "pool_mlp" in fields:
         parts.append(coordinates.held("pool_mlp").to(mean))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-
-def fold(adapter: Adapter, linearization: Linearization) -> FoldedMap:
-    """The matrix of an adapter on an encoder, so that the adapter isn't needed any more.
-
-    Where an attention pool with `P` heads makes the output, the matrix has `P` times as many rows.
-
-    Args:
-        adapter: fitted; later changes of its weights don't reach the matrix.
-        linearization: of the encoder's image tower as it pools itself.
-
-    Raises:
-        ResidualError: the adapter can't be of this encoder (width, number of units), or its kind isn't known.
-    """
-    with torch.no_grad():
-        if isinstance(adapter, ResiDual):
-            return _units(adapter, linearization)
-        if not isinstance(adapter, LinearMap | SpectralMap):
-            raise ResidualError(f"A {type(adapter).__name__} can't be folded: its kind isn't known.")
-        if adapter.dim != linearization.output_dim:
-            raise ResidualError(
-                f"The map is of width {adapter.dim}, the encoder's output of width "
-                f"{linearization.output_dim}."
-            )
-        if isinstance(adapter, LinearMap):
-            matrix = adapter.matrix.detach().to("cpu", torch.float64)
-            return FoldedMap((OUTPUT,), matrix.clone(), torch.zeros_like(matrix[0]))
-        mean = adapter.pca.mean.to("cpu", torch.float64)
-        weights = adapter.lambdas.detach().to("cpu", torch.float64)
-        reweigh = _reweighing(adapter.directions, weights, adapter.tail)
-        matrix = reweigh(torch.eye(adapter.dim, dtype=torch.float64))
-        offset = -mean @ matrix
-        return FoldedMap((OUTPUT,), matrix, offset + mean if adapter.mean == "keep" else offset)
-
-
-def _units(adapter: ResiDual, linearization: Linearization) -> FoldedMap:
-    """Every unit's `(M B, (o − m) B)`, with `B` what the adapter does to a centred contribution."""
-    n_units = len(linearization.units)
-    adapter.check_units(n_units, linearization.output_dim)
-    weights = adapter.expand(adapter.lambdas.detach()).to("cpu", torch.float64)
-    directions = adapter.directions.detach().to("cpu", torch.float64)
-    reweighed = {
-        unit: (mean, _reweighing(rows, own, adapter.tail))
-        for unit, mean, rows, own in zip(
-            adapter.units,
-            adapter.bases.means,
-            directions.split(adapter.ranks),
-            weights.split(adapter.ranks),
-            strict=True,
-        )
-    }
-    taken = range(n_units) if adapter.others == "keep" else sorted(adapter.units)
-    rows = _Rows(linearization, taken)
-    offset = adapter.constant(n_units)
-    for unit in taken:
-        matrix, constant = linearization.matrix(unit), linearization.offset(unit)
-        if unit in reweighed:
-            mean, reweigh = reweighed[unit]
-            matrix, constant = reweigh(matrix), reweigh((constant - mean)[None])[0]
-        rows.add(unit, matrix)
-        offset = offset + constant
-    return FoldedMap(rows.fields, rows.matrix, offset)
-
-
-def _reweighing(directions: Float[Tensor, "k d"], weights: Float[Tensor, " k"], tail: str) -> Reweigh:
-    """`x Φᵀ diag(λ) Φ`; with the tail kept `x + x Φᵀ diag(λ − 1) Φ`."""
-    rows = directions.detach().to("cpu", torch.float64)
-    if tail == "drop":
-        return lambda x: (x @ rows.T * weights) @ rows
-    return lambda x: x + (x @ rows.T * (weights - 1)) @ rows
-
-
-class _Rows:
-    """The matrix that goes with `features_of`, filled unit by unit."""
-
-    def __init__(self, linearization: Linearization, units: Sequence[int]):
-        of = linearization
-        self._units = of.units
-        field_of = {of.units.field(unit) for unit in units}
-        self.fields = tuple(name for name in (*_STREAM, "pool_mlp") if name in field_of)
-        self._widths = {"z": of.head_width, "mlp": of.width, "emb": of.width}
-        self._starts, at = {}, 0
-        for name in _STREAM:
-            if name in self.fields:
-                self._starts[name] = at
-                at += len(of.units.of_field[name]) * self._widths[name]
-        self._shared = at
-        stream_rows = at + 2 if self._starts else 0
-        self._blocks = torch.zeros(of.pool_heads, stream_rows, of.output_dim, dtype=torch.float64)
-        self._behind = torch.zeros(0, of.output_dim, dtype=torch.float64)
-
-    def add(self, unit: int, matrix: Float[Tensor, "g d"]) -> None:
-        """Put the rows of one unit in their place; those of `1/s` and `μ/s` are summed over units."""
-        name = self._units.field(unit)
-        if name == "pool_mlp":
-            self._behind = matrix
-            return
-        of_heads = matrix.unflatten(0, (len(self._blocks), -1))  # (P, v + 2, d)
-        width = self._widths[name]
-        start = self._starts[name] + self._units.of_field[name].index(unit) * width
-        self._blocks[:, start : start + width] = of_heads[:, :-2]
-        self._blocks[:, self._shared :] += of_heads[:, -2:]
-
-    @property
-    def matrix(self) -> Float[Tensor, "f d"]:
-        """All rows."""
-        return torch.cat([self._blocks.flatten(0, 1), self._behind])

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.adapters.residual import ResiDual
+from residual.adapters.adapter import Adapter
 from residual.text.classifier import ZeroShotClassifier
 
 
@@ -20,7 +20,7 @@ class Component:
     Args:
         unit: position of its unit among all units.
         index: which component of the unit, from 0.
-        place: its place in the adapter's λ, and in a row of scores.
+        position: in the adapter's λ, and in a row of scores.
         weight: `λ`.
         strength: `|λ| √e`, the spread that it gives the output; `e` is its eigenvalue.
         explained: its part of its unit's variance.
@@ -29,7 +29,7 @@ class Component:
 
     unit: int
     index: int
-    place: int
+    position: int
     weight: float
     strength: float
     explained: float
@@ -45,46 +45,43 @@ class Component:
         return [names[i] for i in order[:k]], [names[i] for i in order[len(order) - k :][::-1]]
 
 
-def unit_gains(adapter: ResiDual, units: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `units` that have a basis, with three columns more.
+def unit_gains(adapter: Adapter, units: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `units` that the adapter weights, with three columns more.
 
     `gain = √(Σ λ² e / Σ e)` over the unit's kept components: how its spread in the output changes.
     `relative`: the same over the gain of all units together; since a classifier looks at the output's
     direction only, this is what counts: 1 is as the average, 0 is silenced. `weights`: how many there are.
     """
-    gains, counts, before, after = [], [], 0.0, 0.0
-    for unit, values in zip(adapter.units, adapter.bases.eigenvalues, strict=True):
-        weights = adapter.lambdas_of(unit).detach().double().cpu()
-        kept = values[: len(weights)]
-        total = kept.sum().item()
-        weighted = (weights**2 * kept).sum().item()
+    gains, before, after = [], 0.0, 0.0
+    of_units = adapter.unit_weights()
+    for of in of_units:
+        kept = of.eigenvalues[: len(of.weights)]
+        total, weighted = kept.sum().item(), (of.weights**2 * kept).sum().item()
         before, after = before + total, after + weighted
         gains.append((weighted / total) ** 0.5 if total else 0.0)
-        counts.append(len(weights))
-    table = units.set_index("unit", drop=False).loc[list(adapter.units)].reset_index(drop=True)
+    table = units.set_index("unit", drop=False).loc[[of.unit for of in of_units]].reset_index(drop=True)
     overall = (after / before) ** 0.5 if before and after else 1.0
+    counts = [len(of.weights) for of in of_units]
     return table.assign(gain=gains, relative=[gain / overall for gain in gains], weights=counts)
 
 
-def strongest_components(adapter: ResiDual, count: int = 5) -> list[Component]:
+def strongest_components(adapter: Adapter, count: int = 5) -> list[Component]:
     """The components that move the output most, strongest first."""
-    found, at = [], 0
-    for unit, values, rows in zip(
-        adapter.units, adapter.bases.eigenvalues, adapter.bases.components, strict=True
-    ):
-        weights = adapter.lambdas_of(unit).detach().double().cpu()
+    components, start = [], 0
+    for of in adapter.unit_weights():
+        values, weights = of.eigenvalues, of.weights
         strengths = weights.abs() * values[: len(weights)].sqrt()
         for index in torch.topk(strengths, min(count, len(strengths))).indices.tolist():
-            found.append(
+            components.append(
                 Component(
-                    unit=unit,
+                    unit=of.unit,
                     index=index,
-                    place=at + index,
+                    position=start + index,
                     weight=weights[index].item(),
                     strength=strengths[index].item(),
                     explained=(values[index] / values.sum()).item(),
-                    direction=rows[index],
+                    direction=of.components[index],
                 )
             )
-        at += len(weights)
-    return sorted(found, key=lambda component: -component.strength)[:count]
+        start += len(weights)
+    return sorted(components, key=lambda component: -component.strength)[:count]

@@ -20,21 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from residual.adapters.adapted import AdaptedEncoder
+from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.adapters.adapter import Adapter
-from residual.adapters.card import model_card
-from residual.adapters.coarse import Coarse
-from residual.adapters.output_maps import LinearMap, SpectralMap
-from residual.adapters.residual import ResiDual
-from residual.adapters.training_record import TrainingRecord
+from residual.adapters.card import TrainingRecord, model_card
+from residual.adapters.methods import ADAPTERS
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import check_encoder_name, load_encoder
 from residual.encoders.sources import fetching
 from residual.errors import ResidualError
 from residual.files import write_json, write_text, written_beside
 from residual.libraries import first_line, version_of
-from residual.spectral.bases import Origin, SpectralBases
-from residual.spectral.pca import PCA
+from residual.spectral.bases import Origin
 from residual.tensor_files import pack_tensors, unpack_tensors
 from residual.text.classifier import ZeroShotClassifier
 
@@ -45,8 +41,11 @@ _WEIGHT_OF = "encoder."  # names of the image tower's own weights begin so
 
 
 @dataclass(frozen=True)
-class _Of:
-    """What a config says of the encoder; `original_fingerprint` is what it had before it was fine-tuned."""
+class _EncoderFacts:
+    """What a config says of the encoder; `original_fingerprint` is what it had before it was fine-tuned.
+
+    `split` is the centering's older name, which files keep.
+    """
 
     name: str
     fingerprint: str
@@ -58,7 +57,7 @@ class _Of:
     def __post_init__(self):
         words = (self.name, self.fingerprint, self.original_fingerprint or "", self.split)
         if not all(isinstance(word, str) for word in words) or self.pooling != "own":
-            raise ValueError(f"an encoder isn't told of like this: {self}")
+            raise ValueError(f"no encoder is like this: {self}")
 
     def check(self, place: str | Path, encoder: Encoder) -> None:
         """Refuse an encoder that it isn't for.
@@ -77,45 +76,43 @@ class _Of:
 
 
 def save_pretrained(adapted: AdaptedEncoder, folder: str | Path, place: str | None = None) -> None:
-    """See `AdaptedEncoder.save_pretrained`; `place` is where the card says to load it from."""
+    """See `AdaptedEncoder.save_pretrained`; `place` is where the card says to load it from.
+
+    Raises:
+        ResidualError: see there.
+    """
     if adapted.changed:
         raise ResidualError(
             "Weights were loaded into this AdaptedEncoder by load_state_dict, so its adapter may not be what "
             "it does: save one made of the adapter itself."
         )
     folder = Path(folder)
-    encoder, classifier = adapted.encoder, adapted.classifier
-    tensors, told = {}, None
-    if adapted.adapter is not None:
-        tensors, told = _taken_apart(adapted.adapter)
+    encoder, adapter, classifier = adapted.encoder, adapted.adapter, adapted.classifier
+    tensors, choices, origin = {}, None, None
+    if adapter is not None:
+        tensors, choices = adapter.to_saved()
+        origin = adapter.origin
     if classifier is not None:
         tensors["classes"] = classifier.weights
+    trained = 0 if adapter is None else adapter.weights.numel()
     if adapted.original is not None:
-        tensors |= {_WEIGHT_OF + name: value for name, value in _image_weights(encoder).items()}
+        tower = _image_weights(encoder)
+        tensors |= {_WEIGHT_OF + name: value for name, value in tower.items()}
+        trained += sum(value.numel() for value in tower.values())
     data = pack_tensors(_KIND, tensors, {"format": FORMAT})
+    facts = _EncoderFacts(
+        encoder.name, encoder.fingerprint, adapted.original, encoder.centering, "own", encoder.output_dim
+    )
     config = {
         "format": FORMAT,
         "method": adapted.method,
-        "encoder": asdict(
-            _Of(
-                name=encoder.name,
-                fingerprint=encoder.fingerprint,
-                original_fingerprint=adapted.original,
-                split=encoder.centering,
-                pooling="own",
-                output_dim=encoder.output_dim,
-            )
-        ),
-        "adapter": told,
-        "trained_weights": _count(adapted),
-        "bases": None
-        if adapted.adapter is None or adapted.adapter.origin is None
-        else adapted.adapter.origin.to_json(),
-        "class_names": None if classifier is None else list(classifier.class_names),
-        "classifier": None
-        if classifier is None
-        else {"scale": classifier.scale, "fingerprint": classifier.fingerprint},
-        "training": None if adapted.record is None else asdict(adapted.record),
+        "encoder": asdict(facts),
+        "adapter": choices,
+        "trained_weights": trained,
+        "bases": origin and origin.to_json(),
+        "class_names": classifier and list(classifier.class_names),
+        "classifier": classifier and {"scale": classifier.scale, "fingerprint": classifier.fingerprint},
+        "training": adapted.record and asdict(adapted.record),
         "sha256": hashlib.sha256(data).hexdigest(),
         "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
     }
@@ -135,17 +132,21 @@ def from_pretrained(
     device: str | torch.device | None = None,
     revision: str | None = None,
 ) -> AdaptedEncoder:
-    """See `AdaptedEncoder.from_pretrained`."""
-    folder = _found(place, revision)
+    """See `AdaptedEncoder.from_pretrained`.
+
+    Raises:
+        ResidualError: see there.
+    """
+    folder = _local_folder(place, revision)
     config = _config(folder / CONFIG)
     with _making_sense(folder / CONFIG):
-        of = _Of(**config["encoder"])
+        facts = _EncoderFacts(**config["encoder"])
     given = encoder
-    encoder = _loaded_encoder(place, of, device) if given is None else given
-    of.check(place, encoder)
+    encoder = _loaded_encoder(place, facts, device) if given is None else given
+    facts.check(place, encoder)
     tensors = _tensors(folder / TENSORS, config)
     with _making_sense(folder / CONFIG):
-        adapter = None if config["adapter"] is None else _put_together(config, tensors)
+        adapter = None if config["adapter"] is None else _adapter(config, tensors)
         classifier, known = None, config["classifier"]
         if known is not None:
             classifier = ZeroShotClassifier(
@@ -153,16 +154,20 @@ def from_pretrained(
             )
         record = None if config["training"] is None else TrainingRecord.of_json(config["training"])
     share = given is None
-    if of.original_fingerprint is not None and encoder.fingerprint != of.fingerprint:
+    if facts.original_fingerprint is not None and encoder.fingerprint != facts.fingerprint:
         fresh = encoder.around(copy.deepcopy(encoder.module) if given is not None else encoder.module)
-        encoder, share = _with_weights(place, fresh, tensors, of.fingerprint), True
-    return AdaptedEncoder(encoder, adapter, classifier, record, of.original_fingerprint, share=share)
+        encoder, share = _with_weights(place, fresh, tensors, facts.fingerprint), True
+    return AdaptedEncoder(encoder, adapter, classifier, record, facts.original_fingerprint, share=share)
 
 
 def push_to_hub(
     adapted: AdaptedEncoder, repo_id: str, private: bool = False, token: str | None = None
 ) -> str:
-    """See `AdaptedEncoder.push_to_hub`."""
+    """See `AdaptedEncoder.push_to_hub`.
+
+    Raises:
+        ResidualError: see there.
+    """
     import httpx
     from huggingface_hub import HfApi
 
@@ -183,89 +188,21 @@ def push_to_hub(
     return str(done.repo_url)
 
 
-def _count(adapted: AdaptedEncoder) -> int:
-    count = 0 if adapted.adapter is None else adapted.adapter.weights.numel()
-    if adapted.original is not None:
-        count += sum(value.numel() for value in _image_weights(adapted.encoder).values())
-    return count
-
-
-def _taken_apart(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and settings from which `_put_together` makes it again.
-
-    All components are kept, also those beyond the rank, so that it can be read and trained on; in float32,
-    which is what scores are computed in. Trained weights are kept as they are.
-    """
-    if isinstance(adapter, LinearMap):
-        return {"matrix": adapter.matrix}, {"dim": adapter.dim}
-    if isinstance(adapter, SpectralMap):
-        pca = adapter.pca
-        tensors = {
-            "lambdas": adapter.lambdas,
-            "means": pca.mean[None],
-            "components": pca.components.float(),
-            "eigenvalues": pca.eigenvalues,
-            "total_variance": torch.tensor(pca.total_variance, dtype=torch.float64),
-        }
-        return tensors, _choices(adapter)
-    if not isinstance(adapter, ResiDual):
-        raise ResidualError(f"A {type(adapter).__name__} can't be saved: its kind isn't known.")
-    bases = adapter.bases
-    tensors = {
-        "lambdas": adapter.lambdas,
-        "units": torch.tensor(bases.units),
-        "counts": torch.tensor(bases.ranks),
-        "means": bases.means,
-        "components": torch.cat(bases.components).float(),
-        "eigenvalues": torch.cat(bases.eigenvalues),
-    }
-    if bases.all_means is not None:
-        tensors["all_means"] = bases.all_means
-    told = _choices(adapter) | {"others": adapter.others}
-    return tensors, told | {"l1": adapter.l1} if isinstance(adapter, Coarse) else told
-
-
-def _choices(adapter: ResiDual | SpectralMap) -> dict[str, Any]:
-    return {"dim": adapter.dim, "ranks": list(adapter.ranks), "tail": adapter.tail, "mean": adapter.mean}
-
-
-def _put_together(config: dict[str, Any], tensors: dict[str, Tensor]) -> Adapter:
-    """What `_taken_apart` took apart."""
-    method, told = config["method"], config["adapter"]
+def _adapter(config: dict[str, Any], tensors: dict[str, Tensor]) -> Adapter:
     origin = None if config["bases"] is None else Origin.of_json(config["bases"])
-    if method == "linear":
-        return LinearMap(told["dim"], tensors["matrix"], origin)
-    how: dict[str, Any] = {
-        "rank": told["ranks"],
-        "tail": told["tail"],
-        "mean": told["mean"],
-        "init": tensors["lambdas"],
-    }
-    if method == "spectral":
-        pca = PCA(
-            tensors["means"][0].double(),
-            tensors["components"].double(),
-            tensors["eigenvalues"],
-            tensors["total_variance"].item(),
-        )
-        return SpectralMap(pca, origin=origin, **how)
-    counts = tensors["counts"].tolist()
-    bases = SpectralBases(
-        units=tensors["units"].tolist(),
-        means=tensors["means"],
-        components=tensors["components"].split(counts),
-        eigenvalues=tensors["eigenvalues"].split(counts),
-        all_means=tensors.get("all_means"),
-        origin=origin,
-    )
-    if method == "coarse":
-        return Coarse(bases, tensors["lambdas"], l1=told["l1"])
-    if method != "residual":
+    method = config["method"]
+    if method == "residual" and set((config["training"] or {}).get("accuracy", ())) == _STAR_UNTIL_0_1:
+        method = "residual_star"
+    if method not in ADAPTERS:
         raise ResidualError(f"An adapter of method {method!r} isn't known to this version.")
-    return ResiDual(bases, others=told["others"], **how)
+    return ADAPTERS[method].from_saved(tensors, config["adapter"], origin)
 
 
-def _found(place: str | Path, revision: str | None) -> Path:
+# Version 0.1 saved a ResiDual* as "residual": what was measured of it is all that tells it.
+_STAR_UNTIL_0_1 = {"zero_shot", "residual_star"}
+
+
+def _local_folder(place: str | Path, revision: str | None) -> Path:
     """The folder, or the local copy of the hub's repository."""
     local = Path(place).expanduser()
     if local.is_dir():
@@ -288,16 +225,13 @@ def _config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResidualError(f"{path} can't be read ({first_line(error)}).") from error
     if version != FORMAT:
+        versions = config.get("versions")
+        writer = versions.get("residual-vit", "unknown") if isinstance(versions, dict) else "unknown"
         raise ResidualError(
             f"{path} is of format {version}, and this residual-vit ({version_of('residual-vit')}) reads "
-            f"format {FORMAT}: take the version that wrote it, {_writer(config)}, or a newer one."
+            f"format {FORMAT}: take the version that wrote it, {writer}, or a newer one."
         )
     return config
-
-
-def _writer(config: dict[str, Any]) -> str:
-    versions = config.get("versions")
-    return str(versions.get("residual-vit", "unknown")) if isinstance(versions, dict) else "unknown"
 
 
 def _tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
@@ -317,22 +251,22 @@ def _making_sense(path: Path) -> Generator[None]:
     """Turn what goes wrong with fields that are missing or of another kind into one sentence."""
     try:
         yield
+    except ResidualError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
-        if isinstance(error, ResidualError):
-            raise
         what = f"no {error}" if isinstance(error, KeyError) else first_line(error)
         raise ResidualError(f"{path} and the tensors beside it make no adapter ({what}).") from error
 
 
-def _loaded_encoder(place: str | Path, of: _Of, device: str | torch.device | None) -> Encoder:
+def _loaded_encoder(place: str | Path, facts: _EncoderFacts, device: str | torch.device | None) -> Encoder:
     try:
-        check_encoder_name(of.name)
+        check_encoder_name(facts.name)
     except ResidualError as error:
         raise ResidualError(
-            f"{place} is for an encoder called {of.name!r}, which can't be loaded by that name: give it, "
+            f"{place} is for an encoder called {facts.name!r}, which can't be loaded by that name: give it, "
             "from_pretrained(…, encoder=wrap_encoder(model))."
         ) from error
-    return load_encoder(of.name, device, centering=of.split)
+    return load_encoder(facts.name, device, centering=facts.split)
 
 
 def _image_weights(encoder: Encoder) -> dict[str, Tensor]:

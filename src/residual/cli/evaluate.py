@@ -36,7 +36,7 @@ def evaluate(
 
     ± is twice the standard error of the choice of pictures.
     """
-    from residual.adapters.adapted import AdaptedEncoder
+    from residual.adapters.adapted_encoder import AdaptedEncoder
     from residual.cli.console import err, out, stages
     from residual.data import load_dataset
     from residual.encoders.load import load_encoder

@@ -90,8 +90,7 @@ def train(
     Fine-tuning, and what else runs on Lightning, goes on where it was if it was stopped and is called again.
     """
     from residual.adapters.adapter import check_choice
-    from residual.adapters.methods import DRAWN, FINE_TUNING
-    from residual.adapters.residual import ResiDual
+    from residual.adapters.methods import ADAPTERS, FINE_TUNING
     from residual.adapters.training.log import LOGGERS
     from residual.adapters.training.train import check_installed
     from residual.cli.console import err, stages
@@ -113,10 +112,11 @@ def train(
         cfg or [], param or [], dataset=dataset, method=method, encoder=encoder, bases=bases, seed=seed,
         seeds=seeds, batch_size=batch_size, on_error=on_error, lightning=lightning,
     )  # fmt: skip
-    if figures and options["method"] not in DRAWN:
+    drawn = [name for name, adapter in ADAPTERS.items() if adapter.of_units]
+    if figures and options["method"] not in drawn:
         raise ResidualError(
             f"--figures draws the weights of units, and {options['method']} has none: leave it out, or take "
-            f"{', '.join(DRAWN[:-1])} or {DRAWN[-1]}."
+            f"{', '.join(drawn[:-1])} or {drawn[-1]}."
         )
     for path in filter(None, (out / "README.md", json, figures and figures / "lambdas.png")):
         check_writable(path)
@@ -139,7 +139,7 @@ def train(
             )  # fmt: skip
     done.adapted.save_pretrained(out)
     stdout.print(run_table(done.summary))
-    if isinstance(done.adapter, ResiDual):
+    if done.adapter is not None and done.adapter.of_units:
         units = task.stores["train"].units
         stdout.print(components_table(done.adapter, units, task.classifier))
         if figures:

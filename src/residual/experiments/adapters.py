@@ -15,7 +15,7 @@ from torch import Tensor
 
 from residual.adapters import adapted_output
 from residual.adapters.fit_settings import FitSettings
-from residual.adapters.methods import FINE_TUNING, METHODS, AdapterSettings, Reference
+from residual.adapters.methods import ADAPTERS, FINE_TUNING, METHODS, AdapterSettings, Reference
 from residual.adapters.training import TrainSettings, fine_tune
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError, unknown_name
@@ -150,7 +150,8 @@ class Adapters(Experiment):
             val = task.classifier.accuracy(task.stores["val"].output(), task.stores["val"].labels)
             row = {"seed": 0, "accuracy": task.zero_shot, "val_accuracy": val, "weights": 0}
             return pd.DataFrame([{**row, "best_epoch": 0, "epochs": 0, "seconds": 0.0}])
-        how = AdapterSettings(mean=self.settings.mean, init=_init_of(method, self.settings.init))
+        init = self.settings.init if self.settings.init in ADAPTERS[method].inits else "ones"
+        how = AdapterSettings(mean=self.settings.mean, init=init)
         fits = self.settings.fits(bool(work.plan.limit))
         adapted = adapt(task, _reference(work), method, fits, how, _named(work, cell))
         first = adapted[0].adapter
@@ -242,10 +243,6 @@ class Adapters(Experiment):
             "accuracies": records(accuracy_frame(tables)),
             "seeds": {cell: records(table) for cell, table in tables.items()},
         }
-
-
-def _init_of(method: str, init: str) -> str:
-    return "ones" if method == "coarse" and init == "eigenvalues" else init
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from residual.adapters import FitSettings, adapted_output, fit, residual_full
+from residual.adapters import FitSettings, ResiDual, adapted_output, fit
 from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
@@ -99,7 +99,7 @@ def residual_output(
         seed: of the fit.
     """
     train, val, test = stores
-    adapter = residual_full(bases, seed=seed)
+    adapter = ResiDual(bases, seed=seed)
     settings = FitSettings(seed=seed, missing="ignore")  # a store may be a small sample
     fit(adapter, train, val, classifier, settings)
     return adapted_output(adapter, test)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from residual.adapters.methods import METHODS
 from residual.intervals import mean_and_interval
 from residual.report.figures import INK, new_figure, title_of
 from residual.report.geometry import latex_table, markdown_table
@@ -17,15 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Of Okabe and Ito's palette, which colour-blind eyes can tell apart; the markers do so in print.
-_LOOKS = {
-    "zero_shot": ("#000000", "o", "--"),
-    "linear": ("#56B4E9", "s", "-"),
-    "spectral": ("#CC79A7", "^", "-"),
-    "coarse": ("#E69F00", "v", "-"),
-    "residual_star": ("#D55E00", "D", "-"),
-    "residual": ("#0072B2", "P", "-"),
-    "fine_tuning": ("#009E73", "X", "-"),
-}
+_LOOKS = {"zero_shot": ("#000000", "o", "--")} | {name: each.look for name, each in METHODS.items()}
 _SHARES = {share / 100: f"{share} %" for share in (20, 40, 60, 80, 100)}
 
 

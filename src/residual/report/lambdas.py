@@ -9,8 +9,8 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from residual.adapters.adapter import Adapter
 from residual.adapters.inspection import Component, strongest_components, unit_gains
-from residual.adapters.residual import ResiDual
 from residual.report.figures import INK, new_figure, title_of
 from residual.text.classifier import ZeroShotClassifier
 
@@ -24,7 +24,7 @@ _INCHES_A_LETTER = 0.07  # of what is written beside
 
 
 def components_table(
-    adapter: ResiDual, units: pd.DataFrame, classifier: ZeroShotClassifier, count: int = _NAMED
+    adapter: Adapter, units: pd.DataFrame, classifier: ZeroShotClassifier, count: int = _NAMED
 ) -> Table:
     """The components that move the output most: weight, part of the variance, classes at each end."""
     table = Table(title=Text("The strongest components"), box=None, pad_edge=False)
@@ -46,7 +46,7 @@ def components_table(
 
 
 def lambdas_figure(
-    adapter: ResiDual,
+    adapter: Adapter,
     units: pd.DataFrame,
     classifier: ZeroShotClassifier,
     title: str,
@@ -56,7 +56,7 @@ def lambdas_figure(
     components are numbered in their cells and named beside.
 
     Args:
-        adapter: ResiDual or Coarse.
+        adapter: one that weights units.
         units: the table of units.
         classifier: whose classes name the components.
         title: what it is of.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from residual.adapters.adapter import Adapter
 from residual.adapters.inspection import strongest_components, unit_gains
-from residual.adapters.residual import ResiDual
 from residual.adapters.scores import compute_scores
 from residual.files import write_text
 from residual.report.lambdas import component_title
@@ -39,7 +39,7 @@ def write_run_page(path: str | Path, run: Run, components: int = 5) -> Path:
     """
     units = run.task.stores["train"].units
     shown = {method: fits[0].adapter for method, fits in run.adapted.items()}
-    readable = {method: adapter for method, adapter in shown.items() if isinstance(adapter, ResiDual)}
+    readable = {method: adapter for method, adapter in shown.items() if adapter.of_units}
     panels = [
         {"title": METHOD_NAMES[method], "grid": gain_grid(unit_gains(adapter, units))}
         for method, adapter in readable.items()
@@ -102,14 +102,14 @@ def gain_colour(gain: float) -> tuple[str, str]:
     return f"rgb({', '.join(str(round(part)) for part in colour)})", "#fff" if abs(at) > 0.6 else "#222"
 
 
-def _component_rows(run: Run, adapter: ResiDual, units: pd.DataFrame, count: int) -> list[dict[str, Any]]:
+def _component_rows(run: Run, adapter: Adapter, units: pd.DataFrame, count: int) -> list[dict[str, Any]]:
     """The strongest components, each with the train pictures at its two ends."""
     store, dataset = run.task.stores["train"], run.task.datasets["train"]
     positions = {sample: place for place, sample in enumerate(dataset.sample_ids)}  # some may be left out
     scores = compute_scores(adapter, store).scores
     rows = []
     for component in strongest_components(adapter, count):
-        order = scores[:, component.place].argsort().tolist()
+        order = scores[:, component.position].argsort().tolist()
         k = min(PICTURES, len(order) // 2)
         ends = {"low": order[:k], "high": order[len(order) - k :][::-1]}
         low, high = component.classes(run.task.classifier)

@@ -8,15 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-METHOD_NAMES = {
-    "zero_shot": "zero-shot",
-    "linear": "linear map",
-    "spectral": "spectral map",
-    "coarse": "Coarse",
-    "residual_star": "ResiDual*",
-    "residual": "ResiDual",
-    "fine_tuning": "fine-tuning",
-}
+from residual.adapters.methods import METHODS
+
+METHOD_NAMES = {"zero_shot": "zero-shot"} | {name: each.label for name, each in METHODS.items()}
 
 
 def percent(summary: dict[str, Any], method: str) -> str:
@@ -110,17 +104,8 @@ def sentence(summary: dict[str, Any]) -> str:
     moved = "raises" if after > before else "lowers" if after < before else "leaves"
     what = f"{moved} the share of {summary['dataset']} pictures that {summary['encoder']} gets right"
     amount = f"from {before:.1f} to {after:.1f} %" if after != before else f"at {after:.1f} %"
-    found = f"With the encoder frozen, {_TRAINED[last].format(weights[last])} {what} {amount}"
+    found = f"With the encoder frozen, {METHODS[last].trained.format(weights[last])} {what} {amount}"
     if not others:
         return f"{found}."
     other = others[-1]
-    return f"{found}; {_TRAINED[other].format(weights[other])} reaches {100 * accuracy[other]:.1f} %."
-
-
-_TRAINED = {
-    "linear": "a map of its output with {:,} weights",
-    "spectral": "weighting {:,} components of its output",
-    "coarse": "weighting its {:,} heads",
-    "residual_star": "weighting {:,} components of its heads alone",
-    "residual": "weighting {:,} components of its heads and MLPs",
-}
+    return f"{found}; {METHODS[other].trained.format(weights[other])} reaches {100 * accuracy[other]:.1f} %."

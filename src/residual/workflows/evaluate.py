@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from residual.adapters.adapted import AdaptedEncoder
+from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.data import ImageDataset
 from residual.errors import ResidualError
 from residual.libraries import version_of
@@ -57,8 +57,6 @@ def evaluate_encoder(
             "the same order."
         )
     method, tuned = adapted.method, adapted.original is not None
-    if adapted.record is not None:
-        method = adapted.record.trained_by(method)
     settings = Encoding("own", ("head",), batch_size, None, on_error)
     kept: list[int] = []
     skipped: list[int] = []

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from residual.adapters.adapted import AdaptedEncoder
+from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.adapters.adapter import Adapter
+from residual.adapters.card import TrainingRecord
 from residual.adapters.fit import FitResult
 from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import FINE_TUNING, AdapterSettings, Reference
 from residual.adapters.training import TrainSettings, fine_tune
-from residual.adapters.training_record import TrainingRecord
 from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder

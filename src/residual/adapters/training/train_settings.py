@@ -7,24 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from residual.adapters.adapter import check_choice
-from residual.adapters.coarse import Coarse
 from residual.adapters.fit_settings import check_settings
-from residual.adapters.output_maps import LinearMap, SpectralMap
-from residual.adapters.residual import ResiDual
+from residual.adapters.methods import METHODS
 from residual.errors import ResidualError, unknown_name
 
 TRAINERS = ("schedule_free", "adamw")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-
-# Learning rate, batch and clipping of each method in Basile et al. 2025 (fine-tuning BLIP: batch 32).
-_PAPER = {
-    "fine_tuning": (1e-5, 128, 1.0),
-    LinearMap.method: (LinearMap.learning_rate, 64, 0.0),
-    SpectralMap.method: (SpectralMap.learning_rate, 64, 0.0),
-    Coarse.method: (Coarse.learning_rate, 64, 0.0),
-    "residual_star": (ResiDual.learning_rate, 64, 0.0),
-    ResiDual.method: (ResiDual.learning_rate, 64, 0.0),
-}
 
 
 @dataclass(frozen=True)
@@ -82,8 +70,9 @@ class TrainSettings:
         Raises:
             ResidualError: an unknown method, or a setting that can't be.
         """
-        if method not in _PAPER:
-            raise unknown_name("method", method, _PAPER)
-        rate, batch, clip = _PAPER[method]
-        own: dict[str, Any] = {"learning_rate": rate, "batch_size": batch, "clip": clip}
+        if method not in METHODS:
+            raise unknown_name("method", method, METHODS)
+        own: dict[str, Any] = {
+            name: getattr(METHODS[method], name) for name in ("learning_rate", "batch_size", "clip")
+        }
         return cls(**(own | changes))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from residual.adapters.adapter import initial_weights
-from residual.adapters.residual import ResiDual
+from residual.adapters.adapter_settings import AdapterSettings, Reference
+from residual.adapters.methods.residual import ResiDual, saved_bases
 from residual.errors import ResidualError
-from residual.spectral.bases import SpectralBases
+from residual.spectral.bases import Origin, SpectralBases
 
 
 class Coarse(ResiDual):
@@ -35,18 +36,28 @@ class Coarse(ResiDual):
     """
 
     method: ClassVar[str] = "coarse"
+    label: ClassVar[str] = "Coarse"
+    about: ClassVar[str] = "Coarse: the encoder's heads, each re-weighted by one number"
+    trained: ClassVar[str] = "weighting its {:,} heads"
+    look: ClassVar[tuple[str, str, str]] = ("#E69F00", "v", "-")
+    inits: ClassVar[tuple[str, ...]] = ("randn", "ones")
 
     def __init__(
         self, bases: SpectralBases, init: str | Tensor = "randn", seed: int = 0, l1: float | int = 0.0
     ):
         super().__init__(bases, rank=None, others="zero", init="ones")
-        if not isinstance(init, Tensor) and init not in ("randn", "ones"):
+        if not isinstance(init, Tensor) and init not in self.inits:
             raise ResidualError(f"init of Coarse is 'randn', 'ones' or a tensor, got {init!r}.")
         if not 0 <= l1 < math.inf:
             raise ResidualError(f"l1 must be 0 or more, got {l1}.")
         first = initial_weights(bases.eigenvalues, [1] * len(bases), init, seed)
         self.lambdas, self.l1 = nn.Parameter(first.float()), float(l1)
         self._indicators: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    @classmethod
+    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Self:
+        """A weight for each head."""
+        return cls(reference.of_heads(), seed=seed, **settings.chosen("init", "l1"))
 
     def expand(self, lambdas: Float[Tensor, "*f r"]) -> Float[Tensor, "*f K"]:
         """A unit's weight for each of its components.
@@ -63,3 +74,13 @@ class Coarse(ResiDual):
     def penalty(self, weights: Float[Tensor, "f r"]) -> Float[Tensor, " f"] | float:
         """`l1 Σ|λ_i|`."""
         return self.l1 * weights.abs().sum(1) if self.l1 else 0.0
+
+    def to_saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Those of ResiDual, and the penalty."""
+        tensors, choices = super().to_saved()
+        return tensors, choices | {"l1": self.l1}
+
+    @classmethod
+    def from_saved(cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None) -> Self:
+        """On the same bases."""
+        return cls(saved_bases(tensors, origin), tensors["lambdas"], l1=choices["l1"])

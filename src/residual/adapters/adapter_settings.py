@@ -1,27 +1,27 @@
-"""The methods that are compared, by name: what each is made of, and which of its choices can be changed."""
+"""What an adapter is made of: principal components to choose from, and what is chosen."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from residual.adapters.adapter import INITS, MEANS, TAILS, Adapter, Rank, check_choice
-from residual.adapters.coarse import Coarse
-from residual.adapters.output_maps import LinearMap, SpectralMap
-from residual.adapters.residual import OTHERS, STAR_RANK, ResiDual
-from residual.errors import ResidualError, unknown_name
+import numpy as np
+
+from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases, fit_output
 from residual.spectral.pca import PCA
 from residual.store.base import Store
 
-# From the fewest weights that look inside the encoder to all of them; fine-tuning has its own way to train.
-ADAPTERS = ("linear", "spectral", "coarse", "residual_star", "residual")
-FINE_TUNING = "fine_tuning"
-METHODS = (*ADAPTERS, FINE_TUNING)
-DRAWN = ("coarse", "residual_star", "residual")  # those that weight units
-
+TAILS = ("drop", "keep")
+MEANS = ("drop", "keep")
+OTHERS = ("keep", "mean", "zero")
+INITS = ("randn", "ones", "eigenvalues")
 BASES_KINDS = ("mlp", "head")
+
+Rank = int | float | Sequence[int] | np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class AdapterSettings:
 
     Raises:
         ResidualError: an unknown choice, or a number that is out of range.
+
+    Example:
+        >>> AdapterSettings(rank="all", init="ones").chosen("rank", "others", "init")
+        {'rank': None, 'init': 'ones'}
     """
 
     rank: str | int | float | None = None
@@ -63,11 +67,10 @@ class AdapterSettings:
         if not 0 <= self.l1 < math.inf:
             raise ResidualError(f"l1 must be 0 or more, got {self.l1}.")
 
-    def rank_of(self, own: Rank) -> Rank:
-        """The rank, where the method's is `own`."""
-        if isinstance(self.rank, str):
-            return None
-        return own if self.rank is None else self.rank
+    def chosen(self, *names: str) -> dict[str, Any]:
+        """Those of these settings that aren't left to the method, as its class takes them."""
+        values = {name: getattr(self, name) for name in names}
+        return {name: None if v == "all" else v for name, v in values.items() if v is not None}
 
 
 @dataclass(frozen=True)
@@ -93,37 +96,16 @@ class Reference:
         bases = fit_bases(store, BASES_KINDS, device=device)
         return cls(bases, fit_output(store), heads, tuple(store.skipped))
 
+    def of_heads(self) -> SpectralBases:
+        """The bases of the heads alone."""
+        return self.bases.select(self.heads)
 
-def make_adapter(
-    method: str, reference: Reference, settings: AdapterSettings | None = None, seed: int = 0
-) -> Adapter:
-    """An adapter with its first weights.
 
-    Args:
-        method: one of `ADAPTERS`.
-        reference: its components.
-        settings: what is different from the paper.
-        seed: of random first weights.
+def check_choice(what: str, choice: str, known: Sequence[str]) -> None:
+    """Refuse a choice that isn't known.
 
     Raises:
-        ResidualError: an unknown method, choices that it can't have, or components that aren't there.
+        ResidualError: it isn't.
     """
-    settings, bases = settings or AdapterSettings(), reference.bases
-    if method == "linear":
-        return LinearMap(bases.dim, origin=bases.origin)
-    how = {"tail": settings.tail, "mean": settings.mean, "init": settings.init, "seed": seed}
-    if method == "spectral":
-        if reference.output is None:
-            raise ResidualError(
-                "The spectral map needs components of the output, which a file of bases doesn't hold: take "
-                "bases from a dataset."
-            )
-        return SpectralMap(reference.output, settings.rank_of(None), origin=bases.origin, **how)
-    if method == "coarse":
-        return Coarse(bases.select(reference.heads), settings.init, seed, settings.l1)
-    if method == "residual_star":
-        others = settings.others or "zero"
-        return ResiDual(bases.select(reference.heads), settings.rank_of(STAR_RANK), others, **how)
-    if method == "residual":
-        return ResiDual(bases, settings.rank_of(None), settings.others or "keep", **how)
-    raise unknown_name("method", method, ADAPTERS)
+    if choice not in known:
+        raise ResidualError(f"{what} is {' or '.join(map(repr, known))}, got {choice!r}.")

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from residual.adapters.adapter import Adapter
-from residual.adapters.folding import OUTPUT, features_of, fold
-from residual.adapters.training_record import TrainingRecord
+from residual.adapters.card import TrainingRecord
+from residual.adapters.folding import OUTPUT, features_of
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import check_writable
@@ -79,7 +79,7 @@ class AdaptedEncoder(nn.Module):
     ):
         super().__init__()
         _check(encoder, adapter, classifier)
-        folded = None if adapter is None else fold(adapter, Linearization.of(encoder))
+        folded = None if adapter is None else adapter.fold(Linearization.of(encoder))
         self.module = twin_of(encoder.module) if share else copy.deepcopy(encoder.module)
         self.encoder = encoder.around(self.module)
         # In a tuple, so that it is no part of the module: never cast, it stays exactly what was fitted.

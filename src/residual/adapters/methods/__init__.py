@@ -1,0 +1,74 @@
+"""The methods that are compared, one file each: what is trained, what it is called, the paper's defaults.
+
+CONTRIBUTING shows how to add one.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from residual.adapters.adapter import Adapter, Method
+from residual.adapters.adapter_settings import BASES_KINDS, AdapterSettings, Reference
+from residual.adapters.methods.coarse import Coarse
+from residual.adapters.methods.linear import LinearMap
+from residual.adapters.methods.residual import ResiDual, ResiDualStar
+from residual.adapters.methods.spectral import SpectralMap
+from residual.errors import unknown_name
+
+__all__ = [
+    "ADAPTERS",
+    "BASES_KINDS",
+    "FINE_TUNING",
+    "METHODS",
+    "AdapterSettings",
+    "Coarse",
+    "FineTuning",
+    "LinearMap",
+    "Reference",
+    "ResiDual",
+    "ResiDualStar",
+    "SpectralMap",
+    "make_adapter",
+]
+
+
+class FineTuning(Method):
+    """All weights of the image tower (`fine_tune`): no adapter, but compared with them."""
+
+    method: ClassVar[str] = "fine_tuning"
+    label: ClassVar[str] = "fine-tuning"
+    about: ClassVar[str] = "full fine-tuning: these are the weights of the image tower"
+    trained: ClassVar[str] = "training all its {:,} weights"
+    look: ClassVar[tuple[str, str, str]] = ("#009E73", "X", "-")
+    learning_rate: ClassVar[float] = 1e-5
+    batch_size: ClassVar[int] = 128  # 32 for BLIP
+    clip: ClassVar[float] = 1.0
+
+
+# From the fewest weights that look inside the encoder to all of them.
+METHODS: dict[str, type[Method]] = {
+    each.method: each for each in (LinearMap, SpectralMap, Coarse, ResiDualStar, ResiDual, FineTuning)
+}
+ADAPTERS: dict[str, type[Adapter]] = {
+    name: each for name, each in METHODS.items() if issubclass(each, Adapter)
+}
+FINE_TUNING = FineTuning.method
+
+
+def make_adapter(
+    method: str, reference: Reference, settings: AdapterSettings | None = None, seed: int = 0
+) -> Adapter:
+    """An adapter with its first weights.
+
+    Args:
+        method: one of `ADAPTERS`.
+        reference: its components.
+        settings: what is different from the paper.
+        seed: of random first weights.
+
+    Raises:
+        ResidualError: an unknown method, choices that it can't have, or components that aren't there.
+    """
+    if method not in ADAPTERS:
+        raise unknown_name("method", method, ADAPTERS)
+    return ADAPTERS[method].make(reference, settings or AdapterSettings(), seed)

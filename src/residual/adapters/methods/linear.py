@@ -1,0 +1,81 @@
+"""The linear map at the output: the baseline that doesn't look inside."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from residual.adapters.adapter import OutputMap, WeightedSums
+from residual.adapters.adapter_settings import AdapterSettings, Reference
+from residual.errors import ResidualError
+from residual.spectral.bases import Origin
+
+
+class LinearMap(OutputMap):
+    """`o' = o M`, the linear map at the output of Basile et al. 2025, arXiv 2411.00246.
+
+    Args:
+        dim: width of the output, `d`.
+        init: of `M`: "eye", so that it starts as the encoder; or a tensor `(d, d)`.
+        origin: the encoder that it is for, if known.
+
+    Attributes:
+        matrix: `(d, d)`, the only parameter.
+
+    Raises:
+        ResidualError: another `init`, or one of another shape or that isn't finite.
+
+    Example:
+        >>> LinearMap(2, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))(torch.tensor([[3.0, 4.0]])).tolist()
+        [[4.0, 3.0]]
+    """
+
+    method: ClassVar[str] = "linear"
+    label: ClassVar[str] = "linear map"
+    about: ClassVar[str] = "a linear map of the encoder's output"
+    trained: ClassVar[str] = "a map of its output with {:,} weights"
+    look: ClassVar[tuple[str, str, str]] = ("#56B4E9", "s", "-")
+    learning_rate: ClassVar[float] = 1e-3
+    matrix: nn.Parameter
+
+    def __init__(self, dim: int, init: str | Tensor = "eye", origin: Origin | None = None):
+        super().__init__()
+        if isinstance(init, Tensor):
+            if init.shape != (dim, dim) or not init.isfinite().all():
+                raise ResidualError(
+                    f"An initial M needs {dim} x {dim} finite numbers, got shape {tuple(init.shape)}."
+                )
+            first = init.detach().clone().to(torch.promote_types(init.dtype, torch.float32))
+        elif init == "eye":
+            first = torch.eye(dim)
+        else:
+            raise ResidualError(f"init of LinearMap is 'eye' or a tensor, got {init!r}.")
+        self.register_buffer("directions", torch.eye(dim), persistent=False)
+        self.matrix, self.ranks, self.origin = nn.Parameter(first), (dim,), origin
+
+    @classmethod
+    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Self:
+        """As the encoder is; there is nothing to choose."""
+        return cls(reference.bases.dim, origin=reference.bases.origin)
+
+    def outputs(
+        self,
+        weights: Float[Tensor, "f d d"],
+        scores: Float[Tensor, "f n d"],
+        directions: Float[Tensor, "d d"] | WeightedSums,
+        rest: Float[Tensor, "f n d"],
+    ) -> Float[Tensor, "f n d"]:
+        """`S M`."""
+        return torch.bmm(scores, weights)
+
+    def to_saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """`M`."""
+        return {"matrix": self.matrix}, {"dim": self.dim}
+
+    @classmethod
+    def from_saved(cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None) -> Self:
+        """The same `M`."""
+        return cls(choices["dim"], tensors["matrix"], origin)

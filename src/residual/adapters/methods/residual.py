@@ -1,0 +1,303 @@
+"""ResiDual: the units' contributions with every kept principal component re-weighted by one number.
+
+Basile et al. 2025, arXiv 2411.00246. ResiDual\\* is the same with other defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from residual.adapters.adapter import Reweighted, Scorer, UnitWeights
+from residual.adapters.adapter_settings import OTHERS, AdapterSettings, Rank, Reference, check_choice
+from residual.adapters.folding import FoldedMap
+from residual.errors import ResidualError
+from residual.spectral.bases import Origin, SpectralBases
+from residual.tracing.coordinates import Coordinates
+from residual.tracing.linearization import Linearization
+
+
+class ResiDual(Reweighted):
+    """Re-weighted principal components of units; by default all of them, and the units left alone are kept.
+
+    With `Φ_i (k_i, d)` the kept components of unit `i`, `m_i` its mean and `λ_i (k_i,)` its weights,
+
+        o' = Σ_i ((c_i − m_i) Φ_iᵀ ⊙ λ_i) Φ_i  +  tails  +  other units
+
+    The mean of a unit is subtracted and not added back, as in the paper; `mean="keep"` adds `Σ_i m_i`, so
+    that λ = 1 on all components is the encoder itself.
+
+    Args:
+        bases: units, means, components and eigenvalues; in the paper of all heads and MLPs.
+        rank: how many components of each unit are kept: None, all; an int, that many; a float in (0, 1), up
+            to and with the first at which the running explained variance ratio exceeds it; or one int a unit.
+        others: units without a basis: "keep" them, put them at their "mean" (`bases.all_means`), or "zero".
+        tail: the components beyond the rank: "drop", or "keep" at weight 1 (with what is outside the basis).
+        mean: the means of the units with a basis: "drop" them, as in the paper, or "keep" them.
+        init: of λ: "randn", N(1, 1) as in the paper; "ones"; "eigenvalues", each over the sum of its unit's
+            (all components counted); or a tensor `(K,)`.
+        seed: of "randn".
+
+    Attributes:
+        lambdas: `(K,)`, unit after unit in the order of `bases.units`; the only parameter.
+
+    Raises:
+        ResidualError: a rank below 1 or above a unit's number of components, an unknown choice, an `init` of
+            another shape, or `others="mean"` without means.
+
+    Example:
+        >>> bases = SpectralBases([1], torch.zeros(1, 2), [torch.eye(2)], [torch.tensor([2.0, 1.0])])
+        >>> adapter = ResiDual(bases, init=torch.tensor([3.0, 0.5]))
+        >>> adapter(torch.tensor([[[1.0, 1.0], [10.0, 20.0]]])).tolist()  # unit 0 kept, unit 1 re-weighted
+        [[31.0, 11.0]]
+    """
+
+    method: ClassVar[str] = "residual"
+    label: ClassVar[str] = "ResiDual"
+    about: ClassVar[str] = (
+        "ResiDual: principal components of the encoder's units, each re-weighted by one number"
+    )
+    trained: ClassVar[str] = "weighting {:,} components of its heads and MLPs"
+    look: ClassVar[tuple[str, str, str]] = ("#0072B2", "P", "-")
+    learning_rate: ClassVar[float] = 0.8
+    of_units: ClassVar[bool] = True
+    heads_only: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        bases: SpectralBases,
+        rank: Rank = None,
+        others: str = "keep",
+        tail: str = "drop",
+        init: str | Tensor = "randn",
+        seed: int = 0,
+        mean: str = "drop",
+    ):
+        check_choice("others", others, OTHERS)
+        if others == "mean" and bases.all_means is None:
+            raise ResidualError(
+                'others="mean" needs the means of the units without a basis: these bases hold no all_means '
+                "(fit_bases gives them)."
+            )
+        names = [f"Unit {unit}" for unit in bases.units]
+        super().__init__(
+            bases.components, bases.eigenvalues, bases.means, names, rank, tail, mean, init, seed
+        )
+        self.bases, self.others, self.origin = bases, others, bases.origin
+
+    @classmethod
+    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Self:
+        """Of heads and MLPs, or of heads alone."""
+        bases = reference.of_heads() if cls.heads_only else reference.bases
+        return cls(bases, seed=seed, **settings.chosen("rank", "others", "tail", "mean", "init"))
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Positions of the units with a basis."""
+        return self.bases.units
+
+    def choices(self) -> tuple[object, ...]:
+        """The units too, and what is done with the others."""
+        return (*super().choices(), self.units, self.others)
+
+    def at_ranks(self, ranks: Sequence[int]) -> ResiDual:
+        """The same with so many components of each unit; λ starts at 1."""
+        if tuple(ranks) == self.ranks:
+            return self
+        return type(self)(self.bases, list(ranks), self.others, self.tail, "ones", mean=self.mean)
+
+    def unit_weights(self) -> list[UnitWeights]:
+        """Unit after unit, in the order of the bases."""
+        weights = self.expand(self.lambdas).detach().double().cpu().split(self.ranks)
+        each = (self.units, weights, self.bases.eigenvalues, self.bases.components)
+        return [UnitWeights(*parts) for parts in zip(*each, strict=True)]
+
+    def lambdas_of(self, unit: int) -> Float[Tensor, " k"]:
+        """The weights of one unit."""
+        return self.expand(self.lambdas).split(self.ranks)[self.units.index(unit)]
+
+    def other_units(self, n_units: int) -> list[int]:
+        """Positions of the units without a basis, of `n_units` in all."""
+        return [unit for unit in range(n_units) if unit not in set(self.units)]
+
+    def check_units(self, n_units: int, dim: int) -> None:
+        """Refuse contributions that these bases can't be of.
+
+        Raises:
+            ResidualError: the width differs or there are too few units (or not as many as there are means).
+        """
+        if dim != self.dim:
+            raise ResidualError(f"The bases are of width {self.dim}, the contributions of width {dim}.")
+        known = self.bases.all_means
+        if max(self.units) >= n_units or (known is not None and len(known) != n_units):
+            wanted = f"{len(known)}" if known is not None else f"at least {max(self.units) + 1}"
+            raise ResidualError(f"The bases are of an encoder with {wanted} units, got {n_units}.")
+
+    def forward(self, contributions: Float[Tensor, "n u d"]) -> Float[Tensor, "n d"]:
+        """The re-weighted output, from the contributions of all units in their order."""
+        n_units, dim = contributions.shape[1:]
+        self.check_units(n_units, dim)
+        directions = self.directions.to(contributions)
+        centred = contributions[:, list(self.units)] - self.means.to(contributions)  # (n, r, d)
+        scores = torch.cat(
+            [centred[:, i] @ rows.T for i, rows in enumerate(directions.split(self.ranks))], dim=1
+        )  # (n, K)
+        whole, constant = self._whole_units(n_units)
+        rest = contributions[:, whole].sum(dim=1) + constant.to(contributions)
+        if self.tail == "keep":
+            rest = rest - scores @ directions
+        return self.outputs(self.lambdas.to(contributions)[None], scores[None], directions, rest[None])[0]
+
+    def scorer(self, linearization: Linearization) -> Scorer:
+        """Scores and rest straight from coordinates; no `(n, u, d)` block is made.
+
+        A unit's scores are `(f M + o − m) Φᵀ = f (M Φᵀ) + (o − m) Φᵀ`.
+        """
+        n_units = len(linearization.units)
+        self.check_units(n_units, linearization.output_dim)
+        like = linearization.offset(self.units[0])
+        directions, means = self.directions.detach().to(like), self.bases.means.to(like)
+        maps = []
+        for unit, mean, rows in zip(self.units, means, directions.split(self.ranks), strict=True):
+            matrix, offset = linearization.matrix(unit), linearization.offset(unit)
+            maps.append((matrix @ rows.T, (offset - mean) @ rows.T))
+        whole, constant = self._whole_units(n_units)
+
+        @cache
+        def moved(
+            dtype: torch.dtype, device: torch.device
+        ) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
+            each = [(m.to(device, dtype), o.to(device, dtype)) for m, o in maps]
+            return each, constant.to(device, dtype), directions.to(device, dtype)
+
+        def scores(batch: Coordinates) -> tuple[Tensor, Tensor]:
+            each, constant, directions = moved(batch.mean.dtype, batch.mean.device)
+            scores = torch.cat(
+                [
+                    torch.addmm(o, linearization.features(batch, unit), m)
+                    for unit, (m, o) in zip(self.units, each, strict=True)
+                ],
+                dim=1,
+            )
+            rest = constant.expand(len(batch), -1)
+            for unit in whole:
+                rest = rest + linearization.contributions(batch, [unit])[:, 0]
+            if self.tail == "keep":
+                rest = rest - scores @ directions
+            return scores, rest.contiguous()
+
+        return scores
+
+    def fold(self, linearization: Linearization) -> FoldedMap:
+        """Every unit's `(M B, (o − m) B)`, with `B` what becomes of a centred contribution."""
+        n_units = len(linearization.units)
+        self.check_units(n_units, linearization.output_dim)
+        weights = self.expand(self.lambdas.detach()).to("cpu", torch.float64).split(self.ranks)
+        directions = self.directions.to("cpu", torch.float64).split(self.ranks)
+        parts = dict(zip(self.units, zip(self.bases.means, directions, weights, strict=True), strict=True))
+        taken = range(n_units) if self.others == "keep" else sorted(self.units)
+        matrices, total = {}, self.constant(n_units)
+        for unit in taken:
+            matrix, offset = linearization.matrix(unit), linearization.offset(unit)
+            if unit in parts:
+                mean, own, lambdas = parts[unit]
+                matrix, offset = (self._reweighed(x, own, lambdas) for x in (matrix, offset - mean))
+            matrices[unit], total = matrix, total + offset
+        return FoldedMap.of_units(linearization, matrices, total)
+
+    def to_saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """λ and choices, and all there is of the bases."""
+        tensors, choices = super().to_saved()
+        bases = self.bases
+        tensors |= {
+            "units": torch.tensor(bases.units),
+            "counts": torch.tensor(bases.ranks),
+            "means": bases.means,
+            "components": torch.cat(bases.components).float(),
+            "eigenvalues": torch.cat(bases.eigenvalues),
+        }
+        if bases.all_means is not None:
+            tensors["all_means"] = bases.all_means
+        return tensors, choices | {"others": self.others}
+
+    @classmethod
+    def from_saved(cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None) -> Self:
+        """On the same bases."""
+        own = {name: choices[name] for name in ("others", "tail", "mean")}
+        return cls(saved_bases(tensors, origin), rank=choices["ranks"], init=tensors["lambdas"], **own)
+
+    def constant(self, n_units: int) -> Float[Tensor, " d"]:
+        """What is added to every sample: the means that are kept, in float64."""
+        total = torch.zeros(self.dim, dtype=torch.float64)
+        if self.mean == "keep":
+            total = total + self.bases.means.sum(dim=0)
+        if self.others == "mean" and self.bases.all_means is not None:
+            total = total + self.bases.all_means[self.other_units(n_units)].sum(dim=0)
+        return total
+
+    def extra_repr(self) -> str:
+        """What shows in `repr`."""
+        counts = f"{len(self.units)} units, {len(self.lambdas)} weights"
+        return f"{counts}, others={self.others!r}, tail={self.tail!r}, mean={self.mean!r}"
+
+    def _whole_units(self, n_units: int) -> tuple[list[int], Tensor]:
+        """The units whose contributions go whole into the rest, and the constant that does."""
+        units = self.other_units(n_units) if self.others == "keep" else []
+        if self.tail == "drop":
+            return units, self.constant(n_units)
+        return [*self.units, *units], self.constant(n_units) - self.bases.means.sum(dim=0)
+
+    def _reweighed(self, x: Tensor, directions: Tensor, weights: Tensor) -> Tensor:
+        """`x Φᵀ diag(λ) Φ`; with the tail kept `x + x Φᵀ diag(λ − 1) Φ`."""
+        if self.tail == "drop":
+            return (x @ directions.T * weights) @ directions
+        return x + (x @ directions.T * (weights - 1)) @ directions
+
+
+class ResiDualStar(ResiDual):
+    """ResiDual\\*: of heads, components up to 90 % of each one's variance, all else dropped.
+
+    Args:
+        bases: of heads.
+        rank, others, tail, init, seed, mean: as for `ResiDual`.
+
+    Raises:
+        ResidualError: as `ResiDual`.
+    """
+
+    method: ClassVar[str] = "residual_star"
+    label: ClassVar[str] = "ResiDual*"
+    about: ClassVar[str] = "ResiDual\\*: principal components of heads, each re-weighted by one number"
+    trained: ClassVar[str] = "weighting {:,} components of its heads alone"
+    look: ClassVar[tuple[str, str, str]] = ("#D55E00", "D", "-")
+    heads_only: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        bases: SpectralBases,
+        rank: Rank = 0.9,
+        others: str = "zero",
+        tail: str = "drop",
+        init: str | Tensor = "randn",
+        seed: int = 0,
+        mean: str = "drop",
+    ):
+        super().__init__(bases, rank, others, tail, init, seed, mean)
+
+
+def saved_bases(tensors: dict[str, Tensor], origin: Origin | None) -> SpectralBases:
+    """The bases that `ResiDual.to_saved` took apart."""
+    counts = tensors["counts"].tolist()
+    return SpectralBases(
+        units=tensors["units"].tolist(),
+        means=tensors["means"],
+        components=tensors["components"].split(counts),
+        eigenvalues=tensors["eigenvalues"].split(counts),
+        all_means=tensors.get("all_means"),
+        origin=origin,
+    )
