@@ -12,7 +12,14 @@ from tiny import TinyImages, tiny_encoder
 
 from residual import decompose, encode_dataset, load_dataset, load_encoder, wrap_encoder
 from residual.errors import ResidualError
-from residual.heads import AblatedEncoder, ablate, mean_contributions, score_units, selection_hits, top_share
+from residual.heads import (
+    AblatedEncoder,
+    ablate,
+    correct_by_selection,
+    mean_contributions,
+    score_units,
+    top_share,
+)
 from residual.text import ZeroShotClassifier
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-3}
@@ -53,7 +60,7 @@ def test_a_selection_in_one_line():
     kept = AblatedEncoder(encoder, best)
     assert kept.kept == tuple(best)
     features = kept.encode_image(encoder.pixels([data.load(k) for k in range(len(data))]))
-    wanted = selection_hits(store, classifier, {"best": best}).double().mean().item()
+    wanted = correct_by_selection(store, classifier, {"best": best}).double().mean().item()
     assert classifier.accuracy(features, data.labels) == pytest.approx(wanted, abs=1 / 59)
     torch.testing.assert_close(kept.encode_text(["a"]), encoder.encode_text(["a"]))
     assert (kept.output_dim, kept.logit_scale) == (encoder.output_dim, encoder.logit_scale)

@@ -13,8 +13,8 @@ from tiny import TinyImages, tiny_encoder
 
 from residual import encode_dataset, fit_bases, load_dataset, load_encoder, wrap_encoder
 from residual.errors import ResidualError
-from residual.heads import DescribeSettings, describe_heads, parse_heads, score_units
-from residual.heads.description import TASKS
+from residual.heads import DescribeSettings, describe_heads, score_units
+from residual.heads.describe import TASKS, parse_heads
 from residual.spectral import SpectralBases
 from residual.text import TextDictionary, ZeroShotClassifier, somp
 

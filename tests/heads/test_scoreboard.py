@@ -13,8 +13,15 @@ from tiny import TinyImages, tiny_encoder
 
 from residual import encode_dataset, fit_bases
 from residual.errors import ResidualError
-from residual.heads import ablate, random_share, score_units, top_share
-from residual.heads.scoreboard import Scoreboard, ScoreboardSettings, scoreboard
+from residual.heads import (
+    Scoreboard,
+    ScoreboardSettings,
+    ablate,
+    random_share,
+    score_units,
+    scoreboard,
+    top_share,
+)
 from residual.text import TextDictionary, ZeroShotClassifier
 
 SETTINGS = ScoreboardSettings(shares=(0.1, 0.5), seeds=6)

@@ -19,13 +19,13 @@ from residual.heads import (
     SHARES,
     ablate,
     ablations,
-    hits,
+    accuracy,
+    correct_by_selection,
+    correct_by_unit,
     jaccard,
     jaccard_table,
     mean_contributions,
     random_share,
-    selection_hits,
-    solo_hits,
     top_share,
     unit_accuracy,
 )
@@ -134,7 +134,7 @@ def test_hits_of_selections_are_those_of_ablated_outputs(stores, mode):
         "some": torch.arange(count) % 3 == 0,
         **ablations(store.units),
     }
-    found = selection_hits(store, classifier, selections, mode)
+    found = correct_by_selection(store, classifier, selections, mode)
     contributions = store.contributions()
     for place, keep in enumerate(selections.values()):
         logits = classifier.logits(ablate(contributions, keep, mode).double())
@@ -151,7 +151,7 @@ def test_the_rest_can_be_put_at_the_means_of_other_samples(stores):
     classifier, means = classifier_of(other), mean_contributions(other)
     torch.testing.assert_close(means, other.contributions().double().mean(0), atol=1e-4, rtol=1e-3)
     keep = list(range(5))
-    found = selection_hits(store, classifier, {"few": keep}, "mean", means)[:, 0]
+    found = correct_by_selection(store, classifier, {"few": keep}, "mean", means)[:, 0]
     output = ablate(store.contributions(), keep) + means[5:].sum(0)
     wanted = classifier.logits(output.double()).argmax(1) == torch.from_numpy(store.labels)
     assert (found == wanted).double().mean() > 0.95
@@ -159,10 +159,10 @@ def test_the_rest_can_be_put_at_the_means_of_other_samples(stores):
 
 def test_many_samples_go_through_in_parts(stores, monkeypatch):
     store, classifier = stores[0], classifier_of(stores[1])
-    whole = selection_hits(store, classifier, {"a": [1, 2, 3]})
-    monkeypatch.setattr(hits, "_LOGITS", 7 * len(store.units) * len(classifier))
+    whole = correct_by_selection(store, classifier, {"a": [1, 2, 3]})
+    monkeypatch.setattr(accuracy, "_LOGITS", 7 * len(store.units) * len(classifier))
     told = []
-    parts = selection_hits(
+    parts = correct_by_selection(
         store, classifier, {"a": [1, 2, 3]}, progress=lambda _, done, total: told.append((done, total))
     )
     assert torch.equal(whole, parts)
@@ -173,7 +173,7 @@ def test_many_samples_go_through_in_parts(stores, monkeypatch):
 def test_units_alone(stores):
     store, classifier = stores[0], classifier_of(stores[1])
     units = [len(store.units) - 1, 0, 2]
-    found = solo_hits(store, classifier, units)
+    found = correct_by_unit(store, classifier, units)
     wanted = unit_accuracy(store.contributions(units=units), classifier, store.labels)
     np.testing.assert_allclose(found.double().mean(0), wanted, atol=1 / 59)
 
@@ -181,6 +181,6 @@ def test_units_alone(stores):
 def test_what_the_store_does_not_keep_is_refused():
     store = encode_dataset(tiny_encoder(), TinyImages(6), kinds=("head",))
     classifier = ZeroShotClassifier(torch.randn(4, store.linearization.output_dim), store.class_names)
-    assert selection_hits(store, classifier, {"heads": [4, 5]}).shape == (6, 1)
+    assert correct_by_selection(store, classifier, {"heads": [4, 5]}).shape == (6, 1)
     with pytest.raises(ResidualError, match=r"doesn't keep units \[0, 2\], only head"):
-        selection_hits(store, classifier, {"more": [0, 2, 5]})
+        correct_by_selection(store, classifier, {"more": [0, 2, 5]})

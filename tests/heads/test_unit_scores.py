@@ -17,12 +17,12 @@ from residual.errors import ResidualError
 from residual.heads import (
     SCORES,
     ablate,
-    agreement_of,
     score_units,
     unit_accuracy,
     unit_correlation,
 )
 from residual.heads.contributions import ranks
+from residual.heads.scores import OutputCorrelations
 from residual.text import TextDictionary, ZeroShotClassifier, somp
 
 
@@ -157,10 +157,10 @@ def test_scores_of_a_store_are_those_of_its_contributions(store, method):
 def test_parts_of_the_samples_add_up(store):
     parts = np.arange(len(store)) % 4
     units = store.units["unit"].tolist()
-    whole, dealt = agreement_of(store, units), agreement_of(store, units, parts)
-    torch.testing.assert_close(whole.correlation(), dealt.correlation(), atol=1e-6, rtol=1e-5)
+    whole, dealt = OutputCorrelations(store, units), OutputCorrelations(store, units, parts)
+    torch.testing.assert_close(whole.values(), dealt.values(), atol=1e-6, rtol=1e-5)
     few = unit_correlation(store.contributions(samples=np.flatnonzero(np.isin(parts, [1, 3]))))
-    torch.testing.assert_close(dealt.correlation(parts=[3, 1]), few, atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(dealt.values(parts=[3, 1]), few, atol=2e-4, rtol=1e-3)
 
 
 def test_the_variance_that_texts_explain(store):

@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from residual import encode_dataset, load_dataset, load_encoder
-from residual.heads.description import DescribeSettings
+from residual.heads.describe import DescribeSettings
 from residual.report.heads_page import heads_table, percent, write_heads_page
 from residual.workflows.describe import describe_store
 

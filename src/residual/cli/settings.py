@@ -15,8 +15,8 @@ from residual.adapters.training import TrainSettings
 from residual.data import dataset_names
 from residual.errors import ResidualError, unknown_name
 from residual.experiments.plan import Plan
-from residual.heads.description import DescribeSettings
-from residual.heads.scoreboard import ScoreboardSettings
+from residual.heads.comparison import ScoreboardSettings
+from residual.heads.describe import DescribeSettings
 from residual.spectral.compare import SimilaritySettings
 from residual.spectral.geometry import GeometrySettings
 

@@ -14,8 +14,8 @@ from residual.experiments.base import Experiment, Tables
 from residual.experiments.outputs import read_outputs
 from residual.experiments.plan import Plan, Work
 from residual.experiments.studies import adapted_texts, late_heads, residual_output, unit_texts
-from residual.heads.hits import selection_hits
-from residual.heads.scoreboard import ScoreboardSettings, scoreboard
+from residual.heads.accuracy import correct_by_selection
+from residual.heads.comparison import ScoreboardSettings, scoreboard
 from residual.heads.selections import SHARES, ablations, jaccard_table
 from residual.report.geometry import records
 from residual.report.scoreboard_figures import LABELS, ablations_figure, matrix_figure, scoreboard_figure
@@ -125,7 +125,7 @@ class Heads(Experiment):
         kept = ablations(val.units)
         rows = []
         for mode in ("zero", "mean"):
-            hits = selection_hits(test, classifier, kept, mode, device=device).double().mean(0)
+            hits = correct_by_selection(test, classifier, kept, mode, device=device).double().mean(0)
             rows += [
                 {"name": name, "mode": mode, "accuracy": accuracy}
                 for name, accuracy in zip(kept, hits.tolist(), strict=True)

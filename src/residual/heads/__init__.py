@@ -1,11 +1,10 @@
-"""Which units a task needs: scores, selections and ablations."""
+"""Which units a task needs: scores, selections, ablations; and what heads mean."""
 
 from residual.heads.ablated_encoder import AblatedEncoder
-from residual.heads.agreement import Agreement, agreement_of, mean_contributions
+from residual.heads.accuracy import correct_by_selection, correct_by_unit, mean_contributions
+from residual.heads.comparison import Scoreboard, ScoreboardSettings, scoreboard
 from residual.heads.contributions import ablate, unit_accuracy, unit_correlation
-from residual.heads.describe import describe_heads, parse_heads
-from residual.heads.description import DescribeSettings, HeadDescription
-from residual.heads.hits import selection_hits, solo_hits
+from residual.heads.describe import DescribeSettings, HeadDescription, describe_heads
 from residual.heads.scores import SCORES, pursuit_scores, score_units
 from residual.heads.selections import (
     SHARES,
@@ -20,22 +19,22 @@ __all__ = [
     "SCORES",
     "SHARES",
     "AblatedEncoder",
-    "Agreement",
     "DescribeSettings",
     "HeadDescription",
+    "Scoreboard",
+    "ScoreboardSettings",
     "ablate",
     "ablations",
-    "agreement_of",
+    "correct_by_selection",
+    "correct_by_unit",
     "describe_heads",
     "jaccard",
     "jaccard_table",
     "mean_contributions",
-    "parse_heads",
     "pursuit_scores",
     "random_share",
     "score_units",
-    "selection_hits",
-    "solo_hits",
+    "scoreboard",
     "top_share",
     "unit_accuracy",
     "unit_correlation",

@@ -1,8 +1,9 @@
-"""Heads told by texts, by the samples at the ends of their components, by their spectrum and by a task."""
+"""Heads described: by texts, by the samples at the ends of their components, by their spectrum and a task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,26 +13,150 @@ from torch import Tensor
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.heads.agreement import agreement_of
-from residual.heads.description import (
-    ChosenText,
-    ComponentDescription,
-    DescribeSettings,
-    EndSample,
-    HeadDescription,
-    NearText,
-)
-from residual.heads.passes import ROWS, check_one_token, exact_features
-from residual.heads.scores import check_whole, score_units
+from residual.heads.accuracy import batches_of
+from residual.heads.scores import score_units
 from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
 from residual.spectral.dimension import linear_dimension
-from residual.store.base import Store, parts_of
+from residual.store.base import Store
 from residual.text.classifier import PLAIN, ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
-from residual.text.pursuit import somp, weighted_components
+from residual.text.pursuit import CRITERIA, somp, weighted_components
 
-# Called with a stage, how much of it is done, and how much there is.
+TASKS = {
+    "accuracy": "accuracy alone",
+    "span": "correlation in the span of the classes",
+    "correlation": "correlation with the output",
+}
+
+
+@dataclass(frozen=True)
+class DescribeSettings:
+    """How heads are chosen and described.
+
+    Args:
+        task: the score that ranks heads, see `score_units`: "accuracy" of a head alone, "span" or
+            "correlation".
+        top: so many of the best are described where none is named; all if there are fewer.
+        atoms: texts for a head, chosen by `somp`.
+        criterion: "std" chooses them on weighted components, as Head Pursuit does (Basile et al. 2025, arXiv
+            2510.21518); "l1" on the contributions of the samples.
+        samples: for "l1", at most so many, evenly spread over the store.
+        components: how many of a head's first components.
+        texts: nearest to each end of a component.
+        images: samples at each end, at most half of all.
+        threshold: part of the variance, of the linear dimension; the paper's.
+
+    Raises:
+        ResidualError: one is out of range.
+    """
+
+    task: str = "accuracy"
+    top: int = 10
+    atoms: int = 10
+    criterion: str = "std"
+    samples: int = 10_000
+    components: int = 3
+    texts: int = 5
+    images: int = 8
+    threshold: float = 0.99
+
+    def __post_init__(self):
+        for name, known in (("task", TASKS), ("criterion", CRITERIA)):
+            if getattr(self, name) not in known:
+                raise ResidualError(f"Unknown {name} {getattr(self, name)!r}. Known: {', '.join(known)}.")
+        for name in ("top", "atoms", "samples", "components", "texts", "images"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ResidualError(f"{name} must be a whole number from 1 on, got {value!r}.")
+        if not 0 < self.threshold < 1:
+            raise ResidualError(f"threshold lies in (0, 1), got {self.threshold}.")
+
+
+@dataclass(frozen=True)
+class ChosenText:
+    """A text chosen by matching pursuit; `explained_variance` is of all texts up to this one, in (0, 1]."""
+
+    text: str
+    explained_variance: float
+
+
+@dataclass(frozen=True)
+class NearText:
+    """A text, and its cosine with a direction."""
+
+    text: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class EndSample:
+    """A sample at an end of a component: its position in the store, id and class, and its score there."""
+
+    sample: int
+    sample_id: str
+    class_name: str
+    score: float
+
+
+@dataclass(frozen=True)
+class ComponentDescription:
+    """One component of a head.
+
+    Args:
+        index: which, from 0.
+        eigenvalue: the variance of contributions along it.
+        explained_variance_ratio: its part of the head's variance.
+        positive_texts, negative_texts: with the largest cosines with it, and with what points the other way.
+        largest, smallest: the samples with the largest scores, the largest first; and with the smallest.
+    """
+
+    index: int
+    eigenvalue: float
+    explained_variance_ratio: float
+    positive_texts: tuple[NearText, ...]
+    negative_texts: tuple[NearText, ...]
+    largest: tuple[EndSample, ...]
+    smallest: tuple[EndSample, ...]
+
+
+@dataclass(frozen=True)
+class HeadDescription:
+    """One head in words and numbers.
+
+    Args:
+        unit: its position among all units.
+        layer, head: where it is, from 0.
+        score: on the task, or None without a classifier.
+        rank: its place among all heads by that, from 1; equal scores share one.
+        texts: chosen by matching pursuit, in that order.
+        components: the first ones.
+        eigenvalues: of all components, the largest first.
+        linear_dimension: see `residual.spectral.linear_dimension`.
+        participation_ratio: `(Σ λ)² / Σ λ²`, or None where contributions are all the same.
+    """
+
+    unit: int
+    layer: int
+    head: int
+    score: float | None
+    rank: int | None
+    texts: tuple[ChosenText, ...]
+    components: tuple[ComponentDescription, ...]
+    eigenvalues: tuple[float, ...]
+    linear_dimension: int
+    participation_ratio: float | None
+
+    @property
+    def name(self) -> str:
+        """Layer and head, as "11.4"."""
+        return f"{self.layer}.{self.head}"
+
+    @property
+    def explained_variance_ratio(self) -> tuple[float, ...]:
+        """Each component's part of the head's variance."""
+        total = sum(self.eigenvalues)
+        return tuple(value / total for value in self.eigenvalues) if total else ()
 
 
 def describe_heads(
@@ -77,7 +202,12 @@ def describe_heads(
     every = _checked(store, encoder, dictionary, bases, heads)
     if classifier is None and encoder is not None and settings.task != "correlation":
         classifier = ZeroShotClassifier.from_text(encoder, store.class_names, PLAIN)
-    scores = _scores(store, every, classifier, settings.task, where, progress)
+    scores: dict[int, float] = {}
+    if classifier is not None or settings.task == "correlation":
+        table = score_units(
+            store, classifier, (settings.task,), device=where, progress=named(progress, "score heads")
+        )
+        scores = dict(zip(every, table[settings.task].tolist(), strict=True))
     if heads is None:
         if not scores:
             raise ResidualError(
@@ -87,16 +217,16 @@ def describe_heads(
         heads = sorted(every, key=lambda unit: -scores[unit])[: settings.top]
     bases = bases.select(heads)
     along = _scores_along(store, bases, settings.components, where, progress)
-    found = []
+    descriptions = []
     for place, unit in enumerate(bases.units):
-        row = store.units.iloc[unit]
+        layer, head = store.linearization.units.layer_head(unit)
         eigenvalues = bases.eigenvalues[place]
         total = eigenvalues.sum().item()
-        found.append(
+        descriptions.append(
             HeadDescription(
                 unit=unit,
-                layer=int(row["layer"]),
-                head=int(row["head"]),
+                layer=layer,
+                head=head,
                 score=scores.get(unit),
                 rank=1 + sum(other > scores[unit] for other in scores.values()) if scores else None,
                 texts=_texts(store, bases, unit, dictionary, settings, where) if total else (),
@@ -108,7 +238,7 @@ def describe_heads(
         )
         if progress is not None:
             progress("describe heads", place + 1, len(bases))
-    return found
+    return descriptions
 
 
 def parse_heads(names: Sequence[str], store: Store) -> list[int]:
@@ -118,7 +248,7 @@ def parse_heads(names: Sequence[str], store: Store) -> list[int]:
         ResidualError: a name isn't of that form, or there is no such head.
     """
     check_heads(store)
-    units, found = store.linearization.units, []
+    units, heads = store.linearization.units, []
     ranges = f"layers are 0 to {units.layers - 1} and heads 0 to {units.heads - 1}"
     for name in names:
         layer, dot, head = name.strip().partition(".")
@@ -126,12 +256,16 @@ def parse_heads(names: Sequence[str], store: Store) -> list[int]:
             raise ResidualError(f"A head looks like 3.1, layer 3 and head 1, got {name!r}: {ranges}.")
         if int(layer) >= units.layers or int(head) >= units.heads:
             raise ResidualError(f"There is no head {name.strip()} in {store.encoder_name}: {ranges}.")
-        found.append(units.head(int(layer), int(head)))
-    return list(dict.fromkeys(found))
+        heads.append(units.head(int(layer), int(head)))
+    return list(dict.fromkeys(heads))
 
 
 def check_heads(store: Store) -> None:
-    """Refuse a store without heads."""
+    """Refuse a store without heads.
+
+    Raises:
+        ResidualError: it has none.
+    """
     if "head" not in store.kinds:
         raise ResidualError(
             f"{store.dataset} was encoded without heads, only with units of kind {', '.join(store.kinds)}: "
@@ -140,11 +274,15 @@ def check_heads(store: Store) -> None:
 
 
 def check_atoms(atoms: int, entries: int) -> None:
-    """Refuse to choose more texts than there are."""
+    """Refuse to choose more texts than there are.
+
+    Raises:
+        ResidualError: it would.
+    """
     if atoms > entries:
         raise ResidualError(
             f"The dictionary has {entries} entries, so {atoms} texts can't be chosen of it: ask for fewer "
-            "(--atoms) or take a longer one."
+            "atoms or take a longer one."
         )
 
 
@@ -175,48 +313,22 @@ def _checked(
     return every
 
 
-def _scores(
-    store: Store,
-    units: list[int],
-    classifier: ZeroShotClassifier | None,
-    task: str,
-    device: torch.device,
-    progress: Progress | None,
-) -> Mapping[int, float]:
-    """Of every head; of none where nothing tells classes apart."""
-    told = named(progress, "score heads")
-    if task == "correlation":
-        check_whole(store)
-        values = agreement_of(store, units, device=device, progress=told).correlation().tolist()
-    elif classifier is None:
-        return {}
-    else:
-        found = score_units(store, classifier, (task,), ("head",), device=device, progress=told)
-        values = found[task].tolist()
-    return dict(zip(units, values, strict=True))
-
-
 def _scores_along(
     store: Store, bases: SpectralBases, components: int, device: torch.device, progress: Progress | None
 ) -> list[Float[Tensor, "n k"]]:
     """Scores of all samples on the first components of each unit, in float64 on the CPU."""
-    linearization, maps, parts = store.linearization, [], []
+    linearization, maps = store.linearization, {}
     for unit, mean, rows in zip(bases.units, bases.means, bases.components, strict=True):
-        matrix, offset = linearization.matrix(unit), linearization.offset(unit)
-        rows = rows[:components]
-        maps.append(((matrix @ rows.T).to(device), ((offset - mean) @ rows.T).to(device)))
-    for part in parts_of(len(store), ROWS):
-        batch = store.coordinates_of(bases.units, part).to(device)
-        check_one_token(store, batch)
-        features = (exact_features(linearization, batch, unit) for unit in bases.units)
-        rows = [torch.addmm(o, f, m).cpu() for f, (m, o) in zip(features, maps, strict=True)]
-        parts.append(rows)
-        for unit, row in zip(bases.units, rows, strict=True):
-            if not row.isfinite().all():
+        turn, offset = rows[:components].T, linearization.offset(unit) - mean
+        maps[unit] = (linearization.matrix(unit) @ turn).to(device), (offset @ turn).to(device)
+    scores: dict[int, list[Tensor]] = {unit: [] for unit in maps}
+    for _, batch in batches_of(store, device, named(progress, "find ends"), units=bases.units, exact=True):
+        for unit, (matrix, offset) in maps.items():
+            own = torch.addmm(offset, linearization.features(batch, unit), matrix).cpu()
+            if not own.isfinite().all():
                 raise ResidualError(f"The store holds NaN or infinity in unit {unit}: encode it again.")
-        if progress is not None:
-            progress("find ends", min(part.stop, len(store)), len(store))
-    return [torch.cat(rows) for rows in zip(*parts, strict=True)]
+            scores[unit].append(own)
+    return [torch.cat(parts) for parts in scores.values()]
 
 
 def _texts(

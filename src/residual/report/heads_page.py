@@ -10,7 +10,7 @@ from rich.text import Text
 
 from residual.errors import UnreadableImageError
 from residual.files import write_text
-from residual.heads.description import TASKS, HeadDescription
+from residual.heads.describe import TASKS, HeadDescription
 from residual.progress import Progress
 from residual.report.pages import PAGES, picture_uri
 from residual.workflows.describe import Described

@@ -10,8 +10,14 @@ from typing import Any
 from residual.data import ImageDataset, load_dataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.heads.describe import check_atoms, check_heads, describe_heads, parse_heads
-from residual.heads.description import DescribeSettings, HeadDescription
+from residual.heads.describe import (
+    DescribeSettings,
+    HeadDescription,
+    check_atoms,
+    check_heads,
+    describe_heads,
+    parse_heads,
+)
 from residual.progress import Progress, named
 from residual.spectral.fit import fit_bases
 from residual.store.base import Store

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from residual.adapters import Coarse, FitSettings, fit
-from residual.heads.scoreboard import Scoreboard, ScoreboardSettings, check_alike, scoreboard
+from residual.heads.comparison import Scoreboard, ScoreboardSettings, check_alike, scoreboard
 from residual.heads.selections import jaccard_table
 from residual.progress import Progress
 from residual.report.figures import grid_figure, save_figure
