@@ -31,7 +31,7 @@ from torch.nn.functional import cross_entropy
 
 import residual
 from residual.adapters import FitSettings, ResiDualStar, Scores, compute_scores, evaluate, fit, fit_many
-from residual.data.pixels import PixelDataset
+from residual.data import PixelDataset
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.spectral import SpectralBases

@@ -33,8 +33,7 @@ from PIL import Image
 from speed import MODELS
 
 import residual
-from residual.data import load_dataset
-from residual.data.pixels import PixelDataset
+from residual.data import PixelDataset, load_dataset
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import wrap_encoder

@@ -32,7 +32,7 @@ from torch.nn.functional import cross_entropy
 
 from residual import load_encoder
 from residual.adapters import FitSettings, LinearMap, Scores, TrainSettings, fine_tune, fit, train
-from residual.data.pixels import PixelDataset
+from residual.data import PixelDataset
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.text import ZeroShotClassifier

@@ -121,7 +121,7 @@ def write_entry(folder: Path, entry: HubEntry) -> None:
 
 def serve(monkeypatch: Any, root: Path, cache_folder: Path) -> None:
     """Let repository OWNER/NAME be the folder `root`/OWNER/NAME; nothing else of the way there is changed."""
-    monkeypatch.setattr(fetch, "_place", lambda repository, revision: (str(root / repository),) * 2)
+    monkeypatch.setattr(fetch, "_addresses", lambda repository, revision: (str(root / repository),) * 2)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache_folder / "tables")
     monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", cache_folder / "downloads")
     monkeypatch.setattr(datasets.config, "EXTRACTED_DATASETS_PATH", cache_folder / "extracted")

@@ -32,6 +32,14 @@ class UnreadableImageError(ResidualError):
         self.sample_id, self.reason = sample_id, reason
 
 
+class UnclearColumnError(ResidualError):
+    """A table has no column, or several, that may be what is wanted; `argument` is the one that names it."""
+
+    def __init__(self, message: str, argument: str):
+        super().__init__(message, f"Name the one that is meant: {argument}.")
+        self.argument = argument
+
+
 class NoStoreError(ResidualError):
     """There is no store at a path or an address."""
 

@@ -31,7 +31,7 @@ from residual.adapters import (
     fit,
 )
 from residual.adapters.training import TrainSettings, data, fine_tune, loop, train
-from residual.data.pixels import PixelDataset
+from residual.data import PixelDataset
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError, UnreadableImageError
 from residual.spectral import SpectralBases, pca

@@ -7,7 +7,7 @@ import torch
 from tiny import TinyImages, tiny_clip, tiny_encoder
 
 from residual.adapters.training.train_settings import TrainSettings
-from residual.data.pixels import PixelDataset
+from residual.data import PixelDataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import wrap_encoder
 from residual.text import ZeroShotClassifier

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residual.data import hub_dataset_names, load_dataset
-from residual.data.hub import carve, catalogue, fetch, hub_entries
-from residual.data.hub.carve import halves
-from residual.data.hub.catalogue import classes_of, templates_of
-from residual.data.hub.classes import matched, plain
+from residual.data.hub import catalogue, fetch, hub_entries, splits
+from residual.data.hub.catalogue import classes_of, matched, plain, templates_of
+from residual.data.hub.splits import halves
 from residual.errors import ResidualError, UnreadableImageError
 
 SPLITS = ("train", "val", "test")
@@ -266,7 +265,7 @@ def test_splits_are_those_of_the_library(counts, share, data):
     assert sorted([*large, *small]) == list(range(len(labels)))
     expected = np.array(counts) * share
     assert np.all(np.abs(np.bincount(labels[small], minlength=len(counts)) - expected) <= 1)
-    public = carve._by_library(labels, share, "x")
+    public = splits._by_library(labels, share, "x")
     assert [part.tolist() for part in public] == [large.tolist(), small.tolist()]
 
 
@@ -278,7 +277,7 @@ def test_sizes_are_those_that_the_splits_have(name):
         return
     labels = np.arange(entry.rows["train"]) % COUNTS[name]
     share = None if entry.splits["test"] is None else entry.val_share
-    sizes = {s: len(carve.made_split(labels, s, share, name)) for s in SPLITS[: 3 if share is None else 2]}
+    sizes = {s: len(splits.made_split(labels, s, share, name)) for s in SPLITS[: 3 if share is None else 2]}
     if share is not None:
         sizes["test"] = entry.rows[entry.splits["test"]]
     assert sizes == entry.sizes

@@ -124,7 +124,7 @@ def test_a_path_that_is_not_there(tmp_path):
     (tmp_path / "file.png").write_text("x")
     with pytest.raises(ResidualError, match="is a file, not a folder"):
         load(tmp_path / "file.png")
-    with pytest.raises(ResidualError, match="needs a path after it"):
+    with pytest.raises(ResidualError, match="'folder:' needs something after it, as in folder:photos/birds"):
         load_dataset("folder:", "train")
 
 

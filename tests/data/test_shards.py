@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from residual.data import shard_reader
+from residual.data import shard_files
 from residual.data.shards import ShardsDataset
 from residual.errors import ResidualError, UnreadableImageError
 
@@ -286,7 +286,7 @@ def test_over_http(tmp_path, serve, handler):
 
 
 def test_a_stream_in_order_and_pieces_out_of_order(tmp_path, serve, monkeypatch):
-    monkeypatch.setattr(shard_reader, "BLOCK", 20_000)
+    monkeypatch.setattr(shard_files, "BLOCK", 20_000)
     written = write_set(tmp_path, 60, 1)
     size = (tmp_path / "000.tar").stat().st_size
     data = ShardsDataset(f"{serve(tmp_path)}/000.tar", "train")
@@ -302,7 +302,7 @@ def test_a_stream_in_order_and_pieces_out_of_order(tmp_path, serve, monkeypatch)
 def test_a_broken_connection_is_tried_again(tmp_path, monkeypatch):
     write_set(tmp_path)
     data = ShardsDataset(f"{to_memory(tmp_path, 'wds-flaky')}/*.tar", "train")
-    monkeypatch.setattr(shard_reader.time, "sleep", lambda _: None)
+    monkeypatch.setattr(shard_files.time, "sleep", lambda _: None)
     system, fail = type(fsspec.filesystem("memory")), [2]
     real = system.cat_file
 
@@ -391,11 +391,11 @@ def test_class_numbers_beyond_the_names_and_beyond_train(tmp_path):
         ([0, -1], "the label -1, which is neither a class number nor a class name"),
         ([0, b"\xff\xfe\x00"], "label that can't be read"),
         ([0, b" "], "the label '', which is neither"),
-        ([3], "too few samples to split|only one class"),
+        ([3], "too few images to split|only one class"),
         ([0], "only one class, '0'"),
         (
             [0, 0, 0, 1],
-            r"Class '1' of .* too few samples to split: \d, where train, val, test need at least 3",
+            r"Class '1' of .* too few images to split: \d, where train, val and test need at least 3",
         ),
     ],
 )
@@ -657,7 +657,7 @@ def test_protocols_without_their_library_and_unknown_ones(monkeypatch):
         ResidualError, match=r"'nope://x\.tar' is no address that can be read: Protocol not known"
     ):
         ShardsDataset("nope://x.tar", "train")
-    monkeypatch.setattr(shard_reader, "url_to_fs", missing)
+    monkeypatch.setattr(shard_files, "url_to_fs", missing)
     for protocol, library in (
         ("s3", "s3fs"),
         ("https", "aiohttp requests"),
@@ -756,7 +756,7 @@ def test_any_shape(tmp_path_factory, n, shards, classes, suffix, as_text, remote
         written |= {f"{number}.tar/{i:06d}": (picture(i, suffix), i % classes) for i in rows}
     address = to_memory(folder, folder.name) if remote else folder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_reader, "BLOCK", block)
+        patch.setattr(shard_files, "BLOCK", block)
         assert read_all(f"{address}/{{0..{shards - 1}}}.tar") == written
 
 

@@ -13,9 +13,9 @@ import PIL
 import pytest
 from PIL import Image
 
-from residual.data import ImageDataset, Manifest, dataset_names, load_dataset
-from residual.data.mixed import MixedDataset
-from residual.data.suite import FAMILIES, assets, draw, textures
+from residual.data import ImageDataset, Manifest, MixedDataset, dataset_names, load_dataset
+from residual.data.suite import assets, draw, textures
+from residual.data.suite.datasets import FAMILIES
 from residual.data.suite.draw import random_for
 from residual.data.suite.generated import GeneratedDataset
 from residual.errors import ResidualError

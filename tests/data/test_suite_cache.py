@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from residual.data import load_dataset
-from residual.data.suite import cache
+from residual.data.suite import generated
 
 NAME, SPLIT = "emoji-groups", "val"
 
@@ -21,7 +21,7 @@ def images(data) -> np.ndarray:
 
 def test_a_whole_split_is_kept_and_read_back(folder, monkeypatch):
     first = images(load_dataset(NAME, SPLIT))
-    path = cache.cache_path(NAME, SPLIT)
+    path = generated.kept_path(NAME, SPLIT)
     assert [p.name for p in (folder / "suite").rglob("*") if p.is_file()] == [path.name]
     assert np.array_equal(np.load(path, allow_pickle=False), first)
 
@@ -39,7 +39,7 @@ def test_a_few_samples_are_not_the_whole_split(folder):
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "shape", "text"])
 def test_a_bad_file_is_drawn_anew_and_mended(folder, damage):
     first = images(load_dataset(NAME, SPLIT))
-    path = cache.cache_path(NAME, SPLIT)
+    path = generated.kept_path(NAME, SPLIT)
     good = path.read_bytes()
     if damage == "flip":
         bad = bytearray(good)
@@ -59,11 +59,11 @@ def test_a_bad_file_is_drawn_anew_and_mended(folder, damage):
 
 
 def test_a_pickle_in_the_cache_is_never_loaded(folder):
-    path = cache.cache_path(NAME, SPLIT)
+    path = generated.kept_path(NAME, SPLIT)
     path.parent.mkdir(parents=True)
     with path.open("wb") as file:
         np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    assert cache.read(NAME, SPLIT, (1,)) is None
+    assert generated.read_kept(NAME, SPLIT, (1,)) is None
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
@@ -75,10 +75,10 @@ def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
 
 
 def test_other_code_or_assets_are_kept_apart(folder, monkeypatch):
-    before = cache.cache_path(NAME, SPLIT)
-    assert cache.cache_path(NAME, "train") != before
+    before = generated.kept_path(NAME, SPLIT)
+    assert generated.kept_path(NAME, "train") != before
     images(load_dataset(NAME, SPLIT))
-    monkeypatch.setattr(cache, "fingerprint", lambda: "f" * 64)
-    assert cache.cache_path(NAME, SPLIT) != before
+    monkeypatch.setattr(generated, "fingerprint", lambda: "f" * 64)
+    assert generated.kept_path(NAME, SPLIT) != before
     images(load_dataset(NAME, SPLIT))
-    assert list(before.parent.iterdir()) == [cache.cache_path(NAME, SPLIT)]
+    assert list(before.parent.iterdir()) == [generated.kept_path(NAME, SPLIT)]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyImages, random_pixels, tiny_encoder
 
-from residual.data.pixels import PixelDataset
+from residual.data import PixelDataset
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError
 from residual.spectral import fit_bases

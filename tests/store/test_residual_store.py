@@ -27,7 +27,7 @@ from store_files import (
 )
 from tiny import TinyImages, random_pixels, tiny_encoder
 
-from residual.data.pixels import PixelDataset
+from residual.data import PixelDataset
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError, UnreadableImageError
 from residual.store.disk import ResidualStore

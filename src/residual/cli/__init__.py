@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from residual.errors import DamagedStoreError, NoStoreError, ResidualError, UnreadableImageError
+from residual.errors import (
+    DamagedStoreError,
+    NoStoreError,
+    ResidualError,
+    UnclearColumnError,
+    UnreadableImageError,
+)
 
 # The way out of an error, where the command line has other words for it than Python.
 HINTS: dict[type[ResidualError], str] = {
     UnreadableImageError: "Mend or remove it, or go on without such images: --on-error skip.",
+    UnclearColumnError: "Name the one that is meant: --image-column, --label-column.",
     NoStoreError: "`residual encode` makes one.",
     DamagedStoreError: "Remove that file and run the same `encode` again: it makes good what is missing.",
 }

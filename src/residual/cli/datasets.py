@@ -42,9 +42,8 @@ def datasets(
 ) -> None:
     """List the datasets by name, or look into one."""
     from residual.cli.console import err, out, stages
-    from residual.data.dataset import SPLITS
-    from residual.data.load import FORMS, load_dataset
-    from residual.data.manifest import Manifest
+    from residual.data import SPLITS, Manifest, load_dataset
+    from residual.data.load import FORMS
     from residual.errors import ResidualError
     from residual.files import check_writable, write_json
     from residual.report.datasets import dataset_facts, dataset_facts_table, dataset_rows, datasets_table
@@ -64,8 +63,8 @@ def datasets(
         out.print("\nThose of the hub need the datasets library: pip install 'residual-vit[datasets]'.")
         out.print("'mnist' is the 5,000 digits that ship, 'mnist-full' all 70,000 of the hub.")
         out.print("\nAny other:")
-        for form, about in FORMS.items():
-            out.print(f"  {form:12} {about}")
+        for kind, form in FORMS.items():
+            out.print(f"  {f'{kind}:{form.address}':12} {form.about}")
     else:
         columns = {"image_column": image_column, "label_column": label_column}
         wanted = SPLITS if split is None else (split,)

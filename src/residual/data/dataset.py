@@ -5,15 +5,38 @@ from __future__ import annotations
 import hashlib
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import SupportsIndex
 
 import numpy as np
 from PIL import Image
 
 from residual.data.decode import decode_image
+from residual.errors import ResidualError
 
-SPLITS = ("train", "val", "test")
+OWN_LICENCE = "the user's own images; no licence known"
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """What is known of a dataset without loading it.
+
+    Args:
+        name: as `load_dataset` takes it.
+        about: one line.
+        sizes: samples of each split.
+        classes: how many.
+        licence: one line, as far as known.
+        source: where it comes from.
+    """
+
+    name: str
+    about: str
+    sizes: Mapping[str, int]
+    classes: int
+    licence: str
+    source: str
 
 
 class ImageDataset:
@@ -23,6 +46,9 @@ class ImageDataset:
     classifiers; `labels` `(n,)` int64 and `sample_ids` are known without decoding an image; `licence` is one
     line. `groups` `(n,)` int64 and `group_names` tell apart samples of one class that are to be counted
     separately (Waterbirds); most datasets have none. A concrete class fills these in and defines `load(i)`.
+
+    Raises:
+        ResidualError: there are not as many ids or groups as labels.
     """
 
     def __init__(
@@ -46,6 +72,12 @@ class ImageDataset:
         self.licence = licence
         self.groups = None if groups is None else np.asarray(groups, np.int64)
         self.group_names = tuple(group_names)
+        for what, values in (("ids", self.sample_ids), ("groups", self.groups)):
+            if values is not None and len(values) != len(self.labels):
+                raise ResidualError(
+                    f"{self.full_name} has {len(self.labels)} labels but {len(values)} {what}; every sample "
+                    "has one of each."
+                )
 
     @property
     def full_name(self) -> str:
@@ -53,7 +85,11 @@ class ImageDataset:
         return f"{self.name}/{self.split}"
 
     def load(self, index: int) -> Image.Image:
-        """Sample `index` (not negative) as an RGB image; `UnreadableImageError` where it can't be decoded."""
+        """Sample `index` (not negative) as an RGB image.
+
+        Raises:
+            UnreadableImageError: it can't be decoded.
+        """
         raise NotImplementedError
 
     def load_with_digest(self, index: int) -> tuple[Image.Image, int]:
@@ -62,11 +98,21 @@ class ImageDataset:
         return image, digest64(f"{image.mode} {image.size}".encode(), image.tobytes())
 
     def subset(self, indices: Iterable[SupportsIndex]) -> ImageDataset:
-        """The samples at `indices`, in that order, as a dataset of their own."""
+        """The samples at `indices`, in that order, as a dataset of their own.
+
+        Raises:
+            IndexError: one isn't there.
+        """
         return _Subset(self, indices)
 
     def sample(self, count: int, seed: int = 42) -> ImageDataset:
-        """`count` samples chosen at random, the same every time, in their order; all if there are fewer."""
+        """`count` samples chosen at random, the same every time, in their order; all if there are fewer.
+
+        Raises:
+            ResidualError: `count` is negative.
+        """
+        if count < 0:
+            raise ResidualError(f"{self.full_name}: {count} samples can't be chosen.")
         order = np.random.RandomState(seed).permutation(len(self))[:count]
         return self.subset(np.sort(order))
 
@@ -138,27 +184,3 @@ def digest64(*parts: bytes) -> int:
     for part in parts:
         total.update(part)
     return int.from_bytes(total.digest()[:8], "little")
-
-
-def stratified_split(
-    labels: np.ndarray, parts: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 42
-) -> list[np.ndarray]:
-    """Indices `(n_i,)`, ascending, of each part of a split that keeps the classes' proportions.
-
-    Samples are shuffled inside each class; part borders are rounded so that every class of at least
-    `len(parts)` samples is in every part.
-    """
-    labels = np.asarray(labels)
-    random = np.random.RandomState(seed)
-    chosen: list[list[np.ndarray]] = [[] for _ in parts]
-    for label in np.unique(labels):
-        members = random.permutation(np.flatnonzero(labels == label))
-        n, p = len(members), len(parts)
-        borders = [int(np.floor(n * sum(parts[: i + 1]) + 0.5)) for i in range(p - 1)]
-        if n >= p:
-            for i in range(p - 1):
-                least = borders[i - 1] + 1 if i else 1
-                borders[i] = min(max(borders[i], least), n - (p - 1 - i))
-        for part, piece in zip(chosen, np.split(members, borders), strict=True):
-            part.append(piece)
-    return [np.sort(np.concatenate(part)) if part else np.empty(0, np.int64) for part in chosen]

@@ -8,12 +8,15 @@ from typing import NoReturn
 
 import numpy as np
 
-from residual.data.dataset import SPLITS, FileDataset, stratified_split
+from residual.data.dataset import OWN_LICENCE, FileDataset
+from residual.data.splits import ALL, SPLITS, divided_part, rows_of_split
 from residual.errors import ResidualError, UnreadableImageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image of a {}", "a {}", "{}")
 LAYOUT = "Put images into PATH/CLASS/ or into PATH/train/CLASS/, PATH/val/CLASS/ and PATH/test/CLASS/."
+_MEANT = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+_MEANT |= {split: split for split in SPLITS}
 
 
 class FolderDataset(FileDataset):
@@ -23,23 +26,33 @@ class FolderDataset(FileDataset):
     `PATH/CLASS/image`, split 60/20/20. Splits made here keep the classes' proportions and never change
     (seed 42, files sorted by name). Hidden files and folders are skipped, and so is what is no image by name;
     a link to nothing is a sample that can't be read.
+
+    Raises:
+        ResidualError: there is no such folder, it is laid out in another way, or a class has too few images.
     """
 
     def __init__(self, path: str | Path, split: str):
-        self.root = Path(path).expanduser()
-        if not self.root.is_dir():
-            what = "is a file, not a folder" if self.root.exists() else "is not there"
-            raise ResidualError(f"Image folder '{self.root}' {what}. {LAYOUT}")
-        classes, files = _split(self.root, split)
-        self._files = [file for _, file in files]
+        self.root = root = Path(path).expanduser()
+        if not root.is_dir():
+            what = "is a file, not a folder" if root.exists() else "is not there"
+            raise ResidualError(f"Image folder '{root}' {what}. {LAYOUT}")
+        given = _given_parts(root)
+        source, parts = divided_part(split, given)
+        files = given[source]
+        classes = sorted({label for label, _ in given.get("train", files)})
+        names = _class_names(root, classes)
+        number = {label: index for index, label in enumerate(classes)}
+        labels = np.array([number[label] for label, _ in files], np.int64)
+        rows = rows_of_split(labels, split, parts, f"'{root}'", classes)
+        self._files = [files[row][1] for row in rows]
         super().__init__(
             f"folder:{path}",
             split,
-            _class_names(self.root, classes),
+            names,
             TEMPLATES,
-            np.array([classes.index(c) for c, _ in files], np.int64),
-            [file.relative_to(self.root).as_posix() for file in self._files],
-            "the user's own images; no licence known",
+            labels[rows],
+            [file.relative_to(root).as_posix() for file in self._files],
+            OWN_LICENCE,
         )
 
     def content(self, index: int) -> bytes:
@@ -47,7 +60,7 @@ class FolderDataset(FileDataset):
         try:
             return self._files[index].read_bytes()
         except OSError as problem:
-            reason = f"{problem.strerror or problem}; folder '{self.root}'"
+            reason = f"{problem.strerror or problem}; {self.where}"
             raise UnreadableImageError(self.sample_ids[index], reason) from problem
 
     @property
@@ -57,6 +70,11 @@ class FolderDataset(FileDataset):
 
 
 def _class_names(root: Path, folders: list[str]) -> list[str]:
+    if len(folders) == 1:
+        raise ResidualError(
+            f"Image folder '{root}' has only one class, {folders[0]!r}; telling classes apart needs two or "
+            f"more. {LAYOUT}"
+        )
     names: dict[str, str] = {}
     for folder in folders:
         if not folder.isprintable():
@@ -71,65 +89,33 @@ def _class_names(root: Path, folders: list[str]) -> list[str]:
     return list(names)
 
 
-def _split(root: Path, split: str) -> tuple[list[str], list[tuple[str, Path]]]:
-    """The class folders' names and the (class, file) pairs of one split."""
-    near = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+def _given_parts(root: Path) -> dict[str, list[tuple[str, Path]]]:
+    """The (class folder, file) pairs of every split that has a folder, or of all there is."""
     for folder in _folders(root):
-        name = folder.name.casefold()
-        meant = near.get(name, name if name in SPLITS else None)
+        meant = _MEANT.get(folder.name.casefold())
         if meant and meant != folder.name and not (root / meant).is_dir() and _folders(folder):
             raise ResidualError(f"Folder {folder.name!r} of '{root}' seems to be a split: call it {meant!r}.")
-    present = [s for s in SPLITS if (root / s).is_dir()]
-    if "train" not in present or "test" not in present:
+    present = [split for split in SPLITS if (root / split).is_dir()]
+    if absent := [repr(split) for split in ("train", "test") if split not in present]:
         if present and len(_folders(root)) == len(present):
-            absent = " and no ".join(repr(s) for s in ("train", "test") if s not in present)
             raise ResidualError(
-                f"Image folder '{root}' has {' and '.join(map(repr, present))} but no {absent}. {LAYOUT}"
+                f"Image folder '{root}' has {' and '.join(map(repr, present))} but no "
+                f"{' and no '.join(absent)}. {LAYOUT}"
             )
-        files = _images(root, root)
-        classes = sorted({c for c, _ in files})
-        _check_counts(root, classes, files, 3, "train, val and test")
-        parts = stratified_split(np.array([classes.index(c) for c, _ in files]))
-        return classes, [files[i] for i in parts[SPLITS.index(split)]]
-
-    found = {s: _images(root / s, root) for s in present}
-    classes = sorted({c for c, _ in found["train"]})
+        return {ALL: _images(root)}
+    given = {split: _images(root / split) for split in present}
+    classes = {split: {label for label, _ in files} for split, files in given.items()}
     for other in present:
-        here = {c for c, _ in found[other]}
-        if here != set(classes):
-            only_train, only_other = sorted(set(classes) - here), sorted(here - set(classes))
-            details = [f"only in train: {_listed(only_train)}"] if only_train else []
-            details += [f"only in {other}: {_listed(only_other)}"] if only_other else []
+        sides = {"train": classes["train"] - classes[other], other: classes[other] - classes["train"]}
+        if odd := [f"only in {side}: {_few(sorted(names))}" for side, names in sides.items() if names]:
             raise ResidualError(
-                f"The class folders of '{root}/train' and '{root}/{other}' disagree ({'; '.join(details)}). "
+                f"The class folders of '{root}/train' and '{root}/{other}' disagree ({'; '.join(odd)}). "
                 "Give every split the same class folders, each with at least one image."
             )
-    if "val" in present:
-        _check_counts(root, classes, found["train"], 1, "train")
-        return classes, found[split]
-    _check_counts(root, classes, found["train"], 2, "train and val")
-    if split == "test":
-        return classes, found["test"]
-    train, val = stratified_split(np.array([classes.index(c) for c, _ in found["train"]]), (0.8, 0.2))
-    return classes, [found["train"][i] for i in (train if split == "train" else val)]
+    return given
 
 
-def _check_counts(root: Path, classes: list[str], files: list, least: int, parts: str) -> None:
-    if len(classes) == 1:
-        raise ResidualError(
-            f"Image folder '{root}' has only one class, {classes[0]!r}; telling classes apart needs two or "
-            f"more. {LAYOUT}"
-        )
-    for label in classes:
-        count = sum(c == label for c, _ in files)
-        if count < least:
-            raise ResidualError(
-                f"Class {label!r} of '{root}' has too few images to split: {count}, where {parts} need at "
-                f"least {least}. Add images or remove the class."
-            )
-
-
-def _images(folder: Path, root: Path) -> list[tuple[str, Path]]:
+def _images(folder: Path) -> list[tuple[str, Path]]:
     """The (class, file) pairs below `folder/CLASS/`, sorted."""
     files = [
         (sub.name, file)
@@ -137,7 +123,7 @@ def _images(folder: Path, root: Path) -> list[tuple[str, Path]]:
         for file in _files(sub)
         if file.suffix.lower() in SUFFIXES
         and (file.is_file() or (file.is_symlink() and not file.exists()))  # a dead link is named when read
-        and not any(part.startswith(".") for part in file.relative_to(sub).parts)
+        and not file.name.startswith(".")
     ]
     if not files:
         kinds = ", ".join(s[1:] for s in SUFFIXES)
@@ -147,11 +133,11 @@ def _images(folder: Path, root: Path) -> list[tuple[str, Path]]:
 
 def _files(folder: Path) -> list[Path]:
     """All below a folder, sorted; one that is closed is an error, or its images would be missing unsaid."""
-    found: list[Path] = []
+    files: list[Path] = []
     for at, inside, names in os.walk(folder, onerror=_refuse):
         inside[:] = [name for name in inside if not name.startswith(".")]
-        found += [Path(at, name) for name in names]
-    return sorted(found)
+        files += [Path(at, name) for name in names]
+    return sorted(files)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -166,5 +152,5 @@ def _refuse(problem: OSError) -> NoReturn:
     raise ResidualError(f"Folder '{problem.filename}' can't be read: {problem.strerror}.") from problem
 
 
-def _listed(names: list[str]) -> str:
+def _few(names: list[str]) -> str:
     return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

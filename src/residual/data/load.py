@@ -1,40 +1,111 @@
-"""Datasets by name, and the manifests that a split is compared with."""
+"""Datasets by name: a table of the forms that names have, and the manifests that splits are compared with."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from residual.data.dataset import SPLITS, ImageDataset
+from residual.data.dataset import DatasetDescription, ImageDataset
 from residual.data.folder import FolderDataset
-from residual.data.hub import hub_entries, load_hub, load_table
+from residual.data.hub import hub_descriptions, hub_entries, load_hub, load_table
 from residual.data.manifest import Manifest
-from residual.data.mixed import MixedDataset
-from residual.data.random import RandomDataset
-from residual.data.suite import load_suite, suite_names
+from residual.data.splits import SPLITS
+from residual.data.suite import MixedDataset, RandomDataset, load_suite, suite_descriptions, suite_names
 from residual.errors import ResidualError, unknown_name
 from residual.files import cache_folder, safe_name
 
-FORMS = {
-    "folder:PATH": "images in PATH/CLASS/, or in PATH/train/CLASS/, PATH/val/CLASS/ and PATH/test/CLASS/",
-    "disk:PATH": "a Dataset or DatasetDict that save_to_disk of the datasets library wrote",
-    "hf:REPO": "a repository of the hub with a column of images and one of labels; also hf:REPO@REVISION and "
-    "hf:REPO:CONFIG",
-    "wds:SHARDS": "webdataset shards: a folder with train/*.tar and test/*.tar, or shards/{000..012}.tar",
-}
 
-_MADE = {"mixed": MixedDataset, "random": RandomDataset}
+@dataclass(frozen=True)
+class Form:
+    """Names of the form `KIND:ADDRESS`.
+
+    Args:
+        address: what stands after the colon, for users.
+        about: one line.
+        example: for the error where nothing stands there.
+        load: the dataset of `(name, address, split, image_column, label_column)`.
+        columns: whether there are columns to choose from.
+        own_files: whether the address is the user's own place, with his own manifests in it.
+    """
+
+    address: str
+    about: str
+    example: str
+    load: Callable[[str, str, str, str | None, str | None], ImageDataset]
+    columns: bool = False
+    own_files: bool = True
+
+
+def _load_folder(name: str, address: str, split: str, *_: str | None) -> ImageDataset:
+    return FolderDataset(address, split)
+
+
+def _load_table(name: str, address: str, split: str, *columns: str | None) -> ImageDataset:
+    return load_table(name, split, *columns)
+
+
+def _load_shards(name: str, address: str, split: str, *_: str | None) -> ImageDataset:
+    from residual.data.shards import ShardsDataset
+
+    return ShardsDataset(address, split)
+
+
+FORMS = {
+    "folder": Form(
+        "PATH",
+        "images in PATH/CLASS/, or in PATH/train/CLASS/, PATH/val/CLASS/ and PATH/test/CLASS/",
+        "photos/birds",
+        _load_folder,
+    ),
+    "disk": Form(
+        "PATH",
+        "a Dataset or DatasetDict that save_to_disk of the datasets library wrote",
+        "saved/birds",
+        _load_table,
+        columns=True,
+    ),
+    "hf": Form(
+        "REPO",
+        "a repository of the hub with a column of images and one of labels; also hf:REPO@REVISION and "
+        "hf:REPO:CONFIG",
+        "uoft-cs/cifar10",
+        _load_table,
+        columns=True,
+        own_files=False,
+    ),
+    "wds": Form(
+        "SHARDS",
+        "webdataset shards: a folder with train/*.tar and test/*.tar, or shards/{000..012}.tar",
+        "shards/{000..012}.tar",
+        _load_shards,
+    ),
+}
+_MADE: dict[str, Callable[[str], ImageDataset]] = {"mixed": MixedDataset, "random": RandomDataset}
 
 
 def dataset_names() -> tuple[str, ...]:
-    """The ten datasets of the offline suite; `load_dataset` also takes those of `hub_dataset_names`."""
+    """The ten datasets of the offline suite; `load_dataset` also takes those of `hub_dataset_names`.
+
+    Example:
+        >>> import residual
+        >>> residual.data.dataset_names()[:3]
+        ('mnist', 'digits', 'house-numbers')
+    """
     return suite_names()
 
 
 def hub_dataset_names() -> tuple[str, ...]:
     """The datasets of the paper's suite, which come from the hub; 'mnist-full' is its MNIST."""
     return tuple(hub_entries())
+
+
+def dataset_descriptions() -> list[DatasetDescription]:
+    """What is known of every dataset that has a name: `mixed`, the offline suite, the paper's, `random`."""
+    mixed, *ten, noise = suite_descriptions()
+    return [mixed, *ten, *hub_descriptions(), noise]
 
 
 def load_dataset(
@@ -63,49 +134,52 @@ def load_dataset(
     Raises:
         ResidualError: a name or split that isn't there (with the nearest that are), a source that is gone
             (with where else it may be) or can't be used, or another manifest.
+
+    Example:
+        >>> import residual
+        >>> data = residual.load_dataset("digits", "test")
+        >>> data
+        <digits test: 359 images, 10 classes>
+        >>> image, label = data[0]
+        >>> image.size, data.class_names[label]
+        ((64, 64), '4')
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    form, colon, address = name.partition(":")
-    form = form if colon else ""
-    if (image_column or label_column) and form not in ("hf", "disk"):
+    kind, colon, address = name.partition(":")
+    form = FORMS.get(kind) if colon else None
+    if (image_column or label_column) and not (form and form.columns):
         raise ResidualError(f"Only hf: and disk: have columns to choose from, not {name!r}.")
-    dataset = _load(name, form, address, split, image_column, label_column)
-    if form in ("folder", "disk", "wds"):
+    if form is None:
+        dataset = _load_named(name, split)
+    elif not address:
+        raise ResidualError(f"'{kind}:' needs something after it, as in {kind}:{form.example}.")
+    else:
+        dataset = form.load(name, address, split, image_column, label_column)
+    if form and form.own_files:
         beside = Path(address).expanduser() / f"manifest-{split}.json"
         if beside.is_file():
             Manifest.of(dataset).check(
                 Manifest.load(beside), f"the manifest '{beside}' (delete it if this is the state you want)"
             )
     else:
-        columns = [f"{column}" for column in (image_column, label_column) if column]
-        _compare_with_kept(dataset, "-".join([name, *columns]))
+        columns = {"image": image_column, "label": label_column}
+        chosen = [f"{what}={column}" for what, column in columns.items() if column]
+        _compare_with_kept(dataset, " ".join([name, *chosen]))
     if manifest is not None:
         Manifest.of(dataset).check(Manifest.load(manifest), f"the manifest '{manifest}'")
     return dataset
 
 
-def _load(
-    name: str, form: str, address: str, split: str, image: str | None, label: str | None
-) -> ImageDataset:
-    if form == "folder":
-        if not address:
-            raise ResidualError("'folder:' needs a path after it, as in folder:photos/birds.")
-        return FolderDataset(address, split)
-    if form in ("hf", "disk"):
-        return load_table(name, split, image, label)
-    if form == "wds":
-        from residual.data.shards import ShardsDataset
-
-        return ShardsDataset(address, split)
+def _load_named(name: str, split: str) -> ImageDataset:
     if name in suite_names():
         return load_suite(name, split)
     if name in hub_entries():
         return load_hub(name, split)
     if name in _MADE:
         return _MADE[name](split)
-    known = [*suite_names(), *hub_entries(), *_MADE, *FORMS]
-    raise unknown_name("dataset", name, known)
+    forms = (f"{kind}:{form.address}" for kind, form in FORMS.items())
+    raise unknown_name("dataset", name, [*suite_names(), *hub_entries(), *_MADE, *forms])
 
 
 def _compare_with_kept(dataset: ImageDataset, key: str) -> None:
@@ -131,7 +205,7 @@ def _compare_with_kept(dataset: ImageDataset, key: str) -> None:
 def _kept_checksum(path: Path) -> str | None:
     try:
         with path.open(encoding="utf-8") as file:
-            found = re.search(r'^ "checksum": "([0-9a-f]{64})"', file.read(4096), re.MULTILINE)
+            line = re.search(r'^ "checksum": "([0-9a-f]{64})"', file.read(4096), re.MULTILINE)
     except (OSError, ValueError):
         return None
-    return found[1] if found else None
+    return line[1] if line else None

@@ -103,20 +103,20 @@ class Manifest:
             ResidualError: the file isn't there, isn't a manifest, or was changed since.
         """
         try:
-            held = json.loads(Path(path).read_text(encoding="utf-8"))
-            if held["format"] != FORMAT:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            if fields["format"] != FORMAT:
                 raise KeyError("format")
-            samples = held["samples"]
+            samples = fields["samples"]
             digests = [digest for _, _, digest in samples]
             manifest = cls(
-                name=held["name"],
-                split=held["split"],
-                class_names=tuple(held["class_names"]),
+                name=fields["name"],
+                split=fields["split"],
+                class_names=tuple(fields["class_names"]),
                 sample_ids=tuple(sample for sample, _, _ in samples),
                 labels=np.array([label for _, label, _ in samples], np.int64),
                 digests=tuple(int(digest, 16) for digest in digests) if digests and digests[0] else None,
             )
-            checksums = held["checksum"], held["contents_checksum"]
+            checksums = fields["checksum"], fields["contents_checksum"]
         except OSError as error:
             raise ResidualError(f"The manifest {str(path)!r} can't be read: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -137,10 +137,10 @@ class Manifest:
         Raises:
             ResidualError: it says what differs first.
         """
-        if found := self._difference(other):
+        if difference := self._difference(other):
             raise ResidualError(
-                f"{self.name} {self.split} isn't what {whose} says: {found}. These are other images than "
-                "those that it was written for."
+                f"{self.name} {self.split} isn't what {whose} says: {difference}. These are other "
+                "images than those that it was written for."
             )
 
     def _difference(self, other: Manifest) -> str | None:

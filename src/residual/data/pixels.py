@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from residual.data.dataset import ImageDataset
+from residual.data.dataset import OWN_LICENCE, ImageDataset
 from residual.errors import ResidualError
 
 
@@ -24,6 +24,19 @@ class PixelDataset(ImageDataset):
         name: of the dataset.
         split: "train", "val" or "test".
         sample_ids: one a sample, by default their numbers.
+        templates, groups, group_names: as of any dataset.
+
+    Raises:
+        ResidualError: there are not as many labels, ids or groups as images.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from residual.data import PixelDataset
+        >>> data = PixelDataset(torch.zeros(2, 3, 64, 64), np.array([0, 1]), ["cat", "dog"])
+        >>> data
+        <pixels train: 2 images, 2 classes>
+        >>> data.subset([1]).sample_ids
+        ('000001',)
     """
 
     def __init__(
@@ -34,13 +47,20 @@ class PixelDataset(ImageDataset):
         name: str = "pixels",
         split: str = "train",
         sample_ids: Sequence[str] | None = None,
+        templates: Sequence[str] = (),
+        groups: Int[np.ndarray, " n"] | None = None,
+        group_names: Sequence[str] = (),
     ):
         self.pixels = pixels
         ids = [f"{index:06d}" for index in range(len(pixels))] if sample_ids is None else sample_ids
-        super().__init__(name, split, class_names, (), labels, ids, "the user's own images; no licence known")
+        super().__init__(name, split, class_names, templates, labels, ids, OWN_LICENCE, groups, group_names)
 
     def load(self, index: int) -> Image.Image:
-        """There is none."""
+        """There is none.
+
+        Raises:
+            ResidualError: always.
+        """
         raise ResidualError(f"{self.name} holds pixels, not images: it can only be encoded.")
 
     def subset(self, indices: Iterable[SupportsIndex]) -> PixelDataset:
@@ -53,4 +73,7 @@ class PixelDataset(ImageDataset):
             self.name,
             self.split,
             [self.sample_ids[index] for index in chosen],
+            self.templates,
+            None if self.groups is None else self.groups[chosen],
+            self.group_names,
         )

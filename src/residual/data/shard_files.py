@@ -1,15 +1,26 @@
-"""Which shards an address means: ranges, lists, stars, `{split}` and folders become tar files."""
+"""Tar files by their address: which there are, and pieces of them, read where they are through fsspec.
+
+Ranges, lists, stars, `{split}` and folders become `Shard`s; no shell is called and nothing is unpacked.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
-from residual.data.dataset import SPLITS
-from residual.data.shard_reader import Shard, file_system, for_each, is_local, local_version, reaching
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from residual.data.splits import ALL, SPLITS
 from residual.errors import ResidualError
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -18,35 +29,187 @@ FORMS = (
     "test/0.tar in it."
 )
 MOST = 100_000
+BLOCK = 8 * 2**20
 _BRACES = re.compile(r"\{([^{}]*)\}")
 # What file systems call the mark of a file's version.
 _VERSIONS = ("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "Content-MD5", "md5Hash")
 _VERSIONS += ("generation", "blob_id", "sha", "mtime", "created")
+_LIBRARIES = {"http": "aiohttp requests", "https": "aiohttp requests", "s3": "s3fs", "gs": "gcsfs"}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file.
+
+    Args:
+        address: what fsspec gets the file system from.
+        path: of the file in that file system.
+        local: whether it is on this machine's disks.
+        name: its path below the folder that all shards are in.
+        size: in bytes.
+        version: a text that changes when the file does, "" where nobody tells.
+    """
+
+    address: str
+    path: str
+    local: bool
+    name: str = ""
+    size: int = -1
+    version: str = ""
+
+    @contextmanager
+    def opened(self) -> Generator[Any]:
+        """As a file to be read from its beginning.
+
+        Raises:
+            ResidualError: it can't be read.
+        """
+        with reaching(self.path):
+            if self.local:
+                with open(self.path, "rb") as file:
+                    yield file
+            else:
+                system, _ = file_system(self.address)
+                with system.open(self.path, "rb", block_size=BLOCK, cache_type="readahead") as file:
+                    yield file
+
+
+class ShardReader:
+    """Pieces of shards, for any thread and process: no file stays open, bytes read ahead are a thread's own.
+
+    Of a local shard a piece is read alone. Of another one a whole block is asked for while pieces are read in
+    order, so that this is a stream, and a piece alone where they aren't.
+    """
+
+    def __init__(self, shards: Sequence[Shard]):
+        self.shards = tuple(shards)
+        self._ahead = _Ahead()
+
+    def __reduce__(self) -> tuple:
+        return ShardReader, (self.shards,)
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """`size` bytes at `offset` of shard `number`.
+
+        Raises:
+            ResidualError: they can't be read, or the shard isn't what it was.
+        """
+        shard = self.shards[number]
+        with reaching(shard.path):
+            piece = _local_piece(shard, offset, size) if shard.local else self._streamed(number, offset, size)
+        if len(piece) != size:
+            raise ResidualError(f"Shard {shard.path!r} has changed since it was listed. Load it again.")
+        return piece
+
+    def _streamed(self, number: int, offset: int, size: int) -> bytes:
+        shard, ahead = self.shards[number], self._ahead
+        same = number == ahead.number
+        if not (same and ahead.start <= offset and offset + size <= ahead.start + len(ahead.content)):
+            gap = offset - (ahead.end if same else 0)
+            ask = max(size, BLOCK) if 0 <= gap <= BLOCK else size
+            content = _fetched(shard, offset, min(offset + ask, shard.size))
+            # A web server that knows no ranges sends the whole file instead.
+            ahead.start = 0 if len(content) == shard.size else offset
+            ahead.number, ahead.content = number, content
+        ahead.end = offset + size
+        return ahead.content[offset - ahead.start : ahead.end - ahead.start]
+
+
+class _Ahead(threading.local):
+    """What a thread has of the shard it is at: bytes from `start` on; it gave out those up to `end`."""
+
+    number, start, content, end = -1, 0, b"", 0
+
+
+def _local_piece(shard: Shard, offset: int, size: int) -> bytes:
+    with open(shard.path, "rb") as file:
+        if _local_version(os.fstat(file.fileno())) != shard.version:
+            return b""
+        file.seek(offset)
+        return file.read(size)
+
+
+def _local_version(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
+
+
+def _fetched(shard: Shard, start: int, end: int) -> bytes:
+    for wait in (0.2, 1.0):
+        try:
+            return file_system(shard.address)[0].cat_file(shard.path, start=start, end=end)
+        except (ValueError, FileNotFoundError, PermissionError):
+            raise
+        except Exception:  # a connection that broke, in the words of whichever library had it
+            time.sleep(wait)
+    return file_system(shard.address)[0].cat_file(shard.path, start=start, end=end)
+
+
+@contextmanager
+def reaching(path: str) -> Generator[None]:
+    """Turn whatever a file system raises into one sentence; each has exceptions of its own.
+
+    Raises:
+        ResidualError: in place of any other exception.
+    """
+    try:
+        yield
+    except (ResidualError, TypeError, AttributeError, NameError):  # the last three would be faults of ours
+        raise
+    except Exception as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ResidualError(f"{path!r} can't be read: {why}.") from error
+
+
+def file_system(address: str) -> tuple[AbstractFileSystem, str]:
+    """The file system and the path in it; asked for anew at each use, since a fork or a thread needs its own.
+
+    Raises:
+        ResidualError: the protocol is unknown or its library isn't installed.
+    """
+    try:
+        return url_to_fs(address)
+    except ImportError as error:
+        protocol = address.split("://")[0].rsplit("::", 1)[-1]
+        library = _LIBRARIES.get(protocol, f"'fsspec[{protocol}]'")
+        raise ResidualError(
+            f"{address!r} needs a library that isn't installed ({error}): pip install {library}."
+        ) from error
+    except Exception as error:
+        raise ResidualError(f"{address!r} is no address that can be read: {error}.") from error
+
+
+def for_each(function: Callable[[Shard], Any], shards: Sequence[Shard]) -> list:
+    """`function` of each shard, in order; of several at a time where a network is waited for."""
+    if all(shard.local for shard in shards):
+        return [function(shard) for shard in shards]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return list(pool.map(function, shards))
 
 
 def find_shards(address: str) -> dict[str, tuple[Shard, ...]]:
-    """The shards of every split that is there, or those of `""` where the address tells no splits apart.
+    """The shards of every split that is there, or those of `ALL` where the address tells no splits apart.
 
     Raises:
         ResidualError: there are none, some are missing, or train or test is.
     """
+    file_system(address)[0].invalidate_cache()  # what was listed earlier in this process may have changed
     if is_folder(address):
-        found = {split: _in_folder(address, split) for split in SPLITS}
+        given = {split: _in_folder(address, split) for split in SPLITS}
     elif "{split}" in address:
-        found = {split: _named(address.replace("{split}", split)) for split in SPLITS}
+        given = {split: _named(address.replace("{split}", split)) for split in SPLITS}
     else:
-        found = {"": _named(address)}
-        if not found[""]:
+        given = {ALL: _named(address)}
+        if not given[ALL]:
             raise ResidualError(f"There are no shards at {address!r}. {FORMS}")
-    found = {split: shards for split, shards in found.items() if shards}
-    if absent := [repr(split) for split in ("train", "test") if split not in found and "" not in found]:
+    given = {split: shards for split, shards in given.items() if shards}
+    if absent := [repr(split) for split in ("train", "test") if split not in given and ALL not in given]:
         raise ResidualError(f"There are no shards of {' and '.join(absent)} at {address!r}. {FORMS}")
-    folders = [shard.path.split("/")[:-1] for shards in found.values() for shard in shards]
+    folders = [shard.path.split("/")[:-1] for shards in given.values() for shard in shards]
     levels = zip(*folders, strict=False)
     depth = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
     return {
         split: tuple(replace(shard, name=_below(shard.path, depth)) for shard in shards)
-        for split, shards in found.items()
+        for split, shards in given.items()
     }
 
 
@@ -64,13 +227,13 @@ def read_beside(address: str, shard: Shard, name: str) -> str | None:
     Raises:
         ResidualError: it can't be read.
     """
-    places = [(shard.address, shard.path.rsplit("/", 1)[0])]
+    folders = [(shard.address, shard.path.rsplit("/", 1)[0])]
     if is_folder(address) or "{split}" in address:
         before = f"{address}/" if is_folder(address) else address.split("{split}")[0]
         root = before.rpartition("/")[0] or ("/" if before.startswith("/") else ".")
         if "*" not in root and "{" not in root:
-            places.insert(0, (root, file_system(root)[1].rstrip("/")))
-    texts = (_text(base, f"{folder}/{name}") for base, folder in places)
+            folders.insert(0, (root, file_system(root)[1].rstrip("/")))
+    texts = (_text(base, f"{folder}/{name}") for base, folder in folders)
     return next((text for text in texts if text is not None), None)
 
 
@@ -92,49 +255,49 @@ def _in_folder(root: str, split: str) -> list[Shard]:
 
 def _named(address: str) -> list[Shard]:
     """All shards that an address without `{split}` names; none where none of them is there."""
-    places: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for one in _expanded(address):
-        places |= dict.fromkeys(_listed(one) if "*" in one else [file_system(one)[1]], one)
-    asked = [Shard(one, path, "", -1, "", is_local(one)) for path, one in places.items()]
-    found = for_each(_looked_up, asked)
-    absent = [shard.path for shard, there in zip(asked, found, strict=True) if there is None]
+        paths |= dict.fromkeys(_listed(one) if "*" in one else [file_system(one)[1]], one)
+    asked = [Shard(one, path, _is_local(one)) for path, one in paths.items()]
+    shards = for_each(_with_size, asked)
+    absent = [shard.path for shard, known in zip(asked, shards, strict=True) if known is None]
     if 0 < len(absent) < len(asked):
         others = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
         raise ResidualError(
             f"Of the {len(asked)} shards {address!r} this isn't there: {absent[0]!r}{others}."
         )
-    return [shard for shard in found if shard is not None]
+    return [shard for shard in shards if shard is not None]
+
+
+def _is_local(address: str) -> bool:
+    return isinstance(file_system(address)[0], LocalFileSystem)
 
 
 def _listed(pattern: str) -> list[str]:
+    """The tar files that a pattern with stars names, 2.tar before 10.tar, as `nshards.txt` numbers them."""
     system, path = file_system(pattern)
     with reaching(pattern):
         try:
-            found = [str(name) for name in system.glob(path)]
+            names = [str(name) for name in system.glob(path)]
         except FileNotFoundError:
-            found = []
-    return sorted((name for name in found if name.endswith((".tar", *COMPRESSED))), key=_natural)
+            names = []
+    tars = (name for name in names if name.endswith((".tar", *COMPRESSED)))
+    digits = re.compile(r"([0-9]+)")
+    return sorted(tars, key=lambda name: [int(p) if i % 2 else p for i, p in enumerate(digits.split(name))])
 
 
-def _natural(path: str) -> list[str | int]:
-    """Sorts 2.tar before 10.tar, as `nshards.txt` numbers them."""
-    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", path))]
-
-
-def _looked_up(shard: Shard) -> Shard | None:
+def _with_size(shard: Shard) -> Shard | None:
     """The same with its size and version; None where there is no such file."""
     with reaching(shard.path):
         try:
             if shard.local:
                 status = os.stat(shard.path)
                 size, folder = status.st_size, os.path.isdir(shard.path)
-                version = local_version(status)
+                version = _local_version(status)
             else:
-                system, _ = file_system(shard.address)
-                info = system.info(shard.path)
+                info = file_system(shard.address)[0].info(shard.path)
                 size, folder = info["size"], info.get("type") == "directory"
-                marks = [f"{mark} {info[mark]}" for mark in _VERSIONS if info.get(mark)]
-                version = ", ".join(marks) or str(system.ukey(shard.path))
+                version = ", ".join(f"{mark} {info[mark]}" for mark in _VERSIONS if info.get(mark))
         except (FileNotFoundError, NotADirectoryError):
             return None
     if folder:
@@ -150,8 +313,7 @@ def _expanded(address: str) -> list[str]:
     waiting = [address]
     while waiting:
         one = waiting.pop()
-        braces = _BRACES.search(one)
-        if braces:
+        if braces := _BRACES.search(one):
             choices = _choices(braces[1], address)
             waiting += [one[: braces.start()] + choice + one[braces.end() :] for choice in reversed(choices)]
         else:
@@ -190,7 +352,7 @@ def _text(address: str, path: str) -> str | None:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         except PermissionError:
-            if is_local(address):
+            if _is_local(address):
                 raise
             return None  # what a bucket says of a file that isn't there if it can't be listed
         except UnicodeDecodeError as error:

@@ -1,21 +1,40 @@
-"""webdataset shards as a dataset, read where they are: `wds:ADDRESS`."""
+"""webdataset shards as a dataset, read where they are: `wds:ADDRESS`.
+
+A shard's tar headers are read once, by Python's `tarfile`; what they say is kept in the cache folder. Nothing
+is unpacked, so a member's name is only a name. webdataset's rule: files of one sample stand next to each
+other and have the same name up to the first dot of its last part.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import itertools
+import json
 import re
+import tarfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from residual.data.dataset import SPLITS, FileDataset, stratified_split
-from residual.data.folder import TEMPLATES
-from residual.data.shard_files import FORMS, find_shards, read_beside
-from residual.data.shard_reader import Shard, ShardReader, for_each
-from residual.data.tar_index import TarIndex, index_shard
+from residual.data.dataset import OWN_LICENCE, FileDataset
+from residual.data.folder import SUFFIXES, TEMPLATES
+from residual.data.shard_files import FORMS, Shard, ShardReader, find_shards, for_each, read_beside
+from residual.data.splits import divided_part, rows_of_split
 from residual.errors import ResidualError
+from residual.files import cache_folder, write_text
 
 CLASS_FILES = ("classnames.txt", "classes.txt")
 TEMPLATE_FILE = "zeroshot_classification_templates.txt"
 MOST_CLASSES = 100_000
+FORMAT = "residual shard index 1"
+LABEL_KEYS = ("label", "cls", "class", "class_id")
+LARGEST_LABEL = 2**20
+TOGETHER = "files of one sample stand next to each other and have one name up to its first dot"
+_NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]*)", re.DOTALL)
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstandard"}
 
 
 class ShardsDataset(FileDataset):
@@ -36,52 +55,53 @@ class ShardsDataset(FileDataset):
         if not address:
             raise ResidualError(f"'wds:' needs an address after it. {FORMS}")
         self._address = address
-        found = find_shards(address)
-        first = "" if "" in found else "train"
-        source = first if first == "" or (split == "val" and "val" not in found) else split
-        names = _class_names(address, found[first][0])
-        indexes = for_each(index_shard, found[source])
+        given = find_shards(address)
+        source, parts = divided_part(split, given)
+        shards, named_by = given[source], given.get("train", given[source])
+        names = _class_names(address, named_by[0])
+        indexes = for_each(index_shard, shards)
         if names is None:
-            reference = indexes if source == first else for_each(index_shard, found[first])
-            names = _names_of_labels(address, [label for index in reference for label in index.labels])
+            others = indexes if named_by is shards else for_each(index_shard, named_by)
+            names = _names_of_labels(address, [label for index in others for label in index.labels])
         if len(names) < 2:
             raise ResidualError(
                 f"The shards {address!r} have only one class, {names[0]!r}; telling classes apart needs two "
                 "or more."
             )
-        labels = _class_numbers(found[source], indexes, names)
-        chosen = np.arange(len(labels))
-        if source == "" or (source == "train" and "val" not in found):
-            parts, shares = (SPLITS, (0.6, 0.2, 0.2)) if source == "" else (SPLITS[:2], (0.8, 0.2))
-            _check_counts(address, labels, names, parts)
-            chosen = stratified_split(labels, shares)[parts.index(split)]
-        self._reader = ShardReader(found[source])
-        self._shards = np.repeat(np.arange(len(indexes)), [len(index.keys) for index in indexes])[chosen]
-        self._offsets = np.array([n for index in indexes for n in index.offsets], np.int64)[chosen]
-        self._sizes = np.array([n for index in indexes for n in index.sizes], np.int64)[chosen]
-        ids = [
-            f"{shard.name}/{key}"
-            for shard, index in zip(found[source], indexes, strict=True)
-            for key in index.keys
-        ]
+        labels = _class_numbers(shards, indexes, names)
+        rows = rows_of_split(labels, split, parts, repr(address), names)
+        self._reader = ShardReader(shards)
+        self._shards = np.repeat(np.arange(len(indexes)), [len(index.keys) for index in indexes])[rows]
+        self._offsets = np.array([n for index in indexes for n in index.offsets], np.int64)[rows]
+        self._sizes = np.array([n for index in indexes for n in index.sizes], np.int64)[rows]
+        ids = [f"{s.name}/{key}" for s, index in zip(shards, indexes, strict=True) for key in index.keys]
         super().__init__(
             f"wds:{without_query(address)}",
             split,
             names,
-            _templates(address, found[first][0]),
-            labels[chosen],
-            [ids[place] for place in chosen],
-            "the user's own images; no licence known",
+            _templates(address, named_by[0]),
+            labels[rows],
+            [ids[row] for row in rows],
+            OWN_LICENCE,
         )
 
     def content(self, index: int) -> bytes:
-        """The bytes of sample `index`'s image; `ResidualError` where its shard can't be read any more."""
+        """The bytes of sample `index`'s image.
+
+        Raises:
+            ResidualError: its shard can't be read any more.
+        """
         return self._reader.read(int(self._shards[index]), int(self._offsets[index]), int(self._sizes[index]))
 
     @property
     def where(self) -> str:
         """Named in errors."""
         return f"shards {self._address!r}"
+
+
+def without_query(address: str) -> str:
+    """A URL without what follows `?`: a signed one has a key there, and names are written down."""
+    return re.sub(r"\?[^/]*$", "", address) if "://" in address else address
 
 
 def _class_names(address: str, shard: Shard) -> list[str] | None:
@@ -130,9 +150,11 @@ def _class_numbers(shards: tuple[Shard, ...], indexes: list[TarIndex], names: li
     for shard, index in zip(shards, indexes, strict=True):
         for key, label in zip(index.keys, index.labels, strict=True):
             if label not in known:
-                raise ResidualError(
-                    f"Sample {key!r} of shard {shard.path!r} has the label {label!r}, which is none of the "
-                    f"{len(names)} classes (those of classnames.txt or of train)."
+                raise _refused(
+                    shard,
+                    key,
+                    f"has the label {label!r}, which is none of the {len(names)} classes (those of "
+                    "classnames.txt or of train)",
                 )
             labels.append(known[label])
     if not labels:
@@ -140,16 +162,158 @@ def _class_numbers(shards: tuple[Shard, ...], indexes: list[TarIndex], names: li
     return np.array(labels, np.int64)
 
 
-def _check_counts(address: str, labels: np.ndarray, names: list[str], parts: tuple[str, ...]) -> None:
-    counts = np.bincount(labels, minlength=len(names))
-    for name, count in zip(names, counts, strict=True):
-        if 0 < count < len(parts):
+@dataclass(frozen=True)
+class TarIndex:
+    """The samples of one shard, in its order.
+
+    Args:
+        keys: names up to the first dot.
+        labels: a class number or a text each.
+        offsets: where the image begins in the shard, in bytes.
+        sizes: of the image, in bytes.
+    """
+
+    keys: tuple[str, ...]
+    labels: tuple[int | str, ...]
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+def index_shard(shard: Shard) -> TarIndex:
+    """The index of a shard: from the cache if the shard is the one that it was made of, else made and kept.
+
+    Raises:
+        ResidualError: it isn't a whole tar file, or a sample of it has no image, no label or another's key.
+    """
+    path = shard.path if shard.local else f"{shard.address} {shard.path}"
+    kept = cache_folder() / "shards" / f"{_sha256(path)[:32]}.json"
+    made_of = _sha256(path, shard.size, shard.version)
+    if shard.version and (known := _kept_index(kept, made_of)) is not None:
+        return known
+    with shard.opened() as file:
+        index = _read_index(file, shard)
+    if shard.version:  # or nobody could tell that the shard is another one now
+        fields = asdict(index)
+        head = {"format": FORMAT, "shard": made_of, "checksum": _sha256(*fields.values())}
+        with contextlib.suppress(ResidualError):  # a cache that can't be written to costs time, nothing else
+            write_text(kept, json.dumps(head | fields))
+    return index
+
+
+def _kept_index(path: Path, made_of: str) -> TarIndex | None:
+    """What is in the cache, unless it is of another shard or damaged."""
+    try:
+        fields = json.loads(path.read_bytes())
+        index = TarIndex(*(tuple(fields[name]) for name in ("keys", "labels", "offsets", "sizes")))
+        checks = fields["format"], fields["shard"], fields["checksum"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return index if checks == (FORMAT, made_of, _sha256(*asdict(index).values())) else None
+
+
+def _sha256(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _read_index(file: Any, shard: Shard) -> TarIndex:
+    """One pass over the headers; images are passed over."""
+    start = file.read(6)
+    for magic, packer in _PACKED.items():
+        if start.startswith(magic):
             raise ResidualError(
-                f"Class {name!r} of {address!r} has too few samples to split: {count}, where "
-                f"{', '.join(parts)} need at least {len(parts)}. Add samples, or shards of each split."
+                f"Shard {shard.path!r} is packed by {packer}, so no image in it can be read alone. Unpack it "
+                "to a plain .tar."
             )
+    file.seek(0)
+    samples: list[tuple[str, list[tuple[str, tarfile.TarInfo, bytes | None]]]] = []
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            named = ((_NAME.fullmatch(member.name), member) for member in tar if member.isreg())
+            files = ((name[1], name[2].lower(), member) for name, member in named if name)
+            for key, group in itertools.groupby(files, key=lambda file: file[0]):
+                of_key = [
+                    (suffix, member, _label_content(tar, suffix, member)) for _, suffix, member in group
+                ]
+                samples.append((key, of_key))
+            end = tar.offset
+        # tarfile takes a broken or missing header for the end, which is a block of zeros.
+        file.seek(end)
+        if file.read(512) != bytes(512):
+            raise tarfile.ReadError("it has no end mark")
+    except (tarfile.TarError, EOFError) as error:
+        raise ResidualError(
+            f"Shard {shard.path!r} is cut off, damaged or no tar file ({error}). Get it again."
+        ) from error
+    rows: dict[str, tuple[int | str, int, int]] = {}
+    for key, of_key in samples:
+        if key in rows:
+            raise _refused(shard, key, "is there twice, or its files don't stand next to each other")
+        rows[key] = _sample(shard, key, of_key)
+    labels, offsets, sizes = zip(*rows.values(), strict=True) if rows else ((), (), ())
+    return TarIndex(tuple(rows), labels, offsets, sizes)
 
 
-def without_query(address: str) -> str:
-    """A URL without what follows `?`: a signed one holds a key there, and names are written down."""
-    return re.sub(r"\?[^/]*$", "", address) if "://" in address else address
+def _label_content(tar: tarfile.TarFile, suffix: str, member: tarfile.TarInfo) -> bytes | None:
+    """What a file of a label says; None of any other."""
+    if suffix.rpartition(".")[2] not in ("cls", "json") or member.size > LARGEST_LABEL:
+        return None
+    content = tar.extractfile(member)
+    return content.read() if content else b""
+
+
+def _sample(shard: Shard, key: str, files: list[tuple[str, tarfile.TarInfo, bytes | None]]) -> tuple:
+    """Label, offset and size of the sample that these (suffix, member, content) are."""
+    images: dict[str, tarfile.TarInfo] = {}
+    labels: dict[str, bytes] = {}
+    for suffix, member, content in files:
+        kind = suffix.rpartition(".")[2]
+        if content is not None:
+            labels[kind] = content
+        elif f".{kind}" in SUFFIXES:
+            if suffix in images:
+                raise _refused(shard, key, f"has two files .{suffix}")
+            images[suffix] = member
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise _refused(shard, key, "has a name that isn't UTF-8: rename it") from None
+    label = _label(shard, key, labels)
+    # The image is that of the shortest suffix: in `1.jpg, 1.mask.png` the picture is `1.jpg`.
+    by_depth = sorted(images, key=lambda suffix: suffix.count("."))
+    if not by_depth:
+        raise _refused(shard, key, f"has no image ({', '.join(SUFFIXES)}); {TOGETHER}")
+    if len(by_depth) > 1 and by_depth[1].count(".") == by_depth[0].count("."):
+        raise _refused(shard, key, f"has two images, .{by_depth[0]} and .{by_depth[1]}: which one is meant?")
+    image = images[by_depth[0]]
+    if image.issparse():
+        raise _refused(shard, key, "is stored with holes (a sparse file): write the shard without them")
+    return label, image.offset_data, image.size
+
+
+def _label(shard: Shard, key: str, files: dict[str, bytes]) -> int | str:
+    value: object = None
+    try:
+        if "cls" in files:
+            value = files["cls"].decode("utf-8-sig").strip()
+        elif "json" in files:
+            fields = json.loads(files["json"])
+            known = (
+                [fields[name] for name in LABEL_KEYS if name in fields] if isinstance(fields, dict) else []
+            )
+            value = known[0] if known else None
+    except (ValueError, RecursionError) as error:
+        raise _refused(shard, key, f"has a label that can't be read ({error})") from error
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
+        value = int(value)
+    if isinstance(value, str) and value.strip() and value.isprintable():
+        return value.strip()
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if value is None:
+        keys = ", ".join(map(repr, LABEL_KEYS))
+        raise _refused(shard, key, f"has no label (.cls, or .json with one of {keys}); {TOGETHER}")
+    raise _refused(shard, key, f"has the label {value!r}, which is neither a class number nor a class name")
+
+
+def _refused(shard: Shard, key: str, why: str) -> ResidualError:
+    return ResidualError(f"Sample {key!r} of shard {shard.path!r} {why}.")

@@ -3,68 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from residual.data import ImageDataset, Manifest, mixed, random
-from residual.data.dataset import SPLITS
-from residual.data.hub import hub_entries
-from residual.data.hub.catalogue import classes_of
-from residual.data.suite.assets import description
-
-SHIPPED, HUB, MADE = "ships with residual", "hub", "made as it is read"
+from residual.data import SPLITS, ImageDataset, Manifest, dataset_descriptions
 
 
 def dataset_rows() -> list[dict[str, Any]]:
     """One entry a dataset: `mixed`, the offline suite, the paper's suite, `random`."""
-    rows = [
-        {
-            "name": name,
-            "about": spec["about"],
-            "sizes": spec["sizes"],
-            "classes": len(spec["classes"]),
-            "licence": spec["licence"],
-            "source": SHIPPED,
-        }
-        for name, spec in description().items()
-    ]
-    for name, entry in hub_entries().items():
-        rows.append(
-            {
-                "name": name,
-                "about": entry.about,
-                "sizes": dict(entry.sizes),
-                "classes": len(classes_of(entry.classes).names),
-                "licence": entry.licence,
-                "source": f"{HUB}: {entry.repository}",
-            }
-        )
-    rows.append(
-        {
-            "name": "random",
-            "about": random.ABOUT,
-            "sizes": random.SIZES,
-            "classes": random.CLASSES,
-            "licence": random.LICENCE,
-            "source": MADE,
-        }
-    )
-    suite = [spec["sizes"] for spec in description().values()]
-    sizes = {name: sum(min(mixed.PER_DATASET, each[name]) for each in suite) for name in SPLITS}
-    made = {"sizes": sizes, "classes": len(suite), "licence": mixed.LICENCE, "source": SHIPPED}
-    return [{"name": "mixed", "about": mixed.ABOUT, **made}, *rows]
+    return [asdict(description) for description in dataset_descriptions()]
 
 
 def datasets_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A row a dataset."""
     table = Table(box=None, pad_edge=False)
-    splits = ("train", "val", "test")
-    for heading in ("name", *splits, "classes"):
+    for heading in ("name", *SPLITS, "classes"):
         table.add_column(heading, justify="left" if heading == "name" else "right", no_wrap=True)
     for row in rows:
-        sizes = (f"{row['sizes'][split]:,}" for split in splits)
+        sizes = (f"{row['sizes'][split]:,}" for split in SPLITS)
         table.add_row(row["name"], *sizes, f"{row['classes']:,}")
     return table
 
@@ -106,12 +65,12 @@ def dataset_facts_table(facts: Mapping[str, Any]) -> Table:
             table.add_row(name, facts[name])
     table.add_row("classes", _few(facts["classes"], 8))
     table.add_row("templates", _few(facts["templates"], 3))
-    for split, held in facts["splits"].items():
-        small, large = held["smallest_class"], held["largest_class"]
+    for split, it in facts["splits"].items():
+        small, large = it["smallest_class"], it["largest_class"]
         each = f"{small:,}" if small == large else f"{small:,} to {large:,}"
-        table.add_row(split, f"{held['images']:,} images, {each} a class; checksum {held['checksum'][:16]}")
-        if "groups" in held:
-            pairs = zip(facts["groups"], held["groups"], strict=True)
+        table.add_row(split, f"{it['images']:,} images, {each} a class; checksum {it['checksum'][:16]}")
+        if "groups" in it:
+            pairs = zip(facts["groups"], it["groups"], strict=True)
             table.add_row("", ", ".join(f"{count:,} {group}" for group, count in pairs))
     return table
 

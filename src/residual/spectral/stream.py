@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from residual.data import ImageDataset
-from residual.data.manifest import Manifest
+from residual.data import ImageDataset, Manifest
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.progress import Progress

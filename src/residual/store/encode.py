@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from residual.data import ImageDataset
-from residual.data.pixels import PixelDataset
+from residual.data import ImageDataset, PixelDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import safe_name

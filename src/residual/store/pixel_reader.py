@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from residual.data import ImageDataset
-from residual.data.pixels import PixelDataset
+from residual.data import ImageDataset, PixelDataset
 from residual.devices import cores
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, UnreadableImageError

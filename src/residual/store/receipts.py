@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from residual.data import ImageDataset
-from residual.data.manifest import Manifest
+from residual.data import ImageDataset, Manifest
 from residual.encoders.encoder import Encoder
 from residual.errors import DamagedStoreError, ResidualError
 from residual.hashing import sha256

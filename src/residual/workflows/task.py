@@ -18,8 +18,7 @@ from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import BASES_KINDS, AdapterSettings, Reference, make_adapter
 from residual.adapters.scores import compute_scores
 from residual.adapters.training import TrainSettings, train
-from residual.data import ImageDataset, load_dataset
-from residual.data.mixed import MixedDataset
+from residual.data import ImageDataset, MixedDataset, load_dataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.progress import Progress, named

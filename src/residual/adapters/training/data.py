@@ -13,8 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from residual.adapters.scores import Scores
-from residual.data import ImageDataset
-from residual.data.pixels import PixelDataset
+from residual.data import ImageDataset, PixelDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.read_ahead import ahead

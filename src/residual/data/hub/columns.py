@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from residual.data.hub.fetch import library
-from residual.errors import ResidualError
+from residual.errors import ResidualError, UnclearColumnError
 
 IMAGES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
 LABELS = ("label", "labels", "class", "target", "fine_label", "cls", "category")
@@ -18,50 +18,64 @@ def image_column(features: Mapping[str, Any], asked: str | None, where: str) -> 
     """The column of images: the one asked for, or the one of images (by type, then by name).
 
     Raises:
-        ResidualError: there is none, or there are several; it lists the columns.
+        UnclearColumnError: there is none, or there are several; it lists the columns.
+        ResidualError: the one asked for isn't there or isn't of that kind.
     """
     datasets = library(where)
-    if asked is not None:
-        kind = _there(features, asked, where)
-        encoded = isinstance(kind, datasets.Value) and kind.dtype in ("string", "binary", "large_binary")
-        if not isinstance(kind, datasets.Image) and not encoded:
-            raise ResidualError(f"{where}: column {asked!r} holds no images. Columns: {_listed(features)}.")
-        return asked
-    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
-    return _only("images", "--image-column", images, IMAGES, features, where)
+
+    def by_type(kind: Any) -> bool:
+        return isinstance(kind, datasets.Image)
+
+    if asked is None:
+        return _only(
+            "image", [name for name, kind in features.items() if by_type(kind)], IMAGES, features, where
+        )
+    kind = _asked(features, asked, where)
+    encoded = isinstance(kind, datasets.Value) and kind.dtype in ("string", "binary", "large_binary")
+    if not by_type(kind) and not encoded:
+        raise ResidualError(f"{where}: column {asked!r} holds no images. Columns: {_listed(features)}.")
+    return asked
 
 
 def label_column(features: Mapping[str, Any], asked: str | None, where: str) -> str:
     """The column of labels: the one asked for, else the `ClassLabel` one, else one with such a name.
 
     Raises:
-        ResidualError: there is none, or there are several; it lists the columns.
+        UnclearColumnError: there is none, or there are several; it lists the columns.
+        ResidualError: the one asked for isn't there or isn't of that kind.
     """
     datasets = library(where)
 
-    def usable(kind: Any) -> bool:
-        return isinstance(kind, datasets.ClassLabel) or (
-            isinstance(kind, datasets.Value)
-            and (kind.dtype in ("string", "large_string", "bool") or "int" in kind.dtype)
-        )
+    def by_type(kind: Any) -> bool:
+        return isinstance(kind, datasets.ClassLabel)
 
-    if asked is not None:
-        if not usable(_there(features, asked, where)):
-            raise ResidualError(
-                f"{where}: column {asked!r} holds no labels: one whole number or name a sample is wanted. "
-                f"Columns: {_listed(features)}."
-            )
-        return asked
-    named = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    if not named:
-        named = [name for name, kind in features.items() if usable(kind) and name.lower() in LABELS]
-    return _only("labels", "--label-column", named, LABELS, features, where)
+    def usable(kind: Any) -> bool:
+        plain = isinstance(kind, datasets.Value) and (
+            kind.dtype in ("string", "large_string", "bool") or "int" in kind.dtype
+        )
+        return plain or by_type(kind)
+
+    if asked is None:
+        named = [name for name, kind in features.items() if by_type(kind)] or [
+            name for name, kind in features.items() if usable(kind) and name.lower() in LABELS
+        ]
+        return _only("label", named, LABELS, features, where)
+    if not usable(_asked(features, asked, where)):
+        raise ResidualError(
+            f"{where}: column {asked!r} holds no labels: one whole number or name a sample is wanted. "
+            f"Columns: {_listed(features)}."
+        )
+    return asked
 
 
 def with_labels(tables: Mapping[str, Any], column: str) -> dict[str, Any]:
     """The splits with labels: where those of a test are kept secret, every row of it has -1 or nothing."""
-    found = {split: set(_cells(table, column).unique().to_pylist()) for split, table in tables.items()}
-    return {split: table for split, table in tables.items() if found[split] - {-1, None}} or dict(tables)
+    labelled = {
+        split: table
+        for split, table in tables.items()
+        if set(_cells(table, column).unique().to_pylist()) - {-1, None}
+    }
+    return labelled or dict(tables)
 
 
 def read_labels(
@@ -108,23 +122,18 @@ def _cells(table: Any, column: str) -> Any:
     return table.select_columns([column]).with_format("arrow")[:][column]
 
 
-def _there(features: Mapping[str, Any], column: str, where: str) -> Any:
-    if column not in features:
-        raise ResidualError(f"{where} has no column {column!r}. Columns: {_listed(features)}.")
-    return features[column]
+def _asked(features: Mapping[str, Any], name: str, where: str) -> Any:
+    if name not in features:
+        raise ResidualError(f"{where} has no column {name!r}. Columns: {_listed(features)}.")
+    return features[name]
 
 
-def _only(
-    what: str, option: str, found: list[str], known: Sequence[str], features: Mapping[str, Any], where: str
-) -> str:
-    by_name: Callable[[str], bool] = lambda name: name.lower() in known  # noqa: E731
-    few = found if len(found) == 1 else [name for name in found if by_name(name)]
+def _only(kind: str, found: list[str], known: Sequence[str], features: Mapping[str, Any], where: str) -> str:
+    few = found if len(found) == 1 else [name for name in found if name.lower() in known]
     if len(few) == 1:
         return few[0]
-    many = f"several columns of {what} ({_quoted(found)})" if found else f"no column of {what}"
-    raise ResidualError(
-        f"{where} has {many}. Name the one that is meant: {option}. Columns: {_listed(features)}."
-    )
+    many = f"several columns of {kind}s ({_quoted(found)})" if found else f"no column of {kind}s"
+    raise UnclearColumnError(f"{where} has {many}. Columns: {_listed(features)}.", f"{kind}_column")
 
 
 def _listed(features: Mapping[str, Any]) -> str:

@@ -10,11 +10,10 @@ import numpy as np
 
 from residual.data.dataset import FileDataset
 from residual.data.folder import TEMPLATES
-from residual.data.hub.carve import given_split, made_split
-from residual.data.hub.catalogue import Classes, HubEntry, classes_of, hub_entries, templates_of
-from residual.data.hub.classes import matched
+from residual.data.hub.catalogue import Classes, HubEntry, classes_of, hub_entries, matched, templates_of
 from residual.data.hub.columns import image_column, label_column, read_labels, with_labels
 from residual.data.hub.fetch import from_disk, from_hub, library
+from residual.data.hub.splits import given_split, made_split
 from residual.errors import ResidualError, UnreadableImageError
 
 
@@ -100,9 +99,8 @@ def load_hub(name: str, split: str) -> HubDataset:
     source = entry.splits[split] or "train"
     # The split is made of the source's own numbers, as the paper's code does; ours come after.
     if entry.splits["val"] is None and source == "train":
-        rows = made_split(
-            labels[source], split, None if entry.splits["test"] is None else entry.val_share, where
-        )
+        share = None if entry.splits["test"] is None else entry.val_share
+        rows = made_split(labels[source], split, share, where)
     else:
         rows = np.arange(len(labels[source]))
     numbers = _in_our_order(labels, names, classes, where)[source][rows]
@@ -136,14 +134,11 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
         ResidualError: it can't be had, or its columns or splits don't tell what they are.
     """
     form, _, address = name.partition(":")
-    if not address:
-        example = "hf:uoft-cs/cifar10" if form == "hf" else "disk:saved/birds"
-        raise ResidualError(f"'{form}:' needs something after it, as in {example}.")
     if form == "disk":
         tables = from_disk(name, address)
     else:
-        place, _, config = address.partition(":")
-        repository, _, revision = place.partition("@")
+        pinned, _, config = address.partition(":")
+        repository, _, revision = pinned.partition("@")
         tables = from_hub(name, repository, config or None, revision or None)
     features = next(iter(tables.values())).features
     column, labelled = image_column(features, image, name), label_column(features, label, name)
@@ -197,10 +192,8 @@ def _groups(
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     if entry.group is None:
         return None, ()
-    column, places = entry.group.column, entry.group.names
+    column, groups = entry.group.column, entry.group.names
     label_column(table.features, column, where)
     numbers, names = read_labels({"its groups": table}, column, where)
-    inside = _in_our_order(numbers, names, Classes(places, (), "", ""), where)["its groups"][rows]
-    return labels * len(places) + inside, tuple(
-        f"{kind} on {place}" for kind in classes.names for place in places
-    )
+    inside = _in_our_order(numbers, names, Classes(groups, (), "", ""), where)["its groups"][rows]
+    return labels * len(groups) + inside, tuple(f"{kind} on {on}" for kind in classes.names for on in groups)

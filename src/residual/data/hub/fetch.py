@@ -59,7 +59,7 @@ def from_hub(
         ResidualError: it can't be had; says where else it may be, and which folders are read.
     """
     datasets = library(name)
-    path, root = _place(repository, revision)
+    path, root = _addresses(repository, revision)
     options: dict[str, Any] = {"revision": revision}
     if files:
         # The card tells the sizes of all splits, and only some are wanted.
@@ -104,14 +104,14 @@ def _unpacked(address: str, folders: Sequence[str]) -> Any:
     """An archive of images in class folders as a table; the library's own reader takes no labels of it."""
     import datasets
 
-    place = Path(datasets.DownloadManager().download_and_extract(address))
+    folder = Path(datasets.DownloadManager().download_and_extract(address))
     number = {folder: index for index, folder in enumerate(folders)}
     files = sorted(
         file
-        for file in place.rglob("*")
+        for file in folder.rglob("*")
         if file.parent.name in number
         and file.is_file()
-        and not any(part.startswith((".", "__")) for part in file.relative_to(place).parts)
+        and not any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
     )
     if not files:
         raise ValueError(f"{address.rpartition('/')[2]} has no folders of the classes in it")
@@ -131,7 +131,7 @@ def _reason(error: BaseException) -> str:
     return ": ".join(dict.fromkeys(said))
 
 
-def _place(repository: str, revision: str | None) -> tuple[str, str]:
+def _addresses(repository: str, revision: str | None) -> tuple[str, str]:
     """What `datasets.load_dataset` calls a repository, and the root of the files in it."""
     return repository, f"hf://datasets/{repository}" + (f"@{revision}" if revision else "")
 
@@ -139,8 +139,8 @@ def _place(repository: str, revision: str | None) -> tuple[str, str]:
 @contextmanager
 def _bars(datasets: Any) -> Generator[None]:
     """Bars of the library's own, but none where nobody sees them; its setting is put back."""
-    told = datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS is not None  # by the user's environment
-    hide = not (told or sys.stderr.isatty() or datasets.are_progress_bars_disabled())
+    chosen = datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS is not None  # by the user's environment
+    hide = not (chosen or sys.stderr.isatty() or datasets.are_progress_bars_disabled())
     if hide:
         datasets.disable_progress_bars()
     try:

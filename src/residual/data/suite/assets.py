@@ -68,7 +68,12 @@ def real_digits(name: str) -> tuple[np.ndarray, np.ndarray]:
 def fingerprint() -> str:
     """What a generated image depends on besides its number: shipped files, this code, the libraries."""
     digest = hashlib.sha256(f"numpy {np.__version__}, pillow {Image.__version__}".encode())
-    files = [*HERE.glob("*.py"), *HERE.glob("*.json"), *ASSETS.iterdir(), HERE.parent / "dataset.py"]
+    files = [
+        *HERE.glob("*.py"),
+        *HERE.glob("*.json"),
+        *ASSETS.iterdir(),
+        *(HERE.parent / name for name in ("dataset.py", "splits.py")),
+    ]
     for path in sorted(files):
         if path.is_file():
             digest.update(path.name.encode())

@@ -1,18 +1,21 @@
-"""Datasets whose images are drawn when they are asked for."""
+"""Datasets whose images are drawn when they are asked for, and kept on disk once a split is drawn whole."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from residual.data.dataset import ImageDataset
-from residual.data.suite import cache
+from residual.data.suite.assets import fingerprint
 from residual.data.suite.draw import SIDE, Random, random_for
+from residual.files import cache_folder, written_beside
 
 
 @dataclass(frozen=True)
@@ -24,24 +27,22 @@ class Sample:
     source: str
 
 
-class Family(ABC):
-    """A kind of generated dataset: what each class is drawn from, and how."""
-
-    @abstractmethod
-    def sources(self, entry: dict[str, Any], split: str) -> Sequence[str]:
-        """What the images of a class are drawn from, in turn."""
-
-    @abstractmethod
-    def image(self, random: Random, sample: Sample) -> np.ndarray:
-        """The image `(64, 64, 3)` uint8."""
+def sources_listed(entry: dict[str, Any], split: str) -> Sequence[str]:
+    """The sprites that the class lists: one style for train and val, another for test."""
+    return entry["test" if split == "test" else "train"]
 
 
-class OneStyleEach(Family):
-    """Train and test are drawn from the sprites that the class lists for them; val from those of train."""
+@dataclass(frozen=True)
+class Family:
+    """A kind of generated dataset.
 
-    def sources(self, entry: dict[str, Any], split: str) -> Sequence[str]:
-        """The split's sprites."""
-        return entry["test" if split == "test" else "train"]
+    Args:
+        image: draws a sample, `(64, 64, 3)` uint8.
+        sources: what the images of a class are drawn from, in turn.
+    """
+
+    image: Callable[[Random, Sample], np.ndarray]
+    sources: Callable[[dict[str, Any], str], Sequence[str]] = sources_listed
 
 
 class GeneratedDataset(ImageDataset):
@@ -52,14 +53,14 @@ class GeneratedDataset(ImageDataset):
 
     def __init__(self, name: str, split: str, spec: dict[str, Any], family: Family):
         n, classes = spec["sizes"][split], spec["classes"]
-        self._family = family
+        self._draw = family.image
         sources = [family.sources(entry, split) for entry in classes]
         self._samples = []
         for i in range(n):
             turn, label = divmod(i, len(classes))
             self._samples.append(Sample(split, classes[label], sources[label][turn % len(sources[label])]))
-        self._pixels: np.ndarray | None = None  # (n, 64, 64, 3), filled as samples are drawn
-        self._drawn = np.zeros(n, bool)
+        # The pixels (n, 64, 64, 3) and which of them are drawn; one pair, so that threads see them together.
+        self._drawn: tuple[np.ndarray, np.ndarray] | None = None
         super().__init__(
             name,
             split,
@@ -72,17 +73,51 @@ class GeneratedDataset(ImageDataset):
 
     def load(self, index: int) -> Image.Image:
         """Sample `index`, 64 px."""
-        if self._pixels is None:
-            kept = cache.read(self.name, self.split, (len(self), SIDE, SIDE, 3))
-            self._drawn[:] = kept is not None
-            self._pixels = np.zeros((len(self), SIDE, SIDE, 3), np.uint8) if kept is None else kept
-        if not self._drawn[index]:
-            self._pixels[index] = self.draw(index)
-            self._drawn[index] = True
-            if self._drawn.all():
-                cache.write(self.name, self.split, self._pixels)
-        return Image.fromarray(self._pixels[index])
+        if self._drawn is None:
+            shape = (len(self), SIDE, SIDE, 3)
+            kept = read_kept(self.name, self.split, shape)
+            pixels = np.zeros(shape, np.uint8) if kept is None else kept
+            self._drawn = pixels, np.full(len(self), kept is not None)
+        pixels, drawn = self._drawn
+        if not drawn[index]:
+            pixels[index] = self.draw(index)
+            drawn[index] = True
+            if drawn.all():
+                keep(self.name, self.split, pixels)
+        return Image.fromarray(pixels[index])
 
     def draw(self, index: int) -> np.ndarray:
         """Sample `index` drawn anew, `(64, 64, 3)` uint8."""
-        return self._family.image(random_for(self.name, self.split, index), self._samples[index])
+        return self._draw(random_for(self.name, self.split, index), self._samples[index])
+
+
+def kept_path(name: str, split: str) -> Path:
+    """Where a split is kept; the name tells apart all that its images depend on."""
+    return cache_folder() / "suite" / f"{name}-{split}-{fingerprint()[:16]}.npy"
+
+
+def read_kept(name: str, split: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The kept images `shape` uint8, or None where there are none or they aren't what was written."""
+    try:
+        with kept_path(name, split).open("rb") as file:
+            images = np.load(file, allow_pickle=False)
+            digest = file.read()
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = images.shape == shape and images.dtype == np.uint8
+    return images if whole and hashlib.sha256(images.tobytes()).digest() == digest else None
+
+
+def keep(name: str, split: str, images: np.ndarray) -> None:
+    """Keep a split, one `.npy` array and the SHA-256 of its bytes, in place of other versions' of it.
+
+    Where the folder can't be written, nothing is done.
+    """
+    path = kept_path(name, split)
+    with contextlib.suppress(OSError):
+        with written_beside(path) as beside, beside.open("wb") as file:
+            np.save(file, images, allow_pickle=False)
+            file.write(hashlib.sha256(images.tobytes()).digest())
+        for other in path.parent.glob(f"{name}-{split}-*.npy"):
+            if other != path:
+                other.unlink()

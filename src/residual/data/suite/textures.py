@@ -7,14 +7,14 @@ touch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from residual.data.suite import draw
-from residual.data.suite.generated import Family, Sample
+from residual.data.suite.generated import Sample
 
 # hue and saturation of each colour: middle and half width
 COLOURS = {
@@ -44,32 +44,30 @@ def view(random: draw.Random, split: str) -> View:
     return View(random.uniform(4.4, 6.2), random.uniform(-10, 10), random.uniform(0.84, 1.0))
 
 
-class Textures(Family):
-    """Train and test are seen differently."""
+def sources_of_textures(entry: dict[str, Any], split: str) -> list[str]:
+    """The material."""
+    return [entry["material"]]
 
-    def sources(self, entry: dict[str, Any], split: str) -> Sequence[str]:
-        """The material."""
-        return [entry["material"]]
 
-    def image(self, random: draw.Random, sample: Sample) -> np.ndarray:
-        """The material's brightness times the colour, unevenly lit."""
-        seen = view(random, sample.split)
-        turn = np.deg2rad(seen.angle)
-        x, y = (draw.X - 0.5) * seen.units, (draw.Y - 0.5) * seen.units
-        u = x * np.cos(turn) + y * np.sin(turn) + random.uniform(20, 40)
-        v = y * np.cos(turn) - x * np.sin(turn) + random.uniform(20, 40)
-        brightness = MATERIALS[sample.source](random, u, v)
+def texture(random: draw.Random, sample: Sample) -> np.ndarray:
+    """The material's brightness times the colour, unevenly lit."""
+    seen = view(random, sample.split)
+    turn = np.deg2rad(seen.angle)
+    x, y = (draw.X - 0.5) * seen.units, (draw.Y - 0.5) * seen.units
+    u = x * np.cos(turn) + y * np.sin(turn) + random.uniform(20, 40)
+    v = y * np.cos(turn) - x * np.sin(turn) + random.uniform(20, 40)
+    brightness = MATERIALS[sample.source](random, u, v)
 
-        (hue, hue_width), (saturation, saturation_width) = COLOURS[sample.entry["colour"]]
-        colour = draw.hsv(
-            hue + random.uniform(-1, 1) * hue_width,
-            saturation + random.uniform(-1, 1) * saturation_width,
-            seen.shade,
-        )
-        light = 1 + random.uniform(0, 0.2) * (draw.ramp(random) - 0.5)
-        canvas = colour * (brightness * light)[..., None].astype(np.float32)
-        glare = np.clip(brightness - 0.93, 0, 1)[..., None].astype(np.float32)
-        return draw.to_bytes(draw.noisy(random, canvas + 0.8 * glare, random.uniform(0.005, 0.03)))
+    (hue, hue_width), (saturation, saturation_width) = COLOURS[sample.entry["colour"]]
+    colour = draw.hsv(
+        hue + random.uniform(-1, 1) * hue_width,
+        saturation + random.uniform(-1, 1) * saturation_width,
+        seen.shade,
+    )
+    light = 1 + random.uniform(0, 0.2) * (draw.ramp(random) - 0.5)
+    canvas = colour * (brightness * light)[..., None].astype(np.float32)
+    glare = np.clip(brightness - 0.93, 0, 1)[..., None].astype(np.float32)
+    return draw.to_bytes(draw.noisy(random, canvas + 0.8 * glare, random.uniform(0.005, 0.03)))
 
 
 def _per_cell(random: draw.Random, i: np.ndarray, j: np.ndarray) -> np.ndarray:

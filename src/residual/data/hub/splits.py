@@ -1,4 +1,4 @@
-"""Splits where a source has none: stratified, seed 42, and never another."""
+"""Splits of tables: the paper's own, drawn as the `datasets` library draws them, and those of any table."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 
 import numpy as np
 
-from residual.data.dataset import SPLITS, stratified_split
 from residual.data.hub.fetch import library
+from residual.data.splits import ALL, divided_part, rows_of_split
 from residual.errors import ResidualError
 
 SEED = 42
@@ -79,36 +79,25 @@ def made_split(labels: np.ndarray, split: str, val_share: float | None, where: s
 def given_split(labels: dict[str, np.ndarray], split: str, where: str) -> tuple[str, np.ndarray]:
     """The source's split and the rows of it that are one of ours, for a source of any kind.
 
-    Its own splits are taken where their names say which they are. Without val, val is a fifth of train (and
-    where it has train and val alone, its val is test, as with ImageNet); a single split is divided 60/20/20.
-    Both are made by `stratified_split`, as for folders.
+    Its own splits are taken where their names say which they are; where it has train and val alone, its val
+    is test, as with ImageNet. What is missing is made as for folders.
 
     Raises:
         ResidualError: its splits aren't named so, or a class has too few samples.
     """
     if len(labels) == 1:
-        ((source, numbers),) = labels.items()
-        _check_counts(numbers, 3, source, where)
-        return source, stratified_split(numbers)[SPLITS.index(split)]
-    found = {ours: source for ours, names in NAMES.items() for source in labels if source.lower() in names}
-    if "test" not in found and "val" in found:
-        found["test"] = found.pop("val")
-    if "train" not in found or "test" not in found:
-        raise ResidualError(
-            f"{where} has the splits {', '.join(map(repr, labels))}, but no 'train' and 'test'. Save it with "
-            "splits of these names, or with a single one, and load that as disk:PATH."
-        )
-    if split == "test" or "val" in found:
-        return found[split], np.arange(len(labels[found[split]]))
-    source = found["train"]
-    _check_counts(labels[source], 2, source, where)
-    return source, stratified_split(labels[source], (0.8, 0.2))[0 if split == "train" else 1]
-
-
-def _check_counts(labels: np.ndarray, least: int, source: str, where: str) -> None:
-    classes, counts = np.unique(labels, return_counts=True)
-    if (few := np.flatnonzero(counts < least)).size:
-        raise ResidualError(
-            f"{where} has too few images to split its {source!r}: class number {classes[few[0]]} has "
-            f"{counts[few[0]]}, and {least} are needed."
-        )
+        given = {ALL: next(iter(labels))}
+    else:
+        given = {
+            ours: source for ours, names in NAMES.items() for source in labels if source.lower() in names
+        }
+        if "test" not in given and "val" in given:
+            given["test"] = given.pop("val")
+        if "train" not in given or "test" not in given:
+            raise ResidualError(
+                f"{where} has the splits {', '.join(map(repr, labels))}, but no 'train' and 'test'. Save it "
+                "with splits of these names, or with a single one, and load that as disk:PATH."
+            )
+    part, parts = divided_part(split, given)
+    source = given[part]
+    return source, rows_of_split(labels[source], split, parts, f"{source!r} of {where}")
