@@ -142,7 +142,7 @@ def load_dataset(
         <digits test: 359 images, 10 classes>
         >>> image, label = data[0]
         >>> image.size, data.class_names[label]
-        ((64, 64), '4')
+        ((64, 64), '2')
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
