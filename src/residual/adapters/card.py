@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from residual.adapters.methods import FINE_TUNING, METHODS
-from residual.encoders.aliases import ALIASES
+from residual.encoders.load import ALIASES
 from residual.errors import ResidualError
 
 

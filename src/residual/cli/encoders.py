@@ -28,8 +28,7 @@ def encoders(
 ) -> None:
     """List the encoders by their short names, or look into one."""
     from residual.cli.console import out
-    from residual.encoders.aliases import ALIASES
-    from residual.encoders.load import FORMS, load_encoder
+    from residual.encoders.load import ALIASES, FORMS, load_encoder
     from residual.files import check_writable, write_json
     from residual.report.encoders import alias_rows, aliases_table, encoder_facts, facts_table
 

@@ -1,10 +1,9 @@
 """Load a vision (and text) encoder by name; one file a family, each declares its Anatomy."""
 
-from residual.encoders.aliases import ALIASES
 from residual.encoders.anatomy import Anatomy
 from residual.encoders.encoder import Encoder
 from residual.encoders.family import Family, Tower
-from residual.encoders.load import load_encoder, wrap_encoder
+from residual.encoders.load import ALIASES, load_encoder, wrap_encoder
 from residual.encoders.pooling import AttentionPool, EndPool, MeanPool, TokenPool
 from residual.encoders.preprocess import Preprocess
 

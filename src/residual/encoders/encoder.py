@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property, partial, wraps
+from types import FunctionType
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -13,11 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from residual.encoders.anatomy import Anatomy, Parts
-from residual.encoders.compiling import Compiler, own_code
 from residual.encoders.family import Family, Tower
 from residual.errors import ResidualError
 from residual.hashing import bit_sums
 
+P = ParamSpec("P")
+T = TypeVar("T")
+Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
 CENTERINGS = ("shared", "own")
 TOWERS = ("image", "text")
 _TEXTS_AT_ONCE = 256
@@ -100,7 +103,11 @@ class Encoder:
         return tower
 
     def parts_of(self, which: str) -> Parts:
-        """The parts of the "image" or the "text" tower."""
+        """The parts of the "image" or the "text" tower.
+
+        Raises:
+            ResidualError: as `text_parts`.
+        """
         return self.text_parts if which == "text" else self.parts
 
     @property
@@ -193,6 +200,12 @@ class Encoder:
 
         Raises:
             ResidualError: the images aren't of the model's size.
+
+        Example:
+            >>> import residual
+            >>> encoder = residual.load_encoder("picto", device="cpu")
+            >>> encoder.encode_image(torch.zeros(2, 3, 64, 64)).shape
+            torch.Size([2, 192])
         """
         return self.run("image", self.checked_pixels(pixels))
 
@@ -201,6 +214,12 @@ class Encoder:
 
         Raises:
             ResidualError: there is no text tower or no tokenizer, or no text.
+
+        Example:
+            >>> import residual
+            >>> encoder = residual.load_encoder("picto", device="cpu")
+            >>> encoder.encode_text(["a photo of a cat", "the digit 7"]).shape
+            torch.Size([2, 192])
         """
         ids = self.tokenize(texts)
         return torch.cat([self.run("text", part) for part in ids.split(_TEXTS_AT_ONCE)])
@@ -219,7 +238,11 @@ class Encoder:
         return self.compiled[(tower,)](inputs)
 
     def checked_pixels(self, pixels: Tensor) -> Tensor:
-        """The pixels where and in what precision the model wants them, if they are of its size."""
+        """The pixels where and in what precision the model wants them.
+
+        Raises:
+            ResidualError: they aren't images, or not of the model's size.
+        """
         if pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
             raise ResidualError(
                 f"{self.name} takes one image or more as (n, 3, height, width), got {tuple(pixels.shape)}: "
@@ -234,7 +257,11 @@ class Encoder:
         return pixels.to(self.device, self.dtype)
 
     def checked_ids(self, ids: Tensor) -> Tensor:
-        """Token ids where the model wants them."""
+        """Token ids where the model wants them.
+
+        Raises:
+            ResidualError: they aren't whole numbers `(n, t)`.
+        """
         if ids.ndim != 2 or not len(ids) or ids.is_floating_point():
             raise ResidualError(
                 f"Token ids are whole numbers (n, t) from encoder.tokenize, got {tuple(ids.shape)} of "
@@ -243,7 +270,11 @@ class Encoder:
         return ids.to(self.device)
 
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "c t"]:
-        """Token ids, padded to the context length and cut there."""
+        """Token ids, padded to the context length and cut there.
+
+        Raises:
+            ResidualError: there is no text tower or no tokenizer, or no list of texts.
+        """
         if isinstance(texts, str):
             raise ResidualError(f"Texts are given as a list, got one string: {texts!r}.")
         if not texts:
@@ -263,3 +294,29 @@ class Encoder:
             f"Encoder({self.name!r}, {self.family.name}, {len(parts.blocks)} layers of {parts.heads} heads, "
             f"{parts.width} -> {self.output_dim})"
         )
+
+
+def own_code(function: FunctionType) -> Callable[..., Any]:
+    """`function` with a code object of its own.
+
+    What is compiled is kept with the code, and after a few versions of one code torch compiles no more of it:
+    encoders and poolings would use up each other's versions.
+    """
+    code = function.__code__.replace()
+    copy = FunctionType(
+        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
+    """`torch.compiler.disable`, which loads torch's compiler, put off until something is compiled."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return run

@@ -1,8 +1,10 @@
-"""Encoders by name, and around modules that are already built."""
+"""Encoders by name or short name, and around modules that are already built."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,46 @@ import torch
 from torch import Tensor, nn
 
 from residual.devices import find_device
-from residual.encoders import transformers_folder
-from residual.encoders.aliases import ALIASES
+from residual.encoders import transformers_models
 from residual.encoders.encoder import Encoder
 from residual.encoders.families import FAMILIES, open_clip, timm
 from residual.encoders.family import Family
 from residual.encoders.sources import Loaded, fetched
 from residual.errors import ResidualError, unknown_name
 
-_EMBEDDED = {"picto": Path(__file__).parent / "picto"}
+
+@dataclass(frozen=True)
+class Alias:
+    """What a short name of one of the paper's models stands for, and what is known of it without loading.
+
+    The entries are in `aliases.json`; tests build each model and compare.
+
+    Args:
+        spec: as `load_encoder` takes it.
+        family: name of its family.
+        layers, heads, width, output_dim: of its vision tower.
+        image_size: side of its images as its checkpoint's preprocessing makes them.
+        text: "split", a text tower that can be split too; "encode", one that can't; "" for none.
+        licence: of the weights, as far as known; empty where it isn't.
+    """
+
+    spec: str
+    family: str
+    layers: int
+    heads: int
+    width: int
+    output_dim: int
+    image_size: int
+    text: str
+    licence: str
+
+
+_HERE = Path(__file__).parent
+ALIASES = {
+    name: Alias(**entry)
+    for name, entry in json.loads((_HERE / "aliases.json").read_text(encoding="utf-8"))["models"].items()
+}
+_EMBEDDED = {"picto": _HERE / "picto"}
 FORMS = {
     "open_clip:ARCH/PRETRAINED": "a tag or a file; or open_clip:FOLDER, open_clip:hf-hub:REPO",
     "hf:REPO_OR_FOLDER": "CLIP, SigLIP, BLIP, ViT or DINOv2 of transformers; or hf:REPO@REVISION",
@@ -54,6 +87,10 @@ def load_encoder(
     Raises:
         ResidualError: the name isn't known (the nearest are listed), nothing loadable is there, the library
             that loads it isn't installed, or the model can't be split; or there is no such device.
+
+    Example:
+        >>> load_encoder("picto", device="cpu")
+        Encoder('picto', transformers CLIP, 8 layers of 6 heads, 192 -> 192)
     """
     check_encoder_name(name)
     device = find_device(device)
@@ -96,6 +133,12 @@ def wrap_encoder(
     Raises:
         ResidualError: the model is of no known family, or can't be split; says which parts were looked for
             and not found.
+
+    Example:
+        >>> from transformers import ViTConfig, ViTModel
+        >>> config = ViTConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, image_size=32)
+        >>> wrap_encoder(ViTModel(config))
+        Encoder('ViTModel', transformers ViT, 2 layers of 3 heads, 24 -> 24)
     """
     compiler = None
     if isinstance(module, torch._dynamo.OptimizedModule):
@@ -127,7 +170,11 @@ def check_encoder_name(name: str) -> None:
 
 
 def find_family(module: nn.Module) -> Family:
-    """The family of `module`; the error for none compares it with the family that comes nearest."""
+    """The family of `module`.
+
+    Raises:
+        ResidualError: there is none; compares the module with the family that comes nearest.
+    """
     for family in FAMILIES:
         if family.handles(module):
             return family
@@ -143,12 +190,12 @@ def find_family(module: nn.Module) -> Family:
 
 def _load(name: str, spec: str, dtype: torch.dtype, classifier: bool) -> Loaded:
     if spec in _EMBEDDED:
-        return transformers_folder.load(name, _EMBEDDED[spec], FAMILIES, dtype, classifier)
+        return transformers_models.load(name, _EMBEDDED[spec], FAMILIES, dtype, classifier)
     form, _, place = spec.partition(":")
     if form == "hf":
         local = Path(place).expanduser()
-        folder = local if local.is_dir() else fetched(name, place, transformers_folder.FILES)
-        return transformers_folder.load(name, folder, FAMILIES, dtype, classifier)
+        folder = local if local.is_dir() else fetched(name, place, transformers_models.FILES)
+        return transformers_models.load(name, folder, FAMILIES, dtype, classifier)
     if form == "timm":
         return timm.load(name, place, classifier)
     if classifier:

@@ -69,7 +69,11 @@ class Preprocess:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Preprocess:
-        """Read `preprocessor_config.json`, or the image processor's part of `processor_config.json`."""
+        """Read `preprocessor_config.json`, or the image processor's part of `processor_config.json`.
+
+        Raises:
+            ResidualError: neither is there, or as `from_config`.
+        """
         alone, together = (Path(folder) / f"{name}_config.json" for name in ("preprocessor", "processor"))
         config = {}
         if alone.is_file():
@@ -83,7 +87,11 @@ class Preprocess:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Preprocess:
-        """From the fields of an image processor's config; absent ones mean the defaults of its class."""
+        """From the fields of an image processor's config; absent ones mean the defaults of its class.
+
+        Raises:
+            ResidualError: the class, the size or the resampling filter isn't known.
+        """
         defaults = _defaults(config.get("image_processor_type") or config.get("feature_extractor_type"))
 
         def get(field: str) -> Any:

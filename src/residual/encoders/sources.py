@@ -24,7 +24,11 @@ class Loaded:
 
 
 def fetched(name: str, repo: str, files: Sequence[str]) -> Path:
-    """The local copy of a hub repository's `files`, fetched once; `REPO@REVISION` takes one revision."""
+    """The local copy of a hub repository's `files`, fetched once; `REPO@REVISION` takes one revision.
+
+    Raises:
+        ResidualError: it can't be had.
+    """
     from huggingface_hub import snapshot_download
 
     repo, _, revision = repo.partition("@")
@@ -37,7 +41,11 @@ def fetched(name: str, repo: str, files: Sequence[str]) -> Path:
 
 
 def has_safetensors(name: str, folder: Path, file: str) -> None:
-    """Refuse a folder without this file of weights: nothing is ever unpickled."""
+    """Check that a folder has this file of weights: nothing is ever unpickled.
+
+    Raises:
+        ResidualError: it hasn't.
+    """
     if not (folder / file).is_file():
         raise ResidualError(
             f"{name}: {folder} holds no {file}, and weights in another form aren't read, since reading them "
@@ -48,7 +56,11 @@ def has_safetensors(name: str, folder: Path, file: str) -> None:
 
 @contextmanager
 def fetching(name: str, failed: str = "it can't be had from the hub") -> Generator[None]:
-    """Turn what goes wrong on the way from a hub into one sentence."""
+    """What goes wrong in here, on the way from a hub, becomes one sentence.
+
+    Raises:
+        ResidualError: something did.
+    """
     try:
         yield
     except ResidualError:
@@ -59,7 +71,11 @@ def fetching(name: str, failed: str = "it can't be had from the hub") -> Generat
 
 @contextmanager
 def reading(name: str, place: str | Path) -> Generator[None]:
-    """Turn what goes wrong while a model is built from files into one sentence."""
+    """What goes wrong in here, while a model is built from files, becomes one sentence.
+
+    Raises:
+        ResidualError: something did.
+    """
     try:
         yield
     except ResidualError:

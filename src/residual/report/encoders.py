@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from residual.encoders.aliases import Alias
 from residual.encoders.encoder import Encoder
+from residual.encoders.load import Alias
 from residual.encoders.pooling import AttentionPool, MeanPool
 from residual.errors import ResidualError
 from residual.tracing.linearization import Linearization

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.encoders.compiling import uncompiled
-from residual.encoders.encoder import Encoder
+from residual.encoders.encoder import Encoder, uncompiled
 from residual.errors import ResidualError
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
@@ -72,6 +71,17 @@ def decompose(
     Raises:
         ResidualError: an unknown pooling, kind or tower; or the sum of all units misses the model's own
             output.
+
+    Example:
+        >>> import residual
+        >>> encoder = residual.load_encoder("picto", device="cpu")
+        >>> split = decompose(encoder, torch.rand(2, 3, 64, 64))
+        >>> split.contributions.shape  # images, tokens, units, width of the output
+        torch.Size([2, 1, 57, 192])
+        >>> torch.allclose(split.contributions.sum(2), split.output, atol=1e-4)
+        True
+        >>> split.units["kind"].value_counts().to_dict()
+        {'head': 48, 'mlp': 8, 'emb': 1}
     """
     if grad and torch.is_inference_mode_enabled():
         raise ResidualError(

@@ -52,6 +52,16 @@ class Linearization:
 
     Raises:
         ResidualError: `centering` isn't known.
+
+    Example:
+        >>> import residual
+        >>> encoder = residual.load_encoder("picto", device="cpu")
+        >>> coordinates, output = residual.trace(encoder, torch.zeros(2, 3, 64, 64))
+        >>> linearization = Linearization.of(encoder)
+        >>> linearization.contributions(coordinates, units=[0, 9]).shape
+        torch.Size([2, 2, 192])
+        >>> torch.allclose(linearization.output(coordinates), output, atol=1e-4)
+        True
     """
 
     def __init__(self, state: dict[str, Tensor], centering: str = "shared"):

@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from residual.encoders.anatomy import Parts
-from residual.encoders.compiling import own_code, uncompiled
-from residual.encoders.encoder import Encoder
+from residual.encoders.encoder import Encoder, own_code, uncompiled
 from residual.encoders.family import Tower
 from residual.errors import ResidualError
 from residual.tracing.capture import Capture, capture, place_hooks
@@ -41,6 +40,13 @@ def trace(
 
     Raises:
         ResidualError: inputs that don't fit, a tower that can't be split, or tokens that aren't there.
+
+    Example:
+        >>> import residual
+        >>> encoder = residual.load_encoder("picto", device="cpu")
+        >>> coordinates, output = trace(encoder, torch.zeros(2, 3, 64, 64))
+        >>> coordinates.z.shape, coordinates.mlp.shape  # of each head; of each MLP
+        (torch.Size([2, 8, 6, 32]), torch.Size([2, 8, 192]))
     """
     if encoder.compiling is not None and not torch.compiler.is_compiling():
         return _compiled(encoder, inputs, tower, pooling)

@@ -122,7 +122,7 @@ class Units:
 
     def layer_head(self, unit: int) -> tuple[int, int]:
         """Layer and head of the unit that is a head."""
-        return divmod(self.of_field["z"].index(unit), self.heads)
+        return divmod(unit - self.of_field["z"].start, self.heads)
 
     def head(self, layer: int, head: int) -> int:
         """The position of a head.
@@ -148,7 +148,7 @@ class Units:
         if field == "z":
             layer, head = self.layer_head(unit)
             return value[..., layer, head, :]
-        return value[..., self.of_field["mlp"].index(unit), :] if field == "mlp" else value
+        return value[..., unit - self.of_field["mlp"].start, :] if field == "mlp" else value
 
     def share(self, unit: int) -> float:
         """`w_u`, a unit's share of what all have in common: `1/(2L+1)`, and of that `1/H` for a head.

@@ -10,10 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from residual.encoders.anatomy import Anatomy
-from residual.encoders.families.configs import activation, image_size
 from residual.encoders.family import Family, Tower
 from residual.encoders.preprocess import Preprocess
-from residual.encoders.tokenizers import longest
+from residual.encoders.transformers_models import activation, image_size, longest
 
 _TEXT_LENGTH = 35  # of the retrieval models' training (Li et al. 2022, arXiv 2201.12086, released configs)
 

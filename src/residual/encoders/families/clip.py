@@ -12,11 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from residual.encoders.anatomy import Anatomy
-from residual.encoders.families.configs import activation, image_size, logit_scale
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import EndPool
 from residual.encoders.preprocess import Preprocess
-from residual.encoders.tokenizers import padded
+from residual.encoders.transformers_models import activation, image_size, logit_scale, padded
 
 _LEGACY_EOS = 2  # configs from before the end-of-text token was written down: there it is the largest id
 

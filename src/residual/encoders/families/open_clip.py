@@ -15,7 +15,6 @@ from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import EndPool, MeanPool, TokenPool
 from residual.encoders.preprocess import OnWhite
 from residual.encoders.sources import Loaded, fetched, fetching, has_safetensors, reading
-from residual.encoders.tokenizers import direct
 from residual.errors import ResidualError
 from residual.libraries import library
 
@@ -120,14 +119,18 @@ _BOTH = replace(
     ),
     text=Tower(_TEXT, lambda module, ids: _pooled(module.encode_text(ids)), adjust=_text_anatomy),
     logit_scale=lambda module: module.logit_scale.item(),
-    tokenize=direct,
+    tokenize=lambda tokenizer, module: tokenizer,
 )
 
 FAMILIES = (_BOTH, _VISION)
 
 
 def load(name: str, place: str) -> Loaded:
-    """`ARCH/TAG` from the hub, `ARCH/FILE.safetensors`, a folder, or `hf-hub:REPO`."""
+    """`ARCH/TAG` from the hub, `ARCH/FILE.safetensors`, a folder, or `hf-hub:REPO`.
+
+    Raises:
+        ResidualError: open_clip isn't installed, or there are no such weights as safetensors.
+    """
     open_clip = library("open_clip", name, extra="open-clip")
     folder = Path(place).expanduser()
     if folder.is_dir() or place.startswith("hf-hub:"):

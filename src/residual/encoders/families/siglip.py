@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from residual.encoders.anatomy import Anatomy
-from residual.encoders.families.configs import activation, image_size, logit_scale
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import AttentionPool, ProbePool, TokenPool
 from residual.encoders.preprocess import HALF, Preprocess
-from residual.encoders.tokenizers import padded
+from residual.encoders.transformers_models import activation, image_size, logit_scale, padded
 
 _LAYERS = Anatomy(
     blocks="encoder.layers",

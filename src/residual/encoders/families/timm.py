@@ -35,7 +35,11 @@ _POOLS = ("token", "avg", "map")
 
 
 def anatomy_of(module: Any, anatomy: Anatomy) -> Anatomy:
-    """Where this module pools, norms and classifies."""
+    """Where this module pools, norms and classifies.
+
+    Raises:
+        ResidualError: it pools in a way that can't be split.
+    """
     if module.global_pool not in _POOLS:
         raise ResidualError(
             f"VisionTransformer can't be split: it pools by {module.global_pool!r}, which is no sum over "
@@ -82,7 +86,11 @@ FAMILIES = (
 
 
 def load(name: str, place: str, classifier: bool) -> Loaded:
-    """`NAME` with weights from the hub, a folder, `hf-hub:REPO`, or `NAME/FILE.safetensors`."""
+    """`NAME` with weights from the hub, a folder, `hf-hub:REPO`, or `NAME/FILE.safetensors`.
+
+    Raises:
+        ResidualError: timm isn't installed, or there are no such weights as safetensors.
+    """
     timm = library("timm", name, extra="timm")
     folder = Path(place).expanduser()
     if folder.is_dir():

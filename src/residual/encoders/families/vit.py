@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from residual.encoders.anatomy import Anatomy
-from residual.encoders.families.configs import activation, image_size
 from residual.encoders.family import Family, Tower
 from residual.encoders.preprocess import HALF, Preprocess
+from residual.encoders.transformers_models import activation, image_size
 
 _ANATOMY = Anatomy(
     blocks="layers",

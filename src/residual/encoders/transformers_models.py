@@ -1,14 +1,18 @@
-"""Models saved by transformers: weights from safetensors only, everything from one folder."""
+"""Models of transformers: what their configs and tokenizers say, and how they are loaded from a folder.
+
+Weights come from safetensors only, and everything from that one folder.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from residual.encoders.family import Family
 from residual.encoders.preprocess import Preprocess
@@ -17,6 +21,7 @@ from residual.errors import ResidualError
 from residual.libraries import first_line
 
 FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
+Tokenize = Callable[[list[str]], Tensor]
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -128,3 +133,39 @@ def _quiet() -> Generator[None]:
         logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
+
+
+def _vision(module: Any) -> Any:
+    """What the config says of the vision model, alone or inside a model with text."""
+    return getattr(module.config, "vision_config", module.config)
+
+
+def image_size(module: Any) -> tuple[int, int]:
+    """`(height, width)` of its images."""
+    size = _vision(module).image_size
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def activation(module: Any) -> str:
+    """The function between the layers of its MLPs."""
+    return _vision(module).hidden_act
+
+
+def logit_scale(module: Any) -> float:
+    """The logarithm of the factor on cosines."""
+    return module.logit_scale.item()
+
+
+def padded(tokenizer: Callable[..., Any], module: Any) -> Tokenize:
+    """Padded to the model's context length and cut there, as CLIP and SigLIP were trained."""
+    length = module.config.text_config.max_position_embeddings
+    return _ids(tokenizer, padding="max_length", truncation=True, max_length=length)
+
+
+def longest(length: int) -> Callable[[Callable[..., Any], Any], Tokenize]:
+    """Padded to the longest text and cut at `length`, for models that mask what is padding."""
+    return lambda tokenizer, module: _ids(tokenizer, padding="longest", truncation=True, max_length=length)
+
+
+def _ids(tokenizer: Callable[..., Any], **how: Any) -> Tokenize:
+    return lambda texts: tokenizer(texts, return_tensors="pt", **how)["input_ids"]
