@@ -4,12 +4,11 @@
     python benchmarks/training.py --out benchmarks/results/training-cpu.json --sections adapter tower
 
 Whole trainings are timed, validation after every epoch included, and divided by their steps; the ways take
-turns. "plain" is the same optimiser in a loop of a few lines, "fit" the library's own fit of adapters, "ours"
-is `train` or `fine_tune`, "folder" the same with a checkpoint after every epoch, "Trainer" is Lightning's
-Trainer with as little around it as it can be told to have. Section "adapter" trains the linear map (d = 192)
-on 2,048 scores in batches of 64, "tower" the embedded encoder (6.6 million weights, 64 by 64 pixels) on
-random pixels, "many" does that again and again from its own weights. All are in memory, on the card if there
-is one.
+turns. "plain" is the same optimiser in a loop of a few lines, "ours" is `fit` or `fine_tune`, "folder" the
+latter with a checkpoint after every epoch, "Trainer" is Lightning's Trainer with as little around it as it
+can be told to have. Section "adapter" trains the linear map (d = 192) on 2,048 scores in batches of 64,
+"tower" the embedded encoder (6.6 million weights, 64 by 64 pixels) on random pixels, "many" does that again
+and again from its own weights. All are in memory, on the card if there is one.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from residual import load_encoder
-from residual.adapters import FitSettings, LinearMap, Scores, TrainSettings, fine_tune, fit, train
+from residual.adapters import FitSettings, LinearMap, Scores, TrainSettings, fine_tune, fit
 from residual.data import PixelDataset
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
@@ -188,7 +187,7 @@ def adapter(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     ]
     given = *scores, classifier
     how: dict[str, Any] = {"epochs": options.epochs, "patience": options.epochs}
-    settings = TrainSettings.of("linear", **how)
+    settings = TrainSettings(LinearMap.learning_rate, 64, clip=0, **how)
 
     def plain() -> Plain:
         model = _Map(dim).to(device)
@@ -197,11 +196,7 @@ def adapter(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
 
     ways = {
         "plain": lambda: plain().run(),
-        "fit": lambda: fit(LinearMap(dim), *given, FitSettings(**how), device=device),
-        "ours": lambda: train(LinearMap(dim), *given, settings, device=device),
-        "folder": lambda: _in_folder(
-            lambda folder: train(LinearMap(dim), *given, settings, device=device, folder=folder)
-        ),
+        "ours": lambda: fit(LinearMap(dim), *given, FitSettings(**how), device=device),
         "Trainer": lambda: plain().lightning(device.type),
     }
     return compare(ways, options.epochs * n // settings.batch_size, options.rounds)
@@ -229,7 +224,7 @@ def tower(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     (first, second), classifier = pictures(options.pictures, device)
     encoder = load_encoder("picto", device=device)
     epochs = max(1, options.epochs // 5)
-    settings = TrainSettings.of("fine_tuning", epochs=epochs, patience=epochs, batch_size=options.batch)
+    settings = TrainSettings(epochs=epochs, patience=epochs, batch_size=options.batch)
     both = [
         *(first.pixels, torch.from_numpy(first.labels).to(device)),
         *(second.pixels, torch.from_numpy(second.labels).to(device)),
@@ -258,7 +253,7 @@ def many(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     encoder = load_encoder("picto", device=device)
     found: dict[str, Any] = {}
     for precision in options.precisions:
-        settings = TrainSettings.of("fine_tuning", epochs=30, patience=30, precision=precision)
+        settings = TrainSettings(epochs=30, patience=30, precision=precision)
         seconds, kept = [], []
         for seed in (0, *range(options.many)):  # the first two are the same
             own = encoder.around(copy.deepcopy(encoder.module))

@@ -15,14 +15,13 @@ from residual.adapters.methods import (
     Reference,
     make_adapter,
 )
-from residual.adapters.training import TrainSettings
 from residual.errors import ResidualError
 from residual.report.accuracies import _LOOKS
 from residual.report.tables import METHOD_NAMES
 from residual.spectral import fit_bases
 from residual.spectral.fit import fit_output
-from residual.store.base import MemoryStore
 from residual.store.encode import encode_dataset
+from residual.store.memory import MemoryStore
 
 HEADS, MLPS = tuple(range(4, 16)), (1, 2, 3)
 DRAWN = ("coarse", "residual_star", "residual")
@@ -49,11 +48,9 @@ def test_every_method_has_its_class(reference):
     assert {method for method, adapter in made.items() if adapter.of_units} == set(DRAWN)
 
 
-def test_every_method_has_a_name_a_look_and_settings_of_training():
+def test_every_method_has_a_name_and_a_look():
     assert (*ADAPTERS, FINE_TUNING) == tuple(METHODS)
     assert tuple(METHOD_NAMES) == tuple(_LOOKS) == ("zero_shot", *METHODS)
-    for method in METHODS:
-        assert TrainSettings.of(method)
 
 
 def test_a_reference_is_of_all_heads_and_mlps(reference, store):

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from residual.adapters import quick
-from residual.adapters.quick import has_hopper, quick_directions
+from residual.adapters import steps
+from residual.adapters.steps import has_hopper, quick_directions
 
 
 @pytest.fixture(scope="module", params=["interpreted", "compiled"])
@@ -50,7 +50,7 @@ def test_products_are_those_of_torch_elsewhere_and_where_nothing_can_be_compiled
     pytest.importorskip("triton")
     directions = torch.randn(7, 5)
     assert quick_directions(directions, 2, 4, 10**18) is directions
-    monkeypatch.setattr(quick, "has_hopper", lambda device: True)
+    monkeypatch.setattr(steps, "has_hopper", lambda device: True)
     assert quick_directions(directions, 2, 4, 100) is directions  # too little to do
     with pytest.warns(UserWarning, match="Kernels for this GPU can't be compiled, so the fit is slower: "):
         assert quick_directions(directions, 2, 4, 10**18) is directions

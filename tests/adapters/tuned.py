@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from tiny import TinyImages, tiny_clip, tiny_encoder
 
-from residual.adapters.training.train_settings import TrainSettings
+from residual.adapters import TrainSettings
 from residual.data import PixelDataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import wrap_encoder
 from residual.text import ZeroShotClassifier
 
-FAST = TrainSettings.of("fine_tuning", learning_rate=2e-3, batch_size=16, epochs=6)
+FAST = TrainSettings(learning_rate=2e-3, batch_size=16, epochs=6)
 
 
 def encoder(dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> Encoder:

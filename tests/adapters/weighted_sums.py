@@ -15,7 +15,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 import torch  # noqa: E402
 from test_fit import planted, planted_scores  # noqa: E402
 
-import residual.adapters.quick  # noqa: E402
+import residual.adapters.steps  # noqa: E402
 from residual.adapters import Coarse, FitSettings, ResiDual, fit_many  # noqa: E402
 from residual.adapters.tensor_cores import WeightedSum  # noqa: E402
 from residual.spectral import SpectralBases  # noqa: E402
@@ -62,7 +62,7 @@ def errors_of(fits: int, n: int, components: int, dim: int, device: str) -> dict
 
 def weights_of(kind: type[ResiDual], quick: bool, device: str) -> list[list[float]]:
     """Of three seeds, fitted at once, with the kernels or without."""
-    residual.adapters.quick.WORTH_COMPILING = 0 if quick else float("inf")
+    residual.adapters.steps.WORTH_COMPILING = 0 if quick else float("inf")
     splits = planted(90), planted(40, 1)
     bases = SpectralBases([0, 1], splits[0][0].mean(0), [torch.eye(8)] * 2, [torch.ones(8)] * 2)
     adapters = [kind(bases, seed=seed) for seed in range(3)]
@@ -84,5 +84,5 @@ def everything(device: str) -> dict[str, list]:
 
 
 if __name__ == "__main__":
-    residual.adapters.quick.has_hopper = lambda device: True
+    residual.adapters.steps.has_hopper = lambda device: True
     print(json.dumps(everything(sys.argv[1])))

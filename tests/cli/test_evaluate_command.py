@@ -11,9 +11,8 @@ import pytest
 from pictures import write_folder
 
 from residual import load_encoder
-from residual.adapters import FitSettings
+from residual.adapters import FitSettings, TrainSettings
 from residual.adapters.methods import ADAPTERS, FINE_TUNING, METHODS
-from residual.adapters.training import TrainSettings
 from residual.report.tables import METHOD_NAMES
 from residual.workflows.task import encode_task, reference_from
 from residual.workflows.train import train_adapter, train_encoder
@@ -34,7 +33,7 @@ class Kept:
             done = train_adapter(encoder, self.task, reference, method, fits)
             done.adapted.save_pretrained(place / method)
             self.told[method] = done.summary
-        tuning = TrainSettings.of(FINE_TUNING, epochs=1, batch_size=12, learning_rate=1e-4)
+        tuning = TrainSettings(epochs=1, batch_size=12, learning_rate=1e-4)
         done = train_encoder(encoder, self.task, [tuning])
         done.adapted.save_pretrained(place / FINE_TUNING)
         self.told[FINE_TUNING] = done.summary

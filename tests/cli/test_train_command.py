@@ -129,45 +129,31 @@ def test_settings_of_the_fit_and_of_the_adapter(residual, folder, tmp_path):
     assert sum(again.ranks) < sum(loaded.adapter.bases.ranks)
 
 
-@pytest.mark.parametrize("logger", ["none", "csv"])
-def test_on_lightning(residual, folder, tmp_path, logger):
-    more = ("--lightning", "--logger", logger, "--seeds", "2", "--json", tmp_path / "r.json")
-    words = quick(folder, "linear", tmp_path / "kept", *more, "--param", "TrainSettings.epochs=2")
-    code, _, error = residual(*words)
-    assert (code, error) == (0, "")
-    told = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-    assert [len(seed["history"]) for seed in told["per_seed"]] == [2, 2]
-    assert (told["settings"]["epochs"], told["settings"]["learning_rate"]) == (2, 1e-3)
-    finished = {f"training/seed-{seed}/finished.safetensors" for seed in (0, 1)}
-    logs = {f"training/seed-{seed}/csv/metrics.csv" for seed in (0, 1)} if logger == "csv" else set()
-    assert files(tmp_path / "kept") == KEPT | finished | logs
-    if logger == "csv":
-        with (tmp_path / "kept/training/seed-1/csv/metrics.csv").open(encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        assert len(rows) == 2
-    before = config(tmp_path / "kept")["sha256"]
-    code, _, _ = residual(*words)  # once more: nothing is left to train
-    assert code == 0
-    assert config(tmp_path / "kept")["sha256"] == before
-    code, _, error = residual(*words, "--param", "TrainSettings.batch_size=7")
-    assert code == 2
-    assert "is of another batch_size (64, not 7)" in error
-
-
-def test_fine_tuning(residual, folder, tmp_path):
-    more = ("--logger", "none", "--param", "TrainSettings.epochs=1", "--json", tmp_path / "r.json")
-    code, shown, error = residual(*quick(folder, "fine_tuning", tmp_path / "kept", *more))
+def test_fine_tuning_goes_on_where_it_was(residual, folder, tmp_path):
+    more = ("--seeds", "2", "--json", tmp_path / "r.json", "--param", "TrainSettings.batch_size=32")
+    words = quick(folder, "fine_tuning", tmp_path / "kept", *more, "--param", "TrainSettings.epochs=2")
+    code, shown, error = residual(*words)
     assert (code, error) == (0, "")
     told = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert (told["settings"]["learning_rate"], told["settings"]["clip"]) == (1e-5, 1.0)
-    assert [len(seed["history"]) for seed in told["per_seed"]] == [1]
+    assert [len(seed["history"]) for seed in told["per_seed"]] == [2, 2]
     assert "fine-tuning" in shown
     assert "The strongest components" not in shown
-    assert files(tmp_path / "kept") == KEPT | {"training/seed-0/finished.safetensors"}
+    finished = {f"training/seed-{seed}/finished.safetensors" for seed in (0, 1)}
+    logs = {f"training/seed-{seed}/csv/metrics.csv" for seed in (0, 1)}
+    assert files(tmp_path / "kept") == KEPT | finished | logs
+    with (tmp_path / "kept/training/seed-1/csv/metrics.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 2
     held = config(tmp_path / "kept")
     assert held["method"] == "fine_tuning"
     assert held["trained_weights"] == told["parameters"]["fine_tuning"] > 3_000_000
     assert held["encoder"]["original_fingerprint"] != held["encoder"]["fingerprint"]
+    code, _, _ = residual(*words, "--logger", "none")  # once more: nothing is left to train
+    assert code == 0
+    assert config(tmp_path / "kept")["sha256"] == held["sha256"]
+    code, _, error = residual(*words, "--param", "TrainSettings.batch_size=7")
+    assert code == 2
+    assert "is of another batch_size (32, not 7)" in error
 
 
 @pytest.mark.parametrize("method", ["coarse", "fine_tuning"])
@@ -206,7 +192,7 @@ def test_pictures_that_cannot_be_read(residual, tmp_path, method):
         (["--on-error", "ignore"], "on_error is"),
         (["--device", "abacus"], "device"),
         (
-            ["--logger", "cvs", "--lightning"],
+            ["--logger", "cvs", "--method", "fine_tuning"],
             "logger is 'csv' or 'tensorboard' or 'wandb' or 'none', got 'cvs'",
         ),
         (
@@ -228,16 +214,13 @@ def test_pictures_that_cannot_be_read(residual, tmp_path, method):
         (["--param", "AdapterSettings.others=drop"], "others is 'keep' or 'mean' or 'zero', got 'drop'"),
         (
             ["--method", "linear", "--param", "TrainSettings.epochs=2"],
-            "TrainSettings.epochs=2 has no effect here: linear is trained without Lightning, by FitSettings.",
-        ),
-        (
-            ["--lightning", "--param", "FitSettings.epochs=2"],
-            "FitSettings.epochs=2 has no effect here: residual is trained on Lightning, by TrainSettings.",
+            "TrainSettings.epochs=2 has no effect here: the settings of linear are FitSettings.",
         ),
         (
             ["--method", "fine_tuning", "--param", "FitSettings.epochs=2"],
-            "has no effect here: fine_tuning is",
+            "FitSettings.epochs=2 has no effect here: the settings of fine_tuning are TrainSettings.",
         ),
+        (["--logger", "csv"], "Only fine_tuning has a logger: residual is fitted on scores"),
         (["--param", "Nothing.at_all=2"], "Nothing"),
         (["--param", "train.method"], "name=value"),
     ],
@@ -291,9 +274,10 @@ def test_help_shows_the_examples(residual):
 @pytest.mark.parametrize(
     ("missing", "words", "message"),
     [
-        ("lightning", ("--lightning",), r"residual train needs lightning.*\[training\]"),
-        ("tensorboard", ("--lightning", "--logger", "tensorboard"), r"needs tensorboard.*\[logging\]"),
-        ("wandb", ("--method", "fine_tuning", "--logger", "wandb"), r"needs wandb.*\[logging\]"),
+        ("lightning", (), r"needs lightning.*\[training\]"),
+        ("schedulefree", (), r"needs schedulefree.*\[training\]"),
+        ("tensorboard", ("--logger", "tensorboard"), r"needs tensorboard.*\[logging\]"),
+        ("wandb", ("--logger", "wandb"), r"needs wandb.*\[logging\]"),
     ],
 )
 def test_what_is_not_installed_is_told_before_any_work(
@@ -301,7 +285,7 @@ def test_what_is_not_installed_is_told_before_any_work(
 ):
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.setattr("residual.workflows.task.encode_task", lambda *_, **__: pytest.fail("encoded"))
-    code, _, err = residual("train", "--dataset", f"folder:{folder}", "--out", tmp_path / "kept", *words)
+    code, _, err = residual(*quick(folder, "fine_tuning", tmp_path / "kept", *words))
     assert code == 2
     assert re.search(message, err.replace("\n", " "))
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -4,8 +4,10 @@ from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.adapters.adapter import Adapter
 from residual.adapters.adapter_settings import AdapterSettings, Reference
 from residual.adapters.card import TrainingRecord
-from residual.adapters.fit import FitResult, adapted_output, evaluate, fit, fit_many
-from residual.adapters.fit_settings import FitSettings
+from residual.adapters.early_stopping import FitResult
+from residual.adapters.fine_tuning import fine_tune
+from residual.adapters.fit import adapted_output, evaluate, fit, fit_many
+from residual.adapters.fit_settings import FitSettings, TrainSettings
 from residual.adapters.folding import FoldedMap
 from residual.adapters.inspection import Component, strongest_components, unit_gains
 from residual.adapters.matching import few_shot
@@ -18,7 +20,6 @@ from residual.adapters.methods import (
     make_adapter,
 )
 from residual.adapters.scores import Scores, compute_scores
-from residual.adapters.training import TrainSettings, fine_tune, train
 
 __all__ = [
     "AdaptedEncoder",
@@ -46,6 +47,5 @@ __all__ = [
     "fit_many",
     "make_adapter",
     "strongest_components",
-    "train",
     "unit_gains",
 ]

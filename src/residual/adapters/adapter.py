@@ -42,7 +42,7 @@ WeightedSums = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Method:
-    """What tables, cards, figures and commands say of a method, and how Basile et al. 2025 train it.
+    """What tables, cards, figures and commands say of a method.
 
     Attributes:
         method: its name in files, commands and JSON.
@@ -50,9 +50,6 @@ class Method:
         about: what it is, in Markdown, for a model card.
         trained: what is trained, for a sentence, with a place for the number of weights.
         look: colour, marker and line in figures.
-        learning_rate: of schedule-free AdamW.
-        batch_size: samples a step.
-        clip: the greatest norm of all gradients together; 0 for any.
     """
 
     method: ClassVar[str]
@@ -60,9 +57,6 @@ class Method:
     about: ClassVar[str]
     trained: ClassVar[str]
     look: ClassVar[tuple[str, str, str]]
-    learning_rate: ClassVar[float]
-    batch_size: ClassVar[int] = 64
-    clip: ClassVar[float] = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,10 +77,12 @@ class Adapter(nn.Module, Method, ABC):
         directions: `(K, d)`, what each score stands for in the output.
         origin: the encoder that it is for, if known.
         inits: the first weights that it can be made with by name, the paper's first.
+        learning_rate: of schedule-free AdamW in Basile et al. 2025.
         of_units: whether it weights components of units, so that there are `unit_weights` to draw.
     """
 
     inits: ClassVar[tuple[str, ...]] = ()
+    learning_rate: ClassVar[float]
     of_units: ClassVar[bool] = False
     ranks: tuple[int, ...]
     directions: Tensor

@@ -18,6 +18,17 @@ from torch import Tensor
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
+def cosine_schedule(step: Tensor, total: Tensor, warmup: float | int) -> Tensor:
+    """The part of its learning rate that AdamW takes in each of `total` steps, counted from 1.
+
+    It rises linearly on the part `warmup` of all steps, then falls by a cosine down to zero.
+    """
+    rising = (total * float(warmup)).floor()
+    done = (step - 1 - rising) / (total - rising).clamp(min=1)
+    falling = (1 + torch.cos(math.pi * done.clamp(0, 1))) / 2
+    return torch.where(step <= rising, step / rising.clamp(min=1), falling)
+
+
 class Descent(ABC):
     """Sets of weights on their way down.
 
@@ -115,15 +126,11 @@ class AdamW(Descent):
     ):
         super().__init__(first, rates, weight_decay, own)
         self.mean = torch.zeros_like(first)
-        self.total = self.rates.new_tensor(total)[:, None]
-        self.rising = (self.total * warmup).floor()
+        self.total, self.warmup = self.rates.new_tensor(total)[:, None], warmup
 
     def _move(self, a: int, gradient: Tensor, spread: Tensor, steps: Tensor) -> None:
-        at, rising, total = self.at[:a], self.rising[:a], self.total[:a]
-        mean = self.mean[:a].lerp_(gradient, 1 - _BETA1)
-        done = (steps - 1 - rising) / (total - rising).clamp(min=1)
-        falling = (1 + torch.cos(math.pi * done.clamp(0, 1))) / 2
-        rate = self.rates[:a] * torch.where(steps <= rising, steps / rising.clamp(min=1), falling)
+        at, mean = self.at[:a], self.mean[:a].lerp_(gradient, 1 - _BETA1)
+        rate = self.rates[:a] * cosine_schedule(steps, self.total[:a], self.warmup)
         if self.decay:
             at.sub_(self._decayed(at) * rate.to(at))
         at.addcmul_(mean / spread, (-rate / (1 - _BETA1**steps)).to(at))

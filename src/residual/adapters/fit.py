@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -16,11 +14,11 @@ from torch.nn.functional import cross_entropy
 
 from residual.adapters.adapter import Adapter, Reweighted, WeightedSums
 from residual.adapters.descent import AdamW, Descent, ScheduleFreeAdamW
+from residual.adapters.early_stopping import EarlyStopping, Epoch, FitResult
 from residual.adapters.fit_settings import FitSettings
 from residual.adapters.matching import check_classes, check_finite, check_match
-from residual.adapters.quick import quick_directions
 from residual.adapters.scores import Scores, scores_of, widest_of
-from residual.adapters.steps import Steps
+from residual.adapters.steps import Steps, quick_directions
 from residual.devices import find_device
 from residual.errors import ResidualError
 from residual.progress import Progress
@@ -29,39 +27,6 @@ from residual.text.classifier import ZeroShotClassifier
 
 _ROWS = 4096  # samples at a time, where all of them count at once
 _LBFGS_HISTORY = 10
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the training samples: their mean loss on the way, accuracy and loss on val after it."""
-
-    epoch: int
-    train_loss: float
-    val_accuracy: float
-    val_loss: float
-
-    @property
-    def merit(self) -> tuple[float, float]:
-        """By which the best is chosen: accuracy on val, and among equals the lower loss there."""
-        return self.val_accuracy, -self.val_loss
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """How a fit went; the adapter holds the weights of `best_epoch` (counted from 1).
-
-    `seconds` are its share of those of all fits that ran at once.
-    """
-
-    best_epoch: int
-    val_accuracy: float
-    seconds: float
-    history: tuple[Epoch, ...] = field(repr=False)
-
-    @property
-    def merit(self) -> tuple[float, float]:
-        """That of the best epoch."""
-        return self.history[self.best_epoch - 1].merit
 
 
 def fit(
@@ -161,29 +126,26 @@ def fit_many(
     work = _Work([adapters[fit] for fit in order], train, val, classifier.to(where), where)
     chosen = [settings[fit] for fit in order]
     rates = [settings[fit].rate_of(adapters[fit]) for fit in order]
-    runs = [_Run(each.patience, own) for each, own in zip(chosen, work.first, strict=True)]
+    stops = [
+        EarlyStopping(each.epochs, each.patience, rate) for each, rate in zip(chosen, rates, strict=True)
+    ]
+    best = list(work.first)
     passes = (_line_searches if shared.optimizer == "lbfgs" else _descents)(
         work, chosen, rates, [rows[fit] for fit in order]
     )
     for number in range(1, shared.epochs + 1):
         losses, weights = next(passes)
-        for run, own, loss, rate in zip(runs, weights, losses.tolist(), rates, strict=True):
-            if run.done:
-                continue
-            if not math.isfinite(loss):
-                raise ResidualError(
-                    f"The loss is no longer finite in epoch {number}: try a smaller learning_rate than "
-                    f"{rate:g}."
-                )
-            run.add(Epoch(number, loss, *work.validated(own)), own)
+        for fit, (stopping, own, loss) in enumerate(zip(stops, weights, losses.tolist(), strict=True)):
+            if not stopping.done and stopping.add(Epoch(number, loss, *work.validated(own))):
+                best[fit] = own.detach().clone()
         if progress is not None:
             progress("fit", number, shared.epochs)
-        if all(run.done for run in runs):
+        if all(stopping.done for stopping in stops):
             break
-    work.give_back([run.weights for run in runs])
-    seconds = (time.perf_counter() - start) / len(runs)
-    found = dict(zip(order, runs, strict=True))
-    return [found[fit].result(seconds) for fit in range(len(adapters))]
+    work.give_back(best)
+    seconds = (time.perf_counter() - start) / len(stops)
+    results = {fit: stopping.result(seconds) for fit, stopping in zip(order, stops, strict=True)}
+    return [results[fit] for fit in range(len(adapters))]
 
 
 def evaluate(
@@ -360,26 +322,6 @@ def _whole_loss(work: _Work, weights: Tensor, place: int, rows: Tensor) -> float
     if work.own is not None and weights.grad is not None:
         weights.grad *= work.own[place]
     return total
-
-
-class _Run:
-    """One fit: its epochs, the best of them, and whether it has stopped."""
-
-    def __init__(self, patience: int, weights: Tensor):
-        self.patience, self.weights, self.improved, self.done = patience, weights, 0, False
-        self.history: list[Epoch] = []
-        self.best = Epoch(0, math.inf, -math.inf, math.inf)
-
-    def add(self, epoch: Epoch, weights: Tensor) -> None:
-        self.history.append(epoch)
-        if epoch.val_accuracy > self.best.val_accuracy:
-            self.improved = epoch.epoch
-        if epoch.merit > self.best.merit:
-            self.best, self.weights = epoch, weights.detach().clone()
-        self.done = epoch.epoch - self.improved >= self.patience
-
-    def result(self, seconds: float) -> FitResult:
-        return FitResult(self.best.epoch, self.best.val_accuracy, seconds, tuple(self.history))
 
 
 def _together(adapters: Sequence[Adapter], settings: Sequence[FitSettings]) -> FitSettings:

@@ -1,4 +1,4 @@
-"""Settings of a fit, checked where they are made."""
+"""Settings of a fit and of fine-tuning, checked where they are made."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from residual.adapters.adapter import Adapter, check_choice
 from residual.errors import ResidualError
 
 OPTIMIZERS = ("schedule_free", "adamw", "lbfgs")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 MISSING = ("raise", "ignore")
 
 
@@ -48,7 +49,7 @@ class FitSettings:
     missing: str = "raise"
 
     def __post_init__(self):
-        check_settings(self, OPTIMIZERS)
+        _check(self, OPTIMIZERS)
 
     def rate_of(self, adapter: Adapter) -> float:
         """The learning rate for an adapter."""
@@ -57,12 +58,48 @@ class FitSettings:
         return 1.0 if self.optimizer == "lbfgs" else adapter.learning_rate
 
 
-def check_settings(settings: Any, optimizers: Sequence[str]) -> None:
-    """Refuse settings of a training that can't be.
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of `fine_tune`; the defaults are those of Basile et al. 2025, arXiv 2411.00246.
+
+    Args:
+        learning_rate: 1e-5 there.
+        batch_size: 128 there (32 for BLIP).
+        epochs, patience, warmup, weight_decay, missing: see `FitSettings`.
+        seed: of the order of samples, and of dropout where a model has any.
+        clip: the greatest norm of all gradients together (1 there); 0 for any.
+        precision: "32-true"; "bf16-mixed" or "16-mixed", where the model computes in half precision (on a
+            GPU for "16-mixed") and weights stay in single precision.
+        optimizer: "schedule_free" or "adamw", see `FitSettings`.
 
     Raises:
-        ResidualError: one isn't positive, or no whole number where it must be one; or an unknown choice.
+        ResidualError: a setting isn't positive, or no whole number where it must be one; or an unknown
+            choice.
     """
+
+    learning_rate: float | int = 1e-5
+    batch_size: int = 128
+    epochs: int = 30
+    patience: int = 5
+    seed: int = 0
+    clip: float | int = 1.0
+    precision: str = "32-true"
+    optimizer: str = "schedule_free"
+    warmup: float | int = 0.1
+    weight_decay: float | int = 0.0
+    missing: str = "raise"
+
+    def __post_init__(self):
+        _check(self, OPTIMIZERS[:2])
+        check_choice("precision", self.precision, PRECISIONS)
+        if not 0 <= self.clip < math.inf:
+            raise ResidualError(f"clip must be 0 or more, got {self.clip}.")
+        for name in ("learning_rate", "clip", "warmup", "weight_decay"):  # 1 and 1.0 are the same settings
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+
+def _check(settings: Any, optimizers: Sequence[str]) -> None:
+    """Refuse what both kinds of settings can't be."""
     for name in ("batch_size", "epochs", "patience", "seed"):
         if type(getattr(settings, name)) is not int:
             raise ResidualError(f"{name} must be a whole number, got {getattr(settings, name)!r}.")

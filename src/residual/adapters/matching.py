@@ -41,7 +41,16 @@ def check_match(adapter: Adapter, samples: Store | Scores, classifier: ZeroShotC
                 f"The {what} samples are of another encoder (weights {samples.fingerprint[:8]}) than the "
                 f"{name} ({fingerprint[:8]})."
             )
-    low, high = int(samples.labels.min()), int(samples.labels.max())
+    check_labels(samples.labels, classifier, what)
+
+
+def check_labels(labels: Labels, classifier: ZeroShotClassifier, what: str) -> None:
+    """Refuse labels that aren't numbers of the classifier's classes.
+
+    Raises:
+        ResidualError: says how far they go.
+    """
+    low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(classifier):
         raise ResidualError(
             f"The {what} labels go from {low} to {high}, the classifier has {len(classifier)} classes."

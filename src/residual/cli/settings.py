@@ -9,9 +9,8 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
-from residual.adapters.fit_settings import FitSettings
+from residual.adapters.fit_settings import FitSettings, TrainSettings
 from residual.adapters.methods import FINE_TUNING, METHODS, AdapterSettings
-from residual.adapters.training import TrainSettings
 from residual.data import dataset_names
 from residual.errors import ResidualError, unknown_name
 from residual.experiments.plan import Plan
@@ -50,16 +49,15 @@ def read_settings(
 
 
 def read_train_settings(
-    files: Sequence[Path], params: Sequence[str], lightning: bool = False, **given: Any
+    files: Sequence[Path], params: Sequence[str], **given: Any
 ) -> tuple[dict[str, Any], list[FitSettings], list[TrainSettings], AdapterSettings]:
-    """The options of `residual train`, "lightning" for whether it runs on that; the settings of its fits and
-    of its trainings on Lightning, one a seed; and those of its adapters.
+    """The options of `residual train`; the settings of its fits and of its fine-tunings, one a seed; those of
+    its adapters.
 
     Raises:
-        ResidualError: as `read_settings`; or a `--param` of fits where Lightning trains, or the reverse. In
-            files both may stand, to be used with any method.
+        ResidualError: as `read_settings`; or a `--param` of fits for fine-tuning, or the reverse. In files
+            both may stand, to be used with any method.
     """
-    import gin
 
     def train(
         dataset: str = "mnist",
@@ -75,21 +73,20 @@ def read_train_settings(
         return dict(locals())
 
     targets = (train, AdapterSettings, TrainSettings, FitSettings)
-    with _parsed(files, params, *targets) as (options, make_adapters, _, make_fit):
+    with _parsed(files, params, *targets) as (options, make_adapters, make_tuning, make_fit):
         chosen = _chosen(options, train, given)
         if chosen["method"] not in METHODS:
             raise unknown_name("method", chosen["method"], METHODS)
         chosen["seeds"] = chosen["seeds"] or (1 if chosen["method"] == FINE_TUNING else _SEEDS)
         seeds = _seeds(chosen, train, FitSettings, TrainSettings)
-        own = gin.get_bindings("TrainSettings")
-        trainings = [TrainSettings.of(chosen["method"], seed=seed, **own) for seed in seeds]
+        trainings = [make_tuning(seed=seed) for seed in seeds]
         fits, adapters = [make_fit(seed=seed) for seed in seeds], make_adapters()
-    chosen["lightning"] = lightning = lightning or chosen["method"] == FINE_TUNING
-    used, unused = ("TrainSettings", "FitSettings") if lightning else ("FitSettings", "TrainSettings")
+    used, unused = "FitSettings", "TrainSettings"
+    if chosen["method"] == FINE_TUNING:
+        used, unused = unused, used
     if idle := [param for param in params if param.strip().startswith(f"{unused}.")]:
         raise ResidualError(
-            f"--param {idle[0]} has no effect here: {chosen['method']} is trained "
-            f"{'on' if lightning else 'without'} Lightning, by {used}."
+            f"--param {idle[0]} has no effect here: the settings of {chosen['method']} are {used}."
         )
     return chosen, fits, trainings, adapters
 

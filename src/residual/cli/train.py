@@ -16,8 +16,6 @@ Examples:
 
     residual train --dataset letters --method fine_tuning --out tuned --logger tensorboard
 
-    residual train --dataset letters --method linear --lightning --out linear
-
     residual train --dataset folder:pictures --param AdapterSettings.init=ones --out mine
 """
 
@@ -52,12 +50,12 @@ def train(
             min=1, help="Fit this many times; the best on val is kept. [default: 5; fine-tuning: 1]"
         ),
     ] = None,
-    lightning: Annotated[
-        bool, typer.Option("--lightning", help="Train on Lightning, as fine-tuning always is.")
-    ] = False,
     logger: Annotated[
-        str, typer.Option(help="Of Lightning, into OUT/training: csv, tensorboard, wandb or none.")
-    ] = "csv",
+        str | None,
+        typer.Option(
+            help="Of fine-tuning, into OUT/training: csv, tensorboard, wandb or none. [default: csv]"
+        ),
+    ] = None,
     stores: Annotated[
         Path | None,
         typer.Option(
@@ -87,12 +85,9 @@ def train(
 ) -> None:
     """Train on the train part, choose epoch and seed on val, test, and keep the adapter with a model card.
 
-    Fine-tuning, and what else runs on Lightning, goes on where it was if it was stopped and is called again.
+    Fine-tuning goes on where it was if it was stopped and is called again.
     """
-    from residual.adapters.adapter import check_choice
     from residual.adapters.methods import ADAPTERS, FINE_TUNING
-    from residual.adapters.training.log import LOGGERS
-    from residual.adapters.training.train import check_installed
     from residual.cli.console import err, stages
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_train_settings
@@ -103,15 +98,15 @@ def train(
     from residual.report.lambdas import components_table, lambdas_figure
     from residual.report.tables import run_table
     from residual.workflows.task import encode_task, reference_from
-    from residual.workflows.train import train_adapter, train_encoder
+    from residual.workflows.train import logger_of, train_adapter, train_encoder
 
-    check_choice("logger", logger, (*LOGGERS, "none"))
     if figures:
         check_matplotlib()
     options, fits, trainings, settings = read_train_settings(
         cfg or [], param or [], dataset=dataset, method=method, encoder=encoder, bases=bases, seed=seed,
-        seeds=seeds, batch_size=batch_size, on_error=on_error, lightning=lightning,
+        seeds=seeds, batch_size=batch_size, on_error=on_error,
     )  # fmt: skip
+    logger = logger_of(options["method"], logger)
     drawn = [name for name, adapter in ADAPTERS.items() if adapter.of_units]
     if figures and options["method"] not in drawn:
         raise ResidualError(
@@ -122,21 +117,15 @@ def train(
         check_writable(path)
     reading: dict[str, Any] = {name: options[name] for name in ("batch_size", "on_error")}
     reading["stores"] = stores
-    logged = None if logger == "none" else logger
-    if options["lightning"]:
-        check_installed("residual train", logged)
     model = load_encoder(options["encoder"], device=device)
     with stages() as show:
         task = encode_task(model, options["dataset"], progress=show, **reading)
         if options["method"] == FINE_TUNING:
-            done = train_encoder(model, task, trainings, out / "training", logged, show)
+            done = train_encoder(model, task, trainings, out / "training", logger, show)
         else:
             source, count = options["bases"], options["per_dataset"]
             reference = reference_from(model, source, count, progress=show, **reading)
-            done = train_adapter(
-                model, task, reference, options["method"], trainings if options["lightning"] else fits,
-                settings, folder=out / "training", logger=logged, progress=show,
-            )  # fmt: skip
+            done = train_adapter(model, task, reference, options["method"], fits, settings, show)
     done.adapted.save_pretrained(out)
     stdout.print(run_table(done.summary))
     if done.adapter is not None and done.adapter.of_units:

@@ -13,10 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from residual.adapters import adapted_output
-from residual.adapters.fit_settings import FitSettings
+from residual.adapters import adapted_output, fine_tune
+from residual.adapters.fit_settings import FitSettings, TrainSettings
 from residual.adapters.methods import ADAPTERS, FINE_TUNING, METHODS, AdapterSettings, Reference
-from residual.adapters.training import TrainSettings, fine_tune
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError, unknown_name
 from residual.experiments.base import Experiment, Tables
@@ -103,8 +102,8 @@ class AdaptersSettings:
         """The same for fine-tuning."""
         missing = "ignore" if sampled else "raise"
         return [
-            TrainSettings.of(
-                FINE_TUNING, learning_rate=self.tuning_rate, batch_size=self.tuning_batch_size,
+            TrainSettings(
+                learning_rate=self.tuning_rate, batch_size=self.tuning_batch_size,
                 epochs=self.epochs, patience=self.patience, seed=k, missing=missing,
             )
             for k in range(self.seeds)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from residual.adapters.adapter import Adapter
-from residual.adapters.fit import FitResult, evaluate, fit_many
+from residual.adapters.early_stopping import FitResult
+from residual.adapters.fit import evaluate, fit_many
 from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import BASES_KINDS, AdapterSettings, Reference, make_adapter
 from residual.adapters.scores import compute_scores
-from residual.adapters.training import TrainSettings, train
 from residual.data import ImageDataset, MixedDataset, load_dataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
@@ -155,12 +155,9 @@ def adapt(
     task: Task,
     reference: Reference,
     method: str,
-    fits: Sequence[FitSettings] | Sequence[TrainSettings],
+    fits: Sequence[FitSettings],
     settings: AdapterSettings | None = None,
     progress: Progress | None = None,
-    *,
-    folder: Path | None = None,
-    logger: str | None = None,
 ) -> list[Adapted]:
     """Fit one method on the train part, choose the epoch on val, measure on test; once for each of `fits`.
 
@@ -169,12 +166,9 @@ def adapt(
         reference: from `reference_from`.
         method: "linear", "spectral", "coarse", "residual_star" (heads, 90 % of the variance, all else
             dropped) or "residual" (heads and MLPs, all components, the embedding kept).
-        fits: of each fit; the seed also draws the first λ. With `TrainSettings` they are trained
-            on Lightning, one after the other, else all at once.
+        fits: of each fit, all at once; the seed also draws the first λ.
         settings: what is different from the paper in the adapters.
         progress: told of every epoch.
-        folder: of checkpoints and logs on Lightning, a sub-folder a seed.
-        logger: on Lightning, see `fine_tune`.
 
     Raises:
         ResidualError: an unknown method, or components that don't belong to the task's encoder.
@@ -183,21 +177,10 @@ def adapt(
     scores = {split: compute_scores(adapters[0], store) for split, store in task.stores.items()}
     stage = f"fit {method}"
     given = (scores["train"], scores["val"], task.classifier)
-    trainings = [each for each in fits if isinstance(each, TrainSettings)]
-    if trainings:
-        results = [
-            train(
-                adapter, *given, each, folder=None if folder is None else folder / f"seed-{each.seed}",
-                logger=logger, progress=named(progress, f"{stage}, seed {each.seed}"),
-            )
-            for adapter, each in zip(adapters, trainings, strict=True)
-        ]  # fmt: skip
-    else:
-        quick = [each for each in fits if isinstance(each, FitSettings)]
-        results = fit_many(adapters, *given, quick, named(progress, stage))
-        if progress is not None:  # early stopping leaves the bar short
-            longest = max(len(result.history) for result in results)
-            progress(stage, longest, longest)
+    results = fit_many(adapters, *given, fits, named(progress, stage))
+    if progress is not None:  # early stopping leaves the bar short
+        longest = max(len(result.history) for result in results)
+        progress(stage, longest, longest)
     accuracies = [evaluate(each, scores["test"], task.classifier) for each in adapters]
     return [
         Adapted(method, each.seed, adapter, accuracy, result)

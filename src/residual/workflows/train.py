@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 from residual.adapters.adapted_encoder import AdaptedEncoder
-from residual.adapters.adapter import Adapter
+from residual.adapters.adapter import Adapter, check_choice
 from residual.adapters.card import TrainingRecord
-from residual.adapters.fit import FitResult
-from residual.adapters.fit_settings import FitSettings
+from residual.adapters.early_stopping import FitResult
+from residual.adapters.fine_tuning import fine_tune
+from residual.adapters.fine_tuning.fine_tune import check_installed
+from residual.adapters.fine_tuning.log import LOGGERS
+from residual.adapters.fit_settings import FitSettings, TrainSettings
 from residual.adapters.methods import FINE_TUNING, AdapterSettings, Reference
-from residual.adapters.training import TrainSettings, fine_tune
 from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
@@ -39,17 +41,35 @@ class Trained:
     summary: dict[str, Any]
 
 
+def logger_of(method: str, logger: str | None) -> str | None:
+    """The logger for a training: of fine-tuning "csv" if none is named; None for "none", and for adapters.
+
+    Raises:
+        ResidualError: an adapter's fit is to have a logger; one that is unknown; or fine-tuning lacks a
+            library.
+    """
+    if logger is not None:
+        check_choice("logger", logger, (*LOGGERS, "none"))
+    if method == FINE_TUNING:
+        chosen = None if logger == "none" else logger or LOGGERS[0]
+        check_installed("fine_tune", chosen)
+        return chosen
+    if logger not in (None, "none"):
+        raise ResidualError(
+            f"Only {FINE_TUNING} has a logger: {method} is fitted on scores, in seconds and without one; got "
+            f"logger={logger!r}."
+        )
+    return None
+
+
 def train_adapter(
     encoder: Encoder,
     task: Task,
     reference: Reference,
     method: str,
-    fits: Sequence[FitSettings] | Sequence[TrainSettings],
+    fits: Sequence[FitSettings],
     settings: AdapterSettings | None = None,
     progress: Progress | None = None,
-    *,
-    folder: Path | None = None,
-    logger: str | None = None,
 ) -> Trained:
     """Fit a method's adapter once for each of `fits`; the one with the best accuracy on val is kept.
 
@@ -57,7 +77,7 @@ def train_adapter(
         ResidualError: see `adapt`.
     """
     start = time.perf_counter()
-    adapted = adapt(task, reference, method, fits, settings, progress, folder=folder, logger=logger)
+    adapted = adapt(task, reference, method, fits, settings, progress)
     best = max(adapted, key=lambda each: each.result.merit)
     told = {**asdict(fits[0]), "adapter": asdict(settings or AdapterSettings())}
     summary = _summary(

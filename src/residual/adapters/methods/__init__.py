@@ -40,9 +40,6 @@ class FineTuning(Method):
     about: ClassVar[str] = "full fine-tuning: these are the weights of the image tower"
     trained: ClassVar[str] = "training all its {:,} weights"
     look: ClassVar[tuple[str, str, str]] = ("#009E73", "X", "-")
-    learning_rate: ClassVar[float] = 1e-5
-    batch_size: ClassVar[int] = 128  # 32 for BLIP
-    clip: ClassVar[float] = 1.0
 
 
 # From the fewest weights that look inside the encoder to all of them.

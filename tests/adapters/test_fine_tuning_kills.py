@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+import tuned
 from kills import Nursery
 
-from residual.adapters.training.checkpoints import load_nested
+from residual.tensor_files import load_tensors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked and killed")
 
@@ -23,7 +23,7 @@ FINISHED = "finished.safetensors"
 @pytest.fixture(scope="module")
 def nursery(tmp_path_factory):
     made = Nursery(
-        Path(__file__).with_name("training_nursery.py"), tmp_path_factory.mktemp("nursery") / "errors.txt"
+        Path(__file__).with_name("fine_tuning_nursery.py"), tmp_path_factory.mktemp("nursery") / "errors.txt"
     )
     yield made
     made.close()
@@ -34,19 +34,17 @@ def unbroken(nursery, tmp_path_factory):
     """What a training that nothing stops leaves, without a single checkpoint on the way inside of epochs."""
     folder = tmp_path_factory.mktemp("unbroken")
     assert nursery.run(folder, every=1e9) == 0, nursery.errors.read_text()
-    held = load_nested(folder / FINISHED)
-    assert len(held["history"]) == 4
+    held = load_tensors(folder / FINISHED, "checkpoint")
+    assert len(held[1]["history"]) == 4
     return held
 
 
 def ends_like(folder: Path, unbroken) -> None:
     assert [path.name for path in folder.iterdir()] == [FINISHED]
-    held = load_nested(folder / FINISHED)
-    for name in ("identity", "history", "best", "improved"):
-        assert held[name] == unbroken[name], name
-    assert held["weights"].keys() == unbroken["weights"].keys()
-    for name, value in held["weights"].items():
-        assert torch.equal(value, unbroken["weights"][name]), name
+    weights, note = load_tensors(folder / FINISHED, "checkpoint")
+    for name in ("identity", "history"):
+        assert note[name] == unbroken[1][name], name
+    assert tuned.same(weights, unbroken[0])
 
 
 def reached(folder: Path) -> tuple[int, int]:
@@ -55,8 +53,8 @@ def reached(folder: Path) -> tuple[int, int]:
         return 99, 0
     if not (folder / "checkpoint.safetensors").exists():
         return 0, 0
-    held = load_nested(folder / "checkpoint.safetensors")
-    return held["number"], held["step"]
+    _, note = load_tensors(folder / "checkpoint.safetensors", "checkpoint")
+    return note["number"], note["step"]
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

@@ -13,7 +13,7 @@ import tuned  # noqa: E402
 from kills import SlowImages, die_at, serve  # noqa: E402
 
 from residual.adapters import fine_tune  # noqa: E402
-from residual.adapters.training import data, loop  # noqa: E402
+from residual.adapters.fine_tuning import loop, pictures  # noqa: E402
 
 SETTINGS = replace(tuned.FAST, epochs=4, patience=3)
 ENCODER = tuned.encoder(dropout=0.2)
@@ -39,9 +39,9 @@ def tune(
     """
     loop.SAVE_EVERY = every
     if not in_memory:
-        data.IN_MEMORY = 0
+        pictures.IN_MEMORY = 0
     if call:
-        own = {"step": (loop._Training, "_logits"), "validation": (loop._Training, "_validated")}
+        own = {"step": (loop.Training, "_logits"), "validation": (loop.Training, "_validated")}
         die_at(kill_at, own.get(call, (os, call)))
     train, val = SlowImages(64, seed=0), SlowImages(48, seed=1, split="val")
     train.pause = pause

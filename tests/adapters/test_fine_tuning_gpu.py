@@ -7,11 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 import tuned
-from test_fit import planted, planted_scores
 
-from residual.adapters import ResiDual, TrainSettings, fine_tune, train
-from residual.adapters.training import data
-from residual.spectral import SpectralBases
+from residual.adapters import fine_tune
+from residual.adapters.fine_tuning import pictures
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -43,9 +41,9 @@ def test_like_on_a_cpu():
 
 def test_samples_that_do_not_fit_are_brought_batch_by_batch(monkeypatch):
     whole, _ = tune()
-    monkeypatch.setattr(data, "_FREE", 0.0)
+    monkeypatch.setattr(pictures, "_FREE", 0.0)
     by_batch, _ = tune()
-    monkeypatch.setattr(data, "IN_MEMORY", 0)
+    monkeypatch.setattr(pictures, "IN_MEMORY", 0)
     from_disk, _ = tune()
     assert tuned.same(whole, by_batch)
     assert tuned.same(whole, from_disk)
@@ -66,17 +64,3 @@ def test_goes_on_where_it_was_stopped(tmp_path, precision):
     weights, again = tune(settings, dropout=0.2, folder=tmp_path)
     assert again.history == result.history
     assert tuned.same(weights, expected)
-
-
-def test_an_adapter_on_the_gpu():
-    splits = planted(), planted(200, 1)
-    bases = SpectralBases([0, 1], splits[0][0].mean(0), [torch.eye(8)] * 2, [torch.ones(8)] * 2)
-    classifier = tuned.ZeroShotClassifier(torch.eye(8)[:4] - 0.25 * torch.ones(8), list("abcd"))
-    made = []
-    for device in ("cpu", "cuda"):
-        adapter = ResiDual(bases)
-        given = [planted_scores(adapter, *split) for split in splits]
-        train(adapter, *given, classifier, TrainSettings.of("residual", epochs=2), device=device)
-        assert adapter.lambdas.device.type == "cpu"
-        made.append(adapter.lambdas.detach())
-    torch.testing.assert_close(*made, rtol=1e-3, atol=1e-4)

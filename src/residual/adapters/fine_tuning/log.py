@@ -1,4 +1,4 @@
-"""Where training tells of its epochs: Lightning's loggers for CSV, TensorBoard and Weights & Biases."""
+"""Where fine-tuning writes its epochs: Lightning's loggers for CSV, TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from residual.adapters.fit import Epoch
+from residual.adapters.early_stopping import Epoch
 from residual.errors import ResidualError
 
 LOGGERS = ("csv", "tensorboard", "wandb")
@@ -103,8 +103,8 @@ class Log:
         if self.logger is None:
             return
         with quiet():
-            told = asdict(epoch)
-            self.logger.log_metrics(told, step=told.pop("epoch"))
+            metrics = asdict(epoch)
+            self.logger.log_metrics(metrics, step=metrics.pop("epoch"))
             self.logger.save()
 
     def close(self, best: Epoch | None = None) -> None:

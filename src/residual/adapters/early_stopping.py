@@ -1,0 +1,93 @@
+"""When a training stops and which of its epochs is kept: one rule, for fits and for fine-tuning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from residual.errors import ResidualError
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training samples: their mean loss on the way, accuracy and loss on val after it."""
+
+    epoch: int
+    train_loss: float
+    val_accuracy: float
+    val_loss: float
+
+    @property
+    def merit(self) -> tuple[float, float]:
+        """By which the best is chosen: accuracy on val, and among equals the lower loss there."""
+        return self.val_accuracy, -self.val_loss
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a fit went; the adapter holds the weights of `best_epoch` (counted from 1).
+
+    `seconds` are its share of those of all fits that ran at once.
+    """
+
+    best_epoch: int
+    val_accuracy: float
+    seconds: float
+    history: tuple[Epoch, ...] = field(repr=False)
+
+    @property
+    def merit(self) -> tuple[float, float]:
+        """That of the best epoch."""
+        return self.history[self.best_epoch - 1].merit
+
+
+class EarlyStopping:
+    """The epochs of one training, the best of them, and whether it is to stop.
+
+    The best has the highest validation accuracy, among equals the lowest validation loss: where a small
+    validation set is all right soon, accuracy alone would keep the first such epoch. Training stops when the
+    accuracy hasn't risen for `patience` epochs.
+
+    Args:
+        epochs: at most.
+        patience: see above.
+        learning_rate: for the error when the loss isn't finite.
+        history: epochs that are done already.
+    """
+
+    def __init__(self, epochs: int, patience: int, learning_rate: float, history: Iterable[Epoch] = ()):
+        self.epochs, self.patience, self.learning_rate = epochs, patience, learning_rate
+        self.history: list[Epoch] = []
+        self.best, self.improved = Epoch(0, math.inf, -math.inf, math.inf), 0
+        for epoch in history:
+            self.add(epoch)
+
+    def add(self, epoch: Epoch) -> bool:
+        """Take an epoch; whether it is the best so far, so that its weights are to be kept.
+
+        Raises:
+            ResidualError: its training loss isn't finite.
+        """
+        if not math.isfinite(epoch.train_loss):
+            raise ResidualError(
+                f"The loss is no longer finite in epoch {epoch.epoch}: try a smaller learning_rate than "
+                f"{self.learning_rate:g}."
+            )
+        self.history.append(epoch)
+        if epoch.val_accuracy > self.best.val_accuracy:
+            self.improved = epoch.epoch
+        better = epoch.merit > self.best.merit
+        if better:
+            self.best = epoch
+        return better
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to train."""
+        past = len(self.history)
+        return past >= self.epochs or past - self.improved >= self.patience
+
+    def result(self, seconds: float) -> FitResult:
+        """How it went."""
+        return FitResult(self.best.epoch, self.best.val_accuracy, seconds, tuple(self.history))

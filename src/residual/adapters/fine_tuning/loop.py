@@ -1,0 +1,362 @@
+"""The loop behind `fine_tune`, on Lightning Fabric: passes, validation, checkpoints.
+
+Fabric brings precision, scaling and clipping. The loop itself is here, so that a run that was killed goes on
+from the very batch, with the same numbers as if nothing had been. Needs `lightning` and `schedulefree`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment
+from safetensors import SafetensorError
+from schedulefree import AdamWScheduleFree
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from residual.adapters.descent import cosine_schedule
+from residual.adapters.early_stopping import EarlyStopping, Epoch, FitResult
+from residual.adapters.fine_tuning.log import Log, quiet
+from residual.adapters.fine_tuning.pictures import Pictures
+from residual.adapters.fit_settings import TrainSettings
+from residual.encoders.encoder import Encoder
+from residual.errors import ResidualError
+from residual.progress import Progress
+from residual.tensor_files import load_tensors, save_tensors
+from residual.text.classifier import ZeroShotClassifier
+
+SAVE_EVERY = 120.0  # seconds between checkpoints inside of an epoch
+_VALIDATED = 256  # pictures at a time, if not more
+_KIND = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is trained, on what.
+
+    Args:
+        encoder: on the device of the training.
+        trained: its weights that are trained, by name.
+        buffers: what else training changes, by name.
+        pictures: reads those for training and for validation; called once there is something to train.
+        classifier: from outputs to logits, on the device.
+        identity: of everything that a checkpoint must have in common with what goes on from it.
+    """
+
+    encoder: Encoder
+    trained: dict[str, nn.Parameter]
+    buffers: dict[str, Tensor]
+    pictures: Callable[[], list[Pictures]]
+    classifier: ZeroShotClassifier
+    identity: dict[str, str]
+
+
+def run(
+    work: Work, settings: TrainSettings, folder: Path | None, logger: str | None, progress: Progress | None
+) -> FitResult:
+    """Train until the last epoch or until patience ends; the weights of the best epoch are what is left.
+
+    Args:
+        work: see `Work`.
+        settings: of the training.
+        folder: of checkpoints and logs, if any.
+        logger: see `Log`.
+        progress: told of every epoch.
+
+    Raises:
+        ResidualError: the folder holds a checkpoint of something else, or the loss isn't finite.
+    """
+    device = work.encoder.device
+    with _on(device), _own_randomness(device, settings.seed):
+        training = Training(work, settings, folder)
+        if training.resume():
+            return training.result()
+        train, val = work.pictures()
+        training.start(train)
+        log = Log(logger, folder, asdict(settings), training.stopping.history)
+        best = None
+        try:
+            while not training.stopping.done:
+                epoch = training.epoch(train, val)
+                log.add(epoch)
+                if not training.stopping.done:
+                    training.save()
+                if progress is not None:
+                    progress("fine-tune", epoch.epoch, settings.epochs)
+            best = training.stopping.best
+        finally:
+            log.close(best)
+        training.finish()
+        return training.result()
+
+
+class Training:
+    """The state of a training: weights, optimiser, and how far it has come."""
+
+    def __init__(self, work: Work, settings: TrainSettings, folder: Path | None):
+        self.work, self.settings, self.folder = work, settings, folder
+        self.device = device = work.encoder.device
+        self.before, self.begun = 0.0, time.perf_counter()
+        precision: Any = settings.precision
+        with quiet():
+            self.fabric = Fabric(
+                accelerator=device.type,
+                devices=1 if device.type == "cpu" else [device.index or 0],
+                precision=precision,
+                plugins=[LightningEnvironment()],
+            )
+            kind = AdamWScheduleFree if settings.optimizer == "schedule_free" else torch.optim.AdamW
+            self.optimizer = kind(
+                list(work.trained.values()), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            )
+            self.stepping: Any = self.fabric.setup_optimizers(self.optimizer)
+        self.clipped = nn.ParameterList(work.trained.values())
+        sums = torch.float32 if device.type == "mps" else torch.float64
+        self.total = torch.zeros((), dtype=sums, device=device)  # of losses in this epoch
+        self.number, self.step = 1, 0  # the epoch at work, and how many of its batches are done
+        self.stopping = EarlyStopping(settings.epochs, settings.patience, settings.learning_rate)
+        self.best: dict[str, Tensor] = {}  # weights of the best epoch
+        self.order = torch.Generator().manual_seed(settings.seed)
+        self.steps = 0  # in an epoch
+        self.save_at = 0.0
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All that training changes."""
+        return {name: value.detach() for name, value in (self.work.trained | self.work.buffers).items()}
+
+    def start(self, train: Pictures) -> None:
+        """Once the pictures are known: shuffle on from where the checkpoint left off."""
+        self.steps = -(-len(train) // self.settings.batch_size)
+        for _ in range(self.number - 1):
+            torch.randperm(len(train), generator=self.order)
+        self.save_at = time.monotonic() + SAVE_EVERY
+
+    def epoch(self, train: Pictures, val: Pictures) -> Epoch:
+        """One pass over the training pictures, or the rest of one, and validation.
+
+        Raises:
+            ResidualError: the loss isn't finite.
+        """
+        order = torch.randperm(len(train), generator=self.order)
+        self._mode(True)
+        for pixels, labels in train.batches(order, self.settings.batch_size, self.step):
+            self._step(pixels, labels)
+            self.step += 1
+            if time.monotonic() > self.save_at:
+                self.save()
+        self._mode(False)
+        epoch = Epoch(self.number, self.total.item() / len(train), *self._validated(val))
+        if self.stopping.add(epoch):
+            self.best = {name: value.clone() for name, value in self.state.items()}
+        self._mode(True)
+        self.number, self.step = self.number + 1, 0
+        self.total.zero_()
+        return epoch
+
+    def _step(self, pixels: Tensor, labels: Tensor) -> None:
+        if self.settings.optimizer == "adamw":
+            done, total = (self.number - 1) * self.steps + self.step, self.steps * self.settings.epochs
+            step, last = torch.tensor([done + 1, total], dtype=torch.float64)
+            part = cosine_schedule(step, last, self.settings.warmup)
+            self.optimizer.param_groups[0]["lr"] = self.settings.learning_rate * part.item()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = cross_entropy(self._logits(pixels), labels)
+        self.fabric.backward(loss)
+        if self.settings.clip:
+            self.fabric.clip_gradients(
+                self.clipped, self.optimizer, max_norm=self.settings.clip, error_if_nonfinite=False
+            )
+        self.stepping.step()
+        self.total += loss.detach() * len(labels)
+
+    def _logits(self, pixels: Tensor) -> Tensor:
+        """In single precision or more: they are cosines times 100."""
+        encoder = self.work.encoder
+        with self.fabric.autocast():
+            outputs = encoder.run("image", encoder.checked_pixels(pixels))
+        return self.work.classifier.logits(outputs.to(torch.promote_types(outputs.dtype, torch.float32)))
+
+    def _validated(self, val: Pictures) -> tuple[float, float]:
+        """Accuracy and loss on the validation pictures."""
+        sums = torch.zeros(2, dtype=self.total.dtype, device=self.device)
+        with torch.no_grad():
+            for pixels, labels in val.batches(None, max(self.settings.batch_size, _VALIDATED)):
+                logits = self._logits(pixels)
+                hits = (logits.argmax(1) == labels).sum()
+                sums += torch.stack([hits, cross_entropy(logits, labels, reduction="sum")])
+        accuracy, loss = (sums / len(val)).tolist()
+        return accuracy, loss
+
+    def _mode(self, training: bool) -> None:
+        """Schedule-free weights are averaged for validation (Defazio et al. 2024)."""
+        self.work.encoder.module.train(training)
+        if isinstance(self.optimizer, AdamWScheduleFree):
+            self.optimizer.train() if training else self.optimizer.eval()
+
+    def result(self) -> FitResult:
+        """How it went."""
+        return self.stopping.result(self.before + time.perf_counter() - self.begun)
+
+    # Checkpoints: flat tensors by name, "state/NAME", "best/NAME" and so on; all else is JSON.
+
+    def save(self) -> None:
+        """Everything that it takes to go on from here, if there is a folder.
+
+        Raises:
+            ResidualError: it can't be written.
+        """
+        optimizer = self.optimizer.state_dict()
+        tensors = {f"state/{name}": value for name, value in self.state.items()}
+        for number, held in optimizer["state"].items():
+            tensors |= {f"optimizer/{number}/{name}": value for name, value in held.items()}
+        tensors |= {"total": self.total, "random/cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
+        note = {
+            "number": self.number,
+            "step": self.step,
+            "groups": optimizer["param_groups"],
+            "precision": self.fabric.strategy.precision.state_dict(),
+        }
+        self._write("checkpoint", tensors, note)
+        self.save_at = time.monotonic() + SAVE_EVERY
+
+    def finish(self) -> None:
+        """Leave the best epoch's weights, here and in the folder."""
+        self._take(self.best)
+        if self.folder is not None:
+            self._write("finished", {}, {})
+            _file(self.folder, "checkpoint").unlink(missing_ok=True)
+
+    def resume(self) -> bool:
+        """Take up what the folder holds; whether that is the end already.
+
+        Raises:
+            ResidualError: it is of something else, or can't be read.
+        """
+        if self.folder is None:
+            return False
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResidualError(
+                f"The folder {str(self.folder)!r} can't be made: {error.strerror}."
+            ) from error
+        for name in ("finished", "checkpoint"):
+            path = _file(self.folder, name)
+            for left in self.folder.glob(f".{path.name}.*"):  # begun by a process that was killed
+                left.unlink(missing_ok=True)
+            if path.exists():
+                tensors, note = _read(path, self.work.identity)
+                self.before = note["seconds"]
+                for epoch in note["history"]:
+                    self.stopping.add(Epoch(*epoch))
+                self.best = {key: value.to(self.device) for key, value in _under("best/", tensors).items()}
+                if name == "finished":
+                    self._take(self.best)
+                    _file(self.folder, "checkpoint").unlink(missing_ok=True)
+                    self.begun = time.perf_counter()
+                    return True
+                self._go_on(tensors, note)
+        return False
+
+    def _go_on(self, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
+        """From what `save` wrote."""
+        self.number, self.step = note["number"], note["step"]
+        self.total.copy_(tensors["total"])
+        self._take(_under("state/", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under("optimizer/", tensors).items():
+            number, _, name = key.partition("/")
+            state.setdefault(int(number), {})[name] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": note["groups"]})
+        self.fabric.strategy.precision.load_state_dict(note["precision"])
+        torch.set_rng_state(tensors["random/cpu"])
+        if self.device.type == "cuda" and "random/cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random/cuda"], self.device)
+
+    def _write(self, name: str, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
+        if self.folder is None:
+            return
+        path, best = _file(self.folder, name), {f"best/{key}": value for key, value in self.best.items()}
+        common = {
+            "identity": self.work.identity,
+            "seconds": self.before + time.perf_counter() - self.begun,
+            "history": [astuple(epoch) for epoch in self.stopping.history],
+        }
+        try:
+            save_tensors(path, _KIND, tensors | best, common | note)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise ResidualError(f"The checkpoint {str(path)!r} can't be written ({error}).") from error
+
+    def _take(self, state: dict[str, Tensor]) -> None:
+        """Put these weights in place."""
+        mine = self.state
+        for name, value in state.items():
+            mine[name].copy_(value)
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.safetensors"
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of those whose names begin so, without it: what is read may lie in memory unaligned."""
+    return {
+        name.removeprefix(prefix): value.clone() for name, value in tensors.items() if name.startswith(prefix)
+    }
+
+
+def _read(path: Path, identity: dict[str, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A checkpoint of this very training.
+
+    Raises:
+        ResidualError: it can't be read, or is of something else: names what differs.
+    """
+    tensors, note = load_tensors(path, _KIND)
+    if "identity" not in note:
+        raise ResidualError(
+            f"The checkpoint {str(path)!r} is of an older kind: remove it to start anew, or go on with the "
+            "version that wrote it."
+        )
+    theirs = note["identity"]
+    other = [
+        f"{name} ({theirs[name]}, not {value})" if name in theirs and len(value) < 60 else name
+        for name, value in identity.items()
+        if theirs.get(name) != value
+    ]
+    if other or theirs.keys() - identity.keys():
+        raise ResidualError(
+            f"The checkpoint {str(path)!r} is of another {', another '.join(other) or 'training'}: give "
+            "another folder, or remove it to start anew."
+        )
+    return tensors, note
+
+
+@contextmanager
+def _on(device: torch.device) -> Generator[None]:
+    """On this GPU; the current one is what it was afterwards."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device):
+        yield
+
+
+@contextmanager
+def _own_randomness(device: torch.device, seed: int) -> Generator[None]:
+    """Random numbers (of dropout) from the seed; the caller's go on afterwards as if nothing had been."""
+    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.default_generator.manual_seed(seed)
+        for number in devices:
+            torch.cuda.default_generators[number].manual_seed(seed)
+        yield
