@@ -37,11 +37,10 @@ from residual.data import PixelDataset, load_dataset
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import wrap_encoder
-from residual.store.forward import Encoded, Part
+from residual.store.forward import Encoded, Part, Pixels, read_pixels
 from residual.store.layout import Layout
-from residual.store.pixel_reader import Pixels, read_pixels
-from residual.store.receipts import identity
-from residual.store.storage import Place
+from residual.store.manifest import identity_of
+from residual.store.storage import Storage
 from residual.store.writer import Writer
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
@@ -223,8 +222,8 @@ def write_random(encoder: Encoder, samples: int, place: Path) -> None:
     linearization = Linearization.of(encoder)
     kinds = ("emb", "mlp", "head")
     layout = Layout.of(linearization, None, kinds, samples, "float16")
-    what = identity(encoder, dataset, "own", kinds, "float16")
-    writer = Writer(Place(place), what, dataset, linearization, layout, Part(1, 1))
+    what = identity_of(encoder, dataset, "own", kinds, "float16")
+    writer = Writer(Storage(place), what, dataset, linearization, layout, Part(1, 1))
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randn(2**26, generator=generator).half()
     for start in range(0, samples, 256):

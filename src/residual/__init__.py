@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from residual import adapters, encoders, heads, spectral, text, tracing
+    from residual import adapters, encoders, heads, spectral, store, text, tracing
     from residual.adapters.adapted_encoder import AdaptedEncoder
     from residual.adapters.fit import fit
     from residual.adapters.methods.residual import ResiDual
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from residual.errors import ResidualError
     from residual.spectral.bases import SpectralBases
     from residual.spectral.fit import fit_bases
+    from residual.store.base import MemoryStore
     from residual.store.disk import ResidualStore
     from residual.store.encode import encode_dataset
-    from residual.store.memory import MemoryStore
     from residual.tracing.decompose import Decomposition, decompose
     from residual.tracing.linearization import Linearization
     from residual.tracing.trace import trace
@@ -38,7 +38,7 @@ _HOMES = {
     "load_dataset": "data",
     "encode_dataset": "store.encode",
     "ResidualStore": "store.disk",
-    "MemoryStore": "store.memory",
+    "MemoryStore": "store.base",
     "fit_bases": "spectral.fit",
     "SpectralBases": "spectral.bases",
     "ResiDual": "adapters.methods.residual",
@@ -46,7 +46,7 @@ _HOMES = {
     "AdaptedEncoder": "adapters.adapted_encoder",
     "ResidualError": "errors",
 }
-_ROOMS = ("encoders", "tracing", "spectral", "text", "heads", "adapters")
+_ROOMS = ("encoders", "tracing", "store", "spectral", "text", "heads", "adapters")
 
 __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "load_encoder",
@@ -68,6 +68,7 @@ __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "ResidualError",
     "encoders",
     "tracing",
+    "store",
     "spectral",
     "text",
     "heads",

@@ -20,8 +20,8 @@ from residual.report.accuracies import _LOOKS
 from residual.report.tables import METHOD_NAMES
 from residual.spectral import fit_bases
 from residual.spectral.fit import fit_output
+from residual.store.base import MemoryStore
 from residual.store.encode import encode_dataset
-from residual.store.memory import MemoryStore
 
 HEADS, MLPS = tuple(range(4, 16)), (1, 2, 3)
 DRAWN = ("coarse", "residual_star", "residual")

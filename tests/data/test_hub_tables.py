@@ -148,7 +148,7 @@ def test_columns_are_told_by_their_kind():
 @pytest.mark.parametrize(
     ("features", "find", "asked", "message"),
     [
-        ({"a": Image(), "b": Image()}, image_column, None, r"several columns of images .*meant: image_column"),
+        ({"a": Image(), "b": Image()}, image_column, None, r"several columns .*meant: image_column"),
         ({"a": Value("string")}, image_column, None, r"no column of images.*Columns: a \(string\)"),
         ({"a": Value("int64")}, image_column, "a", r"column 'a' holds no images"),
         ({"a": Image()}, image_column, "b", r"x has no column 'b'. Columns: a "),

@@ -127,6 +127,14 @@ class Ranges(Quiet):
         self.wfile.write(part)
 
 
+class Unmarked(Ranges):
+    """One that doesn't say when a file was changed."""
+
+    def send_header(self, keyword, value):
+        if keyword != "Last-Modified":
+            super().send_header(keyword, value)
+
+
 @pytest.fixture
 def serve():
     """Serves a folder; its address."""
@@ -587,6 +595,14 @@ def test_an_index_is_made_once_and_anew_for_a_changed_shard(tmp_path, monkeypatc
     assert "001.tar/000048" in changed
     assert "001.tar/000010" not in changed
     assert len(list((cache / "shards").iterdir())) == 3
+
+
+def test_an_index_is_not_kept_where_nobody_tells_that_the_shard_changed(tmp_path, serve):
+    write(tmp_path / "0.tar", [sample(i, i % 2) for i in range(6)])
+    address = f"{serve(tmp_path, Unmarked)}/0.tar"
+    before = {i: label for i, (_, label) in read_all(address).items()}
+    write(tmp_path / "0.tar", [sample(i, 1 - i % 2) for i in range(6)])  # of the same size
+    assert {i: label for i, (_, label) in read_all(address).items()} == {i: 1 - n for i, n in before.items()}
 
 
 def test_a_damaged_index_is_made_anew(tmp_path, monkeypatch):

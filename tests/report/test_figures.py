@@ -41,8 +41,8 @@ from residual.report.geometry import (
 from residual.spectral import GeometrySettings, SimilaritySettings, compare_bases, fit_bases, unit_geometry
 from residual.spectral.compare import SIMILARITIES
 from residual.spectral.geometry import MEASURES
+from residual.store.base import MemoryStore
 from residual.store.encode import encode_dataset
-from residual.store.memory import MemoryStore
 from residual.workflows.analyze import analyze_store
 
 LAYERS, HEADS = 3, 4

@@ -28,8 +28,8 @@ from residual.spectral import (
     fit_halves,
 )
 from residual.spectral.compare import SIMILARITIES
+from residual.store.base import MemoryStore
 from residual.store.encode import encode_dataset
-from residual.store.memory import MemoryStore
 
 KINDS = ("emb", "mlp", "head")
 OWN = [name for name in SIMILARITIES if not name.startswith("relative_")]

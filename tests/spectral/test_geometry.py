@@ -21,9 +21,9 @@ from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError
 from residual.spectral import GeometrySettings, two_nn_estimate, unit_geometry
 from residual.spectral.geometry import MEASURES
+from residual.store.base import MemoryStore
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
-from residual.store.memory import MemoryStore
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 

@@ -44,8 +44,8 @@ def small_shards(monkeypatch, rows: int = 8) -> None:
     monkeypatch.setattr("residual.store.layout.MOST_ROWS", rows)
 
 
-def float32_encoder(seed: int = 0, split: str = "shared", **sizes: int) -> Encoder:
-    return tiny_encoder(seed, torch.float32, split, **sizes)
+def float32_encoder(seed: int = 0, centering: str = "shared", **sizes: int) -> Encoder:
+    return tiny_encoder(seed, torch.float32, centering, **sizes)
 
 
 def same_coordinates(got: Coordinates, expected: Coordinates, **tolerance: float) -> None:

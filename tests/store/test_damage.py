@@ -341,7 +341,7 @@ def test_progress_of_verify(whole):
 
 
 def test_a_store_of_a_later_format_is_refused(copy):
-    from residual.store.receipts import read_signed, signed
+    from residual.store.manifest import read_signed, signed
 
     held = read_signed((copy / "manifest.json").read_bytes(), "it")
     (copy / "manifest.json").write_bytes(signed(held | {"format": "residual store 9"}))

@@ -19,7 +19,7 @@ from tiny import TinyImages
 from residual.errors import ResidualError
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
-from residual.store.storage import Place
+from residual.store.storage import Storage
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked and killed")
 
@@ -246,7 +246,7 @@ def test_what_killed_writers_of_parts_left_is_swept(nursery, few, tmp_path, last
 
 def test_files_come_and_go_while_they_are_listed(tmp_path):
     """By other writers, whose files are beside their places for a moment."""
-    place, stop = Place(tmp_path), threading.Event()
+    place, stop = Storage(tmp_path), threading.Event()
 
     def write():
         number = 0
@@ -268,11 +268,11 @@ def test_files_come_and_go_while_they_are_listed(tmp_path):
 
 def test_files_are_swept_away_from_under_a_writer(tmp_path):
     """Another run of the same part begins: it takes what is half written for what a killed one left."""
-    place, stop = Place(tmp_path), threading.Event()
+    place, stop = Storage(tmp_path), threading.Event()
 
     def sweep():
         while not stop.is_set():
-            Place(tmp_path).sweep()
+            Storage(tmp_path).sweep()
             time.sleep(0.005)
 
     thread = threading.Thread(target=sweep)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
+from store_files import NamedImages, float32_encoder
 from tiny import TinyImages, tiny_encoder
 
 from residual.errors import ResidualError, UnreadableImageError
+from residual.store.base import Store
 from residual.store.encode import encode_dataset
 from residual.tracing.decompose import decompose
 
@@ -101,3 +105,31 @@ def test_the_sum_is_checked_on_the_first_batch():
 def test_no_samples_have_no_contributions():
     store = encode_dataset(tiny_encoder(), TinyImages(n=4))
     assert store.contributions([]).shape == (0, len(store.units), 12)
+
+
+def test_everything_that_a_store_says_is_the_same_in_memory_and_on_disk(tmp_path):
+    """Encoded in memory, loaded from the disk, and parts of either: no field is lost on the way."""
+    encoder, dataset = float32_encoder(), NamedImages(20, groups=True, broken=(4, 11))
+    disk = encode_dataset(encoder, dataset, tmp_path / "store", dtype="float32", on_error="skip")
+    memory = encode_dataset(encoder, dataset, on_error="skip")
+    rows = [17, 3, 0]
+    for one, other, at in (
+        (memory, disk, range(18)),
+        (disk.load(), disk, range(18)),
+        (memory.subset(rows), disk, rows),
+        (disk.load().subset(rows).subset([2, 0]), disk, [0, 17]),
+    ):
+        for field in fields(Store):
+            got, expected = getattr(one, field.name), getattr(other, field.name)
+            if field.name == "linearization":
+                assert got.pack() == expected.pack()
+            elif field.name in ("labels", "groups", "digests", "sample_ids"):
+                assert list(got) == [expected[position] for position in at], field.name
+                assert len(got) == len(at)
+            else:
+                assert got == expected, field.name
+        assert (one.skipped, one.centering) == (("tiny/4", "tiny/11"), "shared")
+        assert one.units.equals(other.units)
+    assert disk.groups.tolist() == np.delete(dataset.groups, [4, 11]).tolist()
+    assert set(disk.reasons.values()) == {"cut off"}
+    assert 0 not in disk.digests

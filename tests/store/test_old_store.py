@@ -41,6 +41,10 @@ def test_it_opens_and_verifies_with_its_numbers():
     assert store.complete
     assert store.layout.shards == 3
     for kept in (store, store.load()):
+        assert kept.groups.tolist() == NUMBERS["groups"]
+        assert list(kept.group_names) == NUMBERS["group_names"]
+        assert kept.reasons == NUMBERS["skipped"]
+        assert kept.digests.tolist() == NUMBERS["digests"]
         near(kept.contributions(ROWS, UNITS), "contributions")
         near(kept.output()[ROWS], "output")
         assert kept.labels.tolist() == NUMBERS["labels"]
@@ -49,10 +53,6 @@ def test_it_opens_and_verifies_with_its_numbers():
         assert kept.skipped == tuple(NUMBERS["skipped"])
         assert (kept.dataset, kept.encoder_name, kept.pooling) == ("tiny/train", "tiny", "own")
         assert kept.kinds == ("emb", "mlp", "head")
-    assert store.groups.tolist() == NUMBERS["groups"]
-    assert list(store.group_names) == NUMBERS["group_names"]
-    assert store.reasons == NUMBERS["skipped"]
-    assert store.digests.tolist() == NUMBERS["digests"]
 
 
 def test_it_is_gone_on_with(tmp_path):

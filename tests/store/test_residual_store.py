@@ -210,7 +210,7 @@ def test_batches_of_no_size_are_refused(disk, memory, size):
 
 
 def test_zarr_alone_reads_the_same(disk):
-    group = zarr.open_group(Path(disk.place.address), mode="r", zarr_format=3)
+    group = zarr.open_group(Path(disk.storage.address), mode="r", zarr_format=3)
     for name in ("z", "mlp", "emb", "mean", "std"):
         np.testing.assert_array_equal(group[name][...], getattr(disk.read(), name).numpy())
         assert group[name].shards[0] == 8
@@ -221,7 +221,7 @@ def test_zarr_alone_reads_the_same(disk):
 
 
 def test_every_chunk_has_its_checksum(disk):
-    root = Path(disk.place.address)
+    root = Path(disk.storage.address)
     for about in root.glob("*/zarr.json"):
         [sharding] = json.loads(about.read_text())["codecs"]
         assert sharding["name"] == "sharding_indexed"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import zarr
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
-from residual.store.shards import ChangedByteError, Grid
+from residual.store.layout import ChangedByteError, ShardedArray
 
 DTYPES = ("float16", "float32", "uint64", "int64")
 FILL = {"float16": np.nan, "float32": np.nan, "uint64": 2**64 - 1, "int64": -1}
@@ -21,7 +23,7 @@ def values_of(n: int, tail: tuple[int, ...], dtype: str, seed: int = 0) -> np.nd
     return (random.standard_normal((n, *tail)) * 100).astype(dtype)
 
 
-def through_zarr(grid: Grid, values: np.ndarray, fill, packed: bytes) -> tuple[np.ndarray, int]:
+def through_zarr(grid: ShardedArray, values: np.ndarray, packed: bytes) -> tuple[np.ndarray, int]:
     """What zarr reads where its own file is replaced by that one, and how long its own was."""
     files = {}
     array = zarr.create_array(
@@ -31,7 +33,7 @@ def through_zarr(grid: Grid, values: np.ndarray, fill, packed: bytes) -> tuple[n
         shards=(grid.rows, *grid.tail),
         chunks=grid.chunk,
         compressors=[Crc32cCodec()],
-        fill_value=fill,
+        fill_value=FILL[str(values.dtype)],
         config={"write_empty_chunks": True},
     )
     array[...] = values
@@ -65,10 +67,10 @@ def test_zarr_reads_what_is_packed(data):
         tail.append(whole)
         chunk_tail.append(part)
     dtype = data.draw(st.sampled_from(DTYPES), "dtype")
-    grid = Grid(rows, tuple(tail), chunk_rows, tuple(chunk_tail), dtype)
+    grid = ShardedArray(rows, tuple(tail), dtype, chunk_rows, tuple(chunk_tail))
     values = values_of(data.draw(st.integers(1, rows), "n"), tuple(tail), dtype)
-    packed = bytes(grid.pack(values, FILL[dtype]))
-    read, length = through_zarr(grid, values, FILL[dtype], packed)
+    packed = bytes(grid.pack(values))
+    read, length = through_zarr(grid, values, packed)
     np.testing.assert_array_equal(read, values)
     assert length == len(packed)  # but zarr has the chunks in another order
     start = data.draw(st.integers(0, len(values) - 1), "start")
@@ -78,14 +80,14 @@ def test_zarr_reads_what_is_packed(data):
     if tail:
         axis = data.draw(st.integers(0, len(tail) - 1), "axis")
         layers = sorted(data.draw(st.sets(st.integers(0, tail[axis] - 1)), "layers"))
-        got = grid.unpack(reader(packed, []), len(packed), wanted, layers, axis)
+        got = replace(grid, layer_axis=axis).unpack(reader(packed, []), len(packed), wanted, layers)
         np.testing.assert_array_equal(got, values[wanted.start : wanted.stop].take(layers, axis + 1))
 
 
 def test_only_the_chunks_that_are_asked_for_are_read():
-    grid = Grid(16, (6, 5), 4, (2, 5), "float32")
+    grid = ShardedArray(16, (6, 5), "float32", 4, (2, 5), 0)
     values = values_of(16, (6, 5), "float32")
-    packed = bytes(grid.pack(values, np.nan))
+    packed = bytes(grid.pack(values))
     for rows, layers, chunks in (
         (range(4, 8), [3], 1),
         (range(4, 8), [2, 3], 1),
@@ -101,9 +103,9 @@ def test_only_the_chunks_that_are_asked_for_are_read():
 
 
 def test_every_changed_byte_is_found_and_only_where_it_is():
-    grid = Grid(8, (2, 3), 4, (1, 3), "float16")
+    grid = ShardedArray(8, (2, 3), "float16", 4, (1, 3), 0)
     values = values_of(7, (2, 3), "float16")
-    packed = bytearray(grid.pack(values, np.nan))
+    packed = bytearray(grid.pack(values))
     each = grid.chunk_bytes + 4
     for position in range(len(packed)):
         packed[position] ^= 1 << position % 8
@@ -126,8 +128,8 @@ def test_every_changed_byte_is_found_and_only_where_it_is():
 
 
 def test_a_file_that_ends_early():
-    grid = Grid(8, (3,), 4, (3,), "float32")
-    packed = bytes(grid.pack(values_of(8, (3,), "float32"), np.nan))
+    grid = ShardedArray(8, (3,), "float32", 4, (3,))
+    packed = bytes(grid.pack(values_of(8, (3,), "float32")))
     for length in range(len(packed)):
         for size in (length, len(packed)):  # its size may be that of a moment ago
             with pytest.raises(ChangedByteError, match="hold a changed byte"):

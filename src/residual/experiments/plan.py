@@ -15,7 +15,7 @@ from residual.progress import Progress, named
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset, store_path
 from residual.store.forward import Encoding
-from residual.store.receipts import identity
+from residual.store.manifest import identity_of
 from residual.tracing.units import KINDS
 
 # Called with a stage, how much of it is done, and how much there is.
@@ -97,7 +97,7 @@ class Work:
 
     def identity(self, name: str, split: str | None = None) -> dict[str, Any]:
         """What the coordinates of a dataset are of: encoder, and dataset by checksum."""
-        whole = identity(self.encoder, self.dataset(name, split), "own", KINDS, "float16")
+        whole = identity_of(self.encoder, self.dataset(name, split), "own", KINDS, "float16")
         dataset = {key: whole["dataset"][key] for key in ("name", "split", "samples", "checksum")}
         return {"encoder": whole["encoder"], "dataset": dataset}
 

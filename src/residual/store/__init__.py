@@ -1,1 +1,8 @@
 """Coordinates of a whole dataset: written once, read by everything that follows."""
+
+from residual.store.arrays import Damage
+from residual.store.base import MemoryStore, Store
+from residual.store.disk import ResidualStore
+from residual.store.encode import encode_dataset
+
+__all__ = ["Damage", "MemoryStore", "ResidualStore", "Store", "encode_dataset"]

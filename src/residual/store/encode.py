@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
@@ -18,13 +19,12 @@ from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import safe_name
 from residual.progress import Progress
+from residual.store.base import MemoryStore
 from residual.store.disk import ResidualStore
-from residual.store.forward import Encoding, Part, encode_batches
+from residual.store.forward import Encoding, Part, Pixels, encode_batches, read_pixels
 from residual.store.layout import Layout
-from residual.store.memory import MemoryStore
-from residual.store.pixel_reader import read_pixels
-from residual.store.receipts import identity
-from residual.store.storage import Place
+from residual.store.manifest import identity_of
+from residual.store.storage import Storage
 from residual.store.writer import Writer
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
@@ -117,12 +117,12 @@ def encode_dataset(
     if dtype not in DTYPES:
         raise ResidualError(f"dtype is {' or '.join(map(repr, DTYPES))}, got {dtype!r}.")
     mine = Part(*part)
-    place = Place(path)
+    storage = Storage(path)
     linearization = Linearization.of(encoder, pooling=pooling)
     tokens = kept_tokens(encoder, dataset, pooling)
     layout = Layout.of(linearization, tokens, settings.kinds, len(dataset), dtype)
-    what = identity(encoder, dataset, pooling, settings.kinds, dtype)
-    writer = Writer(place, what, dataset, linearization, layout, mine)
+    identity = identity_of(encoder, dataset, pooling, settings.kinds, dtype)
+    writer = Writer(storage, identity, dataset, linearization, layout, mine)
     layout = writer.layout
     total = sum(len(layout.samples_of(shard)) for shard in mine.share(layout.shards))
     done = total - sum(len(layout.samples_of(shard)) for shard in writer.pending)
@@ -150,9 +150,8 @@ def _into_memory(
 ) -> MemoryStore:
     linearization = Linearization.of(encoder, pooling=settings.pooling)
     wide = torch.promote_types(encoder.dtype, torch.float32)
-    kept: list[int] = []
+    seen = Pixels()  # of all batches, without the pixels
     coordinates: Coordinates | None = None
-    skipped: list[int] = []
     batches = settings.batches(range(len(dataset)))
     with ThreadPoolExecutor(1, "residual-fingerprint") as aside:  # seconds of hashing, for a large encoder
         fingerprint = aside.submit(lambda: encoder.fingerprint)
@@ -160,27 +159,28 @@ def _into_memory(
             if encoded.coordinates is not None:
                 if coordinates is None:
                     coordinates = encoded.coordinates.room(len(dataset))
-                coordinates.put(len(kept), encoded.coordinates)
-            kept += encoded.read.positions
-            skipped += encoded.read.skipped
+                coordinates.put(len(seen.positions), encoded.coordinates)
+            seen.add(replace(encoded.read, pixels=[]))
             if progress is not None:
-                progress("encode", len(kept) + len(skipped), len(dataset))
+                progress("encode", len(seen.positions) + len(seen.skipped), len(dataset))
     if coordinates is None:
         raise ResidualError(f"None of the {len(dataset)} images of {dataset.full_name} can be read.")
+    kept = seen.positions
     return MemoryStore(
         coordinates=coordinates[: len(kept)],
         linearization=linearization,
         labels=np.asarray(dataset.labels, dtype=np.int64)[kept],
         sample_ids=tuple(dataset.sample_ids[position] for position in kept),
+        digests=np.array(seen.digests, np.uint64),
+        groups=None if dataset.groups is None else dataset.groups[kept],
+        reasons={dataset.sample_ids[position]: reason for position, reason in seen.skipped.items()},
         class_names=tuple(dataset.class_names),
+        group_names=tuple(dataset.group_names),
         dataset=dataset.full_name,
         encoder_name=encoder.name,
         fingerprint=fingerprint.result(),
         pooling=settings.pooling,
         kinds=settings.kinds,
-        skipped=tuple(dataset.sample_ids[position] for position in skipped),
-        groups=None if dataset.groups is None else dataset.groups[kept],
-        group_names=dataset.group_names,
     )
 
 

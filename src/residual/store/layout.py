@@ -1,21 +1,24 @@
-"""The arrays of a store: their shapes, how they are cut into shards and chunks, and their bytes.
+"""The arrays of a store: their shapes, how they are cut into shards and chunks, and the bytes of a shard.
 
 All arrays of samples are cut into shards of the same samples, so that a shard of samples is whole when its
-file is there in every array. Inside a shard, chunks are of some samples and layers, of a megabyte at most,
-since zarr takes half a millisecond for a chunk of any size. Each has its CRC-32C.
+file is there in every array. Inside a shard, chunks are of some samples and layers, of a megabyte at most;
+each has its CRC-32C. The files are Zarr v3 (`sharding_indexed` around `bytes` and `crc32c`): a shard is its
+chunks, each with its checksum behind it, and then an index of where each chunk is and how long, with a
+checksum, too. Zarr reads them, and is slower at a few layers or samples (docs/stores.md).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
-from residual.store.shards import Grid
-from residual.store.storage import Place
+from residual.store.storage import Storage
 from residual.tracing.coordinates import KIND_OF
 from residual.tracing.linearization import Linearization
 
@@ -24,16 +27,179 @@ CHUNK_BYTES = 2**20
 MOST_ROWS, MOST_CHUNK_ROWS = 1024, 128
 _PER_LAYER = {"z": 3, "mlp": 2}  # and how many axes from the end the layers are
 _KEPT_IN_FLOAT32 = ("mean", "std")
+_CRC = 4
+_ABSENT = 2**64 - 1
+
+Read = Callable[[int, int], bytes | memoryview]  # so many bytes of a file from a place on
+
+
+class ChangedByteError(ValueError):
+    """A checksum that doesn't fit; `rows` are those of its chunk in the shard, or all for the index."""
+
+    def __init__(self, rows: range):
+        super().__init__(f"rows {rows.start} to {rows.stop - 1} hold a changed byte")
+        self.rows = rows
 
 
 @dataclass(frozen=True)
-class Array:
-    """One array: `(samples, *tail)`, with chunks of `(chunk_rows, *chunk_tail)` inside of shards."""
+class ShardedArray:
+    """One array `(samples, *tail)`: how its shards are cut into chunks, which divide them evenly.
 
+    Args:
+        rows: samples of a whole shard.
+        tail: the axes behind that of samples.
+        dtype: of the numbers, little-endian in the file.
+        chunk_rows: samples of a chunk.
+        chunk_tail: the other axes of a chunk.
+        layer_axis: which axis of `tail` is that of layers, if any.
+    """
+
+    rows: int
     tail: tuple[int, ...]
     dtype: str
     chunk_rows: int
     chunk_tail: tuple[int, ...]
+    layer_axis: int | None = None
+
+    @classmethod
+    def cut(cls, name: str, rows: int, tail: tuple[int, ...], dtype: str) -> ShardedArray:
+        """With chunks of a megabyte at most, of all samples first and then of as many layers as fit."""
+        most = min(MOST_CHUNK_ROWS, rows)
+        if name not in _PER_LAYER:
+            return cls(rows, tail, dtype, _power_of_two(CHUNK_BYTES // _bytes(tail, dtype), most), tail)
+        axis = len(tail) - _PER_LAYER[name]
+        layer = _bytes((*tail[:axis], *tail[axis + 1 :]), dtype)
+        chunk_rows = _power_of_two(CHUNK_BYTES // layer, most)
+        fit = max(1, CHUNK_BYTES // (chunk_rows * layer))
+        layers = max(count for count in range(1, tail[axis] + 1) if tail[axis] % count == 0 and count <= fit)
+        return cls(rows, tail, dtype, chunk_rows, (*tail[:axis], layers, *tail[axis + 1 :]), axis)
+
+    @property
+    def chunk(self) -> tuple[int, ...]:
+        """The shape of a chunk."""
+        return (self.chunk_rows, *self.chunk_tail)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many chunks there are along each axis of a whole shard."""
+        return tuple(whole // part for whole, part in zip((self.rows, *self.tail), self.chunk, strict=True))
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Of a chunk, without its checksum."""
+        return _bytes(self.chunk, self.dtype)
+
+    @property
+    def index_bytes(self) -> int:
+        """Of the index at a shard's end."""
+        return math.prod(self.counts) * 16 + _CRC
+
+    def pack(self, values: np.ndarray) -> bytearray:
+        """The file of a shard of `values (n, *tail)`, with `n` at most `rows`.
+
+        What is missing of the last chunk is filled; chunks that would be nothing else aren't there.
+        """
+        count = -(-len(values) // self.chunk_rows) * math.prod(self.counts[1:])
+        each = self.chunk_bytes + _CRC
+        data = bytearray(count * each + self.index_bytes)
+        index = np.full((math.prod(self.counts), 2), _ABSENT, "<u8")
+        for number, place in enumerate(itertools.islice(self._places(), count)):
+            start = number * each
+            chunk = self._chunk_in(data, start)
+            part = values[self._slices(place)]
+            chunk[len(part) :] = _fill(np.dtype(self.dtype))
+            chunk[: len(part)] = part
+            data[start + self.chunk_bytes : start + each] = _crc(chunk)
+            index[number] = start, each
+        data[count * each : -_CRC] = index.tobytes()
+        data[-_CRC:] = _crc(index)
+        return data
+
+    def unpack(self, read: Read, size: int, rows: range, layers: Sequence[int] | None = None) -> np.ndarray:
+        """Some rows of a shard, all of them or some layers.
+
+        Args:
+            read: gives the bytes of the file from a place on, so many.
+            size: of the file.
+            rows: which, in the shard.
+            layers: which, ascending; None for all there is.
+
+        Raises:
+            ChangedByteError: a chunk that is needed, or the index, isn't what was written.
+        """
+        index = self._index(read, size)
+        axis = None if layers is None or self.layer_axis is None else self.layer_axis + 1
+        shape = [len(rows), *self.tail]
+        if layers is not None and axis is not None:
+            shape[axis] = len(layers)
+        result = np.empty(shape, self.dtype)
+        for run in self._runs(self._wanted(rows, layers, axis), index):
+            begin, end = index[run[0][0], 0], index[run[-1][0]].sum()
+            data = read(int(begin), int(end - begin))
+            for number, place in run:
+                inside = self._slices(place)
+                chunk = self._checked_chunk(data, int(index[number, 0] - begin), inside[0])
+                low, high = max(rows.start, inside[0].start), min(rows.stop, inside[0].stop)
+                part = chunk[low - inside[0].start : high - inside[0].start]
+                target: list[Any] = [slice(low - rows.start, high - rows.start), *inside[1:]]
+                if layers is not None and axis is not None:
+                    of_chunk = range(inside[axis].start, inside[axis].stop)
+                    target[axis] = [at for at, layer in enumerate(layers) if layer in of_chunk]
+                    part = part.take([layers[at] - of_chunk.start for at in target[axis]], axis)
+                result[tuple(target)] = part
+        return result
+
+    def _wanted(
+        self, rows: range, layers: Sequence[int] | None, axis: int | None
+    ) -> list[tuple[int, tuple[int, ...]]]:
+        """The chunks that hold any of it, by number and place in the grid."""
+        first, last = rows.start // self.chunk_rows, (rows.stop - 1) // self.chunk_rows
+        chunks = [(number, place) for number, place in enumerate(self._places()) if first <= place[0] <= last]
+        if layers is None or axis is None:
+            return chunks
+        among = {layer // self.chunk[axis] for layer in layers}
+        return [(number, place) for number, place in chunks if place[axis] in among]
+
+    def _index(self, read: Read, size: int) -> np.ndarray:
+        data = read(size - self.index_bytes, self.index_bytes) if size >= self.index_bytes else b""
+        if len(data) != self.index_bytes:
+            raise ChangedByteError(range(self.rows))
+        index = np.frombuffer(data, "<u8", (self.index_bytes - _CRC) // 8).reshape(-1, 2)
+        if data[-_CRC:] != _crc(index):
+            raise ChangedByteError(range(self.rows))
+        return index
+
+    def _checked_chunk(self, data: bytes | memoryview, start: int, rows: slice) -> np.ndarray:
+        end = start + self.chunk_bytes
+        if len(data) >= end + _CRC:
+            chunk = self._chunk_in(data, start)
+            if data[end : end + _CRC] == _crc(chunk):
+                return chunk
+        raise ChangedByteError(range(rows.start, rows.stop))
+
+    def _chunk_in(self, data: bytes | bytearray | memoryview, start: int) -> np.ndarray:
+        little = np.dtype(self.dtype).newbyteorder("<")
+        return np.frombuffer(data, little, math.prod(self.chunk), start).reshape(self.chunk)
+
+    def _places(self) -> Iterator[tuple[int, ...]]:
+        return itertools.product(*map(range, self.counts))
+
+    def _slices(self, place: tuple[int, ...]) -> tuple[slice, ...]:
+        return tuple(slice(i * part, (i + 1) * part) for i, part in zip(place, self.chunk, strict=True))
+
+    @staticmethod
+    def _runs(
+        wanted: list[tuple[int, tuple[int, ...]]], index: np.ndarray
+    ) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
+        """Chunks that stand one behind the other are read at once."""
+        run: list[tuple[int, tuple[int, ...]]] = []
+        for number, place in wanted:
+            if run and index[number, 0] != index[run[-1][0]].sum():
+                yield run
+                run = []
+            run.append((number, place))
+        if run:
+            yield run
 
 
 @dataclass(frozen=True)
@@ -48,7 +214,7 @@ class Layout:
 
     samples: int
     rows: int
-    arrays: dict[str, Array]
+    arrays: dict[str, ShardedArray]
 
     @classmethod
     def of(
@@ -85,8 +251,8 @@ class Layout:
         rows = _power_of_two(SHARD_BYTES // each, MOST_ROWS)
         while rows // 2 >= samples:  # no larger than needed
             rows //= 2
-        arrays = {name: _array(name, tail, dtypes[name], rows) for name, tail in tails.items()}
-        arrays["digest"] = Array((), "uint64", rows, ())
+        arrays = {name: ShardedArray.cut(name, rows, tail, dtypes[name]) for name, tail in tails.items()}
+        arrays["digest"] = ShardedArray(rows, (), "uint64", rows, ())
         return cls(samples, rows, arrays)
 
     @property
@@ -98,23 +264,6 @@ class Layout:
         """The samples of a shard."""
         return range(shard * self.rows, min((shard + 1) * self.rows, self.samples))
 
-    def has_layers(self, name: str) -> bool:
-        """Whether an array has an axis of layers."""
-        return name in _PER_LAYER
-
-    def layer_axis(self, name: str) -> int:
-        """Which axis behind that of samples the layers of `z` or `mlp` are."""
-        return len(self.arrays[name].tail) - _PER_LAYER[name]
-
-    def grid(self, name: str) -> Grid:
-        """How a shard of an array is cut into chunks."""
-        array = self.arrays[name]
-        return Grid(self.rows, array.tail, array.chunk_rows, array.chunk_tail, array.dtype)
-
-    def pack(self, name: str, values: np.ndarray) -> bytearray:
-        """The file of one shard of an array: `values` of its samples."""
-        return self.grid(name).pack(values, _fill(np.dtype(self.arrays[name].dtype)))
-
     def file(self, name: str, shard: int) -> str:
         """The file of a shard of an array."""
         return f"{name}/c/{shard}" + "/0" * len(self.arrays[name].tail)
@@ -122,63 +271,60 @@ class Layout:
     def as_json(self) -> dict[str, Any]:
         """For the manifest."""
         arrays = {
-            name: {
-                "shape": [self.samples, *array.tail],
-                "dtype": array.dtype,
-                "chunk": [array.chunk_rows, *array.chunk_tail],
-            }
+            name: {"shape": [self.samples, *array.tail], "dtype": array.dtype, "chunk": list(array.chunk)}
             for name, array in self.arrays.items()
         }
         return {"samples": self.samples, "samples_per_shard": self.rows, "arrays": arrays}
 
     @classmethod
-    def from_json(cls, held: dict[str, Any]) -> Layout:
+    def from_json(cls, content: dict[str, Any]) -> Layout:
         """Read what `as_json` made."""
-        arrays = {
-            name: Array(
-                tuple(about["shape"][1:]), about["dtype"], about["chunk"][0], tuple(about["chunk"][1:])
-            )
-            for name, about in held["arrays"].items()
-        }
-        return cls(held["samples"], held["samples_per_shard"], arrays)
+        rows, arrays = content["samples_per_shard"], {}
+        for name, about in content["arrays"].items():
+            tail, chunk = tuple(about["shape"][1:]), about["chunk"]
+            axis = len(tail) - _PER_LAYER[name] if name in _PER_LAYER else None
+            arrays[name] = ShardedArray(rows, tail, about["dtype"], chunk[0], tuple(chunk[1:]), axis)
+        return cls(content["samples"], rows, arrays)
 
 
-class Packer:
-    """Zarr, writing into memory: it makes the description of every array, and small arrays whole."""
+def zarr_files(layout: Layout, whole: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """What isn't of samples, made by zarr in memory: the description of every array, and the `whole` arrays,
+    each in one shard.
+    """
+    import zarr
+    from zarr.codecs import Crc32cCodec
+    from zarr.storage import MemoryStore
 
-    def __init__(self, layout: Layout):
-        self.layout = layout
-        self._files: dict[str, Any] = {}
-        self._group = _group(self._files)
-        for name, array in layout.arrays.items():
-            _create(
-                self._group,
-                name,
-                shape=(layout.samples, *array.tail),
-                dtype=array.dtype,
-                shard=(layout.rows, *array.tail),
-                chunk=(array.chunk_rows, *array.chunk_tail),
-            )
+    files: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(files), zarr_format=3)
 
-    def add(self, name: str, values: np.ndarray) -> None:
-        """An array of its own shape that is written whole, in one shard."""
-        chunk = (max(1, min(len(values), 2**16)), *values.shape[1:])
-        shard = (-(-max(1, len(values)) // chunk[0]) * chunk[0], *values.shape[1:])
-        array = _create(
-            self._group, name, shape=values.shape, dtype=str(values.dtype), shard=shard, chunk=chunk
+    def create(name: str, shape: Any, dtype: str, shard: Any, chunk: Any) -> Any:
+        return group.create_array(
+            name,
+            shape=shape,
+            dtype=dtype,
+            shards=shard,
+            chunks=chunk,
+            compressors=[Crc32cCodec()],
+            fill_value=_fill(np.dtype(dtype)),
+            config={"write_empty_chunks": True},
         )
-        array[...] = values
 
-    def files(self) -> dict[str, bytes]:
-        """The files made so far."""
-        return {name: value.to_bytes() for name, value in self._files.items()}
+    for name, array in layout.arrays.items():
+        create(name, (layout.samples, *array.tail), array.dtype, (array.rows, *array.tail), array.chunk)
+    for name, values in whole.items():
+        chunk = max(1, min(len(values), 2**16))
+        shard = -(-max(1, len(values)) // chunk) * chunk
+        create(name, values.shape, str(values.dtype), (shard,), (chunk,))[...] = values
+    return {name: value.to_bytes() for name, value in files.items()}
 
 
-def opened(place: Place) -> Any:
-    """The store's arrays as zarr reads them, by name."""
+def read_with_zarr(storage: Storage, name: str) -> np.ndarray:
+    """An array of the store, as zarr reads it."""
     import zarr
 
-    return zarr.open_group(place.zarr(), mode="r", zarr_format=3)
+    group: Any = zarr.open_group(storage.zarr(), mode="r", zarr_format=3)
+    return group[name][...]
 
 
 def pack_ids(ids: Sequence[str]) -> dict[str, np.ndarray]:
@@ -193,29 +339,7 @@ def pack_ids(ids: Sequence[str]) -> dict[str, np.ndarray]:
 def unpack_ids(arrays: Mapping[str, np.ndarray]) -> list[str]:
     """Read what `pack_ids` made."""
     text, ends = arrays["sample_id"].tobytes(), arrays["sample_id_end"].tolist()
-    return [text[a:b].decode(errors="surrogateescape") for a, b in zip([0, *ends], ends, strict=False)]
-
-
-def _group(files: dict[str, Any]) -> Any:
-    import zarr
-    from zarr.storage import MemoryStore
-
-    return zarr.create_group(MemoryStore(files), zarr_format=3)
-
-
-def _create(group: Any, name: str, *, shape: Any, dtype: str, shard: Any, chunk: Any) -> Any:
-    from zarr.codecs import Crc32cCodec
-
-    return group.create_array(
-        name,
-        shape=shape,
-        dtype=dtype,
-        shards=shard,
-        chunks=chunk,
-        compressors=[Crc32cCodec()],
-        fill_value=_fill(np.dtype(dtype)),
-        config={"write_empty_chunks": True},
-    )
+    return [text[a:b].decode(errors="surrogateescape") for a, b in itertools.pairwise([0, *ends])]
 
 
 def _fill(dtype: np.dtype) -> float | int:
@@ -225,20 +349,12 @@ def _fill(dtype: np.dtype) -> float | int:
     return -1 if dtype.kind == "i" else int(np.iinfo(dtype).max)
 
 
-def _array(name: str, tail: tuple[int, ...], dtype: str, rows: int) -> Array:
-    if name not in _PER_LAYER:
-        chunk_rows = _power_of_two(CHUNK_BYTES // _bytes(tail, dtype), min(MOST_CHUNK_ROWS, rows))
-        return Array(tail, dtype, chunk_rows, tail)
-    at = len(tail) - _PER_LAYER[name]
-    layer = _bytes((*tail[:at], *tail[at + 1 :]), dtype)
-    chunk_rows = _power_of_two(CHUNK_BYTES // layer, min(MOST_CHUNK_ROWS, rows))
-    fit = max(1, CHUNK_BYTES // (chunk_rows * layer))
-    layers = max(count for count in range(1, tail[at] + 1) if tail[at] % count == 0 and count <= fit)
-    return Array(tail, dtype, chunk_rows, (*tail[:at], layers, *tail[at + 1 :]))
+def _crc(values: np.ndarray) -> bytes:
+    return google_crc32c.value(np.ascontiguousarray(values).reshape(-1).view("u1")).to_bytes(_CRC, "little")
 
 
-def _bytes(tail: tuple[int, ...], dtype: str) -> int:
-    return int(np.prod(tail, dtype=np.int64)) * np.dtype(dtype).itemsize
+def _bytes(shape: tuple[int, ...], dtype: str) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def _power_of_two(wanted: int, most: int) -> int:

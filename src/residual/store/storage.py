@@ -1,6 +1,6 @@
-"""Where a store is: a local folder or any fsspec address. A file there is whole or isn't there.
+"""What a store is kept on: a local folder or any fsspec address. A file there is whole or isn't there.
 
-Local files are written beside their place, brought to the disk (`fsync`) and renamed, so that what has been
+Local files are written beside their path, brought to the disk (`fsync`) and renamed, so that what has been
 written survives a kill and a power cut. Object stores put whole objects by themselves.
 """
 
@@ -24,7 +24,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ATTEMPTS = 20
 
 
-class Place:
+class Storage:
     """A folder of files by name (`a/b`), at a path or an fsspec address.
 
     Raises:
@@ -58,7 +58,7 @@ class Place:
         return self._fs.cat_file(self._at(name))
 
     @contextlib.contextmanager
-    def parts(self, name: str) -> Generator[Callable[[int, int], bytes | memoryview]]:
+    def reader(self, name: str) -> Generator[Callable[[int, int], bytes | memoryview]]:
         """Gives a function that reads so many bytes of a file from a place on."""
         if self.local is None:
             yield lambda start, count: self._fs.cat_file(self._at(name), start=start, end=start + count)
@@ -76,14 +76,14 @@ class Place:
         """Several files, at once where that is faster."""
         if self.local is not None or not names:
             return [self.read(name) for name in names]
-        found = self._fs.cat([self._at(name) for name in names])
-        return [found[self._at(name)] for name in names]
+        contents = self._fs.cat([self._at(name) for name in names])
+        return [contents[self._at(name)] for name in names]
 
     def write(self, name: str, data: bytes | bytearray) -> None:
         """Write the whole file, or nothing.
 
         Raises:
-            ResidualError: the disk is full, or the place can't be written to.
+            ResidualError: the disk is full, or it can't be written to.
         """
         try:
             if self.local is None:
@@ -113,18 +113,18 @@ class Place:
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Bytes of every file below a folder, by name, partly written ones left out."""
         if self.local is not None:
-            found = {}
+            sizes = {}
             for path in (self.local / folder).rglob("*"):
                 with contextlib.suppress(FileNotFoundError):  # another writer's, renamed since
                     if stat.S_ISREG((about := path.stat()).st_mode):
-                        found[path.relative_to(self.local).as_posix()] = about.st_size
+                        sizes[path.relative_to(self.local).as_posix()] = about.st_size
         else:
             self._fs.invalidate_cache()
             start = self._at(folder).rstrip("/")
             listed: dict[str, dict[str, Any]] = self._fs.find(start, detail=True)
             cut = len(self._root.rstrip("/")) + 1
-            found = {name[cut:]: about["size"] for name, about in listed.items()}
-        return {name: size for name, size in sorted(found.items()) if not name.endswith(_PARTIAL)}
+            sizes = {name[cut:]: about["size"] for name, about in listed.items()}
+        return {name: size for name, size in sorted(sizes.items()) if not name.endswith(_PARTIAL)}
 
     def sweep(self) -> None:
         """Take away what killed writers left half written."""
@@ -141,7 +141,7 @@ class Place:
         return FsspecStore.from_url(self.address, read_only=True)
 
     def __repr__(self) -> str:
-        return f"Place({self.address!r})"
+        return f"Storage({self.address!r})"
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"

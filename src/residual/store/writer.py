@@ -15,8 +15,8 @@ from residual.data import ImageDataset
 from residual.errors import ResidualError
 from residual.hashing import sha256
 from residual.store.forward import Encoded, Part
-from residual.store.layout import Layout, Packer, pack_ids
-from residual.store.receipts import (
+from residual.store.layout import Layout, pack_ids, zarr_files
+from residual.store.manifest import (
     LINEARIZATION,
     MANIFEST,
     OWN_FILES,
@@ -29,7 +29,7 @@ from residual.store.receipts import (
     read_manifest,
     versions,
 )
-from residual.store.storage import Place
+from residual.store.storage import Storage
 from residual.tracing.linearization import Linearization
 
 _WAITING = 2  # whole shards in memory that aren't on the disk yet
@@ -41,8 +41,8 @@ class Writer:
     Several writers of different parts may be at work at once.
 
     Args:
-        place: where.
-        identity: what the store is of; held against that of a store that is there already.
+        storage: for the store.
+        identity: what the store is of; compared with that of a store that is there already.
         dataset: for labels and ids.
         linearization: goes into the store.
         layout: of its arrays, if the store is a new one.
@@ -54,38 +54,37 @@ class Writer:
 
     def __init__(
         self,
-        place: Place,
+        storage: Storage,
         identity: dict[str, Any],
         dataset: ImageDataset,
         linearization: Linearization,
         layout: Layout,
         part: Part,
     ):
-        self.place = place
-        there = place.sizes()
-        held = read_manifest(place)
-        if held is not None:
-            check_identity(held.identity, identity, place.address)
-            layout = held.layout
-        elif foreign := [name for name in there if name.partition("/")[0] not in OWN_FILES]:
+        self.storage = storage
+        sizes = storage.sizes()
+        manifest = read_manifest(storage)
+        if manifest is not None:
+            check_identity(manifest.identity, identity, storage.address)
+            layout = manifest.layout
+        elif foreign := [name for name in sizes if name.partition("/")[0] not in OWN_FILES]:
             raise ResidualError(
-                f"{place.address!r} isn't empty and no store, {foreign[0]!r} is in it: choose another folder."
+                f"{storage.address!r} isn't empty and no store, {foreign[0]!r} is in it: choose another "
+                "folder."
             )
         if part.of == 1:  # nobody else is at work
-            place.sweep()
+            storage.sweep()
         self.layout = layout
-        if held is None or not held.files.keys() <= there.keys():
-            held = self._begin(identity, dataset, linearization)
+        if manifest is None or not manifest.files.keys() <= sizes.keys():
+            manifest = self._begin(identity, dataset, linearization)
         now = versions()
-        self.other_versions = {name: now[name] for name in now if held.versions.get(name) != now[name]}
-        self.manifest = held
-        mine = part.share(layout.shards)
-        whole = {
-            shard
-            for shard, data in packed_receipts(place, mine, there).items()
-            if self._whole(shard, data, there)
-        }
-        self.pending = [shard for shard in mine if shard not in whole]
+        self.other_versions = {name: now[name] for name in now if manifest.versions.get(name) != now[name]}
+        self.manifest = manifest
+        share = part.share(layout.shards)
+        packed = packed_receipts(storage, share, sizes)
+        self.pending = [
+            shard for shard in share if shard not in packed or not self._whole(shard, packed[shard], sizes)
+        ]
         self._shard: _Shard | None = None
         self._thread = ThreadPoolExecutor(1, "residual-writer")
         self._waiting: deque[Future[None]] = deque()
@@ -109,49 +108,45 @@ class Writer:
                 self._waiting.popleft().result()
         finally:
             self._thread.shutdown(cancel_futures=True)
-        there = self.place.sizes(RECEIPTS)  # of all parts, whoever wrote them
-        if all(Receipt.file(shard) in there for shard in range(self.layout.shards)):
-            self.place.sweep()
+        receipts = self.storage.sizes(RECEIPTS)  # of all parts, whoever wrote them
+        if all(Receipt.file(shard) in receipts for shard in range(self.layout.shards)):
+            self.storage.sweep()
 
     def _begin(
         self, identity: dict[str, Any], dataset: ImageDataset, linearization: Linearization
     ) -> StoreManifest:
         """Write the manifest and then all that isn't of samples; a writer that died here is made up for."""
-        packer = Packer(self.layout)
-        packer.add("label", np.asarray(dataset.labels, np.int64))
-        for name, values in pack_ids(dataset.sample_ids).items():
-            packer.add(name, values)
+        arrays = {"label": np.asarray(dataset.labels, np.int64), **pack_ids(dataset.sample_ids)}
         if dataset.groups is not None:
-            packer.add("group", dataset.groups)
-        files = packer.files()
+            arrays["group"] = dataset.groups
+        files = zarr_files(self.layout, arrays)
         files[LINEARIZATION] = linearization.pack()
         files[UNITS] = f"{linearization.units.table.to_json(orient='records', indent=1)}\n".encode()
-        manifest = StoreManifest(
-            identity, self.layout, versions(), {name: sha256(files[name]) for name in sorted(files)}
-        )
-        self.place.write(MANIFEST, manifest.pack())
+        checksums = {name: sha256(files[name]) for name in sorted(files)}
+        manifest = StoreManifest(identity, self.layout, versions(), checksums)
+        self.storage.write(MANIFEST, manifest.pack())
         for name in sorted(files):
-            self.place.write(name, files[name])
+            self.storage.write(name, files[name])
         return manifest
 
-    def _whole(self, shard: int, packed: bytes, there: dict[str, int]) -> bool:
+    def _whole(self, shard: int, packed: bytes, sizes: dict[str, int]) -> bool:
         """Whether what the receipt says is there; one that is damaged or of another store says nothing."""
         try:
-            receipt = self.manifest.receipt(packed, Receipt.file(shard), shard)
+            receipt = self.manifest.receipt(shard, packed, Receipt.file(shard))
         except ResidualError:
             return False
-        return all(there.get(self.layout.file(name, shard)) == size for name, size in receipt.sizes.items())
+        return all(sizes.get(self.layout.file(name, shard)) == size for name, size in receipt.sizes.items())
 
     def _write(self, shard: _Shard) -> None:
         sizes, checksums = {}, {}
         for name, values in shard.values.items():
-            data = self.layout.pack(name, values)
-            self.place.write(self.layout.file(name, shard.number), data)
+            data = self.layout.arrays[name].pack(values)
+            self.storage.write(self.layout.file(name, shard.number), data)
             sizes[name], checksums[name] = len(data), sha256(data)
         receipt = Receipt(
             self.manifest.mark, shard.number, sizes, checksums, shard.skipped, self.other_versions
         )
-        self.place.write(Receipt.file(shard.number), receipt.pack())
+        self.storage.write(Receipt.file(shard.number), receipt.pack())
 
 
 class _Shard:
@@ -172,13 +167,13 @@ class _Shard:
         self.skipped |= read.skipped
         if encoded.coordinates is None:
             return
-        at = np.array(read.positions) - self.rows.start
-        where = slice(at[0], at[-1] + 1) if at[-1] - at[0] + 1 == len(at) else at
+        rows = np.array(read.positions) - self.rows.start
+        target = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
         for name, values in self.values.items():
             if name == "digest":
-                values[where] = np.array(read.digests, np.uint64)
+                values[target] = np.array(read.digests, np.uint64)
             else:
-                values[where] = encoded.coordinates.held(name).numpy()
+                values[target] = encoded.coordinates.held(name).numpy()
 
     @property
     def full(self) -> bool:

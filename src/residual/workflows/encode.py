@@ -47,7 +47,7 @@ class Job:
         store = encode_dataset(
             encoder, dataset, self.out, dtype=self.dtype, part=self.part, progress=watch, **how
         )
-        size = sum(store.place.sizes().values())
+        size = sum(store.storage.sizes().values())
         state = "complete" if store.complete else "not complete yet"
         return {
             "store": self.out,

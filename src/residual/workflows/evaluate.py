@@ -15,8 +15,7 @@ from residual.data import ImageDataset
 from residual.errors import ResidualError
 from residual.libraries import version_of
 from residual.progress import Progress
-from residual.store.forward import Encoding
-from residual.store.pixel_reader import read_pixels
+from residual.store.forward import Encoding, read_pixels
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from residual.data import ImageDataset, PixelDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.read_ahead import ahead
-from residual.store.pixel_reader import read_pixels
+from residual.store.forward import read_pixels
 from residual.text.classifier import ZeroShotClassifier
 
 IN_MEMORY = 2 * 10**9  # bytes of pixels, of all pictures together; more are read again in every epoch

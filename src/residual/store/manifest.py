@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from residual.errors import DamagedStoreError, ResidualError
 from residual.hashing import sha256
 from residual.libraries import version_of
 from residual.store.layout import Layout
-from residual.store.storage import Place
+from residual.store.storage import Storage
 from residual.tracing.coordinates import KIND_OF
 from residual.tracing.units import KINDS
 
@@ -40,11 +40,10 @@ def versions() -> dict[str, str]:
     return {name: version_of(name) for name in _LIBRARIES}
 
 
-def identity(
+def identity_of(
     encoder: Encoder, dataset: ImageDataset, pooling: str, kinds: tuple[str, ...], dtype: str
 ) -> dict[str, Any]:
-    """What a store is of; a run with another one is refused."""
-    split = Manifest.of(dataset)
+    """What a store is of; a run with another identity is refused."""
     return {
         "encoder": {
             "name": encoder.name,
@@ -57,7 +56,7 @@ def identity(
             "name": dataset.name,
             "split": dataset.split,
             "samples": len(dataset),
-            "checksum": split.checksum,
+            "checksum": Manifest.of(dataset).checksum,
             "class_names": list(dataset.class_names),
             "group_names": list(dataset.group_names),
             "groups": None if dataset.groups is None else sha256(dataset.groups.astype("<i8").tobytes()),
@@ -67,22 +66,24 @@ def identity(
     }
 
 
-def check_identity(held: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
+def check_identity(stored: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
     """Refuse to go on with a store of something else.
 
     Raises:
         ResidualError: says what differs, by name.
     """
-    known, asked = _compared(held), _compared(wanted)
-    differing = [f"{name} {known[name]}, not {asked[name]}" for name in asked if known[name] != asked[name]]
+    stored, wanted = _in_words(stored), _in_words(wanted)
+    differing = [
+        f"{name} {stored[name]}, not {wanted[name]}" for name in wanted if stored[name] != wanted[name]
+    ]
     if differing:
         raise ResidualError(
             f"{where!r} holds something else: {'; '.join(differing)}. Choose another folder, or remove it."
         )
 
 
-def _compared(held: dict[str, Any]) -> dict[str, str]:
-    encoder, dataset, settings = held["encoder"], held["dataset"], held["settings"]
+def _in_words(identity: dict[str, Any]) -> dict[str, str]:
+    encoder, dataset, settings = identity["encoder"], identity["dataset"], identity["settings"]
     return {
         "encoder weights": encoder["weights"][:16],
         "centering of the last norm": repr(encoder["split"]),
@@ -121,28 +122,12 @@ class Receipt:
 
     @staticmethod
     def file(shard: int) -> str:
-        """Where it is."""
+        """The name of its file."""
         return f"{RECEIPTS}/{shard:06d}.json"
 
     def pack(self) -> bytes:
         """As signed JSON."""
-        return signed(
-            {
-                "of": self.of,
-                "shard": self.shard,
-                "sizes": self.sizes,
-                "checksums": self.checksums,
-                "skipped": {str(sample): reason for sample, reason in self.skipped.items()},
-                "versions": self.versions,
-            }
-        )
-
-    @classmethod
-    def unpack(cls, data: bytes, where: str) -> Receipt:
-        """Read what `pack` made."""
-        held = read_signed(data, where)
-        skipped = {int(sample): reason for sample, reason in held["skipped"].items()}
-        return cls(held["of"], held["shard"], held["sizes"], held["checksums"], skipped, held["versions"])
+        return signed(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -150,7 +135,7 @@ class StoreManifest:
     """What a store is of, how it is laid out, and the SHA-256 of every file that isn't of samples.
 
     Args:
-        identity: see `identity`.
+        identity: see `identity_of`.
         layout: of its arrays.
         versions: of libraries, see `versions`.
         files: SHA-256 by name.
@@ -166,30 +151,24 @@ class StoreManifest:
         """What the store is of and how it is cut, in 16 hex digits."""
         return sha256(_text({**self.identity, "layout": self.layout.as_json()}).encode())[:16]
 
-    def receipt(self, data: bytes, where: str, shard: int) -> Receipt:
-        """The receipt of a shard, if it is that.
+    def receipt(self, shard: int, data: bytes, where: str) -> Receipt:
+        """Read what `Receipt.pack` made, if it is of this shard.
 
         Raises:
-            ResidualError: it is damaged, or of another store or shard.
+            DamagedStoreError: it is damaged, or of another store or shard.
         """
-        receipt = Receipt.unpack(data, where)
+        content = read_signed(data, where)
+        skipped = {int(position): reason for position, reason in content.pop("skipped").items()}
+        receipt = Receipt(**content, skipped=skipped)
         if (receipt.of, receipt.shard) != (self.mark, shard):
-            raise DamagedStoreError(
-                f"{where} is of another {'store' if receipt.of != self.mark else 'shard'}."
-            )
+            other = "store" if receipt.of != self.mark else "shard"
+            raise DamagedStoreError(f"{where} is of another {other}.")
         return receipt
 
     def pack(self) -> bytes:
         """As signed JSON."""
-        return signed(
-            {
-                "format": FORMAT,
-                **self.identity,
-                "layout": self.layout.as_json(),
-                "versions": self.versions,
-                "files": self.files,
-            }
-        )
+        content = {"format": FORMAT, **self.identity, "layout": self.layout.as_json()}
+        return signed({**content, "versions": self.versions, "files": self.files})
 
     @classmethod
     def unpack(cls, data: bytes, where: str) -> StoreManifest:
@@ -198,29 +177,33 @@ class StoreManifest:
         Raises:
             ResidualError: it is damaged, or of a format that this version doesn't know.
         """
-        held = read_signed(data, where)
-        if held.get("format") != FORMAT:
+        content = read_signed(data, where)
+        if content.get("format") != FORMAT:
             raise ResidualError(
-                f"{where} is of the format {held.get('format')!r}; this version of the library reads "
+                f"{where} is of the format {content.get('format')!r}; this version of the library reads "
                 f"{FORMAT!r}."
             )
-        identity = {name: held[name] for name in ("encoder", "dataset", "settings")}
-        return cls(identity, Layout.from_json(held["layout"]), held["versions"], held["files"])
+        identity = {name: content[name] for name in ("encoder", "dataset", "settings")}
+        return cls(identity, Layout.from_json(content["layout"]), content["versions"], content["files"])
 
 
-def read_manifest(place: Place) -> StoreManifest | None:
-    """The manifest of the store at a place; None where there is no store."""
+def read_manifest(storage: Storage) -> StoreManifest | None:
+    """The manifest of a store; None where there is no store.
+
+    Raises:
+        ResidualError: as `StoreManifest.unpack`.
+    """
     try:
-        data = place.read(MANIFEST)
+        data = storage.read(MANIFEST)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
-    return StoreManifest.unpack(data, f"{place.address}/{MANIFEST}")
+    return StoreManifest.unpack(data, f"{storage.address}/{MANIFEST}")
 
 
-def packed_receipts(place: Place, shards: Iterable[int], there: Container[str]) -> dict[int, bytes]:
-    """The receipts of those shards that have one among the files that are `there`, as they were packed."""
-    found = [shard for shard in shards if Receipt.file(shard) in there]
-    return dict(zip(found, place.read_all([Receipt.file(shard) for shard in found]), strict=True))
+def packed_receipts(storage: Storage, shards: Iterable[int], names: Container[str]) -> dict[int, bytes]:
+    """The receipts of those shards that have one among the files `names`, as they were packed."""
+    whole = [shard for shard in shards if Receipt.file(shard) in names]
+    return dict(zip(whole, storage.read_all([Receipt.file(shard) for shard in whole]), strict=True))
 
 
 def signed(content: dict[str, Any]) -> bytes:
@@ -232,7 +215,7 @@ def read_signed(data: bytes, where: str) -> dict[str, Any]:
     """Read what `signed` made.
 
     Raises:
-        ResidualError: a byte was changed, or it is something else.
+        DamagedStoreError: a byte was changed, or it is something else.
     """
     try:
         content = json.loads(data)
