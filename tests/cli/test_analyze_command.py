@@ -13,8 +13,8 @@ from tiny import TinyImages, tiny_encoder
 
 from residual import ResidualStore, encode_dataset, fit_bases, load_dataset, load_encoder
 from residual.spectral import GeometrySettings, unit_geometry
-from residual.spectral.compare import SIMILARITIES
 from residual.spectral.geometry import MEASURES
+from residual.spectral.similarity import SIMILARITIES
 
 N = 60
 

@@ -75,9 +75,9 @@ def test_patches_count_as_samples(residual, tmp_path):
 
 
 def test_a_run_without_a_store_goes_on_from_its_checkpoint(residual, tmp_path, monkeypatch):
-    from residual.spectral import stream
+    from residual.spectral import fit
 
-    monkeypatch.setattr(stream, "SECONDS_BETWEEN", -1.0)  # after every batch
+    monkeypatch.setattr(fit, "SECONDS_BETWEEN", -1.0)  # after every batch
     words = ("encode", *DATA, "--limit", "40", "--bases-only", "--kinds", "head", "--batch-size", "8")
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     assert residual(*words, "--out", whole)[0] == 0

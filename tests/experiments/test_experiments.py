@@ -32,8 +32,8 @@ from residual.spectral import (
     stream_moments,
     unit_geometry,
 )
-from residual.spectral.compare import SIMILARITIES
 from residual.spectral.geometry import MEASURES
+from residual.spectral.similarity import SIMILARITIES
 from residual.store.forward import Encoding
 
 LIMIT = 40

@@ -39,8 +39,8 @@ from residual.report.geometry import (
     records,
 )
 from residual.spectral import GeometrySettings, SimilaritySettings, compare_bases, fit_bases, unit_geometry
-from residual.spectral.compare import SIMILARITIES
 from residual.spectral.geometry import MEASURES
+from residual.spectral.similarity import SIMILARITIES
 from residual.store.base import MemoryStore
 from residual.store.encode import encode_dataset
 from residual.workflows.analyze import analyze_store

@@ -27,7 +27,7 @@ from residual.spectral import (
     fit_bases,
     fit_halves,
 )
-from residual.spectral.compare import SIMILARITIES
+from residual.spectral.similarity import SIMILARITIES
 from residual.store.base import MemoryStore
 from residual.store.encode import encode_dataset
 

@@ -16,8 +16,8 @@ from residual.errors import ResidualError, unknown_name
 from residual.experiments.plan import Plan
 from residual.heads.comparison import ScoreboardSettings
 from residual.heads.describe import DescribeSettings
-from residual.spectral.compare import SimilaritySettings
 from residual.spectral.geometry import GeometrySettings
+from residual.spectral.similarity import SimilaritySettings
 
 
 def read_settings(

@@ -12,9 +12,8 @@ from residual.experiments.base import Experiment, Tables
 from residual.experiments.plan import Work
 from residual.experiments.similarity import KINDS, means_of_heads
 from residual.report.figures import blocks_figure, grid_figure
-from residual.spectral.compare import SIMILARITIES, SimilaritySettings, compare_bases
-from residual.spectral.fit import fit_bases
-from residual.spectral.stream import stream_moments
+from residual.spectral.fit import fit_bases, stream_moments
+from residual.spectral.similarity import SIMILARITIES, SimilaritySettings, compare_bases
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,8 +13,8 @@ from residual.experiments.base import Experiment, Tables
 from residual.experiments.plan import Plan, Work
 from residual.report.figures import blocks_figure, layers_figure
 from residual.spectral.bases import SpectralBases
-from residual.spectral.compare import SIMILARITIES, SimilaritySettings, anchors_of, compare_bases
 from residual.spectral.fit import fit_bases, fit_halves
+from residual.spectral.similarity import SIMILARITIES, SimilaritySettings, anchors_of, compare_bases
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

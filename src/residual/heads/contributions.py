@@ -39,6 +39,13 @@ def unit_correlation(
 
     Raises:
         ResidualError: an unknown method, fewer than two samples, or directions of another width.
+
+    Example:
+        >>> import torch
+        >>> from residual.heads import unit_correlation
+        >>> own = torch.tensor([[0.0], [1.0], [2.0]])
+        >>> unit_correlation(torch.stack([2 * own, -own], dim=1))  # two units, their sum is one of them
+        tensor([ 1., -1.], dtype=torch.float64)
     """
     check_method(method)
     if len(contributions) < 2:
@@ -61,6 +68,15 @@ def unit_accuracy(
 
     Raises:
         ResidualError: no sample, labels that don't fit, or contributions of another width.
+
+    Example:
+        >>> import torch
+        >>> from residual.heads import unit_accuracy
+        >>> from residual.text import ZeroShotClassifier
+        >>> classifier = ZeroShotClassifier(torch.eye(2), ["cat", "dog"])
+        >>> contributions = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]])
+        >>> unit_accuracy(contributions, classifier, torch.tensor([0, 1]))
+        tensor([1.0000, 0.5000], dtype=torch.float64)
     """
     check_labels(labels, len(contributions), len(classifier))
     truth = torch.as_tensor(labels).to(contributions.device)
@@ -82,6 +98,13 @@ def ablate(
 
     Raises:
         ResidualError: an unknown mode, or a unit that isn't there.
+
+    Example:
+        >>> import torch
+        >>> from residual.heads import ablate
+        >>> ablate(torch.tensor([[[1.0], [10.0]], [[2.0], [30.0]]]), keep=[0], mode="mean")
+        tensor([[21.],
+                [22.]])
     """
     check_mode(mode)
     kept = kept_units(keep, contributions.shape[1]).to(contributions.device)
@@ -155,19 +178,31 @@ def kept_units(keep: Sequence[int] | np.ndarray | Tensor, count: int) -> Tensor:
 
 
 def check_method(method: str) -> None:
-    """Refuse an unknown kind of correlation."""
+    """Refuse an unknown kind of correlation.
+
+    Raises:
+        ResidualError: it is unknown.
+    """
     if method not in METHODS:
         raise ResidualError(f"Unknown method {method!r}. Known: {', '.join(METHODS)}.")
 
 
 def check_mode(mode: str) -> None:
-    """Refuse an unknown kind of ablation."""
+    """Refuse an unknown kind of ablation.
+
+    Raises:
+        ResidualError: it is unknown.
+    """
     if mode not in MODES:
         raise ResidualError(f"Unknown mode {mode!r}. Known: {', '.join(MODES)}.")
 
 
 def check_labels(labels: np.ndarray | Tensor, samples: int, classes: int) -> None:
-    """Refuse labels that don't fit samples and classes."""
+    """Refuse labels that don't fit samples and classes.
+
+    Raises:
+        ResidualError: they don't.
+    """
     if len(labels) != samples or not samples:
         raise ResidualError(f"{samples} samples need as many labels, and one at least; got {len(labels)}.")
     if not 0 <= int(labels.min()) <= int(labels.max()) < classes:

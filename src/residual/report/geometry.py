@@ -9,8 +9,8 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from residual.spectral.compare import SIMILARITIES
 from residual.spectral.geometry import MEASURES
+from residual.spectral.similarity import SIMILARITIES
 
 _SHORT = {
     "linear_dimension": "linear",

@@ -45,7 +45,12 @@ class Origin:
         told = asdict(self)
         return {"split" if name == "centering" else name: value for name, value in told.items()}
 
-    def is_of(self, other: Store | Encoder) -> bool:
+    @classmethod
+    def of_store(cls, store: Store) -> Origin:
+        """What a store says of itself; no sample is counted yet."""
+        return cls(store.encoder_name, store.fingerprint, store.centering, (store.dataset,), 0, store.pooling)
+
+    def is_of(self, other: Store | Encoder | Origin) -> bool:
         """Whether an encoder, or a store's, has these weights and this centering of its norm's mean."""
         return (self.fingerprint, self.centering) == (other.fingerprint, other.centering)
 
@@ -56,11 +61,20 @@ class Origin:
             ResidualError: it is.
         """
         if not self.is_of(store):
-            raise ResidualError(
-                f"The bases are of {self.encoder_name} (weights {self.fingerprint[:8]}, centering "
-                f"{self.centering!r}), the store of {store.encoder_name} (weights {store.fingerprint[:8]}, "
-                f"centering {store.centering!r})."
-            )
+            raise ResidualError(f"The bases are of {self}, the store of {Origin.of_store(store)}.")
+
+    def check_shared(self, other: Origin) -> None:
+        """Refuse what can't be taken together with this.
+
+        Raises:
+            ResidualError: it is of another encoder, centering or pooling.
+        """
+        if not self.is_of(other) or self.pooling != other.pooling:
+            both = (f"{', '.join(of.datasets)} is of {of}, pooling {of.pooling!r}" for of in (self, other))
+            raise ResidualError(f"Stores of different encoders can't share bases: {'; '.join(both)}.")
+
+    def __str__(self) -> str:
+        return f"{self.encoder_name} (weights {self.fingerprint[:8]}, centering {self.centering!r})"
 
 
 class SpectralBases:
@@ -78,6 +92,12 @@ class SpectralBases:
     Raises:
         ResidualError: shapes disagree, a unit comes twice, components aren't orthonormal, or eigenvalues are
             negative, not finite or not in descending order.
+
+    Example:
+        >>> import torch
+        >>> from residual import SpectralBases
+        >>> SpectralBases([7], torch.zeros(1, 3), [torch.eye(3)[:2]], [torch.tensor([2.0, 1.0])])
+        SpectralBases(1 units from 7 to 7, 2 components of width 3)
     """
 
     def __init__(
@@ -115,7 +135,11 @@ class SpectralBases:
         return f"SpectralBases({_span(self.units)}, {sum(self.ranks)} components of width {self.dim}{where})"
 
     def select(self, units: Sequence[int] | np.ndarray) -> SpectralBases:
-        """The bases of those units only, in the order given."""
+        """The bases of those units only, in the order given.
+
+        Raises:
+            ResidualError: a unit has none.
+        """
         places = {unit: place for place, unit in enumerate(self.units)}
         if missing := [int(unit) for unit in units if int(unit) not in places]:
             raise ResidualError(f"No basis for units {missing}; there are bases for {_span(self.units)}.")
@@ -154,11 +178,12 @@ class SpectralBases:
 
     @classmethod
     def load(cls, path: str | Path) -> SpectralBases:
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            ResidualError: the file isn't there, is damaged, or holds something else.
+        """
         got, note = load_tensors(path, "bases")
-        origin = note["origin"]
-        if origin is not None:
-            origin = Origin.of_json(origin)
         ranks = got["ranks"].tolist()
         return cls(
             units=got["units"].tolist(),
@@ -166,7 +191,7 @@ class SpectralBases:
             components=got["components"].split(ranks),
             eigenvalues=got["eigenvalues"].split(ranks),
             all_means=got.get("all_means"),
-            origin=origin,
+            origin=None if note["origin"] is None else Origin.of_json(note["origin"]),
         )
 
     def _check(self) -> None:

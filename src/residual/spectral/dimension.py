@@ -29,6 +29,12 @@ def linear_dimension(pca: PCA | Float[Tensor, " k"], threshold: float = 0.99) ->
 
     Raises:
         ResidualError: a threshold outside (0, 1), or one that a PCA's components don't reach as it was cut.
+
+    Example:
+        >>> import torch
+        >>> from residual.spectral import linear_dimension
+        >>> linear_dimension(torch.tensor([90.0, 9.5, 0.5])), linear_dimension(torch.ones(10), 0.75)
+        (2, 8)
     """
     if not 0 < threshold < 1:
         raise ResidualError(f"A share of the variance lies in (0, 1), got {threshold}.")
@@ -80,6 +86,13 @@ def two_nn(x: Float[Tensor, "n d"], fraction: float = 0.9) -> float:
 
     Raises:
         ResidualError: NaN, a fraction outside (0, 1], or fewer than three samples with two neighbours apart.
+
+    Example:
+        >>> import torch
+        >>> from residual.spectral import two_nn
+        >>> angles = 6.28 * torch.rand(1000, generator=torch.Generator().manual_seed(0))
+        >>> round(two_nn(torch.stack([angles.cos(), angles.sin()], dim=1)))  # a circle in the plane
+        1
     """
     return two_nn_estimate(x, fraction).dimension
 

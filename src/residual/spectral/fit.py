@@ -1,19 +1,28 @@
-"""Fit the units' bases from stores of coordinates, in one pass over the small coordinates."""
+"""Fit the units' bases in one pass over small coordinates: from stores, or as an encoder makes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
 
 import torch
 
+from residual.data import ImageDataset, Manifest
 from residual.devices import find_device
+from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.progress import Progress
-from residual.spectral.bases import SpectralBases
+from residual.spectral.bases import Origin, SpectralBases
 from residual.spectral.pca import PCA, IncrementalPCA
 from residual.spectral.unit_moments import UnitMoments
 from residual.store.base import Store
+from residual.store.forward import Encoding, Part, encode_batches
+from residual.tracing.coordinates import Coordinates
+from residual.tracing.linearization import Linearization
 
+SECONDS_BETWEEN = 60.0  # two checkpoints: what a kill loses at most
 _ROWS = 512  # read at a time
 
 
@@ -34,22 +43,25 @@ def fit_bases(
         store: coordinates; several stores of one encoder count as one.
         kinds: "head", "mlp", "emb".
         device: where covariances are taken; by default the GPU if there is one, else the CPU.
-        progress: called with the number of samples done and their total.
+        progress: told of the samples that are done.
 
     Raises:
         ResidualError: an unknown kind or one that isn't kept, stores of different encoders, or fewer than two
             samples.
+
+    Example:
+        >>> import residual
+        >>> encoder = residual.load_encoder("picto", device="cpu")
+        >>> store = residual.encode_dataset(encoder, residual.load_dataset("digits", "val").sample(8))
+        >>> residual.fit_bases(store, "mlp")
+        SpectralBases(8 units from 1 to 8, 56 components of width 192, of picto)
     """
     stores = _stores(store)
     moments = UnitMoments.of_store(stores[0], kinds, find_device(device))
     for other in stores[1:]:
         moments.add_store(other)
-    total, done = sum(map(len, stores)), 0
-    for batch in (batch for part in stores for batch in part.batches(_ROWS)):
+    for batch in _batches(stores, progress):
         moments.update(batch)
-        done += len(batch)
-        if progress is not None:
-            progress("fit bases", done, total)
     return moments.compute()
 
 
@@ -59,14 +71,9 @@ def fit_output(store: Store | Sequence[Store], *, progress: Progress | None = No
     Raises:
         ResidualError: as `fit_bases`; or a kind of unit isn't kept in the store.
     """
-    stores = _stores(store)
-    moments, total, done = IncrementalPCA(stores[0].linearization.output_dim), sum(map(len, stores)), 0
-    for part in stores:
-        for batch in part.batches(_ROWS):
-            moments.update(part.linearization.output(batch).flatten(0, -2))
-            done += len(batch)
-            if progress is not None:
-                progress("fit bases", done, total)
+    stores, moments = _stores(store), IncrementalPCA()
+    for batch in _batches(stores, progress):
+        moments.update(stores[0].linearization.output(batch).flatten(0, -2))
     return moments.compute()
 
 
@@ -83,16 +90,97 @@ def fit_halves(
         ResidualError: as `fit_bases`; each half needs two samples.
     """
     halves = [UnitMoments.of_store(store, kinds, find_device(device)) for _ in range(2)]
-    side, start = torch.randperm(len(store), generator=torch.Generator().manual_seed(seed)) % 2, 0
+    half_of, start = torch.randperm(len(store), generator=torch.Generator().manual_seed(seed)) % 2, 0
     for batch in store.batches(_ROWS):
-        here, start = side[start : start + len(batch)], start + len(batch)
+        own, start = half_of[start : start + len(batch)], start + len(batch)
         for number, moments in enumerate(halves):
-            moments.update(batch[(here == number).nonzero()[:, 0]])
+            moments.update(batch[(own == number).nonzero()[:, 0]])
     return halves[0].compute(), halves[1].compute()
+
+
+def stream_moments(
+    encoder: Encoder,
+    dataset: ImageDataset,
+    settings: Encoding,
+    *,
+    part: tuple[int, int] = (1, 1),
+    checkpoint: str | Path | None = None,
+    progress: Progress | None = None,
+) -> UnitMoments:
+    """Moments of the units of `settings.kinds` over `dataset`; `.compute()` gives their bases.
+
+    Nothing is stored: for all tokens of an image, or for many images.
+
+    Args:
+        encoder: from `load_encoder` or `wrap_encoder`.
+        dataset: what to encode.
+        settings: how; several tokens of an image (`pooling="patches"`) count as so many samples.
+        part: `(number, of)`: only that of so many equal parts of the dataset; the parts' moments merge.
+        checkpoint: a file in which the state is kept once a minute. If it is there already, the run goes on
+            from it.
+        progress: told of the images that are done, after every batch.
+
+    Raises:
+        UnreadableImageError: with `on_error="raise"`; names the sample.
+        ResidualError: the checkpoint is of something else; or see `encode_dataset`.
+    """
+    samples = Part(*part).share(len(dataset))
+    linearization = Linearization.of(encoder, pooling=settings.pooling)
+    origin = Origin(
+        encoder.name, encoder.fingerprint, encoder.centering, (dataset.full_name,), 0, settings.pooling
+    )
+    moments = UnitMoments(linearization, settings.kinds, settings.kinds, origin, encoder.device)
+    moments.progress = {"split": Manifest.of(dataset).checksum, "part": list(part), "done": 0, "skipped": {}}
+    if checkpoint is not None and Path(checkpoint).is_file():
+        moments = _resumed(moments, checkpoint)
+    if progress is not None:
+        progress("encode", moments.progress["done"], len(samples))
+    saved = time.monotonic()
+    batches = settings.batches(samples[moments.progress["done"] :])
+    precision = torch.promote_types(encoder.dtype, torch.float32)
+    for encoded in encode_batches(
+        encoder, dataset, batches, settings, linearization, precision, str(encoder.device)
+    ):
+        if encoded.coordinates is not None:
+            moments.update(encoded.coordinates)
+        moments.progress["done"] += len(encoded.read.positions) + len(encoded.read.skipped)
+        for position, reason in encoded.read.skipped.items():
+            moments.progress["skipped"][dataset.sample_ids[position]] = reason
+        if progress is not None:
+            progress("encode", moments.progress["done"], len(samples))
+        if checkpoint is not None and time.monotonic() - saved > SECONDS_BETWEEN:
+            moments.save(checkpoint)
+            saved = time.monotonic()
+    return moments
+
+
+def _resumed(fresh: UnitMoments, checkpoint: str | Path) -> UnitMoments:
+    """The state in a checkpoint, if it is one of the same run."""
+    kept = UnitMoments.load(checkpoint, fresh.device)
+    fresh.check(kept)
+    same = [kept.progress.get(name) == fresh.progress[name] for name in ("split", "part")]
+    if not all(same) or kept.origin.datasets != fresh.origin.datasets:
+        of = ", ".join(kept.origin.datasets)
+        raise ResidualError(
+            f"{str(checkpoint)!r} is of another run (of {of}, or of another part): choose another place, or "
+            "remove it."
+        )
+    return kept
 
 
 def _stores(store: Store | Sequence[Store]) -> list[Store]:
     stores = list(store) if isinstance(store, Sequence) else [store]
     if not stores:
         raise ResidualError("Bases need at least one store, got none.")
+    for other in stores[1:]:
+        Origin.of_store(stores[0]).check_shared(Origin.of_store(other))
     return stores
+
+
+def _batches(stores: list[Store], progress: Progress | None) -> Iterator[Coordinates]:
+    total, done = sum(map(len, stores)), 0
+    for batch in chain.from_iterable(store.batches(_ROWS) for store in stores):
+        yield batch
+        done += len(batch)
+        if progress is not None:
+            progress("fit bases", done, total)

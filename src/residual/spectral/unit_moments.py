@@ -38,7 +38,7 @@ class UnitMoments:
     Args:
         linearization: of the encoder.
         kinds: the kinds of unit that get a basis.
-        held: the kinds of unit that coordinates hold.
+        stored: the kinds of unit that coordinates hold.
         origin: what the samples are of; `samples` is counted here.
         device: where to keep them.
 
@@ -46,39 +46,40 @@ class UnitMoments:
         progress: what whoever fills this notes of how far it is; saved along.
 
     Raises:
-        ResidualError: a kind isn't known, or isn't held.
+        ResidualError: a kind isn't known, or isn't stored.
     """
 
     def __init__(
         self,
         linearization: Linearization,
         kinds: Sequence[str],
-        held: Sequence[str],
+        stored: Sequence[str],
         origin: Origin,
         device: torch.device | str = "cpu",
     ):
         self.linearization, self.device = linearization, torch.device(device)
         self.kinds = checked_kinds(kinds)
         self.chosen = linearization.units.positions(self.kinds)
-        if missing := [kind for kind in self.kinds if kind not in held]:
+        if missing := [kind for kind in self.kinds if kind not in stored]:
             raise ResidualError(
-                f"The coordinates hold no units of kind {', '.join(missing)}, only {', '.join(held)}."
+                f"The coordinates hold no units of kind {', '.join(missing)}, only {', '.join(stored)}."
             )
-        self.held = tuple(kind for kind in KINDS if kind in held)
+        self.stored = tuple(kind for kind in KINDS if kind in stored)
         self.origin = replace(origin, samples=0)
         self.progress: dict[str, Any] = {}
         self._room = torch.empty(0, dtype=torch.float64, device=self.device)
+        groups = []  # all heads together, whatever is wide by itself
+        for kind in self.stored:
+            units = linearization.units.positions(kind)
+            groups += [(kind, units)] if kind == "head" else [(kind, [unit]) for unit in units]
         self.groups = [
-            _Group(linearization, units, kind in self.kinds, self.device)
-            for kind in KINDS
-            if kind in held
-            for units in _alike(linearization, linearization.units.positions(kind))
+            _Group(linearization, units, kind in self.kinds, self.device) for kind, units in groups
         ]
 
     @classmethod
     def of_store(cls, store: Store, kinds: Sequence[str], device: torch.device | str = "cpu") -> UnitMoments:
         """For the coordinates of a store; nothing is taken in yet."""
-        return cls(store.linearization, kinds, store.kinds, _origin(store), device)
+        return cls(store.linearization, kinds, store.kinds, Origin.of_store(store), device)
 
     def add_store(self, store: Store) -> None:
         """Make ready for the coordinates of one more store; nothing is taken in yet.
@@ -86,7 +87,7 @@ class UnitMoments:
         Raises:
             ResidualError: it is of another encoder, or keeps other kinds of unit.
         """
-        origin = _origin(store)
+        origin = Origin.of_store(store)
         self._check(origin, tuple(kind for kind in KINDS if kind in store.kinds))
         self.origin = replace(self.origin, datasets=self.origin.datasets + origin.datasets)
 
@@ -104,26 +105,22 @@ class UnitMoments:
         self.origin = replace(self.origin, samples=self.origin.samples + len(rows))
 
     def check(self, other: UnitMoments) -> None:
-        """Refuse moments of another encoder or of other units."""
-        self._check(other.origin, other.held)
+        """Refuse moments of another encoder or of other units.
+
+        Raises:
+            ResidualError: they are.
+        """
+        self._check(other.origin, other.stored)
         if self.kinds != other.kinds:
             raise ResidualError(
                 f"Bases of {', '.join(self.kinds)} can't be made of moments for {', '.join(other.kinds)}."
             )
 
-    def _check(self, theirs: Origin, held: tuple[str, ...]) -> None:
-        ours = self.origin
-        if (ours.fingerprint, ours.centering, ours.pooling) != (
-            theirs.fingerprint,
-            theirs.centering,
-            theirs.pooling,
-        ):
+    def _check(self, theirs: Origin, stored: tuple[str, ...]) -> None:
+        self.origin.check_shared(theirs)
+        if self.stored != stored:
             raise ResidualError(
-                f"Stores of different encoders can't share bases: {_named(ours)}, {_named(theirs)}."
-            )
-        if self.held != held:
-            raise ResidualError(
-                f"The coordinates hold units of other kinds: {', '.join(self.held)}; {', '.join(held)}."
+                f"The coordinates hold units of other kinds: {', '.join(self.stored)}; {', '.join(stored)}."
                 " Keep the same ones in all of them."
             )
 
@@ -175,7 +172,7 @@ class UnitMoments:
         note = {
             "split": self.linearization.centering,
             "kinds": self.kinds,
-            "held": self.held,
+            "held": self.stored,
             "counts": [group.moments.count for group in self.groups],
             "origin": self.origin.to_json(),
             "progress": self.progress,
@@ -184,7 +181,11 @@ class UnitMoments:
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> UnitMoments:
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            ResidualError: the file isn't there, is damaged, or holds something else.
+        """
         got, note = load_tensors(path, "moments")
         state = {name.removeprefix("linearization."): got[name] for name in got if name.startswith("lin")}
         origin = Origin.of_json(note["origin"])
@@ -249,19 +250,3 @@ class _Group:
             basis = components_of(mean, own) if image is None else components_of_image(mean, own, *image)
             rows = kept[place, : len(basis.components)]
             yield unit, basis.mean, replace(basis, components=rows.copy_(basis.components))
-
-
-def _alike(linearization: Linearization, units: list[int]) -> list[list[int]]:
-    """All heads together, whatever is wide by itself."""
-    return [units] if linearization.units.kind(units[0]) == "head" else [[unit] for unit in units]
-
-
-def _origin(store: Store) -> Origin:
-    return Origin(store.encoder_name, store.fingerprint, store.centering, (store.dataset,), 0, store.pooling)
-
-
-def _named(origin: Origin) -> str:
-    return (
-        f"{', '.join(origin.datasets)} is of {origin.encoder_name} (weights {origin.fingerprint[:8]}, "
-        f"centering {origin.centering!r}, pooling {origin.pooling!r})"
-    )

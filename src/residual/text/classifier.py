@@ -33,7 +33,15 @@ class ZeroShotClassifier:
         fingerprint: of the encoder that the embeddings come from, if known.
 
     Raises:
-        ResidualError: names are missing, empty or come twice, or a row is zero or not finite.
+        ResidualError: names are missing, empty or come twice, a row is zero or not finite, or the scale isn't
+            positive.
+
+    Example:
+        >>> import torch
+        >>> from residual.text import ZeroShotClassifier
+        >>> classifier = ZeroShotClassifier(torch.eye(2), ["cat", "dog"], scale=10)
+        >>> classifier.logits(torch.tensor([[3.0, 4.0]]))
+        tensor([[6., 8.]])
     """
 
     def __init__(
@@ -76,7 +84,7 @@ class ZeroShotClassifier:
             encoder: one with a text tower.
             class_names: one a class.
             templates: prompts with `{}` where the class name goes.
-            progress: called with the number of prompts done and their total.
+            progress: told of the prompts that are done.
 
         Raises:
             ResidualError: a template without `{}`, none at all, or an encoder without text.
@@ -114,7 +122,7 @@ class ZeroShotClassifier:
         return cls((sums / counts[:, None]).to(features.dtype), names, scale, fingerprint)
 
     def to(self, device: str | torch.device) -> ZeroShotClassifier:
-        """The same elsewhere."""
+        """The same classifier, its weights on a device."""
         if self.weights.device == torch.device(device):
             return self
         return ZeroShotClassifier(self.weights.to(device), self.class_names, self.scale, self.fingerprint)
@@ -125,13 +133,21 @@ class ZeroShotClassifier:
         return self.weights.shape[1]
 
     def logits(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
-        """`exp(logit_scale)` times the cosine of each feature with each class."""
+        """`exp(logit_scale)` times the cosine of each feature with each class.
+
+        Raises:
+            ResidualError: the features have another width.
+        """
         if x.shape[1] != self.dim:
             raise ResidualError(f"The classifier takes features of width {self.dim}, got {x.shape[1]}.")
         return self.scale * normalize(x, dim=1) @ self.weights.to(x).T
 
     def accuracy(self, x: Float[Tensor, "n d"], labels: Int[np.ndarray, " n"] | Int[Tensor, " n"]) -> float:
-        """Part of the features whose class with the largest logit is the labelled one."""
+        """Part of the features whose class with the largest logit is the labelled one.
+
+        Raises:
+            ResidualError: there is no feature, or they have another width.
+        """
         if len(x) == 0:
             raise ResidualError("Accuracy needs at least one sample, got none.")
         return (self.logits(x).argmax(dim=1) == torch.as_tensor(labels).to(x.device)).double().mean().item()

@@ -30,6 +30,12 @@ class TextDictionary:
     Raises:
         ResidualError: no entry, an empty one, one that comes twice, or an embedding that is zero, not finite
             or missing.
+
+    Example:
+        >>> import torch
+        >>> from residual.text import TextDictionary
+        >>> TextDictionary(["red", "round"], torch.eye(2)).nearest(torch.tensor([[3.0, 4.0]]), 1)
+        [[('round', 0.800000011920929)]]
     """
 
     def __init__(
@@ -62,7 +68,7 @@ class TextDictionary:
             source: a list of texts, one of the lists that ship (`dictionary_names`), or a file: a line an
                 entry (empty lines and those that begin with `#` don't count), or a JSON list.
             templates: prompts with `{}` where the text goes; an entry's embedding is the mean of theirs.
-            progress: called with the number of prompts done and their total.
+            progress: told of the prompts that are done.
 
         Raises:
             ResidualError: an unknown list, an unreadable file, bad entries or templates, no text tower.

@@ -31,7 +31,7 @@ def embed_texts(
     Args:
         encoder: one with a text tower.
         texts: one or more.
-        progress: called with the number of texts done and their total.
+        progress: told of the texts that are done.
 
     Raises:
         ResidualError: no text, no text tower, or an embedding that isn't finite.

@@ -77,6 +77,14 @@ def somp(
 
     Raises:
         ResidualError: an empty dictionary, fewer entries than `k`, other widths, NaN, an unknown criterion.
+
+    Example:
+        >>> import torch
+        >>> from residual.text import TextDictionary, somp
+        >>> dictionary = TextDictionary(["red", "round", "striped"], torch.eye(3))
+        >>> found = somp(torch.tensor([[0.0, 1.0, 3.0], [0.0, -1.0, -3.0], [0.0, 3.0, 0.0]]), dictionary, 2)
+        >>> found.texts, found.explained_variance
+        (('striped', 'round'), tensor([0.6923, 1.0000], dtype=torch.float64))
     """
     if criterion not in CRITERIA:
         raise ResidualError(f"Unknown criterion {criterion!r}. Known: {', '.join(CRITERIA)}.")
@@ -94,7 +102,13 @@ def omp(x: Float[Tensor, "n d"], dictionary: TextDictionary | Float[Tensor, "m d
         dictionary, k: as `somp` takes them. Atoms that point the other way have negative weights.
 
     Raises:
-        ResidualError: as `somp`.
+        ResidualError: as `somp`; or the samples are all the same.
+
+    Example:
+        >>> import torch
+        >>> from residual.text import omp
+        >>> omp(torch.tensor([[0.0, 0.8, 0.6]]), torch.eye(3), 2).atoms  # one direction
+        tensor([1, 2])
     """
     x, atoms, texts = _checked(x, dictionary, k)
     vector = x if len(x) == 1 else pca(x, 1).components.to(x)
@@ -123,6 +137,13 @@ def text_span(
 
     Raises:
         ResidualError: as `somp`; or a rank below 1.
+
+    Example:
+        >>> import torch
+        >>> from residual.text import text_span
+        >>> x = torch.tensor([[0.0, 1.0, 3.0], [0.0, -1.0, -3.0], [0.0, 3.0, 0.0]])
+        >>> text_span(x, torch.eye(3), 2).atoms
+        tensor([2, 1])
     """
     x, atoms, texts = _checked(x, dictionary, k)
     if rank is not None:

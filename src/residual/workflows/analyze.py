@@ -13,9 +13,9 @@ from residual.progress import Progress
 from residual.report.figures import geometry_figure, grid_figure, save_figure
 from residual.report.geometry import records
 from residual.spectral.bases import SpectralBases
-from residual.spectral.compare import SIMILARITIES, SimilaritySettings, compare_bases
 from residual.spectral.fit import fit_bases
 from residual.spectral.geometry import MEASURES, GeometrySettings, unit_geometry
+from residual.spectral.similarity import SIMILARITIES, SimilaritySettings, compare_bases
 from residual.store.disk import ResidualStore
 from residual.workflows.encode import split_kinds
 

@@ -15,8 +15,7 @@ from residual.errors import ResidualError
 from residual.files import check_writable
 from residual.progress import Progress
 from residual.spectral.bases import SpectralBases
-from residual.spectral.fit import fit_bases
-from residual.spectral.stream import stream_moments
+from residual.spectral.fit import fit_bases, stream_moments
 from residual.spectral.unit_moments import UnitMoments
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
