@@ -20,8 +20,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -268,11 +269,88 @@ def hdf5(encoder: Encoder, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def packing(encoder: Encoder, options: argparse.Namespace) -> dict[str, Any]:
+    """Processor milliseconds for the files of one shard: ours, by zarr's sharding codec, and by that through
+    zarrs (where it is installed); written whole, read whole, a layer of `z`, and one sample of that.
+    """
+    import zarr
+    from zarr.codecs import Crc32cCodec
+
+    layout = Layout.of(Linearization.of(encoder), None, ("emb", "mlp", "head"), 10**6, "float16")
+    rng, folder = np.random.default_rng(0), Path(options.folder) / "packed"
+    arrays = {name: array for name, array in layout.arrays.items() if name != "digest"}
+    values = {
+        name: rng.standard_normal((array.rows, *array.tail), np.float32).astype(array.dtype)
+        for name, array in arrays.items()
+    }
+    storage = Storage(folder / "ours")
+    found: dict[str, Any] = {"megabytes": sum(each.nbytes for each in values.values()) / 1e6}
+
+    def least(work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(20):
+            start = time.process_time()
+            work()
+            times.append(1e3 * (time.process_time() - start))
+        return min(times)
+
+    def write() -> None:
+        for name, array in arrays.items():
+            (folder / f"ours/{name}").write_bytes(array.pack(values[name]))
+
+    def read(names: Sequence[str], rows: int, layers: Sequence[int] | None = None) -> None:
+        for name in names:
+            with storage.reader(name) as part:
+                arrays[name].unpack(part, storage.size(name) or 0, range(rows), layers)
+
+    (folder / "ours").mkdir(parents=True, exist_ok=True)
+    found["ours"] = {
+        "write": least(write),
+        "whole": least(lambda: read(list(arrays), layout.rows)),
+        "layer": least(lambda: read(["z"], layout.rows, [5])),
+        "sample of a layer": least(lambda: read(["z"], 1, [5])),
+    }
+    for pipeline in ("zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs.ZarrsCodecPipeline"):
+        try:
+            import_module(pipeline.rpartition(".")[0])
+        except ImportError:
+            continue
+        with zarr.config.set({"codec_pipeline.path": pipeline}):
+            group: Any = zarr.create_group(folder / pipeline, zarr_format=3, overwrite=True)
+            others = {
+                name: group.create_array(
+                    name,
+                    shape=(array.rows, *array.tail),
+                    dtype=array.dtype,
+                    shards=(array.rows, *array.tail),
+                    chunks=array.chunk,
+                    compressors=[Crc32cCodec()],
+                    config={"write_empty_chunks": True},
+                )
+                for name, array in arrays.items()
+            }
+
+            def write_others(others: dict[str, Any] = others) -> None:
+                for name, each in others.items():
+                    each[...] = values[name]
+
+            found[pipeline] = {
+                "write": least(write_others),
+                "whole": least(lambda others=others: [each[...] for each in others.values()]),
+                "layer": least(lambda others=others: others["z"][:, 5]),
+                "sample of a layer": least(lambda others=others: others["z"][0, 5]),
+            }
+    shutil.rmtree(folder)
+    print(json.dumps(found), flush=True)
+    return found
+
+
 SECTIONS: dict[str, Callable[[Encoder, argparse.Namespace], dict[str, Any]]] = {
     "encoding": encoding,
     "loading": loading,
     "bases": bases,
     "hdf5": hdf5,
+    "packing": packing,
 }
 
 

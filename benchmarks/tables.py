@@ -142,8 +142,21 @@ def size() -> str:
     )
 
 
+def packing() -> str:
+    found, rows = result("store-packing")["packing"], []
+    for label, name in (
+        ("the store's own", "ours"),
+        ("zarr", "zarr.core.codec_pipeline.BatchedCodecPipeline"),
+        ("zarr through zarrs", "zarrs.ZarrsCodecPipeline"),
+    ):
+        times = [found[name][what] for what in ("write", "whole", "layer", "sample of a layer")]
+        rows.append([label, *(f"{time:.1f}" for time in times)])
+    return _table(["ms of processor", "written", "read", "one layer of z", "one sample of that"], rows)
+
+
 def store_commands() -> str:
-    lines = [f"    {result(name)['command']}" for name in ("store", "store-cpu")]
+    names = ("store", "store-cpu", "store-packing")
+    lines = [f"    {result(name)['command']}" for name in names]
     return "\n".join([*lines, "", *_versions("store", "store-cpu")])
 
 
@@ -376,7 +389,7 @@ def adapters_commands() -> str:
 PAGES = {
     "adapters": (pipeline, many, folded, quality, adapters_commands),
     "speed": (speed, compiled, precision, accuracy, float8, commands),
-    "stores": (encoding, loading, bases, size, store_commands),
+    "stores": (encoding, packing, loading, bases, size, store_commands),
     "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),
     "geometry": (dimensions, similarity, class_tokens, neighbours, whole_model, geometry_commands),
 }
