@@ -708,8 +708,7 @@ def contents(data: ShardsDataset, indices: list[int]) -> list[bytes]:
     return [data.content(i) for i in indices]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.parametrize("place", ["disk", "http"])
+@pytest.mark.parametrize(("method", "place"), [("fork", "http"), ("spawn", "disk")])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python's, of any process that has threads
 def test_two_worker_processes(tmp_path, request, method, place):
     written = write_set(tmp_path)
