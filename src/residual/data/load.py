@@ -39,16 +39,8 @@ class Form:
     own_files: bool = True
 
 
-def _load_folder(name: str, address: str, split: str, *_: str | None) -> ImageDataset:
-    return FolderDataset(address, split)
-
-
-def _load_table(name: str, address: str, split: str, *columns: str | None) -> ImageDataset:
-    return load_table(name, split, *columns)
-
-
-def _load_shards(name: str, address: str, split: str, *_: str | None) -> ImageDataset:
-    from residual.data.shards import ShardsDataset
+def _load_shards(address: str, split: str) -> ImageDataset:
+    from residual.data.shards import ShardsDataset  # and fsspec with it
 
     return ShardsDataset(address, split)
 
@@ -58,13 +50,13 @@ FORMS = {
         "PATH",
         "images in PATH/CLASS/, or in PATH/train/CLASS/, PATH/val/CLASS/ and PATH/test/CLASS/",
         "photos/birds",
-        _load_folder,
+        lambda name, address, split, *_: FolderDataset(address, split),
     ),
     "disk": Form(
         "PATH",
         "a Dataset or DatasetDict that save_to_disk of the datasets library wrote",
         "saved/birds",
-        _load_table,
+        lambda name, address, split, *columns: load_table(name, split, *columns),
         columns=True,
     ),
     "hf": Form(
@@ -72,7 +64,7 @@ FORMS = {
         "a repository of the hub with a column of images and one of labels; also hf:REPO@REVISION and "
         "hf:REPO:CONFIG",
         "uoft-cs/cifar10",
-        _load_table,
+        lambda name, address, split, *columns: load_table(name, split, *columns),
         columns=True,
         own_files=False,
     ),
@@ -80,7 +72,7 @@ FORMS = {
         "SHARDS",
         "webdataset shards: a folder with train/*.tar and test/*.tar, or shards/{000..012}.tar",
         "shards/{000..012}.tar",
-        _load_shards,
+        lambda name, address, split, *_: _load_shards(address, split),
     ),
 }
 _MADE: dict[str, Callable[[str], ImageDataset]] = {"mixed": MixedDataset, "random": RandomDataset}
