@@ -1,4 +1,4 @@
-"""A folded adapter gives what the adapter gives of contributions: every choice, centering and pooling."""
+"""A folded adapter gives what the adapter gives of contributions: every method, choice and pooling."""
 
 from __future__ import annotations
 
@@ -8,69 +8,57 @@ import torch
 from families import CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import random_pixels, tiny_encoder
+from kit import adapters_of, bases_of, case, pixels_of, random_bases, residual_of, tiny
+from tiny import TinyImages, random_pixels, tiny_encoder
 
-from residual import decompose, wrap_encoder
-from residual.adapters import Coarse, FoldedMap, LinearMap, ResiDual, SpectralMap
+import residual
+from residual.adapters import LinearMap, ResiDual, compute_scores
+from residual.adapters.adapter import Adapter
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.spectral.bases import SpectralBases
-from residual.spectral.pca import pca
+from residual.spectral import pca
+from residual.tracing.decompose import decompose
 from residual.tracing.linearization import Linearization
 from residual.tracing.trace import trace
 
-EXACT = {"atol": 1e-9, "rtol": 1e-9}
 
+class Passed:
+    """What two passes over some pixels leave: contributions, and coordinates."""
 
-def random_bases(n_units: int, dim: int, units: list[int], seed: int = 0, most: int = 5) -> SpectralBases:
-    """Orthonormal rows and means with nothing to do with any encoder: the algebra must hold all the same."""
-    rng = np.random.default_rng(seed)
-    ranks = rng.integers(1, min(most, dim) + 1, len(units))
-    components = [torch.from_numpy(np.linalg.qr(rng.normal(size=(dim, k)))[0].T) for k in ranks]
-    return SpectralBases(
-        units=units,
-        means=torch.from_numpy(rng.normal(size=(len(units), dim))),
-        components=components,
-        eigenvalues=[torch.from_numpy(np.sort(rng.uniform(1, 2, k))[::-1].copy()) for k in ranks],
-        all_means=torch.from_numpy(rng.normal(size=(n_units, dim))),
-    )
+    def __init__(self, encoder: Encoder, pixels: torch.Tensor):
+        self.linearization = Linearization.of(encoder)
+        self.contributions = decompose(encoder, pixels).contributions[:, 0]
+        self.coordinates, self.output = trace(encoder, pixels)
 
-
-def chosen_units(encoder: Encoder, kind: str) -> list[int]:
-    units = Linearization.of(encoder).units
-    return list(range(len(units)))[::-3] if kind == "some" else units.positions(kind.split("+"))
-
-
-def plain(adapter: torch.nn.Module, encoder: Encoder, pixels: torch.Tensor) -> torch.Tensor:
-    whole = decompose(encoder, pixels)
-    with torch.no_grad():
-        return adapter(whole.contributions[:, 0] if isinstance(adapter, ResiDual) else whole.output[:, 0])
-
-
-def folded(map_: FoldedMap, encoder: Encoder, pixels: torch.Tensor) -> torch.Tensor:
-    coordinates, output = trace(encoder, pixels)
-    return map_.of_output(output) if map_.fields == ("output",) else map_(coordinates.only(map_.kinds))
+    def check(self, adapter: Adapter, name: str = "", close: float = 1e-9) -> None:
+        """That the folded adapter gives what the adapter gives."""
+        map_ = adapter.double().fold(self.linearization)
+        assert map_.matrix.dtype == map_.offset.dtype == torch.float64
+        with torch.no_grad():
+            wanted = adapter(self.contributions if adapter.of_units else self.output)
+        if map_.fields == ("output",):
+            got = map_.of_output(self.output)
+        else:
+            got = map_(self.coordinates.only(map_.kinds))
+        torch.testing.assert_close(
+            got, wanted, atol=close, rtol=close, msg=lambda why: f"{name} {adapter}: {why}"
+        )
 
 
 @pytest.mark.parametrize("centering", ["shared", "own"])
-@pytest.mark.parametrize("units", ["head", "mlp", "emb", "head+mlp", "head+mlp+emb", "some"])
-@pytest.mark.parametrize("others", ["keep", "mean", "zero"])
-def test_every_choice_is_its_definition(centering, units, others):
-    encoder, pixels = tiny_encoder(centering=centering), random_pixels(3)
-    linearization = Linearization.of(encoder)
-    taken = chosen_units(encoder, units)
-    bases = random_bases(len(linearization.units), encoder.output_dim, taken)
-    for tail in ("drop", "keep"):
-        for mean in ("drop", "keep"):
-            for rank in (None, 1, 0.7):
-                adapter = ResiDual(bases, rank, others, tail, mean=mean).double()
-                map_ = adapter.fold(linearization)
-                assert map_.matrix.dtype == torch.float64
-                got, wanted = folded(map_, encoder, pixels), plain(adapter, encoder, pixels)
-                torch.testing.assert_close(got, wanted, **EXACT)
+def test_every_choice_of_every_method(centering):
+    passed = Passed(tiny(centering), random_pixels(3))
+    for adapter in adapters_of(tiny(centering)):
+        passed.check(adapter)
+    for units in ("head", "mlp", "emb", "head+mlp", "head+mlp+emb", "some"):
+        bases = bases_of(tiny(centering), units)
+        for others in ("keep", "mean", "zero"):
+            for tail, mean in (("drop", "drop"), ("drop", "keep"), ("keep", "drop"), ("keep", "keep")):
+                for rank in (None, 1, 0.7):
+                    passed.check(ResiDual(bases, rank, others, tail, mean=mean))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=15)
 @given(
     layers=st.integers(1, 3),
     heads=st.integers(1, 3),
@@ -81,71 +69,65 @@ def test_every_choice_is_its_definition(centering, units, others):
 )
 def test_every_size(layers, heads, head_width, output, seed, n):
     encoder = tiny_encoder(layers=layers, heads=heads, head_width=head_width, output=output)
-    linearization = Linearization.of(encoder)
-    count = len(linearization.units)
+    count = len(Linearization.of(encoder).units)
     rng = np.random.default_rng(seed)
     units = rng.permutation(count)[: rng.integers(1, count + 1)].tolist()
     choices = {"others": str(rng.choice(["keep", "mean", "zero"])), "tail": str(rng.choice(["drop", "keep"]))}
-    adapter = ResiDual(random_bases(count, output, units, seed), seed=seed, **choices).double()
-    pixels = random_pixels(n, seed=seed)
-    got = folded(adapter.fold(linearization), encoder, pixels)
-    torch.testing.assert_close(got, plain(adapter, encoder, pixels), **EXACT)
+    adapter = ResiDual(random_bases(count, output, units, seed), seed=seed, **choices)
+    Passed(encoder, random_pixels(n, seed=seed)).check(adapter)
 
 
 @pytest.mark.parametrize("centering", ["shared", "own"])
-def test_the_other_adapters(centering):
-    encoder, pixels = tiny_encoder(centering=centering), random_pixels(4)
-    linearization = Linearization.of(encoder)
-    dim = encoder.output_dim
-    outputs = torch.randn(40, dim, dtype=torch.float64) * torch.arange(1, dim + 1)
-    heads = random_bases(len(linearization.units), dim, chosen_units(encoder, "head"))
-    adapters = [
-        Coarse(heads, seed=3),
-        LinearMap(dim, torch.randn(dim, dim, dtype=torch.float64)),
-        *(
-            SpectralMap(pca(outputs + 5), rank, tail, mean=mean)
-            for rank in (None, 3)
-            for tail in ("drop", "keep")
-            for mean in ("drop", "keep")
-        ),
-    ]
-    for adapter in adapters:
-        adapter = adapter.double()
-        map_ = adapter.fold(linearization)
-        assert map_.kinds == (("head",) if isinstance(adapter, Coarse) else ())
-        torch.testing.assert_close(folded(map_, encoder, pixels), plain(adapter, encoder, pixels), **EXACT)
+def test_every_pooling(centering):
+    for name in CASES:
+        encoder = case(name, double=True, centering=centering)
+        passed = Passed(encoder, pixels_of(encoder, 3))
+        for kind, others in (("head", "zero"), ("head+mlp", "keep"), ("mlp", "mean")):
+            passed.check(residual_of(encoder, kind, others=others), name, close=1e-6)
 
 
-@pytest.mark.parametrize("centering", ["shared", "own"])
-@pytest.mark.parametrize("name", CASES)
-def test_every_pooling(name, centering):
-    encoder = wrap_encoder(CASES[name].make().double(), centering)
-    height, width = encoder.image_size or (32, 32)
-    pixels = torch.randn(3, 3, height, width, dtype=torch.float64)
-    linearization = Linearization.of(encoder)
-    for kind, others in (("head", "zero"), ("head+mlp", "keep"), ("mlp", "mean")):
-        bases = random_bases(len(linearization.units), encoder.output_dim, chosen_units(encoder, kind))
-        adapter = ResiDual(bases, others=others).double()
-        map_ = adapter.fold(linearization)
-        got, wanted = folded(map_, encoder, pixels), plain(adapter, encoder, pixels)
-        torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-6)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "siglip vision",
+        "timm attention pool",
+        "timm norm after average",
+        "timm average of normed",
+        "dinov2 registers",
+        "open_clip layer scale",
+    ],
+)
+def test_bases_and_scores_are_those_of_the_contributions_in_every_pooling(name):
+    encoder = case(name, double=True)
+    store = residual.encode_dataset(encoder, TinyImages(24, size=40), batch_size=16)
+    contributions = store.contributions()
+    torch.testing.assert_close(contributions.sum(1), store.output())
+    bases = residual.fit_bases(store, kinds=("mlp", "head"))
+    assert len(bases) == (store.units["kind"] != "emb").sum()
+    for unit, eigenvalues in zip(bases.units, bases.eigenvalues, strict=True):
+        expected = pca(contributions[:, unit]).eigenvalues
+        torch.testing.assert_close(
+            eigenvalues[: len(expected)], expected[: len(eigenvalues)], rtol=1e-6, atol=1e-9
+        )
+    adapter = ResiDual(bases)
+    scores = compute_scores(adapter, store).output(adapter.lambdas.detach().double())
+    torch.testing.assert_close(scores, adapter(contributions), rtol=1e-6, atol=1e-6)
 
 
 def test_kinds_without_weight_are_left_out():
-    encoder = tiny_encoder()
-    linearization = Linearization.of(encoder)
-    count, dim = len(linearization.units), encoder.output_dim
-    heads = random_bases(count, dim, chosen_units(encoder, "head"))
-    star = ResiDual(heads, others="zero").fold(linearization)
+    encoder = tiny()
+    linearization, dim = Linearization.of(encoder), encoder.output_dim
+    star = residual_of(encoder, "head", others="zero").fold(linearization)
     assert (star.fields, star.kinds) == (("z",), ("head",))
     assert star.matrix.shape == (3 * 32 + 2, dim)
-    whole = ResiDual(heads).fold(linearization)
+    whole = residual_of(encoder, "head").fold(linearization)
     assert whole.fields == ("z", "mlp", "emb")
     assert whole.matrix.shape == (3 * 32 + 3 * 32 + 32 + 2, dim)
+    assert LinearMap(dim).fold(linearization).kinds == ()
 
 
 def test_bad_requests():
-    encoder = tiny_encoder()
+    encoder = tiny()
     linearization = Linearization.of(encoder)
     coordinates, output = trace(encoder, random_pixels(2))
     with pytest.raises(ResidualError, match="width 5, the contributions of width 12"):
@@ -156,7 +138,8 @@ def test_bad_requests():
         LinearMap(5).fold(linearization)
     with pytest.raises(ResidualError, match="takes that"):
         LinearMap(12).fold(linearization)(coordinates)
+    whole = ResiDual(random_bases(16, 12, [1])).fold(linearization)
     with pytest.raises(ResidualError, match="the output alone is not enough"):
-        ResiDual(random_bases(16, 12, [1])).fold(linearization).of_output(output)
+        whole.of_output(output)
     with pytest.raises(ResidualError, match="kept without mlp"):
-        ResiDual(random_bases(16, 12, [1])).fold(linearization)(coordinates.only(("head",)))
+        whole(coordinates.only(("head",)))

@@ -1,4 +1,4 @@
-"""ResiDual against its definition, on full contributions and in score space."""
+"""ResiDual, ResiDual* and Coarse against their definitions, on full contributions and in score space."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyImages, tiny_encoder
 
-from residual.adapters import ResiDual, ResiDualStar, compute_scores
+from residual.adapters import Coarse, FitSettings, ResiDual, ResiDualStar, compute_scores, evaluate, fit
 from residual.errors import ResidualError
 from residual.spectral import SpectralBases, fit_bases
 from residual.store.encode import encode_dataset
+from residual.text import ZeroShotClassifier
+
+
+@pytest.fixture(scope="module")
+def stores():
+    return [encode_dataset(tiny_encoder(), TinyImages(120, seed=seed)) for seed in (1, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -45,27 +51,24 @@ def definition(adapter, contributions):
     return total
 
 
-@pytest.mark.parametrize("others", ["keep", "mean", "zero"])
-@pytest.mark.parametrize("tail", ["drop", "keep"])
-@pytest.mark.parametrize("rank", [None, 1, 0.9, "each"])
-@pytest.mark.parametrize("kinds", [("head",), ("mlp", "head"), ("emb", "mlp", "head")])
-def test_forward_and_scores_follow_the_definition(store, others, tail, rank, kinds):
-    bases = fit_bases(store, kinds)
-    rank = [1 + unit % 3 for unit in bases.units] if rank == "each" else rank
-    adapter = ResiDual(bases, rank=rank, others=others, tail=tail, seed=3)
+def test_forward_and_scores_follow_the_definition(store):
     contributions = store.contributions()
-    expected = definition(adapter, contributions)
-    torch.testing.assert_close(adapter(contributions), expected)
-    scores = compute_scores(adapter, store, batch_size=25)
-    torch.testing.assert_close(scores.output(adapter.lambdas.double()), expected)
-    pull = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    (full,) = torch.autograd.grad((expected * pull).sum(), adapter.lambdas)
-    (by_forward,) = torch.autograd.grad((adapter(contributions) * pull).sum(), adapter.lambdas)
-    (by_scores,) = torch.autograd.grad(
-        (scores.output(adapter.lambdas.double()) * pull).sum(), adapter.lambdas
-    )
-    torch.testing.assert_close(by_forward, full)
-    torch.testing.assert_close(by_scores, full)
+    generator = torch.Generator().manual_seed(0)
+    pull = torch.randn(len(store), 12, generator=generator, dtype=torch.float64)
+    for kinds in (("head",), ("mlp", "head"), ("emb", "mlp", "head")):
+        bases = fit_bases(store, kinds)
+        for rank in (None, 1, 0.9, [1 + unit % 3 for unit in bases.units]):
+            for others in ("keep", "mean", "zero"):
+                for tail in ("drop", "keep"):
+                    adapter = ResiDual(bases, rank=rank, others=others, tail=tail, seed=3)
+                    scores = compute_scores(adapter, store, batch_size=25)
+                    expected = definition(adapter, contributions)
+                    ways = (adapter(contributions), scores.output(adapter.lambdas.double()))
+                    (full,) = torch.autograd.grad((expected * pull).sum(), adapter.lambdas)
+                    for output in ways:
+                        torch.testing.assert_close(output, expected)
+                        (own,) = torch.autograd.grad((output * pull).sum(), adapter.lambdas)
+                        torch.testing.assert_close(own, full)
 
 
 def test_ones_on_a_full_basis_is_the_identity_up_to_the_means(store, bases):
@@ -112,7 +115,7 @@ def test_the_two_named_methods(store, bases):
     assert "zero" in repr(star)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(values=st.lists(st.floats(0.01, 10), min_size=1, max_size=8), ratio=st.floats(0.01, 0.99))
 def test_rank_of_explained_variance(values, ratio):
     values = torch.tensor(sorted(values, reverse=True), dtype=torch.float64)
@@ -157,9 +160,8 @@ def test_state_survives_saving(bases, store, tmp_path):
     torch.testing.assert_close(other(contributions), adapter(contributions), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_bad_settings_are_refused(bases):
+    for change, message in (
         ({"rank": 0}, "Unit 1 has 12 components: a rank of 0"),
         ({"rank": 13}, "Unit 1 has 12 components: a rank of 13"),
         ({"rank": -1}, "a rank of -1"),
@@ -172,11 +174,9 @@ def test_state_survives_saving(bases, store, tmp_path):
         ({"tail": "zero"}, "tail is 'drop' or 'keep', got 'zero'"),
         ({"init": "zeros"}, "init is 'randn' or 'ones' or 'eigenvalues' or a tensor, got 'zeros'"),
         ({"init": torch.ones(3)}, r"needs \d+ finite numbers, got shape \(3,\)"),
-    ],
-)
-def test_bad_settings_are_refused(bases, change, message):
-    with pytest.raises(ResidualError, match=message):
-        ResiDual(bases, **change)
+    ):
+        with pytest.raises(ResidualError, match=message):
+            ResiDual(bases, **change)
 
 
 def test_what_does_not_belong_together_is_refused(store, bases):
@@ -196,3 +196,44 @@ def test_what_does_not_belong_together_is_refused(store, bases):
     own = encode_dataset(tiny_encoder(centering="own"), TinyImages(n=4))
     with pytest.raises(ResidualError, match=r"centering 'shared'\), the store .*centering 'own'"):
         compute_scores(adapter, own)
+
+
+def test_coarse_is_the_weighted_sum_of_centred_units(stores):
+    store, other = stores
+    bases = fit_bases(store)
+    coarse = Coarse(bases, seed=3)
+    assert coarse.lambdas.shape == (len(bases.units),)
+    for some in (store, other):
+        contributions = some.contributions()
+        centred = contributions[:, list(bases.units)] - bases.means.to(contributions)
+        wanted = (centred * coarse.lambdas.detach().to(centred)[:, None]).sum(1)
+        torch.testing.assert_close(coarse(contributions), wanted, atol=1e-6, rtol=1e-5)
+        scores = compute_scores(coarse, some)
+        torch.testing.assert_close(scores.output(coarse.expand(coarse.lambdas).to(scores.scores)), wanted)
+    unit = bases.units[4]
+    assert set(coarse.lambdas_of(unit).tolist()) == {coarse.lambdas[4].item()}
+
+
+def test_the_unit_that_the_classes_are_of_gets_the_weight(stores):
+    store = stores[0]
+    bases = fit_bases(store)
+    planted = 7
+    own = store.contributions(units=[bases.units[planted]])[:, 0] - bases.means[planted]
+    classifier = ZeroShotClassifier.from_class_means(own, store.labels, store.class_names, scale=10.0)
+    coarse = Coarse(bases, init="ones")
+    before = evaluate(coarse, store, classifier)
+    fit(coarse, *stores, classifier, FitSettings(epochs=40, patience=40))
+    assert evaluate(coarse, store, classifier) > before
+
+
+def test_where_coarse_starts(stores):
+    bases = fit_bases(stores[0])
+    count = len(bases.units)
+    assert Coarse(bases, "ones").lambdas.tolist() == [1.0] * count
+    assert not torch.equal(Coarse(bases, seed=1).lambdas, Coarse(bases, seed=2).lambdas)
+    own = torch.arange(count).double()
+    torch.testing.assert_close(Coarse(bases, own).lambdas.detach(), own.float())
+    with pytest.raises(ResidualError, match=f"needs {count} finite numbers"):
+        Coarse(bases, torch.ones(count + 1))
+    with pytest.raises(ResidualError, match="init of Coarse is 'randn', 'ones' or a tensor, got 'zeros'"):
+        Coarse(bases, "zeros")

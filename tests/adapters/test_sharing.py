@@ -13,25 +13,18 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from families import CASES
-from hub_server import TOKEN, running_hub
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_adapted import NAMES, classifier_of, pixels_of, residual_of
-from test_folding import chosen_units, random_bases
+from kit import NAMES, adapters_of, case, classifier_of, pixels_of, random_bases, residual_of, tiny
 from tiny import TinyImages, random_pixels, tiny_encoder
 
 import residual
-from residual import AdaptedEncoder, encode_dataset, fit_bases, load_encoder, wrap_encoder
-from residual.adapters import Coarse, LinearMap, ResiDual, SpectralMap, TrainingRecord
-from residual.adapters.adapter import Adapter
+from residual import AdaptedEncoder, encode_dataset, fit_bases, load_encoder
+from residual.adapters import LinearMap, ResiDual, ResiDualStar, TrainingRecord
 from residual.adapters.card import hub_name
 from residual.adapters.inspection import strongest_components
-from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.spectral.pca import pca
 from residual.text import ZeroShotClassifier
-from residual.tracing.linearization import Linearization
 
 ROUNDED = {"atol": 1e-5, "rtol": 1e-5}
 RECORD = TrainingRecord(
@@ -45,62 +38,43 @@ RECORD = TrainingRecord(
 )
 
 
-def adapters_of(encoder: Encoder) -> dict[str, Adapter]:
-    count, dim = len(Linearization.of(encoder).units), encoder.output_dim
-    heads = random_bases(count, dim, chosen_units(encoder, "head"))
-    store = encode_dataset(encoder, TinyImages(30))
-    outputs = pca(store.output())
-    return {
-        "residual": residual_of(encoder),
-        "residual of a rank": ResiDual(heads, 0.7, "mean", "keep", mean="keep"),
-        "residual of a store": ResiDual(fit_bases(store, ("head",)), 0.9, "zero"),
-        "coarse": Coarse(heads, l1=0.5),
-        "linear": LinearMap(dim, torch.randn(dim, dim), origin=fit_bases(store, ("head",)).origin),
-        "spectral": SpectralMap(outputs, 4, "keep", mean="keep"),
-    }
-
-
-KINDS = ("residual", "residual of a rank", "residual of a store", "coarse", "linear", "spectral")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_was_saved_comes_back(kind, tmp_path):
-    encoder = tiny_encoder()
-    adapter = adapters_of(encoder)[kind]
-    saved = AdaptedEncoder(encoder, adapter, classifier_of(encoder), RECORD)
-    saved.save_pretrained(tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {
-        "adapter.safetensors",
-        "adapter_config.json",
-        "README.md",
-    }
-    loaded = AdaptedEncoder.from_pretrained(tmp_path, encoder)
-    got, pixels = loaded.adapter, random_pixels(4)
-    torch.testing.assert_close(loaded.encode_image(pixels), saved.encode_image(pixels), **ROUNDED)
-    torch.testing.assert_close(loaded(pixels), saved(pixels), **ROUNDED)
-    assert (loaded.class_names, loaded.record) == (NAMES, RECORD)
-    assert type(got) is type(adapter)
-    assert torch.equal(got.weights, adapter.weights)
-    assert got.weights.dtype == adapter.weights.dtype
-    assert (got.ranks, got.origin, got.choices()) == (adapter.ranks, adapter.origin, adapter.choices())
-    assert getattr(got, "l1", None) == getattr(adapter, "l1", None)
-    if isinstance(adapter, ResiDual):
-        assert got.bases.ranks == adapter.bases.ranks
-        strongest = zip(strongest_components(got), strongest_components(adapter), strict=True)
-        for one, other in strongest:
+def test_what_was_saved_comes_back(tmp_path):
+    encoder, pixels = tiny(), random_pixels(4)
+    heads = fit_bases(encode_dataset(encoder, TinyImages(30)), ("head",))
+    own = [ResiDualStar(heads), ResiDual(heads, 2, "zero"), LinearMap(12, origin=heads.origin)]
+    for number, adapter in enumerate([*adapters_of(encoder), *own]):
+        folder = tmp_path / str(number)
+        saved = AdaptedEncoder(encoder, adapter, classifier_of(encoder), RECORD)
+        saved.save_pretrained(folder)
+        names = {file.name for file in folder.iterdir()}
+        assert names == {"adapter.safetensors", "adapter_config.json", "README.md"}
+        loaded = AdaptedEncoder.from_pretrained(folder, encoder)
+        got = loaded.adapter
+        torch.testing.assert_close(loaded.encode_image(pixels), saved.encode_image(pixels), **ROUNDED)
+        torch.testing.assert_close(loaded(pixels), saved(pixels), **ROUNDED)
+        assert (loaded.class_names, loaded.record, loaded.method) == (NAMES, RECORD, adapter.method)
+        assert type(got) is type(adapter)
+        assert torch.equal(got.weights, adapter.weights)
+        assert got.weights.dtype == adapter.weights.dtype
+        assert (got.ranks, got.origin, got.choices()) == (adapter.ranks, adapter.origin, adapter.choices())
+        assert getattr(got, "l1", None) == getattr(adapter, "l1", None)
+        for one, other in zip(got.unit_weights(), adapter.unit_weights(), strict=True):
+            assert one.unit == other.unit
+            assert len(one.components) == len(other.components)
+        for one, other in zip(strongest_components(got), strongest_components(adapter), strict=True):
             assert (one.unit, one.index, one.weight) == (other.unit, other.index, other.weight)
             assert one.explained == pytest.approx(other.explained)
 
 
-@pytest.mark.parametrize("name", ["open_clip", "timm attention pool", "dinov2"])
-def test_of_other_families(name, tmp_path):
-    encoder = wrap_encoder(CASES[name].make(), "own")
-    saved = AdaptedEncoder(encoder, residual_of(encoder))
-    saved.save_pretrained(tmp_path)
-    loaded = AdaptedEncoder.from_pretrained(tmp_path, encoder)
-    pixels = pixels_of(encoder, 3)
-    torch.testing.assert_close(loaded(pixels), saved(pixels), atol=1e-4, rtol=1e-4)
-    assert (loaded.class_names, loaded.record) == ((), None)
+def test_of_other_families(tmp_path):
+    for name in ("open_clip", "timm attention pool", "dinov2"):
+        encoder = case(name, centering="own")
+        saved = AdaptedEncoder(encoder, residual_of(encoder))
+        saved.save_pretrained(tmp_path / name)
+        loaded = AdaptedEncoder.from_pretrained(tmp_path / name, encoder)
+        pixels = pixels_of(encoder, 3)
+        torch.testing.assert_close(loaded(pixels), saved(pixels), atol=1e-4, rtol=1e-4)
+        assert (loaded.class_names, loaded.record) == ((), None)
 
 
 @settings(deadline=None, max_examples=15)
@@ -113,7 +87,7 @@ def test_of_other_families(name, tmp_path):
     seed=st.integers(0, 99),
 )
 def test_a_second_save_is_the_first(tmp_path_factory, units, rank, others, tail, mean, seed):
-    encoder, folder = tiny_encoder(), tmp_path_factory.mktemp("saved")
+    encoder, folder = tiny(), tmp_path_factory.mktemp("saved")
     bases = random_bases(16, 12, units, seed)
     adapter = ResiDual(bases, rank, others, tail, seed=seed, mean=mean)
     AdaptedEncoder(encoder, adapter).save_pretrained(folder / "one")
@@ -281,77 +255,70 @@ def test_records_are_checked():
     assert TrainingRecord.of_json(json.loads(json.dumps(asdict(RECORD)))) == RECORD
 
 
-_PUSH = """
-import json, sys
-import torch
-from residual import AdaptedEncoder, ResidualError, load_encoder
-from residual.adapters import LinearMap
+_ON_A_HUB = """
+import json, os, sys
+from pathlib import Path
+from hub_server import TOKEN, running_hub
 
-encoder, token = load_encoder("picto", device="cpu"), sys.argv[1]
-pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-adapted = [AdaptedEncoder(encoder, LinearMap(192, torch.eye(192) * (k + 1))) for k in range(2)]
+with running_hub() as hub:
+    os.environ["HF_ENDPOINT"] = hub.url
+    import torch
+    from residual import AdaptedEncoder, ResidualError, load_encoder
+    from residual.adapters import LinearMap
 
-def refused(what):
-    try:
-        what()
-    except ResidualError as error:
-        return str(error)
+    encoder = load_encoder("picto", device="cpu")
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    adapted = [AdaptedEncoder(encoder, LinearMap(192, torch.eye(192) * (k + 1))) for k in range(2)]
 
-told = {
-    "url": [one.push_to_hub("owner/mine", private=True, token=token) for one in adapted],
-    "wrong token": refused(lambda: adapted[0].push_to_hub("owner/other", token="hf_wrong")),
-    "no repository": refused(lambda: AdaptedEncoder.from_pretrained("owner/none")),
-    "no revision": refused(lambda: AdaptedEncoder.from_pretrained("owner/mine", revision="v9")),
-}
-with torch.no_grad():
-    got = AdaptedEncoder.from_pretrained("owner/mine", encoder)
-    torch.testing.assert_close(got(pixels), adapted[1](pixels))
+    def refused(what):
+        try:
+            what()
+        except ResidualError as error:
+            return str(error)
+
+    told = {
+        "url": [one.push_to_hub("owner/mine", private=True, token=TOKEN) for one in adapted],
+        "wrong token": refused(lambda: adapted[0].push_to_hub("owner/other", token="hf_wrong")),
+        "no repository": refused(lambda: AdaptedEncoder.from_pretrained("owner/none")),
+        "no revision": refused(lambda: AdaptedEncoder.from_pretrained("owner/mine", revision="v9")),
+    }
+    first, second = hub.commits["owner/mine"]
+    with torch.no_grad():
+        got = AdaptedEncoder.from_pretrained("owner/mine", encoder)
+        torch.testing.assert_close(got(pixels), adapted[1](pixels))
+    old = AdaptedEncoder.from_pretrained("owner/mine", device="cpu", revision=first)
+    told |= {"old": [old.adapter.matrix[0, 0].item(), old.name], "private": hub.private, "hub": hub.url}
+    told |= {"last": hub.latest["owner/mine"] == second, "asked": hub.asked}
+    told["files"] = {name: data.decode("latin1") for name, data in hub.commits["owner/mine"][second].items()}
+gone = AdaptedEncoder.from_pretrained("owner/mine", encoder, revision=first)  # from the cache
+told["gone"] = gone.adapter.matrix[0, 0].item()
 print(json.dumps(told))
-"""
-_PULL = """
-import sys
-from residual import AdaptedEncoder
-
-for revision in sys.argv[1:]:
-    got = AdaptedEncoder.from_pretrained("owner/mine", device="cpu", revision=revision)
-    print(got.adapter.matrix[0, 0].item(), got.name)
 """
 
 
 def test_over_a_hub(tmp_path):
-    with running_hub() as hub:
-        environment = {
-            **os.environ,
-            "HF_ENDPOINT": hub.url,
-            "HF_HUB_OFFLINE": "0",
-            "HF_HOME": str(tmp_path),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "NO_PROXY": "127.0.0.1",
-        }
-
-        def run(*words: str) -> str:
-            done = subprocess.run(
-                [sys.executable, "-c", *words], env=environment, capture_output=True, text=True
-            )
-            assert done.returncode == 0, done.stderr
-            return done.stdout.strip()
-
-        told = json.loads(run(_PUSH, TOKEN))
-        assert told["url"] == [f"{hub.url}/owner/mine"] * 2
-        assert hub.private == {"owner/mine": True}
-        assert "owner/other: it can't be put onto the hub (" in told["wrong token"]
-        assert "there is no such folder, and it can't be had from the hub" in told["no repository"]
-        assert "it can't be had from the hub" in told["no revision"]
-        assert all("\n" not in value for key, value in told.items() if key != "url")
-        first, second = hub.commits["owner/mine"]
-        assert hub.latest["owner/mine"] == second
-        assert set(hub.commits["owner/mine"][second]) == {
-            "README.md",
-            "adapter.safetensors",
-            "adapter_config.json",
-        }
-        assert b'from_pretrained("owner/mine")' in hub.commits["owner/mine"][second]["README.md"]
-        assert run(_PULL, first, "main") == "1.0 picto\n2.0 picto"
-    assert not [path for path in hub.asked if path.endswith("README.md") and not path.startswith("POST")]
-    assert run(_PULL, first) == "1.0 picto"  # from the cache, with the hub gone
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    # By itself: where the hub is must be known before the library that asks it is imported.
+    run = [sys.executable, "-c", _ON_A_HUB]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["url"] == [f"{told['hub']}/owner/mine"] * 2
+    assert told["private"] == {"owner/mine": True}
+    assert "owner/other: it can't be put onto the hub (" in told["wrong token"]
+    assert "there is no such folder, and it can't be had from the hub" in told["no repository"]
+    assert "it can't be had from the hub" in told["no revision"]
+    assert all("\n" not in told[key] for key in ("wrong token", "no repository", "no revision"))
+    assert told["last"]
+    assert set(told["files"]) == {"README.md", "adapter.safetensors", "adapter_config.json"}
+    assert 'from_pretrained("owner/mine")' in told["files"]["README.md"]
+    assert (told["old"], told["gone"]) == ([1.0, "picto"], 1.0)
+    assert not [path for path in told["asked"] if path.endswith("README.md") and not path.startswith("POST")]
