@@ -305,7 +305,7 @@ def test_a_few_odd_spellings_are_taken_at_their_places():
 
 
 def test_data_files_name_their_source_and_licence():
-    files = [catalogue.HERE / "templates.json", *(catalogue.HERE / "classes").glob("*.json")]
+    files = [catalogue.FOLDER / "templates.json", *(catalogue.FOLDER / "classes").glob("*.json")]
     assert len(files) == len({entry.classes for entry in hub_entries().values()}) + 1
     for file in files:
         held = json.loads(file.read_text(encoding="utf-8"))
@@ -313,8 +313,8 @@ def test_data_files_name_their_source_and_licence():
         for spelling in held.get("spellings", ()):
             assert len(spelling) == len(set(spelling)) == len(held["classes"])
             assert held["spellings_source"]
-    assert "not within reach" in json.loads((catalogue.HERE / "hub.json").read_text())["source"]
-    templates = json.loads((catalogue.HERE / "templates.json").read_text(encoding="utf-8"))["datasets"]
+    assert "not within reach" in json.loads((catalogue.FOLDER / "hub.json").read_text())["source"]
+    templates = json.loads((catalogue.FOLDER / "templates.json").read_text(encoding="utf-8"))["datasets"]
     for name, count in {"imagenet": 80, "cifar10": 18, "resisc45": 18, "dtd": 8, "stanford-cars": 8}.items():
         assert len(templates_of(name)) == count
     for entry in hub_entries().values():

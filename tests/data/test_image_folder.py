@@ -1,7 +1,5 @@
 """A user's own image folder, in every layout and with every mistake."""
 
-import os
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -66,10 +64,10 @@ def test_small_classes_reach_every_split(tmp_path):
     assert [np.bincount(load(tmp_path, split).labels).tolist() for split in SPLITS] == [[1, 1]] * 3
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "PNG"])
-def test_formats(tmp_path, suffix):
-    fill(tmp_path, count=5, suffix=suffix)
-    assert load(tmp_path)[0][0].mode == "RGB"
+def test_formats(tmp_path):
+    for suffix in ("png", "jpg", "jpeg", "webp", "bmp", "gif", "PNG"):
+        fill(tmp_path / suffix, count=3, suffix=suffix)
+        assert load(tmp_path / suffix)[0][0].mode == "RGB"
 
 
 def test_hidden_files_and_other_files_are_skipped(tmp_path):
@@ -82,26 +80,6 @@ def test_hidden_files_and_other_files_are_skipped(tmp_path):
     ids = [i for split in SPLITS for i in load(tmp_path, split).sample_ids]
     assert len(ids) == 10
     assert load(tmp_path).class_names == ("cats", "dogs")
-
-
-def test_transparency_is_laid_on_white(tmp_path):
-    fill(tmp_path, count=5)
-    for name in os.listdir(tmp_path / "cats"):
-        Image.new("RGBA", (4, 4), (10, 20, 30, 0)).save(tmp_path / "cats" / name)
-    assert load(tmp_path)[0][0].getpixel((1, 1)) == (255, 255, 255)
-
-
-def test_sixteen_bit_and_palette_images_are_read(tmp_path):
-    fill(tmp_path, count=5)
-    for i, name in enumerate(sorted(os.listdir(tmp_path / "cats"))):
-        image = Image.new("P", (4, 4)) if i % 2 else Image.fromarray(np.full((4, 4), 65535, np.uint16))
-        image.save(tmp_path / "cats" / name)
-    data = load(tmp_path)
-    for i in range(len(data)):
-        image, label = data[i]
-        assert image.mode == "RGB"
-        if label == 0:
-            assert image.getpixel((0, 0)) in {(0, 0, 0), (255, 255, 255)}
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"cut"])
@@ -194,16 +172,6 @@ def test_sixteen_bits_become_eight_and_fractions_are_refused_by_name(tmp_path):
     Image.fromarray(np.zeros((8, 8), np.float32)).save(data._files[0], format="TIFF")
     with pytest.raises(UnreadableImageError, match="fractions"):
         data[0]
-
-
-def test_photographs_stand_upright(tmp_path):
-    for label in ("a", "b"):
-        (tmp_path / label).mkdir()
-        for place in range(3):
-            exif = Image.Exif()
-            exif[0x0112] = 6  # lying on its side
-            Image.new("RGB", (40, 20), "red").save(tmp_path / label / f"{place}.jpg", exif=exif)
-    assert load_dataset(f"folder:{tmp_path}", "train")[0][0].size == (20, 40)
 
 
 @pytest.mark.parametrize(("there", "wanted"), [("Train", "train"), ("valid", "val"), ("testing", "test")])

@@ -175,13 +175,11 @@ def test_what_was_written_is_read_and_split_60_20_20(tmp_path):
     assert all(template.count("{}") == 1 for template in train.templates)
 
 
-@pytest.mark.parametrize(
-    "form",
-    ["{000..002}", "{000,001,002}", "*", "00*", "{00{0..1},002}", "00{0..2}", "{002..000}", "{0,0}0{0..2}"],
-)
-def test_ways_to_name_the_same_shards(tmp_path, form):
+def test_ways_to_name_the_same_shards(tmp_path):
     written = write_set(tmp_path)
-    assert read_all(tmp_path / f"{form}.tar") == written
+    lists, stars = ("{000,001,002}", "{00{0..1},002}", "{0,0}0{0..2}"), ("*", "00*")
+    for form in ("{000..002}", "00{0..2}", "{002..000}", *lists, *stars):
+        assert read_all(tmp_path / f"{form}.tar") == written, form
 
 
 def test_one_shard_and_a_relative_address(tmp_path, monkeypatch):
@@ -328,11 +326,11 @@ def test_a_broken_connection_is_tried_again(tmp_path, monkeypatch):
     assert not isinstance(caught.value, UnreadableImageError)  # the images are fine, so none is to be skipped
 
 
-@pytest.mark.parametrize("suffix", [*KINDS, "PNG", "Jpg", "image.png", "image.small.JPEG"])
-def test_images_by_their_suffix(tmp_path, suffix):
-    write(tmp_path / "0.tar", [sample(i, i % 2, suffix) for i in range(6)])
-    found = read_all(tmp_path / "0.tar")
-    assert found == {f"0.tar/{i:06d}": (picture(i, suffix), i % 2) for i in range(6)}
+def test_images_by_their_suffix(tmp_path):
+    for suffix in (*KINDS, "PNG", "Jpg", "image.png", "image.small.JPEG"):
+        write(tmp_path / "0.tar", [sample(i, i % 2, suffix) for i in range(6)])
+        expected = {f"0.tar/{i:06d}": (picture(i, suffix), i % 2) for i in range(6)}
+        assert read_all(tmp_path / "0.tar") == expected, suffix
 
 
 def test_a_mask_beside_the_image_is_left_alone_and_two_images_are_not(tmp_path):
@@ -750,7 +748,7 @@ def test_a_pickled_copy_reads_the_same(tmp_path):
         assert len(pickle.dumps(data)) == small  # nothing that was read goes along
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     n=st.integers(6, 40),
     shards=st.integers(1, 5),

@@ -264,7 +264,7 @@ def test_manifest_hashes_are_those_of_the_sprites():
 
 
 def test_every_font_and_set_has_its_licence():
-    page = (assets.HERE / "LICENSES.md").read_text(encoding="utf-8")
+    page = (assets.FOLDER / "LICENSES.md").read_text(encoding="utf-8")
     manifest = assets.manifest()
     for name in (*manifest["holdouts"]["fonts"]["train"], *manifest["holdouts"]["fonts"]["test"]):
         assert f"| {name} |" in page
@@ -274,7 +274,7 @@ def test_every_font_and_set_has_its_licence():
 
 def test_nothing_shipped_is_a_pickle_or_a_font():
     kinds = {
-        path.suffix for path in assets.HERE.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+        path.suffix for path in assets.FOLDER.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     }
     assert kinds == {".py", ".json", ".md", ".npz", ".png", ".webp"}
     for path in assets.ASSETS.glob("*.npz"):
@@ -282,7 +282,7 @@ def test_nothing_shipped_is_a_pickle_or_a_font():
             assert all(file[key].dtype == np.uint8 for key in file.files)
 
 
-PINS = json.loads((assets.HERE / "pins.json").read_text(encoding="utf-8"))
+PINS = json.loads((assets.FOLDER / "pins.json").read_text(encoding="utf-8"))
 REAL = ("mnist", "digits")
 
 

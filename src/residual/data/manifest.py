@@ -158,13 +158,12 @@ class Manifest:
                 f"{len(self.sample_ids):,} samples here, {len(other.sample_ids):,} there; {len(odd):,} of "
                 f"them in one only{example}"
             )
-        for place, (ours, theirs) in enumerate(zip(self.sample_ids, other.sample_ids, strict=True)):
+        for number, (ours, theirs) in enumerate(zip(self.sample_ids, other.sample_ids, strict=True)):
             if ours != theirs:
-                return f"sample {place} is {ours!r} here, {theirs!r} there"
+                return f"sample {number} is {ours!r} here, {theirs!r} there"
         if (at := np.flatnonzero(self.labels != other.labels)).size:
-            place = int(at[0])
-            here, there = self.class_names[self.labels[place]], self.class_names[other.labels[place]]
-            return f"{self.sample_ids[place]!r} is {here!r} here, {there!r} there"
+            ours, theirs = (self.class_names[each.labels[at[0]]] for each in (self, other))
+            return f"{self.sample_ids[at[0]]!r} is {ours!r} here, {theirs!r} there"
         if self.digests is not None and other.digests is not None:
             pairs = zip(self.digests, other.digests, strict=True)
             for sample, (ours, theirs) in zip(self.sample_ids, pairs, strict=True):

@@ -28,7 +28,7 @@ FORMS = (
     "Name shards as in 'shards/{000..012}.tar' or 'shards/{split}-*.tar', or a folder with train/0.tar and "
     "test/0.tar in it."
 )
-MOST = 100_000
+MOST_SHARDS = 100_000
 BLOCK = 8 * 2**20
 _BRACES = re.compile(r"\{([^{}]*)\}")
 # What file systems call the mark of a file's version.
@@ -64,7 +64,7 @@ class Shard:
         Raises:
             ResidualError: it can't be read.
         """
-        with reaching(self.path):
+        with readable_errors(self.path):
             if self.local:
                 with open(self.path, "rb") as file:
                     yield file
@@ -95,7 +95,7 @@ class ShardReader:
             ResidualError: they can't be read, or the shard isn't what it was.
         """
         shard = self.shards[number]
-        with reaching(shard.path):
+        with readable_errors(shard.path):
             piece = _local_piece(shard, offset, size) if shard.local else self._streamed(number, offset, size)
         if len(piece) != size:
             raise ResidualError(f"Shard {shard.path!r} has changed since it was listed. Load it again.")
@@ -145,7 +145,7 @@ def _fetched(shard: Shard, start: int, end: int) -> bytes:
 
 
 @contextmanager
-def reaching(path: str) -> Generator[None]:
+def readable_errors(path: str) -> Generator[None]:
     """Turn whatever a file system raises into one sentence; each has exceptions of its own.
 
     Raises:
@@ -276,7 +276,7 @@ def _is_local(address: str) -> bool:
 def _listed(pattern: str) -> list[str]:
     """The tar files that a pattern with stars names, 2.tar before 10.tar, as `nshards.txt` numbers them."""
     system, path = file_system(pattern)
-    with reaching(pattern):
+    with readable_errors(pattern):
         try:
             names = [str(name) for name in system.glob(path)]
         except FileNotFoundError:
@@ -288,7 +288,7 @@ def _listed(pattern: str) -> list[str]:
 
 def _with_size(shard: Shard) -> Shard | None:
     """The same with its size and version; None where there is no such file."""
-    with reaching(shard.path):
+    with readable_errors(shard.path):
         try:
             if shard.local:
                 status = os.stat(shard.path)
@@ -318,8 +318,8 @@ def _expanded(address: str) -> list[str]:
             waiting += [one[: braces.start()] + choice + one[braces.end() :] for choice in reversed(choices)]
         else:
             done.append(one)
-        if len(done) + len(waiting) > MOST:
-            raise ResidualError(f"{address!r} names more than {MOST:,} shards.")
+        if len(done) + len(waiting) > MOST_SHARDS:
+            raise ResidualError(f"{address!r} names more than {MOST_SHARDS:,} shards.")
     return list(dict.fromkeys(done))
 
 
@@ -332,8 +332,8 @@ def _choices(text: str, address: str) -> Sequence[str]:
             f"'{{{text}}}' in {address!r} is no range {{000..012}}, no list {{a,b}} and not {{split}}."
         )
     first, last = int(ends[1]), int(ends[2])
-    if abs(last - first) >= MOST:
-        raise ResidualError(f"{address!r} names more than {MOST:,} shards.")
+    if abs(last - first) >= MOST_SHARDS:
+        raise ResidualError(f"{address!r} names more than {MOST_SHARDS:,} shards.")
     padded = any(len(end) > 1 and end.startswith("0") for end in ends.groups())
     width = max(map(len, ends.groups())) if padded else 0
     step = 1 if first <= last else -1
@@ -346,7 +346,7 @@ def _below(path: str, depth: int) -> str:
 
 
 def _text(address: str, path: str) -> str | None:
-    with reaching(path):
+    with readable_errors(path):
         try:
             return file_system(address)[0].cat_file(path).decode("utf-8-sig")
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):

@@ -18,8 +18,8 @@ import numpy as np
 from residual.data.dataset import DatasetDescription
 from residual.errors import ResidualError
 
-HERE = Path(__file__).parent
-ODD = 0.05  # of the names may be spelt as we don't know, where all others are at their places
+FOLDER = Path(__file__).parent
+ODD_SHARE = 0.05  # of the names may be spelt as we don't know, where all others are at their places
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def templates_of(name: str) -> tuple[str, ...]:
 
 @functools.cache
 def _read(file: str) -> Any:
-    return json.loads((HERE / file).read_text(encoding="utf-8"))
+    return json.loads((FOLDER / file).read_text(encoding="utf-8"))
 
 
 def plain(name: str) -> str:
@@ -156,7 +156,7 @@ def matched(names: Sequence[str], classes: Classes, where: str) -> np.ndarray:
             continue
         odd = [index for index in in_place if ours[index] != given[index]]
         elsewhere = set(ours).intersection(given[index] for index in odd)
-        if len(odd) <= ODD * len(given) and not elsewhere:
+        if len(odd) <= ODD_SHARE * len(given) and not elsewhere:
             return in_place
     nearest = max(known, key=lambda ours: len(set(ours) & set(given)))
     theirs = [name for name in names if plain(name) not in nearest]

@@ -14,7 +14,7 @@ from typing import Any
 from residual.data.folder import LAYOUT
 from residual.errors import ResidualError
 
-OLDEST = 4  # earlier ones run loading scripts
+OLDEST_DATASETS = 4  # earlier ones run loading scripts
 
 
 def library(name: str) -> Any:
@@ -29,9 +29,9 @@ def library(name: str) -> Any:
     from residual.libraries import library as optional
 
     datasets = optional("datasets", name, "datasets")
-    if int(datasets.__version__.partition(".")[0]) < OLDEST:
+    if int(datasets.__version__.partition(".")[0]) < OLDEST_DATASETS:
         raise ResidualError(
-            f"{name} needs datasets {OLDEST} or newer, and {datasets.__version__} is installed: "
+            f"{name} needs datasets {OLDEST_DATASETS} or newer, and {datasets.__version__} is installed: "
             "pip install 'residual-vit[datasets]'."
         )
     return datasets

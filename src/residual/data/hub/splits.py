@@ -12,7 +12,7 @@ from residual.data.splits import ALL, divided_part, rows_of_split
 from residual.errors import ResidualError
 
 SEED = 42
-NAMES = {
+SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
@@ -89,7 +89,10 @@ def given_split(labels: dict[str, np.ndarray], split: str, where: str) -> tuple[
         given = {ALL: next(iter(labels))}
     else:
         given = {
-            ours: source for ours, names in NAMES.items() for source in labels if source.lower() in names
+            ours: source
+            for ours, names in SPLIT_NAMES.items()
+            for source in labels
+            if source.lower() in names
         }
         if "test" not in given and "val" in given:
             given["test"] = given.pop("val")

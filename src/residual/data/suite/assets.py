@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-HERE = Path(__file__).parent
-ASSETS = HERE / "assets"
+FOLDER = Path(__file__).parent
+ASSETS = FOLDER / "assets"
 SIDE = 64
 COLUMNS = 32  # sprites in a row of a sheet
 SHEETS = {
@@ -29,13 +29,13 @@ SHEETS = {
 @functools.cache
 def description() -> dict[str, Any]:
     """`suite.json`: about, source, licence, sizes, templates and classes of each dataset."""
-    return json.loads((HERE / "suite.json").read_text(encoding="utf-8"))["datasets"]
+    return json.loads((FOLDER / "suite.json").read_text(encoding="utf-8"))["datasets"]
 
 
 @functools.cache
 def manifest() -> dict[str, Any]:
     """`manifest.json`: versions, what is held out, file hashes, the sheets' sprites and their hashes."""
-    return json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
+    return json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -69,10 +69,10 @@ def fingerprint() -> str:
     """What a generated image depends on besides its number: shipped files, this code, the libraries."""
     digest = hashlib.sha256(f"numpy {np.__version__}, pillow {Image.__version__}".encode())
     files = [
-        *HERE.glob("*.py"),
-        *HERE.glob("*.json"),
+        *FOLDER.glob("*.py"),
+        *FOLDER.glob("*.json"),
         *ASSETS.iterdir(),
-        *(HERE.parent / name for name in ("dataset.py", "splits.py")),
+        *(FOLDER.parent / name for name in ("dataset.py", "splits.py")),
     ]
     for path in sorted(files):
         if path.is_file():

@@ -83,7 +83,7 @@ class GeneratedDataset(ImageDataset):
             pixels[index] = self.draw(index)
             drawn[index] = True
             if drawn.all():
-                keep(self.name, self.split, pixels)
+                write_kept(self.name, self.split, pixels)
         return Image.fromarray(pixels[index])
 
     def draw(self, index: int) -> np.ndarray:
@@ -108,7 +108,7 @@ def read_kept(name: str, split: str, shape: tuple[int, ...]) -> np.ndarray | Non
     return images if whole and hashlib.sha256(images.tobytes()).digest() == digest else None
 
 
-def keep(name: str, split: str, images: np.ndarray) -> None:
+def write_kept(name: str, split: str, images: np.ndarray) -> None:
     """Keep a split, one `.npy` array and the SHA-256 of its bytes, in place of other versions' of it.
 
     Where the folder can't be written, nothing is done.
