@@ -57,6 +57,20 @@ class DamagedStoreError(ResidualError):
         )
 
 
+class StoreEncoderError(ResidualError):
+    """The encoder of a store can't be loaded by the name that the store notes, or has other weights."""
+
+    def __init__(self, message: str):
+        super().__init__(message, "Give the name of the encoder that made the store: encoder=NAME.")
+
+
+class OtherResultError(ResidualError):
+    """A result of an experiment that is of something else than what is asked for."""
+
+    def __init__(self, message: str):
+        super().__init__(message, "Choose another folder, or remove it.")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ResidualError:
     """The error for a name that isn't there: it lists the nearest known names, or all where none is near."""
     known = sorted(known)

@@ -224,7 +224,7 @@ def test_refusals_are_one_sentence(stores, residual, tmp_path):
 def test_encoders_that_do_not_fit(stores, saved, residual):
     words = (stores / "letters", *few(stores), "--encoder", saved["clip"])
     refused(residual, words, "letters/val was encoded by picto (weights ")
-    message = "The encoder of the store, 'tiny', can't be loaded by that name (say --encoder NAME"
+    message = "The encoder of the store, 'tiny', can't be loaded by that name"
     refused(residual, (saved["by tiny"], *few(stores)), message)
     refused(residual, (saved["by vit"], *few(stores)), "no text tower, and a dictionary of texts needs one")
 

@@ -26,8 +26,8 @@ from residual.errors import ResidualError
 from residual.experiments import EXPERIMENTS, Plan, read_results, run_experiment
 from residual.experiments.adapters import SPLITS, ZERO_SHOT, AdaptersSettings
 from residual.experiments.heads import HeadsSettings, part_of
-from residual.experiments.outputs import outputs_path, read_outputs
 from residual.experiments.plan import Work
+from residual.experiments.results import outputs_path, read_outputs
 from residual.intervals import mean_and_interval
 from residual.report.accuracies import accuracy_frame
 from residual.report.tables import METHOD_NAMES
@@ -294,7 +294,7 @@ def test_experiment_3_describes_the_outputs_kept(made):
 
 
 def test_experiment_3_says_what_it_needs_before_the_long_work(made, tmp_path):
-    message = "No output of picto after linear on digits is kept in .*: run `residual experiment 4` with"
+    message = "No output of picto after linear on digits is kept in .*: run experiment 4 with"
     with pytest.raises(ResidualError, match=message):
         heads(tmp_path, datasets=("digits",))
     assert not (tmp_path / "stores").exists()

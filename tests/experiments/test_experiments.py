@@ -260,7 +260,7 @@ def test_other_settings_are_refused_by_name_and_nothing_is_changed(copied, numbe
         ResidualError, match=rf"\.parquet' is a result of something else: .*{message}"
     ) as error:
         run(number, plan_in(copied, **how), settings)
-    assert "Choose another --out, or remove it." in str(error.value)
+    assert "Choose another folder, or remove it." in str(error.value)
     assert state(copied) == before
 
 
@@ -336,7 +336,7 @@ def test_results_of_different_settings_are_not_read_together(copied, name, value
 
 @pytest.mark.parametrize("folder", [".", "nowhere"])
 def test_no_results_are_told(tmp_path, folder):
-    with pytest.raises(ResidualError, match=r"There are no results in .*: `residual experiment` makes them"):
+    with pytest.raises(ResidualError, match=r"There are no results in .*: `run_experiment` makes them"):
         read_results(tmp_path / folder)
 
 

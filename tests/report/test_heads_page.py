@@ -19,7 +19,8 @@ from rich.console import Console
 
 from residual import encode_dataset, load_dataset, load_encoder
 from residual.heads.describe import DescribeSettings
-from residual.report.heads_page import heads_table, percent, write_heads_page
+from residual.report import heads_table, write_heads_page
+from residual.report.tables import percent
 from residual.workflows.describe import describe_store
 
 TEXTS = ("black on white", "a <script>bad()</script> & more", "the digit 1", "a round shape", "a thin line")
@@ -39,12 +40,18 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(folder):
     settings = DescribeSettings(top=3, atoms=4, components=2, images=4, texts=2)
-    return describe_store(str(folder / "store"), str(folder / "texts.json"), None, settings, device="cpu")
+    texts = str(folder / "texts.json")
+    return describe_store(str(folder / "store"), texts, None, settings, device="cpu").heads
 
 
 @pytest.fixture(scope="module")
-def page(found, tmp_path_factory):
-    return write_heads_page(tmp_path_factory.mktemp("out") / "deep/heads.html", found)
+def dataset(folder):
+    return load_dataset(f"folder:{folder / 'a <b> & c'}", "train")
+
+
+@pytest.fixture(scope="module")
+def page(found, dataset, tmp_path_factory):
+    return write_heads_page(tmp_path_factory.mktemp("out") / "deep/heads.html", found, dataset)
 
 
 class Reader(HTMLParser):
@@ -122,9 +129,9 @@ def test_every_picture_is_the_sample_that_its_alt_says(found, page, folder):
         assert np.array_equal(np.asarray(shown), np.asarray(original))
 
 
-def test_progress_is_told_of_every_picture_once(found, tmp_path):
+def test_progress_is_told_of_every_picture_once(found, dataset, tmp_path):
     told = []
-    write_heads_page(tmp_path / "heads.html", found, lambda _, *done: told.append(done))
+    write_heads_page(tmp_path / "heads.html", found, dataset, lambda stage, *done: told.append(done))
     distinct = {end.sample_id for head in found.heads for each in head.components for end in each.largest}
     distinct |= {end.sample_id for head in found.heads for each in head.components for end in each.smallest}
     assert told == [(done, len(distinct)) for done in range(1, len(distinct) + 1)]
@@ -132,7 +139,7 @@ def test_progress_is_told_of_every_picture_once(found, tmp_path):
 
 def test_without_pictures_samples_are_named(found, tmp_path):
     note = "The dataset can't be loaded <any> more."
-    path = write_heads_page(tmp_path / "heads.html", replace(found, dataset=None, notes=[note]))
+    path = write_heads_page(tmp_path / "heads.html", replace(found, notes=(note,)))
     text = path.read_text(encoding="utf-8")
     reader = Reader(text)
     assert (reader.open, reader.pictures) == ([], [])
@@ -145,8 +152,8 @@ def test_a_picture_that_became_unreadable_is_left_out_and_told(found, folder, tm
     shutil.copytree(folder / "a <b> & c", tmp_path / "pictures")
     gone = found.heads[0].components[0].largest[0].sample_id
     (tmp_path / "pictures" / gone).write_bytes(b"")
-    other = replace(found, dataset=load_dataset(f"folder:{tmp_path / 'pictures'}", "train"))
-    text = write_heads_page(tmp_path / "heads.html", other).read_text(encoding="utf-8")
+    left = load_dataset(f"folder:{tmp_path / 'pictures'}", "train")
+    text = write_heads_page(tmp_path / "heads.html", found, left).read_text(encoding="utf-8")
     assert f"Pictures that can&#39;t be read any more are left out: {gone}." in text
     assert gone not in [alt for alt, _ in Reader(text).pictures]
 

@@ -24,9 +24,14 @@ def run(tmp_path_factory):
     return next(run_tasks(encoder, [name], [FitSettings(epochs=2)], bases=name))
 
 
+def page_of(run, path):
+    train, pictures = run.task.stores["train"], run.task.datasets["train"]
+    return write_run_page(path, run.summary, run.adapters, train, pictures, run.task.classifier).read_text()
+
+
 @pytest.fixture(scope="module")
 def page(run, tmp_path_factory):
-    return write_run_page(tmp_path_factory.mktemp("out") / "deep/index.html", run).read_text()
+    return page_of(run, tmp_path_factory.mktemp("out") / "deep/index.html")
 
 
 class Reader(HTMLParser):
@@ -122,7 +127,7 @@ def test_pictures_are_the_right_ones_where_some_were_left_out(tmp_path):
         encoder, [f"folder:{root}"], [FitSettings(epochs=1)], bases=f"folder:{root}", on_error="skip"
     )
     reader = Reader()
-    reader.feed(write_run_page(tmp_path / "index.html", run).read_text())
+    reader.feed(page_of(run, tmp_path / "index.html"))
     store = run.task.stores["train"]
     component = strongest_components(run.adapted["residual"][0].adapter, 1)[0]
     scores = compute_scores(run.adapted["residual"][0].adapter, store).scores[:, component.position]

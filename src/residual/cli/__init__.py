@@ -7,7 +7,9 @@ import sys
 from residual.errors import (
     DamagedStoreError,
     NoStoreError,
+    OtherResultError,
     ResidualError,
+    StoreEncoderError,
     UnclearColumnError,
     UnreadableImageError,
 )
@@ -18,6 +20,8 @@ HINTS: dict[type[ResidualError], str] = {
     UnclearColumnError: "Name the one that is meant: --image-column, --label-column.",
     NoStoreError: "`residual encode` makes one.",
     DamagedStoreError: "Remove that file and run the same `encode` again: it makes good what is missing.",
+    StoreEncoderError: "Name the encoder that made the store: --encoder NAME.",
+    OtherResultError: "Choose another --out, or remove it.",
 }
 
 

@@ -7,19 +7,11 @@ from typing import Annotated
 
 import typer
 
-EXAMPLE = """
-Examples:
-
-    residual analyze letters-train --figures figures --json letters.json
-
-    residual analyze letters-train --against mnist-train
-
-    residual analyze letters-train --kinds head --param GeometrySettings.samples=2000
-"""
+from residual.cli import options as o
 
 
 def analyze(
-    store: Annotated[str, typer.Argument(help="A store: a folder or an address.")],
+    store: o.Store,
     against: Annotated[
         str | None,
         typer.Option(
@@ -30,43 +22,41 @@ def analyze(
     kinds: Annotated[
         str | None, typer.Option(help="Kinds of unit, with commas between. [default: all that are kept]")
     ] = None,
-    figures: Annotated[Path | None, typer.Option(help="Draw into this folder, PNG and SVG.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, … [default: a GPU if there is one]")] = None,
+    figures: o.Figures = None,
+    device: o.Device = None,
     json: Annotated[Path | None, typer.Option(help="Write every unit's numbers here, as JSON.")] = None,
-    cfg: Annotated[
-        list[Path] | None, typer.Option(help="A gin file of settings; can be given again.")
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(help="A setting, such as GeometrySettings.threshold=0.95; can be given again."),
-    ] = None,
+    cfg: o.Cfg = None,
+    param: Annotated[list[str] | None, o.param("GeometrySettings.threshold=0.95")] = None,
 ) -> None:
     """Measure the dimension of every head's and MLP's contributions, by spectrum and by neighbours.
 
     The table has the mean of each layer, ± the standard deviation over its heads.
+
+    Examples:
+
+        residual analyze letters-train --figures figures --json letters.json
+
+        residual analyze letters-train --against mnist-train
+
+        residual analyze letters-train --kinds head --param GeometrySettings.samples=2000
     """
-    from residual.cli.console import out, stages
-    from residual.cli.settings import read_analyze_settings
-    from residual.files import check_writable, write_json
-    from residual.report.figures import check_matplotlib
-    from residual.report.geometry import layers_table
+    from residual.cli.console import check_outputs, out, stages, write_result
+    from residual.cli.settings import read_settings
+    from residual.report import analysis_figures, check_matplotlib, layers_table, save_figures
+    from residual.spectral import GeometrySettings, SimilaritySettings
     from residual.workflows.analyze import analyze_store
 
     if figures:
         check_matplotlib()
-    settings = read_analyze_settings(cfg or [], param or [])
-    for path in filter(None, (json, figures and figures / "shapes.png")):
-        check_writable(path)
+    settings = read_settings([GeometrySettings, SimilaritySettings], cfg or [], param or [])
+    check_outputs(json, figures and figures / "shapes.png")
     with stages() as show:
-        told = show
-        found = analyze_store(store, against, kinds, *settings, device=device, progress=told)
+        found = analyze_store(store, against, kinds, *settings, device=device, progress=show)
     out.print(layers_table(found.shapes, found.title))
     if found.similar is not None:
         out.print(layers_table(found.similar, found.title_similar, similar=True))
-    for path in found.draw(figures) if figures else ():
-        out.print(f"{path}")
-    if json:
-        write_json(json, found.result)
-
-
-analyze.__doc__ = f"{analyze.__doc__}\n{EXAMPLE}"
+    if figures:
+        drawn = analysis_figures(found.shapes, found.title, found.similar, found.title_similar)
+        for path in save_figures(drawn, figures):
+            out.print(f"{path}")
+    write_result(json, found.result)

@@ -7,17 +7,7 @@ from typing import Annotated
 
 import typer
 
-from residual.progress import named
-
-EXAMPLE = """
-Examples:
-
-    residual bases letters-train --out bases.safetensors
-
-    residual bases imagenet-train --kinds head,mlp --out bases.safetensors
-
-    residual bases part-1.moments part-2.moments --out bases.safetensors
-"""
+from residual.cli import options as o
 
 
 def bases(
@@ -31,22 +21,26 @@ def bases(
     kinds: Annotated[
         str | None, typer.Option(help="Kinds of unit, with commas between. [default: head, or the parts']")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, … [default: a GPU if there is one]")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
+    device: o.Device = None,
+    json: o.Json = None,
 ) -> None:
-    """Fit the principal components of every head (or MLP) in one pass over stores."""
+    """Fit the principal components of every head (or MLP) in one pass over stores.
+
+    Examples:
+
+        residual bases letters-train --out bases.safetensors
+
+        residual bases imagenet-train --kinds head,mlp --out bases.safetensors
+
+        residual bases part-1.moments part-2.moments --out bases.safetensors
+    """
+    from residual.cli.console import check_outputs, stages, write_result
     from residual.cli.console import out as stdout
-    from residual.cli.console import stages
-    from residual.files import check_writable, write_json
+    from residual.progress import named
     from residual.workflows.encode import bases_of
 
-    for path in filter(None, (json, out)):
-        check_writable(path)
+    check_outputs(json, out)
     with stages() as show:
         result = bases_of(sources, out, kinds, device, named(show, "bases"))
     stdout.print(result["sentence"])
-    if json:
-        write_json(json, result)
-
-
-bases.__doc__ = f"{bases.__doc__}\n{EXAMPLE}"
+    write_result(json, result)

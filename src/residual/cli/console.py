@@ -1,9 +1,10 @@
-"""What commands show on the way: a bar for each stage, on stderr, so that stdout holds results only."""
+"""What commands show: results on stdout, and on stderr a bar for each stage and what was left out."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -19,9 +20,34 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from residual.files import check_writable, write_json
+
 # No markup: names of files and folders may hold brackets.
 out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Find out before the long work whether all files that are asked for can be written.
+
+    Raises:
+        ResidualError: one can't.
+    """
+    for path in filter(None, paths):
+        check_writable(path)
+
+
+def write_result(json: Path | None, result: object) -> None:
+    """Write what `--json` asks for."""
+    if json:
+        write_json(json, result)
+
+
+def show_skipped(samples: Iterable[str] | Mapping[str, str]) -> None:
+    """A line for each picture that was left out, with the reason where it is known."""
+    for sample in samples:
+        reason = f" ({samples[sample]})" if isinstance(samples, Mapping) else ""
+        err.print(f"left out, can't be read: {sample}{reason}")
 
 
 class _Speed(ProgressColumn):

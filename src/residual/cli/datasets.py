@@ -7,21 +7,7 @@ from typing import Annotated
 
 import typer
 
-from residual.progress import named
-
-EXAMPLE = """
-Examples:
-
-    residual datasets                          # all names, and the forms of all others
-
-    residual datasets letters                  # one dataset, looked into
-
-    residual datasets folder:pictures --json it.json
-
-    residual datasets hf:me/birds --image-column photo --label-column species
-
-    residual datasets dtd --split test --manifest dtd-test.json
-"""
+from residual.cli import options as o
 
 
 def datasets(
@@ -36,24 +22,36 @@ def datasets(
         Path | None,
         typer.Option(help="Write down what the split's samples and images are, for others to compare."),
     ] = None,
-    image_column: Annotated[str | None, typer.Option(help="Of hf: and disk:, the column of images.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Of hf: and disk:, the column of labels.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
+    image_column: o.ImageColumn = None,
+    label_column: o.LabelColumn = None,
+    json: o.Json = None,
 ) -> None:
-    """List the datasets by name, or look into one."""
-    from residual.cli.console import err, out, stages
+    """List the datasets by name, or look into one.
+
+    Examples:
+
+        residual datasets                          # all names, and the forms of all others
+
+        residual datasets letters                  # one dataset, looked into
+
+        residual datasets folder:pictures --json it.json
+
+        residual datasets hf:me/birds --image-column photo --label-column species
+
+        residual datasets dtd --split test --manifest dtd-test.json
+    """
+    from residual.cli.console import check_outputs, err, out, stages, write_result
     from residual.data import SPLITS, Manifest, load_dataset
     from residual.data.load import FORMS
     from residual.errors import ResidualError
-    from residual.files import check_writable, write_json
-    from residual.report.datasets import dataset_facts, dataset_facts_table, dataset_rows, datasets_table
+    from residual.progress import named
+    from residual.report import dataset_facts, dataset_facts_table, dataset_rows, datasets_table
 
     if manifest and not (name and split):
         raise ResidualError("A manifest is of one split: name the dataset and its --split.")
     if name is None and (split or image_column or label_column):
         raise ResidualError("--split and the columns are for one dataset: name it.")
-    for path in filter(None, (json, manifest)):
-        check_writable(path)
+    check_outputs(json, manifest)
     if name is None:
         result = dataset_rows()
         out.print(datasets_table(result))
@@ -81,8 +79,4 @@ def datasets(
             written.save(manifest)
             result["splits"][split]["contents_checksum"] = written.contents_checksum
             err.print(f"The manifest of {len(written.sample_ids):,} images: {manifest}")
-    if json:
-        write_json(json, result)
-
-
-datasets.__doc__ = f"{datasets.__doc__}\n{EXAMPLE}"
+    write_result(json, result)

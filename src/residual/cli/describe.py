@@ -7,21 +7,11 @@ from typing import Annotated
 
 import typer
 
-EXAMPLE = """
-Examples:
-
-    residual describe letters-test --dictionary attributes --page heads.html
-
-    residual describe letters-test --dictionary words --head 7.2 --head 6.0 --atoms 5
-
-    residual describe letters-test --dictionary my_texts.txt --top 3 --task span --json heads.json
-
-    residual describe letters-test --dictionary emoji --param DescribeSettings.criterion=l1
-"""
+from residual.cli import options as o
 
 
 def describe(
-    store: Annotated[str, typer.Argument(help="A store: a folder or an address.")],
+    store: o.Store,
     dictionary: Annotated[
         str,
         typer.Option(
@@ -51,25 +41,29 @@ def describe(
     ] = None,
     page: Annotated[Path | None, typer.Option(help="Write a page of texts and pictures: FILE.html.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write everything here, as JSON.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, … [default: a GPU if there is one]")] = None,
-    cfg: Annotated[
-        list[Path] | None, typer.Option(help="A gin file of settings; can be given again.")
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(help="A setting, such as DescribeSettings.criterion=l1; can be given again."),
-    ] = None,
+    device: o.Device = None,
+    cfg: o.Cfg = None,
+    param: Annotated[list[str] | None, o.param("DescribeSettings.criterion=l1")] = None,
 ) -> None:
     """Tell what heads write: by texts, by the pictures at the ends of their components, by their spectrum.
 
     The table has a row a head: its score on the task and its rank by that, its linear dimension, its
     participation ratio (PR), its first explained variance ratio (EVR), and its first texts.
+
+    Examples:
+
+        residual describe letters-test --dictionary attributes --page heads.html
+
+        residual describe letters-test --dictionary words --head 7.2 --head 6.0 --atoms 5
+
+        residual describe letters-test --dictionary my_texts.txt --top 3 --task span --json heads.json
+
+        residual describe letters-test --dictionary emoji --param DescribeSettings.criterion=l1
     """
-    from residual.cli.console import err, out, stages
+    from residual.cli.console import check_outputs, err, out, stages, write_result
     from residual.cli.settings import read_describe_settings
     from residual.errors import ResidualError
-    from residual.files import check_writable, write_json
-    from residual.report.heads_page import heads_table, write_heads_page
+    from residual.report import heads_table, write_heads_page
     from residual.workflows.describe import describe_store
 
     if head and top:
@@ -77,21 +71,16 @@ def describe(
     settings = read_describe_settings(
         cfg or [], param or [], top=top, task=task, atoms=atoms, components=components, images=images
     )
-    for path in filter(None, (json, page)):
-        check_writable(path)
+    check_outputs(json, page)
     with stages() as show:
         found = describe_store(
             store, dictionary, head or None, settings, encoder=encoder, device=device, progress=show
         )
         if page:
-            write_heads_page(page, found, show)
-    out.print(heads_table(found))
-    for note in found.notes:
+            write_heads_page(page, found.heads, found.dataset, show)
+    out.print(heads_table(found.heads))
+    for note in found.heads.notes:
         err.print(note)
     if page:
         out.print(f"The page to look at: {page}")
-    if json:
-        write_json(json, found.result)
-
-
-describe.__doc__ = f"{describe.__doc__}\n{EXAMPLE}"
+    write_result(json, found.result)

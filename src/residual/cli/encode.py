@@ -7,21 +7,7 @@ from typing import Annotated
 
 import typer
 
-from residual.progress import named
-
-EXAMPLE = """
-Examples:
-
-    residual encode --dataset letters --split train --out letters-train
-
-The third of eight writers of one store:
-
-    residual encode --encoder openclip_l --dataset imagenet --out imagenet --part 3/8
-
-Nothing but the principal components of all patches:
-
-    residual encode --dataset letters --out b.safetensors --bases-only --pooling patches
-"""
+from residual.cli import options as o
 
 
 def encode(
@@ -29,12 +15,8 @@ def encode(
         str,
         typer.Option(help="The store: a folder, or an address such as s3://…; with --bases-only a file."),
     ],
-    encoder: Annotated[
-        str | None, typer.Option(help="A name as `residual encoders` lists them. [default: picto]")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="A name as `residual datasets` lists them. [default: mnist]")
-    ] = None,
+    encoder: o.Encoder = None,
+    dataset: o.Dataset = None,
     split: Annotated[str | None, typer.Option(help="train, val or test. [default: train]")] = None,
     pooling: Annotated[
         str | None,
@@ -59,58 +41,54 @@ def encode(
         int | None,
         typer.Option(min=0, help="Processes that read images. [default: the cores, on a GPU; else a thread]"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, … [default: a GPU if there is one]")] = None,
+    device: o.Device = None,
     on_error: Annotated[
         str | None,
         typer.Option(help="An image that can't be read: raise, or skip and list. [default: raise]"),
     ] = None,
-    image_column: Annotated[str | None, typer.Option(help="Of hf: and disk:, the column of images.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Of hf: and disk:, the column of labels.")] = None,
+    image_column: o.ImageColumn = None,
+    label_column: o.LabelColumn = None,
     manifest: Annotated[
         Path | None, typer.Option(help="Refuse a split that isn't the one that this manifest is of.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
-    cfg: Annotated[
-        list[Path] | None, typer.Option(help="A gin file of settings; can be given again.")
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option(help="A setting, such as encode.batch_size=256; can be given again.")
-    ] = None,
+    json: o.Json = None,
+    cfg: o.Cfg = None,
+    param: Annotated[list[str] | None, o.param("encode.batch_size=256")] = None,
 ) -> None:
     """Run an encoder over a split once and keep every image's coordinates; or only their bases.
 
     Stopped by anything and called again, it goes on where it was.
+
+    Examples:
+
+        residual encode --dataset letters --split train --out letters-train
+
+    The third of eight writers of one store:
+
+        residual encode --encoder openclip_l --dataset imagenet --out imagenet --part 3/8
+
+    Nothing but the principal components of all patches:
+
+        residual encode --dataset letters --out b.safetensors --bases-only --pooling patches
     """
-    from residual.cli.console import err, stages
+    from residual.cli.console import check_outputs, show_skipped, stages, write_result
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_encode_settings
-    from residual.data import load_dataset
-    from residual.encoders.load import load_encoder
-    from residual.files import check_writable, write_json
-    from residual.workflows.encode import Job, parse_part
+    from residual.progress import named
+    from residual.workflows.encode import encode_split
 
-    options = read_encode_settings(
+    chosen = read_encode_settings(
         cfg or [], param or [], encoder=encoder, dataset=dataset, split=split, pooling=pooling, kinds=kinds,
         dtype=dtype, batch_size=batch_size, workers=workers, on_error=on_error, limit=limit,
     )  # fmt: skip
-    if json:
-        check_writable(json)
-    job = Job.of(options, out, parse_part(part))
-    images = load_dataset(
-        options["dataset"], options["split"], image_column=image_column, label_column=label_column,
-        manifest=manifest,
-    )  # fmt: skip
-    if options["limit"]:
-        images = images.subset(range(min(options["limit"], len(images))))
-    model = load_encoder(options["encoder"], device=device)
+    check_outputs(json)
+    columns = {"image_column": image_column, "label_column": label_column, "manifest": manifest}
     with stages() as show:
-        told = named(show, f"{images.name}: encode {images.split}")
-        result = job.bases(model, images, told) if bases_only else job.store(model, images, told)
+        stage = f"{chosen.dataset}: encode {chosen.split}"
+        result = encode_split(
+            out, part=part, bases_only=bases_only, device=device, columns=columns,
+            progress=named(show, stage), **vars(chosen),
+        )  # fmt: skip
     stdout.print(result["sentence"])
-    for sample, reason in result["skipped"].items():
-        err.print(f"left out, can't be read: {sample} ({reason})")
-    if json:
-        write_json(json, result)
-
-
-encode.__doc__ = f"{encode.__doc__}\n{EXAMPLE}"
+    show_skipped(result["skipped"])
+    write_result(json, result)

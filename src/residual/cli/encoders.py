@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-EXAMPLE = """
-Examples:
-
-    residual encoders                          # short names, and the forms of all others
-
-    residual encoders picto                    # one encoder, looked into
-
-    residual encoders hf:FOLDER --json it.json
-"""
+from residual.cli import options as o
 
 
 def encoders(
@@ -24,16 +15,23 @@ def encoders(
         typer.Argument(help="Load this one and say what is inside; by default list the short names."),
     ] = None,
     classifier: Annotated[bool, typer.Option(help="Keep the classifier it was saved with.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
+    json: o.Json = None,
 ) -> None:
-    """List the encoders by their short names, or look into one."""
-    from residual.cli.console import out
-    from residual.encoders.load import ALIASES, FORMS, load_encoder
-    from residual.files import check_writable, write_json
-    from residual.report.encoders import alias_rows, aliases_table, encoder_facts, facts_table
+    """List the encoders by their short names, or look into one.
 
-    if json:
-        check_writable(json)
+    Examples:
+
+        residual encoders                          # short names, and the forms of all others
+
+        residual encoders picto                    # one encoder, looked into
+
+        residual encoders hf:FOLDER --json it.json
+    """
+    from residual.cli.console import check_outputs, out, write_result
+    from residual.encoders.load import ALIASES, FORMS, load_encoder
+    from residual.report import alias_rows, aliases_table, encoder_facts, facts_table
+
+    check_outputs(json)
     if name is None:
         out.print(aliases_table(ALIASES))
         out.print("\nThey stand for (licence of the weights, as far as known, in brackets):")
@@ -46,8 +44,4 @@ def encoders(
     else:
         result = encoder_facts(load_encoder(name, device="cpu", classifier=classifier))
         out.print(facts_table(result))
-    if json:
-        write_json(json, result)
-
-
-encoders.__doc__ = f"{encoders.__doc__}\n{EXAMPLE}"
+    write_result(json, result)

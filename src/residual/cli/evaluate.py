@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-EXAMPLE = """
-Examples:
-
-    residual evaluate letters-adapter --dataset letters
-
-    residual evaluate OWNER/NAME --dataset folder:pictures --split val --json result.json
-"""
+from residual.cli import options as o
 
 
 def evaluate(
@@ -25,9 +18,9 @@ def evaluate(
     encoder: Annotated[
         str | None, typer.Option(help="Encoder of the adapter. [default: by the name it notes]")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
+    json: o.Json = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 64,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, … [default: a GPU if there is one]")] = None,
+    device: o.Device = None,
     on_error: Annotated[
         str, typer.Option(help="A picture that can't be read: raise, or skip and list.")
     ] = "raise",
@@ -35,29 +28,24 @@ def evaluate(
     """Measure an adapter's accuracy beside that of the encoder alone.
 
     ± is twice the standard error of the choice of pictures.
+
+    Examples:
+
+        residual evaluate letters-adapter --dataset letters
+
+        residual evaluate OWNER/NAME --dataset folder:pictures --split val --json result.json
     """
-    from residual.adapters.adapted_encoder import AdaptedEncoder
-    from residual.cli.console import err, out, stages
-    from residual.data import load_dataset
-    from residual.encoders.load import load_encoder
-    from residual.files import check_writable, write_json
-    from residual.report.tables import evaluation_table
-    from residual.workflows.evaluate import evaluate_encoder
+    from residual.cli.console import check_outputs, out, show_skipped, stages, write_result
+    from residual.progress import under
+    from residual.report import evaluation_table
+    from residual.workflows.evaluate import evaluate_adapter
 
-    if json:
-        check_writable(json)
-    pictures = load_dataset(dataset, split)
-    model = None if encoder is None else load_encoder(encoder, device=device)
-    adapted = AdaptedEncoder.from_pretrained(adapter, model, device)
+    check_outputs(json)
     with stages() as show:
-        done = evaluate_encoder(
-            adapted, pictures, batch_size, on_error, lambda *step: show(f"{dataset}: evaluate", *step)
-        )
+        done = evaluate_adapter(
+            adapter, dataset, split, batch_size, on_error, encoder=encoder, device=device,
+            progress=under(show, dataset),
+        )  # fmt: skip
     out.print(evaluation_table(done.summary))
-    for sample in done.summary["skipped"]:
-        err.print(f"left out, can't be read: {sample}")
-    if json:
-        write_json(json, {"adapter": adapter, **done.summary})
-
-
-evaluate.__doc__ = f"{evaluate.__doc__}\n{EXAMPLE}"
+    show_skipped(done.summary["skipped"])
+    write_result(json, {"adapter": adapter, **done.summary})

@@ -7,15 +7,7 @@ from typing import Annotated
 
 import typer
 
-EXAMPLE = """
-Examples:
-
-    residual heads letters-val --test letters-test --figures figures
-
-    residual heads letters-val --test letters-test --train letters-train --dictionary words
-
-    residual heads letters-val --param ScoreboardSettings.mode=mean --param ScoreboardSettings.seeds=20
-"""
+from residual.cli import options as o
 
 
 def heads(
@@ -34,18 +26,13 @@ def heads(
     encoder: Annotated[
         str | None, typer.Option(help="Encoder of the stores. [default: by the name they note]")
     ] = None,
-    figures: Annotated[Path | None, typer.Option(help="Draw into this folder, PNG and SVG.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, … [default: a GPU if there is one]")] = None,
+    figures: o.Figures = None,
+    device: o.Device = None,
     json: Annotated[
         Path | None, typer.Option(help="Write scores, selections and accuracies here, as JSON.")
     ] = None,
-    cfg: Annotated[
-        list[Path] | None, typer.Option(help="A gin file of settings; can be given again.")
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(help="A setting, such as ScoreboardSettings.seeds=20; can be given again."),
-    ] = None,
+    cfg: o.Cfg = None,
+    param: Annotated[list[str] | None, o.param("ScoreboardSettings.seeds=20")] = None,
 ) -> None:
     """Keep only the best heads by every score, and see what accuracy is left, beside random heads.
 
@@ -53,31 +40,34 @@ def heads(
     variance that texts explain. O: trained weights, Oσ: times the
     deviation of the head's contribution. R: random. In per cent, ± half the 95 % interval over
     samples and draws.
+
+    Examples:
+
+        residual heads letters-val --test letters-test --figures figures
+
+        residual heads letters-val --test letters-test --train letters-train --dictionary words
+
+        residual heads letters-val --param ScoreboardSettings.mode=mean --param ScoreboardSettings.seeds=20
     """
-    from residual.cli.console import out, stages
-    from residual.cli.settings import read_scoreboard_settings
-    from residual.files import check_writable, write_json
-    from residual.report.figures import check_matplotlib
-    from residual.report.scoreboard_figures import scoreboard_table
-    from residual.workflows.heads import board_of_stores
+    from residual.cli.console import check_outputs, out, stages, write_result
+    from residual.cli.settings import read_settings
+    from residual.heads.comparison import ScoreboardSettings
+    from residual.report import check_matplotlib, save_figures, scoreboard_figures, scoreboard_table
+    from residual.workflows.heads import scoreboard_of_stores
 
     if figures:
         check_matplotlib()
-    settings = read_scoreboard_settings(cfg or [], param or [])
-    for path in filter(None, (json, figures and figures / "scoreboard.png")):
-        check_writable(path)
+    (settings,) = read_settings([ScoreboardSettings], cfg or [], param or [])
+    check_outputs(json, figures and figures / "scoreboard.png")
     with stages() as show:
-        found = board_of_stores(
+        found = scoreboard_of_stores(
             store, test, train, dictionary, settings, encoder=encoder, device=device, progress=show
         )
     rows = found.board.rows
     out.print(scoreboard_table(rows, found.title))
     if "worst_group" in rows:
         out.print(scoreboard_table(rows, "worst group", "worst_group"))
-    for path in found.draw(figures) if figures else ():
-        out.print(f"{path}")
-    if json:
-        write_json(json, found.result)
-
-
-heads.__doc__ = f"{heads.__doc__}\n{EXAMPLE}"
+    if figures:
+        for path in save_figures(scoreboard_figures(rows, found.board.scores, found.title), figures):
+            out.print(f"{path}")
+    write_result(json, found.result)

@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-EXAMPLE = """
-Example:
-
-    residual verify letters-train
-"""
+from residual.cli import options as o
 
 
-def verify(
-    store: Annotated[str, typer.Argument(help="A store: a folder or an address.")],
-    json: Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")] = None,
-) -> None:
+def verify(store: o.Store, json: o.Json = None) -> None:
     """Read every byte of a store; say which files aren't what was written, and which samples that spoils.
 
     Exit code 1 if there are any.
+
+    Example:
+
+        residual verify letters-train
     """
     from residual.cli import HINTS
-    from residual.cli.console import err, out, stages
+    from residual.cli.console import check_outputs, err, out, stages, write_result
     from residual.errors import DamagedStoreError
-    from residual.files import check_writable, write_json
     from residual.store.disk import ResidualStore
 
-    if json:
-        check_writable(json)
+    check_outputs(json)
     opened = ResidualStore.open(store)
     with stages() as show:
-        found = opened.verify(show)
-    out.print(f"{opened}: {len(found) or 'no'} damaged file{'' if len(found) == 1 else 's'}.")
-    for damage in found:
+        damages = opened.verify(show)
+    out.print(f"{opened}: {len(damages) or 'no'} damaged file{'' if len(damages) == 1 else 's'}.")
+    for damage in damages:
         err.print(str(damage))
-    if found:
+    rows = [{"file": each.file, "samples": each.samples, "reason": each.reason} for each in damages]
+    write_result(json, {"store": store, "samples": len(opened), "complete": opened.complete, "damages": rows})
+    if damages:
         err.print(HINTS[DamagedStoreError])
-    if json:
-        rows = [{"file": one.file, "samples": one.samples, "reason": one.reason} for one in found]
-        write_json(
-            json, {"store": store, "samples": len(opened), "complete": opened.complete, "damages": rows}
-        )
-    if found:
         raise typer.Exit(1)
-
-
-verify.__doc__ = f"{verify.__doc__}\n{EXAMPLE}"

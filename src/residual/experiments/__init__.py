@@ -2,12 +2,11 @@
 
 from residual.experiments.adapters import Adapters
 from residual.experiments.base import Experiment, run_experiment
-from residual.experiments.class_token import ClassToken
 from residual.experiments.dimension import Dimension
 from residual.experiments.heads import Heads
 from residual.experiments.plan import Plan
 from residual.experiments.results import Results, read_results
-from residual.experiments.similarity import Similarity
+from residual.experiments.similarity import ClassToken, Similarity
 
 EXPERIMENTS: dict[str, type[Experiment]] = {
     "1": Dimension,

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
-from residual.adapters import adapted_output, fine_tune
+from residual.adapters import adapted_output, compute_scores
 from residual.adapters.fit_settings import FitSettings, TrainSettings
 from residual.adapters.methods import ADAPTERS, FINE_TUNING, METHODS, AdapterSettings, Reference
-from residual.encoders.load import load_encoder
+from residual.data import SPLITS
 from residual.errors import ResidualError, unknown_name
 from residual.experiments.base import Experiment, Tables
-from residual.experiments.outputs import outputs_path, save_outputs
 from residual.experiments.plan import Plan, Work
+from residual.experiments.results import outputs_path, save_outputs
 from residual.files import safe_name, write_text, written_beside
-from residual.progress import Progress
+from residual.progress import Progress, under
 from residual.report.accuracies import (
     accuracies_latex,
     accuracies_markdown,
@@ -32,17 +31,13 @@ from residual.report.accuracies import (
 )
 from residual.report.geometry import records
 from residual.report.tables import METHOD_NAMES
-from residual.store.encode import outputs_of
-from residual.text.classifier import ZeroShotClassifier
-from residual.workflows.store_origin import classifier_of
-from residual.workflows.task import Task, adapt
-from residual.workflows.train import readable
+from residual.workflows.task import Adapted, Task, adapt, make_task
+from residual.workflows.train import Tuned, fine_tuned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ZERO_SHOT = "zero_shot"
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -86,28 +81,25 @@ class AdaptersSettings:
 
     def fits(self, sampled: bool) -> list[FitSettings]:
         """Of each seed. Of a sample of a dataset, classes may be missing."""
-        missing = "ignore" if sampled else "raise"
         return [
-            FitSettings(
-                batch_size=self.batch_size,
-                epochs=self.epochs,
-                patience=self.patience,
-                seed=k,
-                missing=missing,
-            )
-            for k in range(self.seeds)
+            FitSettings(batch_size=self.batch_size, **self._shared(seed, sampled))
+            for seed in range(self.seeds)
         ]
 
     def tunings(self, sampled: bool) -> list[TrainSettings]:
         """The same for fine-tuning."""
-        missing = "ignore" if sampled else "raise"
         return [
             TrainSettings(
-                learning_rate=self.tuning_rate, batch_size=self.tuning_batch_size,
-                epochs=self.epochs, patience=self.patience, seed=k, missing=missing,
+                learning_rate=self.tuning_rate,
+                batch_size=self.tuning_batch_size,
+                **self._shared(seed, sampled),
             )
-            for k in range(self.seeds)
-        ]  # fmt: skip
+            for seed in range(self.seeds)
+        ]
+
+    def _shared(self, seed: int, sampled: bool) -> dict[str, Any]:
+        missing = "ignore" if sampled else "raise"
+        return {"epochs": self.epochs, "patience": self.patience, "seed": seed, "missing": missing}
 
 
 class Adapters(Experiment):
@@ -142,68 +134,41 @@ class Adapters(Experiment):
         name, _, method = cell.rpartition(".")
         if method == FINE_TUNING:
             return self._tuned(work, name)
+        reference = None if method == ZERO_SHOT else _reference(work)
         task = _task(work, name)
-        if method == ZERO_SHOT:
-            for split in ("val", "test"):
-                self._keep(work, cell, split, task.stores[split].output(), task)
-            val = task.classifier.accuracy(task.stores["val"].output(), task.stores["val"].labels)
+        if reference is None:
+            outputs = {split: task.stores[split].output() for split in ("val", "test")}
+            val = task.classifier.accuracy(outputs["val"], task.stores["val"].labels)
             row = {"seed": 0, "accuracy": task.zero_shot, "val_accuracy": val, "weights": 0}
-            return pd.DataFrame([{**row, "best_epoch": 0, "epochs": 0, "seconds": 0.0}])
-        init = self.settings.init if self.settings.init in ADAPTERS[method].inits else "ones"
-        how = AdapterSettings(mean=self.settings.mean, init=init)
-        fits = self.settings.fits(bool(work.plan.limit))
-        adapted = adapt(task, _reference(work), method, fits, how, _named(work, cell))
-        first = adapted[0].adapter
-        for split in ("val", "test"):
-            output = adapted_output(first, task.stores[split], device=work.plan.device)
+            table = pd.DataFrame([{**row, "best_epoch": 0, "epochs": 0, "seconds": 0.0}])
+        else:
+            init = self.settings.init if self.settings.init in ADAPTERS[method].inits else "ones"
+            how = AdapterSettings(mean=self.settings.mean, init=init)
+            fits = self.settings.fits(bool(work.plan.limit))
+            adapted = adapt(task, reference, method, fits, how, _named(work, cell))
+            first, device = adapted[0].adapter, work.plan.device
+            outputs = {
+                split: adapted_output(first, compute_scores(first, task.stores[split], device=device))
+                for split in ("val", "test")
+            }
+            table = _rows(adapted)
+        for split, output in outputs.items():
             self._keep(work, cell, split, output, task)
-        return pd.DataFrame(
-            [
-                {
-                    "seed": each.seed,
-                    "accuracy": each.accuracy,
-                    "val_accuracy": each.result.val_accuracy,
-                    "weights": each.adapter.weights.numel(),
-                    "best_epoch": each.result.best_epoch,
-                    "epochs": len(each.result.history),
-                    "seconds": each.result.seconds,
-                }
-                for each in adapted
-            ]
-        )
+        return table
 
     def _tuned(self, work: Work, name: str) -> pd.DataFrame:
-        """Fine-tuning, seed by seed, each of the encoder as it is loaded, in single precision."""
-        task = _task(work, name)
-        pictures = {split: readable(work.dataset(name, split), task.stores[split]) for split in SPLITS}
+        """Fine-tuning, seed by seed."""
         folder = work.plan.out / self.folder / "training" / safe_name(work.name) / safe_name(name)
-        rows = []
-        for settings in self.settings.tunings(bool(work.plan.limit)):
-            encoder = load_encoder(work.name, device=work.plan.device, dtype=torch.float32)
-            result = fine_tune(
-                encoder, pictures["train"], pictures["val"], task.classifier, settings,
-                folder=folder / f"seed-{settings.seed}", device=work.plan.device,
-                progress=work.stage(f"fine-tune on {name}, seed {settings.seed}"),
-            )  # fmt: skip
-            outputs = {
-                split: outputs_of(encoder, pictures[split], work.encoding()) for split in ("val", "test")
-            }
-            if settings.seed == 0:
-                for split, output in outputs.items():
-                    self._keep(work, f"{name}.{FINE_TUNING}", split, output, task)
-            rows.append(
-                {
-                    "seed": settings.seed,
-                    "accuracy": task.classifier.accuracy(outputs["test"], task.stores["test"].labels),
-                    "val_accuracy": result.val_accuracy,
-                    "weights": sum(each.numel() for each in encoder.image_parameters().values()),
-                    "best_epoch": result.best_epoch,
-                    "epochs": len(result.history),
-                    "seconds": result.seconds,
-                }
-            )
+        task, done = _task(work, name), []
+        for each in fine_tuned(
+            work.encoder, task, self.settings.tunings(bool(work.plan.limit)), encoding=work.encoding(),
+            splits=("val", "test"), folder=folder, progress=under(work.progress, f"{work.name} on {name}"),
+        ):  # fmt: skip
+            for split, output in each.outputs.items() if each.seed == 0 else ():
+                self._keep(work, f"{name}.{FINE_TUNING}", split, output, task)
+            done.append(replace(each, encoder=work.encoder, outputs={}))
         shutil.rmtree(folder, ignore_errors=True)  # the checkpoints: the cell is about to be written
-        return pd.DataFrame(rows)
+        return _rows(done)
 
     def _keep(self, work: Work, cell: str, split: str, features: Tensor, task: Task) -> None:
         path = outputs_path(work.plan.out, work.name, cell, split)
@@ -244,12 +209,28 @@ class Adapters(Experiment):
         }
 
 
+def _rows(fits: Sequence[Adapted] | Sequence[Tuned]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "seed": each.seed,
+                "accuracy": each.accuracy,
+                "val_accuracy": each.result.val_accuracy,
+                "weights": each.weights,
+                "best_epoch": each.result.best_epoch,
+                "epochs": len(each.result.history),
+                "seconds": each.result.seconds,
+            }
+            for each in fits
+        ]
+    )
+
+
 @lru_cache(maxsize=1)
 def _task(work: Work, name: str) -> Task:
+    datasets = {split: work.dataset(name, split) for split in SPLITS}
     stores = {split: work.store(name, split=split) for split in SPLITS}
-    classifier: ZeroShotClassifier = classifier_of(stores["train"], work.encoder)
-    zero_shot = classifier.accuracy(stores["test"].output(), stores["test"].labels)
-    return Task(name, stores, {}, classifier, zero_shot, 0.0)
+    return make_task(work.encoder, name, datasets, stores, 0.0)
 
 
 @lru_cache(maxsize=1)

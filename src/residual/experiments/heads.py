@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from residual.adapters import FitSettings, ResiDual, adapted_output, fit
 from residual.errors import ResidualError, unknown_name
 from residual.experiments.base import Experiment, Tables
-from residual.experiments.outputs import read_outputs
 from residual.experiments.plan import Plan, Work
-from residual.experiments.studies import adapted_texts, late_heads, residual_output, unit_texts
+from residual.experiments.results import read_outputs
 from residual.heads.accuracy import correct_by_selection
 from residual.heads.comparison import ScoreboardSettings, scoreboard
 from residual.heads.selections import SHARES, ablations, jaccard_table
@@ -22,7 +24,10 @@ from residual.report.scoreboard_figures import LABELS, ablations_figure, matrix_
 from residual.report.tables import METHOD_NAMES
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
+from residual.store.base import Store
+from residual.text.classifier import ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
+from residual.text.pursuit import Pursuit, omp, somp, text_span, weighted_components
 from residual.workflows.heads import coarse_weights
 from residual.workflows.store_origin import classifier_of
 
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 _BASES = ("mlp", "head")
 _SHOWN = 0.05  # the share of heads whose figures are in the summary
 _BEST = 0.1  # the share of heads whose selections are compared and described
+_LATE = 2  # layers at the end
+_SAMPLES = 10_000  # of a store that contributions are made of
 
 
 @dataclass(frozen=True)
@@ -99,58 +106,42 @@ class Heads(Experiment):
 
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
         """Every part of one dataset."""
-        settings, device = self.settings, work.plan.device
-        fitted = [method for method in settings.adapted if method != "residual" and work.encoder.has_text]
-        kept_outputs = {method: self._kept(work, cell, method) for method in fitted}  # before the long work
+        settings, device, encoder = self.settings, work.plan.device, work.encoder
+        fitted = [method for method in settings.adapted if method != "residual" and encoder.has_text]
+        outputs = {method: self._kept(work, cell, method) for method in fitted}  # before the long work
         train, val, test = (work.store(cell, split=split) for split in ("train", "val", "test"))
-        classifier = classifier_of(train, work.encoder)
+        outputs["zero_shot"] = test.output()
         bases = fit_bases(work.store(work.plan.reference, split="train"), _BASES, device=device)
-        heads = _heads_of(bases, val)
+        own = fit_bases(val, _BASES, device=device) if encoder.has_text else None
+        heads = bases.select(val.units["unit"][val.units["kind"] == "head"].tolist())
+        classifier = classifier_of(train, encoder)
         texts = None
-        if work.encoder.has_text:
-            told = work.stage("encode texts")
-            texts = TextDictionary.encode(work.encoder, settings.dictionary, progress=told)
+        if encoder.has_text:
+            texts = TextDictionary.encode(encoder, settings.dictionary, progress=work.stage("encode texts"))
+        trained = coarse_weights(heads, train, val, classifier, settings.seed)
+        if "residual" in settings.adapted and encoder.has_text:
+            outputs["residual"] = _residual_output(bases, (train, val, test), classifier, settings.seed)
         board = scoreboard(
-            val,
-            classifier,
-            test,
-            settings.scoreboard(),
-            trained=coarse_weights(heads, train, val, classifier, settings.seed),
-            bases=heads,
-            dictionary=texts,
+            val, classifier, test, settings.scoreboard(), trained=trained, bases=heads, dictionary=texts,
             device=device,
             progress=lambda stage, done, n: work.progress(f"{work.name}: {stage} of {cell}", done, n),
-        )
-        parts: dict[str, pd.DataFrame] = {"accuracy": board.rows, "score": board.scores}
-        kept = ablations(val.units)
-        rows = []
-        for mode in ("zero", "mean"):
-            hits = correct_by_selection(test, classifier, kept, mode, device=device).double().mean(0)
-            rows += [
-                {"name": name, "mode": mode, "accuracy": accuracy}
-                for name, accuracy in zip(kept, hits.tolist(), strict=True)
-            ]
-        parts["ablation"] = pd.DataFrame(rows)
+        )  # fmt: skip
         named = ((name.rpartition(" "), chosen) for name, chosen in board.selections.items())
         best = {way: chosen for (way, _, share), chosen in named if share == f"{_BEST:g}"}
-        overlap = jaccard_table(best)
-        parts["jaccard"] = (
-            overlap.rename_axis("a").reset_index().melt("a", var_name="b", value_name="jaccard")
-        )
-        if texts is not None:
+        overlap = jaccard_table(best).rename_axis("a").reset_index()
+        parts: dict[str, pd.DataFrame] = {
+            "accuracy": board.rows,
+            "score": board.scores,
+            "ablation": _ablations(test, classifier, device),
+            "jaccard": overlap.melt("a", var_name="b", value_name="jaccard"),
+        }
+        if texts is not None and own is not None:
             chosen = {unit for way, units in best.items() if way != "random" for unit in units}
             mlps = val.units["unit"][val.units["kind"] == "mlp"].tolist()
-            own = fit_bases(val, _BASES, device=device)
-            parts["text"] = unit_texts(own, val.units, sorted(chosen) + mlps, texts, settings.atoms)
-            parts["late"] = late_heads(val, own, texts, settings.atoms, settings.rank)
-            outputs = {"zero_shot": test.output()}
-            for method in settings.adapted:
-                outputs[method] = (
-                    residual_output(bases, (train, val, test), classifier, settings.seed)
-                    if method == "residual"
-                    else kept_outputs[method]
-                )
-            parts["adapted"] = adapted_texts(outputs, test.labels, classifier, texts, settings.atoms)
+            shown = {name: outputs[name] for name in ("zero_shot", *settings.adapted)}
+            parts["text"] = _unit_texts(own, val.units, sorted(chosen) + mlps, texts, settings.atoms)
+            parts["late"] = _late_heads(val, own, texts, settings.atoms, settings.rank)
+            parts["adapted"] = _adapted_texts(shown, test.labels, classifier, texts, settings.atoms)
         return pd.concat([table.assign(part=name) for name, table in parts.items()], ignore_index=True)
 
     @staticmethod
@@ -160,7 +151,7 @@ class Heads(Experiment):
         if kept is None:
             raise ResidualError(
                 f"No output of {work.name} after {method} on {cell} is kept in '{work.plan.out}': run "
-                "`residual experiment 4` with the same --out, datasets and limit first."
+                "experiment 4 with the same folder, datasets and limit first."
             )
         return kept.features
 
@@ -204,5 +195,113 @@ def _shown(rows: pd.DataFrame) -> dict[str, int | float]:
     return {LABELS[way]: float(named[way]) for way in LABELS if way in named}
 
 
-def _heads_of(bases: SpectralBases, store: Any) -> SpectralBases:
-    return bases.select(store.units["unit"][store.units["kind"] == "head"].tolist())
+def _ablations(store: Store, classifier: ZeroShotClassifier, device: str | None) -> pd.DataFrame:
+    kept = ablations(store.units)
+    rows = []
+    for mode in ("zero", "mean"):
+        hits = correct_by_selection(store, classifier, kept, mode, device=device).double().mean(0)
+        rows += [
+            {"name": name, "mode": mode, "accuracy": accuracy}
+            for name, accuracy in zip(kept, hits.tolist(), strict=True)
+        ]
+    return pd.DataFrame(rows)
+
+
+def _unit_texts(
+    bases: SpectralBases, units: pd.DataFrame, chosen: Sequence[int], texts: TextDictionary, atoms: int
+) -> pd.DataFrame:
+    """Texts of some units by SOMP on their weighted components, in the order chosen."""
+    rows = []
+    for unit in chosen:
+        components = weighted_components(bases, unit)
+        if len(components):
+            found = somp(components, texts, min(atoms, len(texts)), "std", centre=False)
+            rows += [{**_unit_row(units, unit), **row} for row in _text_rows(found)]
+    return pd.DataFrame(rows)
+
+
+def _late_heads(
+    store: Store, bases: SpectralBases, texts: TextDictionary, atoms: int, rank: int
+) -> pd.DataFrame:
+    """Heads of the last layers by SOMP, TextSpan and OMP, with their first explained variance ratio and
+    participation ratio."""
+    units = store.units
+    last = int(units["layer"][units["kind"] == "head"].max())
+    late = units["unit"][(units["kind"] == "head") & (units["layer"] > last - _LATE)].tolist()
+    samples, rows = slice(0, _SAMPLES), []
+    k = min(atoms, len(texts))
+    for unit in late:
+        own = bases.select([unit]).eigenvalues[0]
+        if not len(own):
+            continue
+        x = store.contributions(samples, [unit])[:, 0]
+        spectrum = {
+            "first_explained_variance_ratio": (own[0] / own.sum()).item(),
+            "participation_ratio": (own.sum() ** 2 / own.square().sum()).item(),
+        }
+        found = {
+            "somp": somp(x, texts, k),
+            "omp": omp(x, texts, k),
+            "text_span": text_span(x, texts, k, rank),
+        }
+        for method, pursuit in found.items():
+            rows += [
+                {**_unit_row(units, unit), "method": method, **spectrum, **row} for row in _text_rows(pursuit)
+            ]
+    return pd.DataFrame(rows)
+
+
+def _adapted_texts(
+    outputs: Mapping[str, Float[Tensor, "n d"]],
+    labels: Int[np.ndarray, " n"],
+    classifier: ZeroShotClassifier,
+    texts: TextDictionary,
+    atoms: int,
+) -> pd.DataFrame:
+    """Texts of the output by SOMP before and after it was adapted, and the accuracy of each.
+
+    Args:
+        outputs: of the test samples, by name.
+        labels: theirs.
+        classifier: of their classes.
+        texts: to name with.
+        atoms: how many.
+    """
+    rows = []
+    for name, output in outputs.items():
+        accuracy = classifier.to(output.device).accuracy(output, labels)
+        found = somp(output[:_SAMPLES], texts, min(atoms, len(texts)))
+        rows += [{"name": name, "accuracy": accuracy, **row} for row in _text_rows(found)]
+    return pd.DataFrame(rows)
+
+
+def _residual_output(
+    bases: SpectralBases, stores: tuple[Store, Store, Store], classifier: ZeroShotClassifier, seed: int = 0
+) -> Float[Tensor, "n d"]:
+    """The test samples' output after ResiDual, fitted here.
+
+    Args:
+        bases: of heads and MLPs.
+        stores: train, val and test.
+        classifier: of their classes.
+        seed: of the fit.
+    """
+    train, val, test = stores
+    adapter = ResiDual(bases, seed=seed)
+    settings = FitSettings(seed=seed, missing="ignore")  # a store may be a small sample
+    fit(adapter, train, val, classifier, settings)
+    return adapted_output(adapter, test)
+
+
+def _text_rows(found: Pursuit) -> list[dict[str, Any]]:
+    return [
+        {"order": order, "text": text, "explained_variance": explained}
+        for order, (text, explained) in enumerate(
+            zip(found.texts, found.explained_variance.tolist(), strict=True), 1
+        )
+    ]
+
+
+def _unit_row(units: pd.DataFrame, unit: int) -> dict[str, Any]:
+    row = units.iloc[unit]
+    return {name: row[name] for name in ("unit", "kind", "layer", "head")}

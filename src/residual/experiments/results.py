@@ -1,18 +1,27 @@
-"""Results of an experiment: a Parquet file a cell, which says what it is of; others are never mixed in."""
+"""What experiments keep, each with a note of what it is of, so that others are never mixed in: a Parquet file
+a cell, and of experiment 4 the outputs of adapted encoders, for whoever describes them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from residual.errors import ResidualError
+from residual.errors import OtherResultError, ResidualError
+from residual.experiments.plan import Work
 from residual.files import safe_name, written_beside
+from residual.tensor_files import load_tensors, save_tensors
 
 _NOTE = "residual.cell"
+_OUTPUTS = "4_adapters/outputs"
 
 
 class Results:
@@ -48,12 +57,9 @@ class Results:
         path = self.path(encoder, dataset)
         if not path.is_file():
             return None
-        table, held = self._read(path)
-        if differing := _differing(held, json.loads(json.dumps(note))):
-            raise ResidualError(
-                f"'{path}' is a result of something else: {'; '.join(differing)}. Choose another "
-                "--out, or remove it."
-            )
+        table, kept = self._read(path)
+        if differing := _differing(kept, json.loads(json.dumps(note))):
+            raise OtherResultError(f"'{path}' is a result of something else: {'; '.join(differing)}.")
         return table
 
     def write(self, encoder: str, dataset: str, note: dict[str, Any], table: pd.DataFrame) -> None:
@@ -101,7 +107,7 @@ def read_results(folder: str | Path) -> dict[str, dict[str, pd.DataFrame]]:
             )
         found.setdefault(note["encoder"]["name"], {})[note["cell"]] = table
     if not found:
-        raise ResidualError(f"There are no results in '{folder}': `residual experiment` makes them.")
+        raise ResidualError(f"There are no results in '{folder}': `run_experiment` makes them.")
     return found
 
 
@@ -114,3 +120,52 @@ def _differing(held: Any, wanted: Any, name: str = "") -> list[str]:
         )
         return [line for part in parts for line in part]
     return [] if held == wanted else [f"{name} {held}, not {wanted}"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Of one split: adapted features, logits and labels."""
+
+    features: Float[Tensor, "n d"]
+    logits: Float[Tensor, "n c"]
+    labels: Int[Tensor, " n"]
+
+
+def outputs_path(out: Path, encoder: str, cell: str, split: str) -> Path:
+    """Where they are kept."""
+    return out / _OUTPUTS / safe_name(encoder) / f"{safe_name(cell)}-{split}.safetensors"
+
+
+def save_outputs(
+    path: Path,
+    work: Work,
+    cell: str,
+    split: str,
+    features: Float[Tensor, "n d"],
+    logits: Float[Tensor, "n c"],
+    labels: Int[np.ndarray, " n"],
+) -> None:
+    """Keep those of one split, with what they are of."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {"features": features, "logits": logits, "labels": torch.from_numpy(labels)}
+    save_tensors(path, "outputs", tensors, {"of": _output_note(work, cell, split)})
+
+
+def read_outputs(work: Work, cell: str, split: str) -> Outputs | None:
+    """Those of one split, or None where none are kept of these very pictures and this encoder.
+
+    Raises:
+        ResidualError: the file is damaged.
+    """
+    path = outputs_path(work.plan.out, work.name, cell, split)
+    if not path.is_file():
+        return None
+    tensors, note = load_tensors(path, "outputs")
+    if note["of"] != json.loads(json.dumps(_output_note(work, cell, split))):
+        return None
+    return Outputs(tensors["features"], tensors["logits"], tensors["labels"])
+
+
+def _output_note(work: Work, cell: str, split: str) -> dict[str, Any]:
+    """What they are of."""
+    return {"cell": cell, "reference": work.plan.reference, **work.identity(cell.rpartition(".")[0], split)}

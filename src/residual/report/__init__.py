@@ -1,1 +1,86 @@
-"""Tables and pages of results."""
+"""Results as tables, figures and pages, made of plain values: frames, summaries, adapters, descriptions."""
+
+from residual.report.accuracies import (
+    accuracies_latex,
+    accuracies_markdown,
+    accuracy_frame,
+    radar_figure,
+    weights_figure,
+)
+from residual.report.datasets import dataset_facts, dataset_facts_table, dataset_rows, datasets_table
+from residual.report.encoders import alias_rows, aliases_table, encoder_facts, facts_table
+from residual.report.figures import (
+    analysis_figures,
+    blocks_figure,
+    check_matplotlib,
+    geometry_figure,
+    grid_figure,
+    layers_figure,
+    save_figure,
+    save_figures,
+)
+from residual.report.geometry import datasets_latex, datasets_markdown, layers_table, records
+from residual.report.heads_page import DescribedHeads, heads_table, write_heads_page
+from residual.report.lambdas import components_table, lambdas_figure
+from residual.report.run_page import write_run_page, write_suite_page
+from residual.report.scoreboard_figures import (
+    ablations_figure,
+    matrix_figure,
+    scoreboard_figure,
+    scoreboard_figures,
+    scoreboard_table,
+)
+from residual.report.tables import (
+    METHOD_NAMES,
+    evaluation_table,
+    run_table,
+    sentence,
+    suite_markdown,
+    suite_table,
+)
+
+__all__ = [
+    "METHOD_NAMES",
+    "DescribedHeads",
+    "ablations_figure",
+    "accuracies_latex",
+    "accuracies_markdown",
+    "accuracy_frame",
+    "alias_rows",
+    "aliases_table",
+    "analysis_figures",
+    "blocks_figure",
+    "check_matplotlib",
+    "components_table",
+    "dataset_facts",
+    "dataset_facts_table",
+    "dataset_rows",
+    "datasets_latex",
+    "datasets_markdown",
+    "datasets_table",
+    "encoder_facts",
+    "evaluation_table",
+    "facts_table",
+    "geometry_figure",
+    "grid_figure",
+    "heads_table",
+    "lambdas_figure",
+    "layers_figure",
+    "layers_table",
+    "matrix_figure",
+    "radar_figure",
+    "records",
+    "run_table",
+    "save_figure",
+    "save_figures",
+    "scoreboard_figure",
+    "scoreboard_figures",
+    "scoreboard_table",
+    "sentence",
+    "suite_markdown",
+    "suite_table",
+    "weights_figure",
+    "write_heads_page",
+    "write_run_page",
+    "write_suite_page",
+]

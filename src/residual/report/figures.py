@@ -18,6 +18,7 @@ import pandas as pd
 
 from residual.errors import ResidualError
 from residual.files import written_beside
+from residual.spectral.similarity import SIMILARITIES
 from residual.spectral.geometry import MEASURES
 
 if TYPE_CHECKING:
@@ -155,6 +156,36 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
             except OSError as error:
                 raise ResidualError(f"{str(path)!r} can't be written: {error.strerror or error}.") from error
     return paths
+
+
+def save_figures(figures: Mapping[str, Figure], folder: str | Path) -> list[Path]:
+    """`save_figure` of each, by its name."""
+    return [path for name, figure in figures.items() for path in save_figure(figure, folder, name)]
+
+
+def analysis_figures(
+    shapes: pd.DataFrame, title: str, similar: pd.DataFrame | None = None, title_similar: str = ""
+) -> dict[str, Figure]:
+    """All figures of one store, by name: its shapes, heads by dimension, and their similarity with others'.
+
+    Args:
+        shapes: from `unit_geometry`.
+        title: what they are of.
+        similar: from `compare_bases` with the columns of units, and its title.
+        title_similar: see `similar`.
+    """
+    figures = {}
+    if shapes["layer"].notna().any():  # not the embedding alone
+        figures["shapes"] = geometry_figure(shapes, title)
+    heads = shapes[shapes["kind"] == "head"]
+    for measure in ("linear_dimension", "two_nn") if len(heads) else ():
+        values = heads.assign(value=heads[measure])
+        figures[f"heads-{measure}"] = grid_figure(values, MEASURES[measure], title)
+    if similar is not None and (similar["kind"] == "head").any():
+        heads = similar[similar["kind"] == "head"]
+        values = heads.assign(value=heads["spectral_cosine"])
+        figures["similarity"] = grid_figure(values, SIMILARITIES["spectral_cosine"], title_similar)
+    return figures
 
 
 def new_figure(width: float, height: float) -> Figure:

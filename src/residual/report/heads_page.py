@@ -2,85 +2,112 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from residual.data import ImageDataset
 from residual.errors import UnreadableImageError
 from residual.files import write_text
-from residual.heads.describe import TASKS, HeadDescription
+from residual.heads.describe import TASKS, DescribeSettings, HeadDescription
 from residual.progress import Progress
 from residual.report.pages import PAGES, picture_uri
-from residual.workflows.describe import Described
+from residual.report.tables import percent
 
 _BARS = 100  # of a spectrum, at most
 _HEIGHT, _WIDEST, _ROOM = 110.0, 22.0, 560.0  # of the first bar, of a bar, of all, in units of the drawing
 _NAMED = 3  # texts in a row of a table
 
 
-def write_heads_page(path: str | Path, found: Described, progress: Progress | None = None) -> Path:
+@dataclass(frozen=True)
+class DescribedHeads:
+    """Heads as they are shown.
+
+    Args:
+        title: what they are of.
+        settings: how they were chosen and described.
+        heads: the descriptions.
+        of: how many heads the encoder has.
+        dictionary: its name or file.
+        entries: how many texts it has.
+        notes: what is not as it should be, a sentence each.
+    """
+
+    title: str
+    settings: DescribeSettings
+    heads: Sequence[HeadDescription]
+    of: int
+    dictionary: str
+    entries: int
+    notes: tuple[str, ...] = ()
+
+
+def write_heads_page(
+    path: str | Path,
+    described: DescribedHeads,
+    dataset: ImageDataset | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """Write the page of some heads: each with its texts, its spectrum and the pictures at its ends.
 
     Args:
         path: of the HTML file; nothing else is written, pictures are inside it.
-        found: from `describe_store`.
+        described: the heads.
+        dataset: with the pictures; without it samples are named.
         progress: called with the number of pictures read and their total.
 
     Raises:
         ResidualError: the place can't be written to.
     """
-    pictures, notes = _pictures(found, progress)
-    settings = found.settings
+    pictures, notes = _pictures(described.heads, dataset, progress)
     page = PAGES.get_template("heads.html").render(
-        title=found.title,
-        task=TASKS[settings.task],
-        settings=settings,
-        of=found.of,
-        source=found.dictionary[0],
-        entries=found.dictionary[1],
-        notes=[*found.notes, *notes],
-        headings=headings(found),
-        rows=rows(found),
-        heads=[_section(head, found) for head in found.heads],
+        {name: getattr(described, name) for name in ("title", "settings", "of", "entries")},
+        task=TASKS[described.settings.task],
+        source=described.dictionary,
+        notes=[*described.notes, *notes],
+        headings=_headings(described),
+        rows=_rows(described),
+        heads=[_section(head, described.settings) for head in described.heads],
         pictures=pictures,
     )
     write_text(path, page)
     return Path(path)
 
 
-def heads_table(found: Described) -> Table:
+def heads_table(described: DescribedHeads) -> Table:
     """A row a head, for the terminal."""
-    table = Table(title=Text(found.title), box=None, pad_edge=False)
-    *numbers, last = headings(found)
+    table = Table(title=Text(described.title), box=None, pad_edge=False)
+    *numbers, last = _headings(described)
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column(last, overflow="fold")
-    for head, (*cells, _) in zip(found.heads, rows(found), strict=True):
+    for head, (*cells, _) in zip(described.heads, _rows(described), strict=True):
         table.add_row(*cells, Text("\n".join(_first_texts(head))))
     return table
 
 
-def headings(found: Described) -> tuple[str, ...]:
-    """Of the columns of `rows`."""
-    return ("head", found.settings.task, "rank", "linear", "PR", "first EVR", "told", "texts")
+def _headings(described: DescribedHeads) -> tuple[str, ...]:
+    return ("head", described.settings.task, "rank", "linear", "PR", "first EVR", "told", "texts")
 
 
-def rows(found: Described) -> list[tuple[str, ...]]:
+def _rows(described: DescribedHeads) -> list[tuple[str, ...]]:
     """For each head its score and rank, its dimensions, how much its texts tell, and the first of them."""
     return [
         (
             head.name,
-            score(head.score, found.settings.task),
-            "–" if head.rank is None else f"{head.rank}/{found.of}",
+            _score(head.score, described.settings.task),
+            "–" if head.rank is None else f"{head.rank}/{described.of}",
             f"{head.linear_dimension}",
             "–" if head.participation_ratio is None else f"{head.participation_ratio:.1f}",
             percent(head.explained_variance_ratio[0]) if head.explained_variance_ratio else "–",
             percent(head.texts[-1].explained_variance) if head.texts else "–",
             "; ".join(_first_texts(head)),
         )
-        for head in found.heads
+        for head in described.heads
     ]
 
 
@@ -88,25 +115,20 @@ def _first_texts(head: HeadDescription) -> list[str]:
     return [chosen.text for chosen in head.texts[:_NAMED]] or ["–"]
 
 
-def score(value: float | None, task: str) -> str:
+def _score(value: float | None, task: str) -> str:
     """An accuracy in per cent, a correlation as it is."""
     if value is None:
         return "–"
     return percent(value) if task == "accuracy" else f"{value:.3f}"
 
 
-def percent(value: float) -> str:
-    """`12.3 %`."""
-    return f"{100 * value:.1f} %"
-
-
-def _section(head: HeadDescription, found: Described) -> dict[str, Any]:
+def _section(head: HeadDescription, settings: DescribeSettings) -> dict[str, Any]:
     ratios = head.explained_variance_ratio
     return {
         "name": head.name,
         "anchor": f"head-{head.layer}-{head.head}",
         "title": f"Layer {head.layer}, head {head.head}",
-        "score": score(head.score, found.settings.task),
+        "score": _score(head.score, settings.task),
         "rank": head.rank,
         "linear_dimension": head.linear_dimension,
         "participation_ratio": head.participation_ratio,
@@ -158,25 +180,29 @@ def _spectrum(head: HeadDescription, shown: int) -> dict[str, Any]:
     }
 
 
-def _pictures(found: Described, progress: Progress | None) -> tuple[dict[str, str], list[str]]:
+def _pictures(
+    heads: Sequence[HeadDescription],
+    dataset: ImageDataset | None,
+    progress: Progress | None,
+) -> tuple[dict[str, str], list[str]]:
     """Every picture that is shown, by its sample's id, each read once; and what couldn't be read."""
-    if found.dataset is None:
+    if dataset is None:
         return {}, []
     wanted = {
         end.sample_id
-        for head in found.heads
+        for head in heads
         for component in head.components
         for end in (*component.largest, *component.smallest)
     }
-    places = [(sample, place) for place, sample in enumerate(found.dataset.sample_ids) if sample in wanted]
+    positions = [(sample, k) for k, sample in enumerate(dataset.sample_ids) if sample in wanted]
     pictures, unreadable = {}, []
-    for done, (sample, place) in enumerate(places, 1):
+    for done, (sample, position) in enumerate(positions, 1):
         try:
-            pictures[sample] = picture_uri(found.dataset[place][0])
+            pictures[sample] = picture_uri(dataset[position][0])
         except UnreadableImageError:
             unreadable.append(sample)
         if progress is not None:
-            progress("read pictures", done, len(places))
+            progress("read pictures", done, len(positions))
     if not unreadable:
         return pictures, []
     return pictures, [f"Pictures that can't be read any more are left out: {', '.join(unreadable)}."]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 from residual.adapters.adapter import Adapter
 from residual.adapters.inspection import strongest_components, unit_gains
 from residual.adapters.scores import compute_scores
+from residual.data import ImageDataset
 from residual.files import write_text
 from residual.report.lambdas import component_title
 from residual.report.pages import PAGES, picture_uri
@@ -24,36 +25,52 @@ from residual.report.tables import (
     suite_markdown,
     suite_rows,
 )
-from residual.workflows.run import Run
+from residual.store.base import Store
+from residual.text.classifier import ZeroShotClassifier
 
 PICTURES = 8  # at each end of a component
 
 
-def write_run_page(path: str | Path, run: Run, components: int = 5) -> Path:
+def write_run_page(
+    path: str | Path,
+    summary: dict[str, Any],
+    adapters: Mapping[str, Adapter],
+    store: Store,
+    dataset: ImageDataset,
+    classifier: ZeroShotClassifier,
+    components: int = 5,
+) -> Path:
     """Write the page of one run; where there are several seeds, weights and pictures are of the first.
 
     Args:
         path: of the HTML file; nothing else is written, pictures are inside it.
-        run: from `run_tasks`.
+        summary: what came out, as `residual.workflows.run_tasks` tells it.
+        adapters: one a method.
+        store: coordinates of the train pictures.
+        dataset: those pictures.
+        classifier: of their classes.
         components: how many of the strongest components to show.
+
+    Raises:
+        ResidualError: the place can't be written to.
     """
-    units = run.task.stores["train"].units
-    shown = {method: fits[0].adapter for method, fits in run.adapted.items()}
-    readable = {method: adapter for method, adapter in shown.items() if adapter.of_units}
-    panels = [
-        {"title": METHOD_NAMES[method], "grid": gain_grid(unit_gains(adapter, units))}
-        for method, adapter in readable.items()
-    ]
-    last, told = next(iter(reversed(readable.items())), ("", None))  # the last has the most weights
+    weighted = {method: each for method, each in adapters.items() if each.of_units}
+    last = next(reversed(weighted), None)  # it has the most weights
+    rows = []
+    if last is not None:
+        rows = _component_rows(weighted[last], store, dataset, classifier, components)
     page = PAGES.get_template("run.html").render(
-        summary=run.summary,
-        sentence=sentence(run.summary),
-        rows=run_rows(run.summary),
-        panels=panels,
-        strongest=METHOD_NAMES.get(last, ""),
+        summary=summary,
+        sentence=sentence(summary),
+        rows=run_rows(summary),
+        panels=[
+            {"title": METHOD_NAMES[method], "grid": gain_grid(unit_gains(adapter, store.units))}
+            for method, adapter in weighted.items()
+        ],
+        strongest="" if last is None else METHOD_NAMES[last],
         legend=[(f"{gain:g}", *gain_colour(gain)) for gain in (0.25, 0.5, 1.0, 2.0, 4.0)],
-        components=[] if told is None else _component_rows(run, told, units, components),
-        seconds={stage: f"{value:.1f}" for stage, value in run.summary["seconds"].items()},
+        components=rows,
+        seconds={stage: f"{value:.1f}" for stage, value in summary["seconds"].items()},
     )
     write_text(path, page)
     return Path(path)
@@ -102,38 +119,31 @@ def gain_colour(gain: float) -> tuple[str, str]:
     return f"rgb({', '.join(str(round(part)) for part in colour)})", "#fff" if abs(at) > 0.6 else "#222"
 
 
-def _component_rows(run: Run, adapter: Adapter, units: pd.DataFrame, count: int) -> list[dict[str, Any]]:
+def _component_rows(
+    adapter: Adapter, store: Store, dataset: ImageDataset, classifier: ZeroShotClassifier, count: int
+) -> list[dict[str, Any]]:
     """The strongest components, each with the train pictures at its two ends."""
-    store, dataset = run.task.stores["train"], run.task.datasets["train"]
-    positions = {sample: place for place, sample in enumerate(dataset.sample_ids)}  # some may be left out
+    positions = {sample: k for k, sample in enumerate(dataset.sample_ids)}  # some may be left out
     scores = compute_scores(adapter, store).scores
+
+    def picture(sample: int) -> tuple[str, str]:
+        image, _ = dataset[positions[store.sample_ids[sample]]]
+        return picture_uri(image), store.class_names[store.labels[sample]]
+
     rows = []
     for component in strongest_components(adapter, count):
         order = scores[:, component.position].argsort().tolist()
         k = min(PICTURES, len(order) // 2)
-        ends = {"low": order[:k], "high": order[len(order) - k :][::-1]}
-        low, high = component.classes(run.task.classifier)
+        low, high = component.classes(classifier)
         rows.append(
             {
-                "title": component_title(component, units),
+                "title": component_title(component, store.units),
                 "weight": f"{component.weight:+.2f}",
                 "explained": f"{100 * component.explained:.0f} %",
                 "low_classes": low,
                 "high_classes": high,
-                **{
-                    end: [
-                        (
-                            picture_uri(dataset[positions[store.sample_ids[sample]]][0]),
-                            _class_of(store, sample),
-                        )
-                        for sample in samples
-                    ]
-                    for end, samples in ends.items()
-                },
+                "low": [picture(sample) for sample in order[:k]],
+                "high": [picture(sample) for sample in order[len(order) - k :][::-1]],
             }
         )
     return rows
-
-
-def _class_of(store: Any, sample: int) -> str:
-    return store.class_names[store.labels[sample]]

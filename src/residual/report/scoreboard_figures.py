@@ -9,7 +9,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from residual.report.figures import COLOURS, new_figure, title_of, write_numbers
+from residual.report.figures import COLOURS, grid_figure, new_figure, title_of, write_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,6 +78,14 @@ def scoreboard_table(rows: pd.DataFrame, title: str, measure: str = "accuracy") 
     for row in cells:
         table.add_row(*(cell.replace(" ± ", "±") for cell in row))
     return table
+
+
+def scoreboard_figures(rows: pd.DataFrame, scores: pd.DataFrame, title: str) -> dict[str, Figure]:
+    """All figures of a `Scoreboard`, by name: accuracies by share that is kept, and each score of heads."""
+    figures = {"scoreboard": scoreboard_figure(rows, title)}
+    for name in [name for name in LABELS if name in scores]:
+        figures[f"scores-{name}"] = grid_figure(scores.assign(value=scores[name]), LABELS[name], title)
+    return figures
 
 
 def scoreboard_figure(rows: pd.DataFrame, title: str) -> Figure:

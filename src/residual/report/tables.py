@@ -13,7 +13,12 @@ from residual.adapters.methods import METHODS
 METHOD_NAMES = {"zero_shot": "zero-shot"} | {name: each.label for name, each in METHODS.items()}
 
 
-def percent(summary: dict[str, Any], method: str) -> str:
+def percent(part: float) -> str:
+    """`12.3 %`."""
+    return f"{100 * part:.1f} %"
+
+
+def accuracy_of(summary: dict[str, Any], method: str) -> str:
     """`98.7 %`, or `98.7 ± 0.3 %` where there are several seeds."""
     accuracy, half = 100 * summary["accuracy"][method], summary["interval"].get(method)
     return f"{accuracy:.1f} %" if half is None else f"{accuracy:.1f} ± {100 * half:.1f} %"
@@ -22,10 +27,10 @@ def percent(summary: dict[str, Any], method: str) -> str:
 def run_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Method, accuracy, weights trained, seconds of fitting (for one seed)."""
     untrained = METHOD_NAMES["zero_shot"] if summary["classifier"] == "text" else "class means"
-    rows = [(untrained, percent(summary, "zero_shot"), "0", "")]
+    rows = [(untrained, accuracy_of(summary, "zero_shot"), "0", "")]
     for method, weights in summary["parameters"].items():
         seconds = summary["seconds"][f"fit_{method}"] / len(summary["seeds"])
-        rows.append((METHOD_NAMES[method], percent(summary, method), f"{weights:,}", f"{seconds:.1f}"))
+        rows.append((METHOD_NAMES[method], accuracy_of(summary, method), f"{weights:,}", f"{seconds:.1f}"))
     return rows
 
 
@@ -62,12 +67,12 @@ def suite_rows(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
             s["dataset"],
             str(s["classes"]),
             f"{s['n_test']:,}",
-            *(percent(s, method) for method in s["accuracy"]),
+            *(accuracy_of(s, method) for method in s["accuracy"]),
         )
         for s in summaries
     ]
     means = [sum(s["accuracy"][m] for s in summaries) / len(summaries) for m in summaries[0]["accuracy"]]
-    return [*rows, ("mean", "", "", *(f"{100 * mean:.1f} %" for mean in means))]
+    return [*rows, ("mean", "", "", *(percent(mean) for mean in means))]
 
 
 def suite_headings(summaries: Sequence[dict[str, Any]]) -> tuple[str, ...]:

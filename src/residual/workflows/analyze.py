@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from residual.progress import Progress
-from residual.report.figures import geometry_figure, grid_figure, save_figure
-from residual.report.geometry import records
+from residual.report import records
 from residual.spectral.bases import SpectralBases
+from residual.spectral.similarity import SimilaritySettings, compare_bases
 from residual.spectral.fit import fit_bases
-from residual.spectral.geometry import MEASURES, GeometrySettings, unit_geometry
-from residual.spectral.similarity import SIMILARITIES, SimilaritySettings, compare_bases
+from residual.spectral.geometry import GeometrySettings, unit_geometry
 from residual.store.disk import ResidualStore
 from residual.workflows.encode import split_kinds
 
@@ -29,24 +27,6 @@ class Analysis:
     shapes: pd.DataFrame
     similar: pd.DataFrame | None
     result: dict[str, Any]
-
-    def draw(self, folder: Path) -> list[Path]:
-        """All figures, as PNG and SVG."""
-        paths = []
-        if self.shapes["layer"].notna().any():  # not the embedding alone
-            paths += save_figure(geometry_figure(self.shapes, self.title), folder, "shapes")
-        heads = self.shapes[self.shapes["kind"] == "head"]
-        for measure in ("linear_dimension", "two_nn") if len(heads) else ():
-            figure = grid_figure(heads.assign(value=heads[measure]), MEASURES[measure], self.title)
-            paths += save_figure(figure, folder, f"heads-{measure}")
-        similar = self.similar
-        if similar is not None and (similar["kind"] == "head").any():
-            heads = similar[similar["kind"] == "head"]
-            values = heads.assign(value=heads["spectral_cosine"])
-            paths += save_figure(
-                grid_figure(values, SIMILARITIES["spectral_cosine"], self.title_similar), folder, "similarity"
-            )
-        return paths
 
 
 def analyze_store(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from residual.data import ImageDataset
+from residual.data import ImageDataset, load_dataset
 from residual.encoders.encoder import Encoder
+from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
 from residual.files import check_writable
 from residual.progress import Progress
@@ -22,74 +23,118 @@ from residual.store.encode import encode_dataset
 from residual.store.forward import Encoding
 
 
-@dataclass(frozen=True)
-class Job:
-    """A dataset to be encoded: how, where to, and which part of it."""
+def encode_split(
+    out: str,
+    *,
+    dataset: str,
+    split: str = "train",
+    encoder: str = "picto",
+    limit: int = 0,
+    columns: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    bases_only: bool = False,
+    pooling: str = "own",
+    kinds: str = "emb,mlp,head",
+    dtype: str = "float16",
+    batch_size: int = 64,
+    workers: int = -1,
+    on_error: str = "raise",
+    part: str = "1/1",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Encode a split of a dataset to a store, or fit its bases and store nothing else.
 
-    settings: Encoding
-    dtype: str
-    out: str
-    part: tuple[int, int]
+    Args:
+        out: the store, a folder or an address; or the file of bases.
+        dataset, split: as `load_dataset` takes them, with `columns` for its further arguments.
+        encoder: its name.
+        limit: only the first so many images; 0 for all.
+        device: where to compute.
+        bases_only: fit bases; of a part of several, leave its moments.
+        pooling, dtype, batch_size, on_error: see `encode_dataset`.
+        kinds: of unit, with commas between.
+        workers: as `encode_dataset` takes them, -1 for None.
+        part: which of several, as "2/8".
+        progress: told of every batch.
 
-    @classmethod
-    def of(cls, options: dict[str, Any], out: str, part: tuple[int, int]) -> Job:
-        """From the options of the command."""
-        workers = None if options["workers"] < 0 else options["workers"]
-        kinds = split_kinds(options["kinds"])
-        settings = Encoding(options["pooling"], kinds, options["batch_size"], workers, options["on_error"])
-        return cls(settings, options["dtype"], out, part)
+    Returns:
+        what there is to tell, for JSON, with `sentence` for people.
 
-    def store(self, encoder: Encoder, dataset: ImageDataset, progress: Progress | None) -> dict[str, Any]:
-        """Encode to a store."""
-        watch = _Watch(progress)
-        how: dict[str, Any] = vars(self.settings)
-        store = encode_dataset(
-            encoder, dataset, self.out, dtype=self.dtype, part=self.part, progress=watch, **how
-        )
-        size = sum(store.storage.sizes().values())
-        state = "complete" if store.complete else "not complete yet"
-        return {
-            "store": self.out,
-            "encoder": encoder.name,
-            "dataset": store.dataset,
-            "samples": len(store),
-            "complete": store.complete,
-            "bytes": size,
-            "skipped": store.reasons,
-            **watch.result(),
-            "sentence": f"{self.out}: {len(store):,} samples of {store.dataset} by {encoder.name}, "
-            f"{size / 1e6:,.1f} MB, {state}; {watch.sentence()}.",
-        }
+    Raises:
+        ResidualError: see `load_encoder`, `load_dataset`, `encode_dataset` and `stream_moments`.
+    """
+    chosen = parse_part(part)
+    settings = Encoding(pooling, split_kinds(kinds), batch_size, None if workers < 0 else workers, on_error)
+    model = load_encoder(encoder, device=device)
+    images = load_dataset(dataset, split, **(columns or {}))
+    if limit:
+        images = images.subset(range(min(limit, len(images))))
+    watch = _Watch(progress)
+    made = (
+        _bases_of_images(model, images, settings, out, chosen, watch)
+        if bases_only
+        else _store_of_images(model, images, settings, out, chosen, watch, dtype)
+    )
+    made["sentence"] = f"{made['sentence']}; {watch.sentence()}."
+    return {**made, "encoder": model.name, **watch.result()}
 
-    def bases(self, encoder: Encoder, dataset: ImageDataset, progress: Progress | None) -> dict[str, Any]:
-        """Fit bases and store nothing else; of a part of several, leave its moments."""
-        check_writable(self.out)
-        watch = _Watch(progress)
-        checkpoint = Path(f"{self.out}.unfinished")
-        moments = stream_moments(
-            encoder, dataset, self.settings, part=self.part, checkpoint=checkpoint, progress=watch
-        )
-        if self.part == (1, 1):
-            made = moments.compute()
-            made.save(self.out)
-            what = f"{made}"
-        else:
-            moments.save(self.out)
-            what = f"part {self.part[0]} of {self.part[1]} ({moments.origin.samples:,} samples)"
-        checkpoint.unlink(missing_ok=True)
-        return {
-            "bases": self.out,
-            "encoder": encoder.name,
-            "dataset": moments.origin.datasets[0],
-            "samples": moments.origin.samples,
-            "skipped": moments.progress["skipped"],
-            **watch.result(),
-            "sentence": f"{self.out}: {what}; {watch.sentence()}.",
-        }
+
+def _store_of_images(
+    encoder: Encoder,
+    images: ImageDataset,
+    settings: Encoding,
+    out: str,
+    part: tuple[int, int],
+    progress: Progress,
+    dtype: str,
+) -> dict[str, Any]:
+    store = encode_dataset(
+        encoder, images, out, dtype=dtype, part=part, progress=progress, **asdict(settings)
+    )
+    size = sum(store.storage.sizes().values())
+    state = "complete" if store.complete else "not complete yet"
+    return {
+        "store": out,
+        "dataset": store.dataset,
+        "samples": len(store),
+        "complete": store.complete,
+        "bytes": size,
+        "skipped": store.reasons,
+        "sentence": f"{out}: {len(store):,} samples of {store.dataset} by {encoder.name}, "
+        f"{size / 1e6:,.1f} MB, {state}",
+    }
+
+
+def _bases_of_images(
+    encoder: Encoder,
+    images: ImageDataset,
+    settings: Encoding,
+    out: str,
+    part: tuple[int, int],
+    progress: Progress,
+) -> dict[str, Any]:
+    check_writable(out)
+    checkpoint = Path(f"{out}.unfinished")
+    moments = stream_moments(encoder, images, settings, part=part, checkpoint=checkpoint, progress=progress)
+    if part == (1, 1):
+        made = moments.compute()
+        made.save(out)
+        what = f"{made}"
+    else:
+        moments.save(out)
+        what = f"part {part[0]} of {part[1]} ({moments.origin.samples:,} samples)"
+    checkpoint.unlink(missing_ok=True)
+    return {
+        "bases": out,
+        "dataset": moments.origin.datasets[0],
+        "samples": moments.origin.samples,
+        "skipped": moments.progress["skipped"],
+        "sentence": f"{out}: {what}",
+    }
 
 
 def bases_of(
-    sources: Sequence[str], out: Path, kinds: str | None, device: str | None, progress: Progress | None
+    sources: Sequence[str], out: Path, kinds: str | None, device: str | None, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Fit bases from stores, or from the moments that parts of a run left.
 
@@ -122,7 +167,7 @@ def _merged(files: Sequence[str], kinds: str | None) -> SpectralBases:
     for file in files[1:]:
         moments.merge(UnitMoments.load(file))
     if kinds and set(split_kinds(kinds)) != set(moments.kinds):
-        raise ResidualError(f"These moments are of {', '.join(moments.kinds)}: leave out --kinds.")
+        raise ResidualError(f"These moments are of {', '.join(moments.kinds)}: no other kinds can be had.")
     return moments.compute()
 
 
@@ -137,10 +182,10 @@ def parse_part(part: str) -> tuple[int, int]:
     Raises:
         ResidualError: it isn't of that form.
     """
-    found = re.fullmatch(r"([0-9]+)/([0-9]+)", part.strip())
-    if not found:
+    numbers = re.fullmatch(r"([0-9]+)/([0-9]+)", part.strip())
+    if not numbers:
         raise ResidualError(f"A part looks like 2/8, the second of eight; got {part!r}.")
-    return int(found[1]), int(found[2])
+    return int(numbers[1]), int(numbers[2])
 
 
 class _Watch:

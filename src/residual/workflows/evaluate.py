@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from residual.adapters.adapted_encoder import AdaptedEncoder
-from residual.data import ImageDataset
+from residual.data import ImageDataset, load_dataset
+from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
-from residual.libraries import version_of
 from residual.progress import Progress
 from residual.store.forward import Encoding, read_pixels
+from residual.workflows.task import versions
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,37 @@ class Evaluation:
     labels: np.ndarray
     sample_ids: tuple[str, ...]
     summary: dict[str, Any]
+
+
+def evaluate_adapter(
+    adapter: str,
+    dataset: str,
+    split: str = "test",
+    batch_size: int = 64,
+    on_error: str = "raise",
+    *,
+    encoder: str | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Run an adapter that was kept over a split of a dataset; see `evaluate_encoder`.
+
+    Args:
+        adapter: a folder or a repository, as `AdaptedEncoder.from_pretrained` takes it.
+        dataset, split: as `load_dataset` takes them.
+        batch_size, on_error: see `encode_dataset`.
+        encoder: its name, where it isn't the adapter's.
+        device: where to compute.
+        progress: told of every batch.
+
+    Raises:
+        ResidualError: see `load_encoder`, `load_dataset`, `AdaptedEncoder.from_pretrained` and
+            `evaluate_encoder`.
+    """
+    model = None if encoder is None else load_encoder(encoder, device=device)
+    images = load_dataset(dataset, split)
+    adapted = AdaptedEncoder.from_pretrained(adapter, model, device)
+    return evaluate_encoder(adapted, images, batch_size, on_error, progress)
 
 
 def evaluate_encoder(
@@ -97,6 +129,6 @@ def evaluate_encoder(
         },
         "per_class": per_class,
         "skipped": [dataset.sample_ids[position] for position in skipped],
-        "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
+        "versions": versions(),
     }
     return Evaluation(whole, labels, tuple(dataset.sample_ids[position] for position in kept), summary)

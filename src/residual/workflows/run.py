@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from residual.adapters.fit_settings import FitSettings
-from residual.adapters.methods import ADAPTERS, AdapterSettings
+from residual.adapters.methods import ADAPTERS, AdapterSettings, Reference
 from residual.encoders.encoder import Encoder
 from residual.errors import unknown_name
 from residual.intervals import mean_and_interval
-from residual.libraries import version_of
 from residual.progress import Progress, under
+from residual.store.base import Store
 from residual.workflows.task import (
     MIXED,
     Adapted,
+    Pictures,
     Task,
     adapt,
-    encode_task,
     load_splits,
-    reference_from,
+    make_task,
+    reference_of,
+    task_summary,
 )
 
 RUN_METHODS = ("residual_star", "residual")
@@ -34,6 +36,11 @@ class Run:
     summary: dict[str, Any]
     task: Task
     adapted: dict[str, list[Adapted]]
+
+    @property
+    def adapters(self) -> dict[str, Any]:
+        """Each method's adapter, of the first seed."""
+        return {method: fits[0].adapter for method, fits in self.adapted.items()}
 
 
 def run_tasks(
@@ -63,15 +70,20 @@ def run_tasks(
     for method in methods:  # a name that isn't there is refused before any work
         if method not in ADAPTERS:
             raise unknown_name("method", method, ADAPTERS)
-    for name in datasets:
-        load_splits(name)
+    splits = {name: load_splits(name) for name in datasets}
     start = time.perf_counter()
-    reference = reference_from(encoder, bases, per_dataset, batch_size, on_error, under(progress, "bases"))
+    of_bases: Store | Reference = Pictures(
+        encoder, batch_size, on_error, progress=under(progress, "bases")
+    ).of_bases(bases, per_dataset)
     bases_seconds = time.perf_counter() - start
     for name in datasets:
-        named = under(progress, name)
-        task = encode_task(encoder, name, batch_size, on_error, named)
-        adapted = {method: adapt(task, reference, method, fits, settings, named) for method in methods}
+        inside, start = under(progress, name), time.perf_counter()
+        stores = Pictures(encoder, batch_size, on_error, progress=inside).splits(splits[name])
+        task = make_task(encoder, name, splits[name], stores, time.perf_counter() - start)
+        start = time.perf_counter()
+        reference = of_bases = reference_of(of_bases)  # taken of the pictures once, for the first dataset
+        bases_seconds += time.perf_counter() - start
+        adapted = {method: adapt(task, reference, method, fits, settings, inside) for method in methods}
         summary = _summary(encoder, task, adapted)
         summary["bases"] = bases
         summary["skipped"] = list(dict.fromkeys([*reference.skipped, *summary["skipped"]]))
@@ -83,24 +95,18 @@ def _summary(encoder: Encoder, task: Task, adapted: dict[str, list[Adapted]]) ->
     accuracy, interval = {"zero_shot": task.zero_shot}, {}
     for method, fits in adapted.items():
         accuracy[method], interval[method] = mean_and_interval([each.accuracy for each in fits])
-    sizes = {f"n_{split}": len(store) for split, store in task.stores.items()}
+    seconds = {method: sum(each.result.seconds for each in fits) for method, fits in adapted.items()}
     return {
-        "encoder": encoder.name,
-        "dataset": task.name,
+        **task_summary(encoder, task),
         "seeds": [each.seed for each in next(iter(adapted.values()))],
-        **sizes,
-        "classes": len(task.classifier.class_names),
-        "classifier": "text" if encoder.has_text else "class means",
         "accuracy": accuracy,
         "interval": interval,
         "per_seed": {method: [each.accuracy for each in fits] for method, fits in adapted.items()},
-        "parameters": {method: fits[0].adapter.weights.numel() for method, fits in adapted.items()},
+        "parameters": {method: fits[0].weights for method, fits in adapted.items()},
         "epochs": {method: [len(each.result.history) for each in fits] for method, fits in adapted.items()},
         "seconds": {
             "encode": round(task.seconds, 3),
-            "fit": round(sum(each.result.seconds for fits in adapted.values() for each in fits), 3),
-            **{f"fit_{m}": round(sum(e.result.seconds for e in fits), 3) for m, fits in adapted.items()},
+            "fit": round(sum(seconds.values()), 3),
+            **{f"fit_{method}": round(each, 3) for method, each in seconds.items()},
         },
-        "skipped": task.skipped,
-        "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
     }

@@ -2,6 +2,7 @@
 
 The encoder runs once over every picture. Bases come from pictures that need not be the task's own: by default
 a mixed, unlabelled sample of the whole offline suite, which plays the part of ImageNet in the paper.
+`Pictures` takes the steps one by one, `encode_task` and `reference_from` all at once.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from residual.adapters.fit import evaluate, fit_many
 from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import BASES_KINDS, AdapterSettings, Reference, make_adapter
 from residual.adapters.scores import compute_scores
-from residual.data import ImageDataset, MixedDataset, load_dataset
+from residual.data import SPLITS, ImageDataset, MixedDataset, load_dataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.libraries import version_of
 from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
@@ -67,10 +69,99 @@ class Adapted:
     accuracy: float
     result: FitResult = field(repr=False)
 
+    @property
+    def weights(self) -> int:
+        """How many were trained."""
+        return self.adapter.weights.numel()
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures through an encoder: how they are read, and where their coordinates are kept.
+
+    Args:
+        encoder: with a text tower, or without (then the class means of the train outputs classify).
+        batch_size: pictures at a time.
+        on_error: see `encode_dataset`.
+        stores: a folder that coordinates are kept in, and read from if they are there; None for memory.
+        progress: told of every batch.
+    """
+
+    encoder: Encoder
+    batch_size: int = 64
+    on_error: str = "raise"
+    stores: Path | None = None
+    progress: Progress | None = None
+
+    def encode(self, dataset: ImageDataset, stage: str) -> Store:
+        """Coordinates of a dataset.
+
+        Raises:
+            ResidualError: see `encode_dataset`.
+        """
+        path = None
+        if self.stores is not None:
+            path = store_path(self.stores, self.encoder.name, dataset.name, dataset.split)
+        return encode_dataset(
+            self.encoder, dataset, path, batch_size=self.batch_size, on_error=self.on_error,
+            progress=named(self.progress, stage),
+        )  # fmt: skip
+
+    def splits(self, datasets: Mapping[str, ImageDataset]) -> dict[str, Store]:
+        """Coordinates of every split of a dataset.
+
+        Raises:
+            ResidualError: see `encode_dataset`.
+        """
+        return {split: self.encode(dataset, f"encode {split}") for split, dataset in datasets.items()}
+
+    def of_bases(self, source: str = MIXED, per_dataset: int = 200) -> Store | Reference:
+        """What principal components are taken of: see `reference_from`.
+
+        Raises:
+            ResidualError: nothing is known by that name, or the file's bases are of another encoder.
+        """
+        if source.endswith(".safetensors"):
+            if not Path(source).is_file():
+                raise ResidualError(
+                    f"No file of bases at {source!r}. Known: {MIXED!r}, a dataset, or such a file."
+                )
+            return _belonging(SpectralBases.load(source), self.encoder, source)
+        dataset = MixedDataset("train", per_dataset) if source == MIXED else load_dataset(source, "train")
+        return self.encode(dataset, "encode for bases")
+
 
 def load_splits(name: str) -> dict[str, ImageDataset]:
-    """The three splits of a dataset, none of it decoded yet."""
-    return {split: load_dataset(name, split) for split in ("train", "val", "test")}
+    """The three splits of a dataset, none of it decoded yet.
+
+    Raises:
+        ResidualError: see `load_dataset`.
+    """
+    return {split: load_dataset(name, split) for split in SPLITS}
+
+
+def make_task(
+    encoder: Encoder,
+    name: str,
+    datasets: Mapping[str, ImageDataset],
+    stores: Mapping[str, Store],
+    seconds: float,
+) -> Task:
+    """The task of splits that took `seconds` to encode: with a classifier, and its accuracy.
+
+    Raises:
+        ResidualError: see `ZeroShotClassifier`.
+    """
+    start, train, test = time.perf_counter(), stores["train"], stores["test"]
+    output, classes = test.output(), datasets["train"]
+    if encoder.has_text:
+        classifier = ZeroShotClassifier.from_text(encoder, classes.class_names, classes.templates)
+    else:
+        classifier = ZeroShotClassifier.from_class_means(
+            train.output(), train.labels, classes.class_names, fingerprint=train.fingerprint
+        )
+    zero_shot = classifier.accuracy(output, test.labels)
+    return Task(name, stores, datasets, classifier, zero_shot, seconds + time.perf_counter() - start)
 
 
 def encode_task(
@@ -85,34 +176,15 @@ def encode_task(
     """Encode the three splits of a dataset and make its classifier.
 
     Args:
-        encoder: with a text tower, or without (then the class means of the train outputs classify).
         name: as `load_dataset` takes it.
-        batch_size: pictures at a time.
-        on_error: see `encode_dataset`.
-        progress: told of every batch.
-        stores: a folder that coordinates are kept in, and read from if they are there; None for memory.
+        encoder, batch_size, on_error, progress, stores: see `Pictures`.
 
     Raises:
         ResidualError: see `load_dataset`, `encode_dataset` and `ZeroShotClassifier`.
     """
-    start = time.perf_counter()
-    reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error}
-    datasets = load_splits(name)
-    classes = datasets["train"]
-    classifier = None
-    if encoder.has_text:  # before the long part, so that class names that don't work are refused at once
-        classifier = ZeroShotClassifier.from_text(encoder, classes.class_names, classes.templates)
-    encoded = {
-        split: _encoded(encoder, dataset, stores, named(progress, f"encode {split}"), reading)
-        for split, dataset in datasets.items()
-    }
-    if classifier is None:
-        train = encoded["train"]
-        classifier = ZeroShotClassifier.from_class_means(
-            train.output(), train.labels, classes.class_names, fingerprint=train.fingerprint
-        )
-    zero_shot = classifier.accuracy(encoded["test"].output(), encoded["test"].labels)
-    return Task(name, encoded, datasets, classifier, zero_shot, time.perf_counter() - start)
+    start, datasets = time.perf_counter(), load_splits(name)
+    encoded = Pictures(encoder, batch_size, on_error, stores, progress).splits(datasets)
+    return make_task(encoder, name, datasets, encoded, time.perf_counter() - start)
 
 
 def reference_from(
@@ -128,27 +200,39 @@ def reference_from(
     """Principal components of all heads and MLPs of `encoder`, and of its output.
 
     Args:
-        encoder: what is to be adapted.
         source: "mixed", `per_dataset` train pictures of each dataset of the offline suite, labels unused; a
             dataset as `load_dataset` takes it (its train pictures); or a file by `SpectralBases.save`.
         per_dataset: pictures of each dataset, for "mixed".
-        batch_size: pictures at a time.
-        on_error: see `encode_dataset`.
-        progress: told of every batch.
-        stores: see `encode_task`.
+        encoder, batch_size, on_error, progress, stores: see `Pictures`.
 
     Raises:
         ResidualError: nothing is known by that name, or the file's bases are of another encoder.
     """
-    reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error}
-    if source.endswith(".safetensors"):
-        if not Path(source).is_file():
-            raise ResidualError(
-                f"No file of bases at {source!r}. Known: {MIXED!r}, a dataset, or such a file."
-            )
-        return _belonging(SpectralBases.load(source), encoder, source)
-    dataset = MixedDataset("train", per_dataset) if source == MIXED else load_dataset(source, "train")
-    return Reference.of(_encoded(encoder, dataset, stores, named(progress, "encode for bases"), reading))
+    pictures = Pictures(encoder, batch_size, on_error, stores, progress)
+    return reference_of(pictures.of_bases(source, per_dataset))
+
+
+def reference_of(source: Store | Reference) -> Reference:
+    """The components of a store; those of a file are there already."""
+    return source if isinstance(source, Reference) else Reference.of(source)
+
+
+def task_summary(encoder: Encoder, task: Task) -> dict[str, Any]:
+    """What there is to tell of a task, whatever is done with it, for JSON."""
+    return {
+        "encoder": encoder.name,
+        "dataset": task.name,
+        **{f"n_{split}": len(store) for split, store in task.stores.items()},
+        "classes": len(task.classifier),
+        "classifier": "text" if encoder.has_text else "class means",
+        "skipped": task.skipped,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what results depend on."""
+    return {name: version_of(name) for name in ("residual-vit", "torch", "transformers")}
 
 
 def adapt(
@@ -186,20 +270,6 @@ def adapt(
         Adapted(method, each.seed, adapter, accuracy, result)
         for each, adapter, accuracy, result in zip(fits, adapters, accuracies, results, strict=True)
     ]
-
-
-def _encoded(
-    encoder: Encoder,
-    dataset: ImageDataset,
-    stores: Path | None,
-    progress: Progress | None,
-    reading: dict[str, Any],
-) -> Store:
-    """Coordinates of a dataset, in memory or in a folder of stores."""
-    if stores is None:
-        return encode_dataset(encoder, dataset, progress=progress, **reading)
-    place = store_path(stores, encoder.name, dataset.name, dataset.split)
-    return encode_dataset(encoder, dataset, place, progress=progress, **reading)
 
 
 def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> Reference:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.adapters.adapter import Adapter, check_choice
@@ -24,12 +25,33 @@ from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
 from residual.intervals import mean_and_interval
-from residual.libraries import version_of
 from residual.progress import Progress, named
 from residual.store.base import Store
 from residual.store.encode import outputs_of
 from residual.store.forward import Encoding
-from residual.workflows.task import Task, adapt
+from residual.workflows.task import (
+    MIXED,
+    Adapted,
+    Pictures,
+    Task,
+    adapt,
+    load_splits,
+    make_task,
+    reference_of,
+    task_summary,
+)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One fine-tuned encoder: its accuracy on "test", how training went, its weights and outputs by split."""
+
+    seed: int
+    encoder: Encoder
+    accuracy: float
+    result: FitResult
+    weights: int
+    outputs: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,6 +61,51 @@ class Trained:
     adapted: AdaptedEncoder
     adapter: Adapter | None
     summary: dict[str, Any]
+    task: Task
+
+
+def train_on(
+    encoder: Encoder,
+    dataset: str,
+    method: str,
+    fits: Sequence[FitSettings] | Sequence[TrainSettings],
+    settings: AdapterSettings | None = None,
+    *,
+    bases: str = MIXED,
+    per_dataset: int = 200,
+    batch_size: int = 64,
+    on_error: str = "raise",
+    stores: Path | None = None,
+    folder: Path | None = None,
+    logger: str | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a method for the classes of a dataset, from its pictures on.
+
+    Args:
+        encoder: what is adapted or fine-tuned.
+        dataset: as `load_dataset` takes it.
+        method: "fine_tuning", or an adapter's as `adapt` takes it.
+        fits: one a seed; of fine-tuning `TrainSettings`.
+        settings: of the adapter.
+        bases, per_dataset: of an adapter, see `reference_from`.
+        batch_size, on_error, stores: see `encode_task`.
+        folder, logger: of fine-tuning, see `fine_tuned`.
+        progress: told of every stage.
+
+    Raises:
+        ResidualError: see `encode_task`, `reference_from`, `adapt` and `fine_tune`.
+    """
+    splits, pictures = load_splits(dataset), Pictures(encoder, batch_size, on_error, stores, progress)
+    of_bases = None if method == FINE_TUNING else pictures.of_bases(bases, per_dataset)
+    start = time.perf_counter()
+    encoded = pictures.splits(splits)
+    task = make_task(encoder, dataset, splits, encoded, time.perf_counter() - start)
+    if of_bases is None:
+        tunings = [each for each in fits if isinstance(each, TrainSettings)]
+        return train_encoder(encoder, task, tunings, folder, logger, progress)
+    quick = [each for each in fits if isinstance(each, FitSettings)]
+    return train_adapter(encoder, task, reference_of(of_bases), method, quick, settings, progress)
 
 
 def logger_of(method: str, logger: str | None) -> str | None:
@@ -79,14 +146,10 @@ def train_adapter(
     start = time.perf_counter()
     adapted = adapt(task, reference, method, fits, settings, progress)
     best = max(adapted, key=lambda each: each.result.merit)
-    told = {**asdict(fits[0]), "adapter": asdict(settings or AdapterSettings())}
-    summary = _summary(
-        encoder, task, method, [each.seed for each in adapted], [each.accuracy for each in adapted],
-        [each.result for each in adapted], best.seed, best.adapter.weights.numel(), told,
-        time.perf_counter() - start,
-    )  # fmt: skip
+    used = {**asdict(fits[0]), "adapter": asdict(settings or AdapterSettings())}
+    summary = _summary(encoder, task, method, adapted, best, used, time.perf_counter() - start)
     made = AdaptedEncoder(encoder, best.adapter, task.classifier, _record(task, method, summary), share=True)
-    return Trained(made, best.adapter, summary)
+    return Trained(made, best.adapter, summary, task)
 
 
 def train_encoder(
@@ -100,9 +163,47 @@ def train_encoder(
     """Fine-tune the encoder once for each of `tunings`, each time as it is loaded; the best on val is kept.
 
     Args:
+        encoder, task, tunings, folder, logger, progress: see `fine_tuned`.
+
+    Raises:
+        ResidualError: see `fine_tune`.
+    """
+    if not tunings:
+        raise ResidualError("Fine-tuning needs settings of at least one training, got none.")
+    start, original = time.perf_counter(), encoder.fingerprint
+    trainings = fine_tuned(encoder, task, tunings, folder=folder, logger=logger, progress=progress)
+    best = next(trainings)
+    done = [replace(best, encoder=encoder)]  # only the best one's weights are held on to
+    for each in trainings:
+        done.append(replace(each, encoder=encoder))
+        best = max(best, each, key=lambda one: one.result.merit)
+    summary = _summary(
+        encoder, task, FINE_TUNING, done, best, asdict(tunings[0]), time.perf_counter() - start
+    )
+    record = _record(task, FINE_TUNING, summary)
+    made = AdaptedEncoder(best.encoder, None, task.classifier, record, original, share=True)
+    return Trained(made, None, summary, task)
+
+
+def fine_tuned(
+    encoder: Encoder,
+    task: Task,
+    tunings: Sequence[TrainSettings],
+    *,
+    encoding: Encoding | None = None,
+    splits: Sequence[str] = ("test",),
+    folder: Path | None = None,
+    logger: str | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Tuned]:
+    """Fine-tune the encoder once for each of `tunings`, each time as it is loaded, in single precision.
+
+    Args:
         encoder: one that can be loaded by its name again.
         task: with datasets.
         tunings: of each training.
+        encoding: how outputs are made afterwards.
+        splits: which outputs are wanted, "test" at least.
         folder: for checkpoints and logs, a sub-folder a seed.
         logger: see `fine_tune`.
         progress: told of every epoch.
@@ -110,10 +211,7 @@ def train_encoder(
     Raises:
         ResidualError: see `fine_tune`.
     """
-    start, original = time.perf_counter(), encoder.fingerprint
     pictures = {split: readable(task.datasets[split], store) for split, store in task.stores.items()}
-    best: tuple[Any, ...] | None = None
-    results, accuracies, weights = [], [], 0
     for settings in tunings:
         tuned = load_encoder(
             encoder.name, device=encoder.device, dtype=torch.float32, centering=encoder.centering
@@ -123,21 +221,11 @@ def train_encoder(
             folder=None if folder is None else folder / f"seed-{settings.seed}", logger=logger,
             device=encoder.device, progress=named(progress, f"fine-tune, seed {settings.seed}"),
         )  # fmt: skip
-        outputs = outputs_of(tuned, pictures["test"], Encoding("own", ("head",)))
-        accuracies.append(task.classifier.accuracy(outputs, task.stores["test"].labels))
-        results.append(result)
+        how = encoding or Encoding("own", ("head",))
+        outputs = {split: outputs_of(tuned, pictures[split], how) for split in splits}
+        accuracy = task.classifier.accuracy(outputs["test"], task.stores["test"].labels)
         weights = sum(each.numel() for each in tuned.image_parameters().values())
-        if best is None or result.merit > best[1].merit:
-            best = tuned, result, settings.seed
-    if best is None:
-        raise ResidualError("Fine-tuning needs settings of at least one training, got none.")
-    summary = _summary(
-        encoder, task, FINE_TUNING, [each.seed for each in tunings], accuracies, results, best[2], weights,
-        asdict(tunings[0]), time.perf_counter() - start,
-    )  # fmt: skip
-    record = _record(task, FINE_TUNING, summary)
-    made = AdaptedEncoder(best[0], None, task.classifier, record, original, share=True)
-    return Trained(made, None, summary)
+        yield Tuned(settings.seed, tuned, accuracy, result, weights, outputs)
 
 
 def readable(dataset: ImageDataset, store: Store) -> ImageDataset:
@@ -152,42 +240,33 @@ def _summary(
     encoder: Encoder,
     task: Task,
     method: str,
-    seeds: Sequence[int],
-    accuracies: Sequence[float],
-    results: Sequence[FitResult],
-    kept: int,
-    weights: int,
+    fits: Sequence[Adapted] | Sequence[Tuned],
+    best: Adapted | Tuned,
     settings: dict[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
-    mean, half = mean_and_interval(list(accuracies))
+    mean, half = mean_and_interval([each.accuracy for each in fits])
     return {
-        "encoder": encoder.name,
-        "dataset": task.name,
+        **task_summary(encoder, task),
         "method": method,
-        "seeds": list(seeds),
-        "kept_seed": kept,
-        **{f"n_{split}": len(store) for split, store in task.stores.items()},
-        "classes": len(task.classifier),
-        "classifier": "text" if encoder.has_text else "class means",
+        "seeds": [each.seed for each in fits],
+        "kept_seed": best.seed,
         "accuracy": {"zero_shot": task.zero_shot, method: mean},
         "interval": {method: half},
-        "accuracy_of_kept": accuracies[list(seeds).index(kept)],
+        "accuracy_of_kept": best.accuracy,
         "per_seed": [
             {
-                "seed": seed,
-                "accuracy": accuracy,
-                "val_accuracy": result.val_accuracy,
-                "best_epoch": result.best_epoch,
-                "history": [asdict(epoch) for epoch in result.history],
+                "seed": each.seed,
+                "accuracy": each.accuracy,
+                "val_accuracy": each.result.val_accuracy,
+                "best_epoch": each.result.best_epoch,
+                "history": [asdict(epoch) for epoch in each.result.history],
             }
-            for seed, accuracy, result in zip(seeds, accuracies, results, strict=True)
+            for each in fits
         ],
-        "parameters": {method: weights},
+        "parameters": {method: best.weights},
         "settings": {name: value for name, value in settings.items() if name != "seed"},
         "seconds": {"encode": round(task.seconds, 3), f"fit_{method}": round(seconds, 3)},
-        "skipped": task.skipped,
-        "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
     }
 
 

@@ -1,0 +1,38 @@
+"""Options that several commands take, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Store = Annotated[str, typer.Argument(help="A store: a folder or an address.")]
+Dataset = Annotated[
+    str | None, typer.Option(help="A name as `residual datasets` lists them. [default: mnist]")
+]
+Encoder = Annotated[
+    str | None, typer.Option(help="A name as `residual encoders` lists them. [default: picto]")
+]
+Bases = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the principal components come from: mixed (unlabelled train pictures of the whole "
+        "suite), a dataset, or a file of bases (.safetensors). [default: mixed]"
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="Of the first weights and the order of samples. [default: 0]")]
+OnError = Annotated[
+    str | None, typer.Option(help="A picture that can't be read: raise, or skip and list. [default: raise]")
+]
+ImageColumn = Annotated[str | None, typer.Option(help="Of hf: and disk:, the column of images.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Of hf: and disk:, the column of labels.")]
+Figures = Annotated[Path | None, typer.Option(help="Draw into this folder, PNG and SVG.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, … [default: a GPU if there is one]")]
+Json = Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")]
+Cfg = Annotated[list[Path] | None, typer.Option(help="A gin file of settings; can be given again.")]
+
+
+def param(examples: str) -> Any:
+    """`--param name=value`, with examples of settings that the command has."""
+    return typer.Option(help=f"A setting, such as {examples}; can be given again.")
