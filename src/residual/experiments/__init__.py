@@ -3,7 +3,7 @@
 from residual.experiments.adapters import Adapters
 from residual.experiments.base import Experiment, run_experiment
 from residual.experiments.dimension import Dimension
-from residual.experiments.heads import Heads
+from residual.experiments.heads import Heads, part_of
 from residual.experiments.plan import Plan
 from residual.experiments.results import Results, read_results
 from residual.experiments.similarity import ClassToken, Similarity
@@ -16,4 +16,4 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "class-token": ClassToken,
 }
 
-__all__ = ["EXPERIMENTS", "Experiment", "Plan", "Results", "read_results", "run_experiment"]
+__all__ = ["EXPERIMENTS", "Experiment", "Plan", "Results", "part_of", "read_results", "run_experiment"]

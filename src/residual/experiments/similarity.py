@@ -14,9 +14,8 @@ from residual.experiments.base import Experiment, Tables
 from residual.experiments.plan import Plan, Work
 from residual.report import blocks_figure, grid_figure, layers_figure
 from residual.spectral.bases import SpectralBases
+from residual.spectral.fit import fit_bases, fit_halves, stream_moments
 from residual.spectral.similarity import SIMILARITIES, SimilaritySettings, anchors_of, compare_bases
-from residual.spectral.fit import fit_bases, fit_halves
-from residual.spectral.fit import stream_moments
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

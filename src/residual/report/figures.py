@@ -18,8 +18,8 @@ import pandas as pd
 
 from residual.errors import ResidualError
 from residual.files import written_beside
-from residual.spectral.similarity import SIMILARITIES
 from residual.spectral.geometry import MEASURES
+from residual.spectral.similarity import SIMILARITIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

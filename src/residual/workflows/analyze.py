@@ -11,9 +11,9 @@ import pandas as pd
 from residual.progress import Progress
 from residual.report import records
 from residual.spectral.bases import SpectralBases
-from residual.spectral.similarity import SimilaritySettings, compare_bases
 from residual.spectral.fit import fit_bases
 from residual.spectral.geometry import GeometrySettings, unit_geometry
+from residual.spectral.similarity import SimilaritySettings, compare_bases
 from residual.store.disk import ResidualStore
 from residual.workflows.encode import split_kinds
 
