@@ -20,21 +20,14 @@ TEXTS = ("the letter A", "the letter O", "a round shape", "a thin line", "someth
 
 
 @pytest.fixture(scope="module")
-def encoder():
-    return load_encoder("picto", device="cpu")
+def encoder(picto):
+    return picto
 
 
 @pytest.fixture(scope="module")
-def stores(encoder, tmp_path_factory):
-    """Letters, letters without heads, with heads only and with patches, and few texts."""
-    folder = tmp_path_factory.mktemp("stores")
-    data = load_dataset("letters", "val").sample(N)
-    encode_dataset(encoder, data, folder / "letters")
-    for name, how in (("mlps", {"kinds": ("mlp",)}), ("heads", {"kinds": ("head",)})):
-        encode_dataset(encoder, data, folder / name, **how)
-    encode_dataset(encoder, data.sample(4), folder / "patches", pooling="patches")
-    (folder / "texts.txt").write_text("# few\n" + "\n".join(TEXTS), encoding="utf-8")
-    return folder
+def stores(stores):
+    (stores / "texts.txt").write_text("# few\n" + "\n".join(TEXTS), encoding="utf-8")
+    return stores
 
 
 @pytest.fixture(scope="module")

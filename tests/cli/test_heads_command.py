@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from PIL import Image
 
-from residual import ResidualStore, encode_dataset, load_dataset, load_encoder
+from residual import ResidualStore
 from residual.heads import score_units, top_share
 from residual.workflows.store_origin import classifier_of, encoder_of
 
 FEW = ("--param", "ScoreboardSettings.shares=(0.05, 0.5)", "--param", "ScoreboardSettings.seeds=4")
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stores")
-    encoder = load_encoder("picto", device="cpu")
-    for split in ("train", "val", "test"):
-        encode_dataset(encoder, load_dataset("digits", split).sample(120), folder / split)
-    encode_dataset(encoder, load_dataset("flags", "val").sample(20), folder / "flags")
-    encode_dataset(encoder, load_dataset("digits", "val").sample(20), folder / "heads", kinds=("head",))
-    return folder
 
 
 def test_the_scoreboard_of_a_store(residual, stores, tmp_path):
@@ -64,21 +52,15 @@ def test_one_store_is_halved(residual, stores):
     assert "tested on the other half of digits/val" in shown
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
+def test_what_does_not_fit(residual, stores):
+    for words, message in (
         (("heads", "--param", "ScoreboardSettings.mode=median"), "Unknown mode 'median'"),
         (("heads", "--param", "ScoreboardSettings.shares=(2.0,)"), "shares lie in (0, 1]"),
-        (("val", "--test", "flags"), "don't belong together: class_names"),
+        (("val", "--test", stores / "flags"), "don't belong together: class_names"),
         (("heads",), "without units of kind emb, mlp"),
         (("none",), "There is no store at"),
         (("val", "--dictionary", "wrods"), "Did you mean 'words'"),
         (("val", "--encoder", "pictoo"), "Did you mean 'picto'"),
-    ],
-)
-def test_what_does_not_fit(residual, stores, words, message):
-    words = [str(stores / word) if word in ("heads", "val", "flags", "none") else word for word in words]
-    code, _, err = residual("heads", *words)
-    assert code == 2
-    assert message in err
-    assert "Traceback" not in err
+    ):
+        code, _, err = residual("heads", stores / words[0], *words[1:])
+        assert (code, message in err, "Traceback" in err) == (2, True, False), (words, err)

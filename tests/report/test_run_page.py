@@ -3,12 +3,12 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from pictures import write_folder
 from PIL import Image
+from test_heads_page import Reader
 
 import residual
 from residual.adapters import FitSettings, compute_scores, strongest_components
@@ -34,30 +34,8 @@ def page(run, tmp_path_factory):
     return page_of(run, tmp_path_factory.mktemp("out") / "deep/index.html")
 
 
-class Reader(HTMLParser):
-    """Collects attributes and checks that tags are closed in order."""
-
-    VOID = ("meta", "link", "img", "br")
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.links, self.pictures = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.links += [value for name, value in attrs.items() if name in ("src", "href")]
-        if tag == "img":
-            self.pictures.append(attrs["src"])
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
 def test_it_is_well_formed_and_needs_nothing_from_outside(page):
-    reader = Reader()
-    reader.feed(page)
+    reader = Reader(page)
     assert reader.open == []
     assert all(link.startswith("data:") for link in reader.links)
     assert not re.search(r"https?://|@import|url\(", page)
@@ -70,10 +48,10 @@ def test_names_are_escaped(page):
 
 
 def test_the_pictures_are_those_at_the_ends_of_the_strongest_components(run, page):
-    reader = Reader()
-    reader.feed(page)
+    reader = Reader(page)
     shown = [
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))) for uri in reader.pictures
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+        for _, uri in reader.pictures
     ]
     assert len(shown) == 5 * 2 * PICTURES
     adapter, store = run.adapted["residual"][0].adapter, run.task.stores["train"]
@@ -126,11 +104,10 @@ def test_pictures_are_the_right_ones_where_some_were_left_out(tmp_path):
     (run,) = run_tasks(
         encoder, [f"folder:{root}"], [FitSettings(epochs=1)], bases=f"folder:{root}", on_error="skip"
     )
-    reader = Reader()
-    reader.feed(page_of(run, tmp_path / "index.html"))
+    reader = Reader(page_of(run, tmp_path / "index.html"))
     store = run.task.stores["train"]
     component = strongest_components(run.adapted["residual"][0].adapter, 1)[0]
     scores = compute_scores(run.adapted["residual"][0].adapter, store).scores[:, component.position]
     lowest = root / store.sample_ids[int(scores.argmin())]
-    shown = Image.open(io.BytesIO(base64.b64decode(reader.pictures[0].partition(",")[2])))
+    shown = Image.open(io.BytesIO(base64.b64decode(reader.pictures[0][1].partition(",")[2])))
     assert np.array_equal(np.asarray(shown), np.asarray(Image.open(lowest).convert("RGB")))
