@@ -26,16 +26,16 @@ from residual.tracing.coordinates import Coordinates
 
 ALL = ("emb", "mlp", "head")
 FAMILIES = [
-    ("clip", "own"),
-    ("clip", "patches"),
-    ("open_clip average", "own"),
-    ("open_clip norm after average", "own"),
-    ("siglip", "own"),
-    ("siglip", "all"),
-    ("timm attention pool past a class token", "own"),
-    ("timm attention pool past a class token", "patches"),
-    ("timm norm after average", "own"),
-    ("dinov2 registers", "avg:all"),
+    ("clip", "own", "shared"),
+    ("clip", "patches", "own"),
+    ("open_clip average", "own", "own"),
+    ("open_clip norm after average", "own", "shared"),
+    ("siglip", "own", "own"),
+    ("siglip", "all", "shared"),
+    ("timm attention pool past a class token", "own", "shared"),
+    ("timm attention pool past a class token", "patches", "own"),
+    ("timm norm after average", "own", "own"),
+    ("dinov2 registers", "avg:all", "shared"),
 ]
 
 
@@ -77,10 +77,9 @@ def are_the_pca_of(bases, contributions: np.ndarray) -> None:
         assert compared or kept < 3, unit
 
 
-@pytest.mark.parametrize("split", ["shared", "own"])
-@pytest.mark.parametrize(("name", "pooling"), FAMILIES)
-def test_bases_are_the_pca_of_the_contributions(tmp_path, name, pooling, split):
-    encoder = wrap_encoder(CASES[name].make(), split, name=name)
+@pytest.mark.parametrize(("name", "pooling", "centering"), FAMILIES)
+def test_bases_are_the_pca_of_the_contributions(tmp_path, name, pooling, centering):
+    encoder = wrap_encoder(CASES[name].make(), centering, name=name)
     store = encode_dataset(encoder, pixel_dataset(90), tmp_path / "store", dtype="float32", pooling=pooling)
     bases = fit_bases(store, ALL)
     assert bases.units == tuple(range(len(store.units)))
@@ -97,7 +96,7 @@ def test_bases_of_a_float16_store_are_those_of_what_it_holds(tmp_path, dtype):
     are_the_pca_of(fit_bases(store, ALL), contributions_of(store.linearization, store.read()))
 
 
-@pytest.mark.parametrize("kinds", ["head", "mlp", "emb", ("head", "mlp"), ("mlp", "emb")])
+@pytest.mark.parametrize("kinds", ["head", ("mlp", "emb")])
 def test_some_kinds(tmp_path, kinds):
     dataset, encoder = pixel_dataset(70), wrap_encoder(CASES["siglip"].make(), name="siglip")
     chosen = (kinds,) if isinstance(kinds, str) else kinds
@@ -174,7 +173,7 @@ def memory(request):
     return encode_dataset(encoder, pixel_dataset(60))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_merged_in_any_order_and_grouping(memory, tmp_path_factory, data):
     order = data.draw(st.permutations(range(60)), "order")
@@ -249,20 +248,20 @@ def test_sorted_data(memory, first):
         np.testing.assert_allclose(got, values[: len(got)], rtol=1e-6, atol=1e-12 * values[0])
 
 
-@pytest.mark.parametrize("field", ["z", "mlp", "emb", "mean", "std", "pool_mlp"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_nan_is_refused(memory, field, value):
-    held = getattr(memory.coordinates, field)
-    if held is None or (field == "std" and not np.isnan(value)):
-        pytest.skip("there is none in this encoder, or an infinite one only makes zeros")
-    spoilt = held.clone()
-    spoilt.view(60, -1)[31, -1] = value
-    moments = UnitMoments.of_store(memory, "head")
-    coordinates = replace(memory.coordinates, **{field: spoilt})
-    moments.update(coordinates[:20])
-    with pytest.raises(ResidualError, match="The rows hold NaN or infinity"):
-        moments.update(coordinates[20:])
-    assert moments.origin.samples == 20
+def test_nan_is_refused(memory):
+    for field in ("z", "mlp", "emb", "mean", "std", "pool_mlp"):
+        for value in (float("nan"), float("inf"), -float("inf")):
+            values = getattr(memory.coordinates, field)
+            if values is None or (field == "std" and not np.isnan(value)):
+                continue  # there is none in this encoder, or an infinite one only makes zeros
+            spoilt = values.clone()
+            spoilt.view(60, -1)[31, -1] = value
+            moments = UnitMoments.of_store(memory, "head")
+            coordinates = replace(memory.coordinates, **{field: spoilt})
+            moments.update(coordinates[:20])
+            with pytest.raises(ResidualError, match="The rows hold NaN or infinity"):
+                moments.update(coordinates[20:])
+            assert moments.origin.samples == 20
 
 
 def test_moments_leave_the_coordinates_as_they_were(memory):
@@ -286,15 +285,15 @@ def rows(many: int, n: int, width: int, offset: float, seed: int = 3) -> torch.T
     return (x + offset * (1 + torch.rand(many, 1, width, generator=generator, dtype=torch.float64))) * scale
 
 
-@pytest.mark.parametrize("width", [1, 7, 255, 256, 511, 512, 513, 600, 700, 768])
+@pytest.mark.parametrize("width", [1, 7, 255, 256, 511, 512, 513, 700])
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_moments_are_those_of_numpy(width, offset):
     x = rows(2, 90, width, offset)
     whole, first, second = (Moments(2, width) for _ in range(3))
     for start, stop in ((0, 1), (1, 30), (30, 90)):
-        whole.update(x[:, start:stop].clone())
+        whole.update(x[:, start:stop])
     for start in range(0, 90, 30):
-        (first if start < 60 else second).update(x[:, start : start + 30].clone())
+        (first if start < 60 else second).update(x[:, start : start + 30])
     second.merge(first)
     for moments in (whole, second):
         assert moments.count == 90
@@ -310,15 +309,14 @@ def test_moments_are_those_of_numpy(width, offset):
 
 
 @pytest.mark.parametrize("width", [20, 600])
-@pytest.mark.parametrize("scatter", [True, False])
-@pytest.mark.parametrize("column", [0, 300, -1])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_moments_refuse_nan_in_any_column(width, scatter, column, value):
-    x = rows(2, 10, width, 0)
-    x[1, 4, min(column, width - 1)] = value
-    moments = Moments(2, width, scatter=scatter)
-    with pytest.raises(ResidualError, match="The rows hold NaN or infinity"):
-        moments.update(x)
+def test_moments_refuse_nan_in_any_column(width):
+    for column in (0, min(300, width - 1), -1):
+        for value in (float("nan"), float("inf")):
+            x = rows(2, 10, width, 0)
+            x[1, 4, column] = value
+            for scatter in (True, False):
+                with pytest.raises(ResidualError, match="The rows hold NaN or infinity"):
+                    Moments(2, width, scatter=scatter).update(x)
 
 
 def test_moments_of_other_widths_or_without_a_scatter_dont_merge():
@@ -326,7 +324,7 @@ def test_moments_of_other_widths_or_without_a_scatter_dont_merge():
         Moments(1, 3).merge(Moments(1, 4))
     whole, empty = Moments(1, 3), Moments(1, 3)
     x = rows(1, 5, 3, 2.0)
-    whole.update(x.clone())
+    whole.update(x)
     empty.merge(whole)
     whole.merge(Moments(1, 3))
     whole.update(x[:, :0])
@@ -358,12 +356,12 @@ print(peak())
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's peak of memory this way")
 def test_memory_doesnt_grow_with_the_samples(tmp_path):
     encoder = tiny_encoder(dtype=torch.float32, heads=8, head_width=32)
-    for n in (1500, 9000):
+    for n in (1000, 6000):
         store = encode_dataset(encoder, pixel_dataset(n), tmp_path / str(n), dtype="float32", batch_size=300)
     held = sum(value.numel() * 4 for value in (store.read().z, store.read().mlp, store.read().emb)) / 2**20
-    assert held > 55  # MB
+    assert held > 35  # MB
     done = subprocess.run(
-        [sys.executable, "-c", FIT, str(Path(__file__).parents[1]), tmp_path / "1500", tmp_path / "9000"],
+        [sys.executable, "-c", FIT, str(Path(__file__).parents[1]), tmp_path / "1000", tmp_path / "6000"],
         capture_output=True,
         text=True,
         check=True,
