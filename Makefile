@@ -32,7 +32,7 @@ typed: $(NEEDS_UV)  ## tests of every room, with shapes and types checked at run
 lowest: $(NEEDS_UV)  ## the same tests with the lowest versions that pyproject.toml allows
 	@$(UV) venv --quiet --clear $(LOWEST)
 	@$(UV) pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable ".[test]"
-	@$(LOWEST)/bin/python -m $(TEST) -m "not slow" $(SOME)
+	@$(LOWEST)/bin/python -m $(TEST) -m "not slow" -o filterwarnings=default $(SOME)
 	@rm -r $(LOWEST)
 
 check: $(NEEDS_UV)  ## format, lint, types, and which room imports which

@@ -104,7 +104,7 @@ def size(place: Path, kept: residual.ResidualStore) -> dict[str, Any]:
     """Bytes on the disk, and of the bare float16 coordinates."""
     files = {path: path.stat().st_size for path in place.rglob("*") if path.is_file()}
     first = kept.read(slice(0, 1))
-    each = sum(2 * first.held(name)[0].numel() for name in ("z", "mlp", "emb"))
+    each = sum(2 * first.field(name)[0].numel() for name in ("z", "mlp", "emb"))
     linearization = (place / "linearization.safetensors").stat().st_size
     whole = sum(files.values())
     return {

@@ -29,10 +29,10 @@ from residual.errors import ResidualError
 from residual.files import check_writable
 from residual.libraries import first_line, library
 from residual.text.classifier import ZeroShotClassifier
-from residual.tracing.capture import Capture, exactly, place_hooks, turn
+from residual.tracing.capture import Capture, exclusively, place_hooks, without_autocast
 from residual.tracing.linearization import Linearization
 from residual.tracing.token_choice import resolve
-from residual.tracing.trace import passed, twin_of
+from residual.tracing.trace import captured_pass, twin_of
 
 _ONE_FILE = 1_500_000_000  # bytes; ONNX holds no more than 2 GB without a second file for the weights
 _ONNX_SIZE = (224, 224)  # of an encoder that takes any
@@ -150,7 +150,7 @@ class AdaptedEncoder(nn.Module):
         features = self.encode_image(pixels)
         if not self._gives_logits(logits) or self.classifier is None:
             return features
-        with exactly(features.device):
+        with without_autocast(features.device):
             directions = normalize(features.to(self.class_weights.dtype), dim=1)
             return self.classifier.scale * (directions @ self.class_weights.T)
 
@@ -173,10 +173,10 @@ class AdaptedEncoder(nn.Module):
         else:
             with ExitStack() as stack:
                 if not following:
-                    stack.enter_context(turn(self.encoder.parts.blocks[0].block))
-                coordinates, _ = passed(self._capture, self.encoder.parts, tower, self.module, ready)
+                    stack.enter_context(exclusively(self.encoder.parts.blocks[0].block))
+                coordinates, _ = captured_pass(self._capture, self.encoder.parts, tower, self.module, ready)
             features = features_of(coordinates, self._fields).to(self.matrix.dtype)
-        with exactly(features.device):
+        with without_autocast(features.device):
             return torch.addmm(self.offset, features, self.matrix)
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "c d"]:

@@ -105,14 +105,14 @@ def features_of(coordinates: Coordinates, fields: Sequence[str]) -> Float[Tensor
     mean, std = coordinates.mean[..., None], coordinates.std[..., None]  # (n, 1), or (n, P, 1)
     parts = []
     if "z" in fields:
-        parts.append(coordinates.held("z").flatten(-3))
+        parts.append(coordinates.field("z").flatten(-3))
     if "mlp" in fields:
-        parts.append(coordinates.held("mlp").flatten(-2))
+        parts.append(coordinates.field("mlp").flatten(-2))
     if "emb" in fields:
-        parts.append(coordinates.held("emb"))
+        parts.append(coordinates.field("emb"))
     if parts:
         parts = [torch.cat([*(part.to(mean) for part in parts), torch.ones_like(mean), mean], -1) / std]
         parts = [parts[0].flatten(1)]
     if "pool_mlp" in fields:
-        parts.append(coordinates.held("pool_mlp").to(mean))
+        parts.append(coordinates.field("pool_mlp").to(mean))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

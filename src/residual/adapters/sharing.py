@@ -26,7 +26,7 @@ from residual.adapters.card import TrainingRecord, model_card
 from residual.adapters.methods import ADAPTERS
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import check_encoder_name, load_encoder
-from residual.encoders.sources import fetching
+from residual.encoders.sources import hub_errors
 from residual.errors import ResidualError
 from residual.files import write_json, write_text, written_beside
 from residual.libraries import first_line, version_of
@@ -174,7 +174,7 @@ def push_to_hub(
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(adapted, folder, repo_id)
         api = HfApi(token=token)
-        with fetching(repo_id, "it can't be put onto the hub"):
+        with hub_errors(repo_id, "it can't be put onto the hub"):
             try:
                 api.create_repo(repo_id, private=private, exist_ok=True)
                 done = api.upload_folder(
@@ -212,7 +212,7 @@ def _local_folder(place: str | Path, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     repo = str(place)
-    with fetching(repo, "there is no such folder, and it can't be had from the hub"):
+    with hub_errors(repo, "there is no such folder, and it can't be had from the hub"):
         return Path(snapshot_download(repo, revision=revision, allow_patterns=[TENSORS, CONFIG]))
 
 

@@ -16,7 +16,7 @@ from residual.encoders import transformers_models
 from residual.encoders.encoder import Encoder
 from residual.encoders.families import FAMILIES, open_clip, timm
 from residual.encoders.family import Family
-from residual.encoders.sources import Loaded, fetched
+from residual.encoders.sources import Loaded, snapshot
 from residual.errors import ResidualError, unknown_name
 
 
@@ -194,7 +194,7 @@ def _load(name: str, spec: str, dtype: torch.dtype, classifier: bool) -> Loaded:
     form, _, place = spec.partition(":")
     if form == "hf":
         local = Path(place).expanduser()
-        folder = local if local.is_dir() else fetched(name, place, transformers_models.FILES)
+        folder = local if local.is_dir() else snapshot(name, place, transformers_models.FILES)
         return transformers_models.load(name, folder, FAMILIES, dtype, classifier)
     if form == "timm":
         return timm.load(name, place, classifier)

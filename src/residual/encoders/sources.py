@@ -23,7 +23,7 @@ class Loaded:
     tokenize: Callable[[list[str]], Tensor] | None = None
 
 
-def fetched(name: str, repo: str, files: Sequence[str]) -> Path:
+def snapshot(name: str, repo: str, files: Sequence[str]) -> Path:
     """The local copy of a hub repository's `files`, fetched once; `REPO@REVISION` takes one revision.
 
     Raises:
@@ -32,7 +32,7 @@ def fetched(name: str, repo: str, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     repo, _, revision = repo.partition("@")
-    with fetching(name, f"there is no folder {repo!r} here, and it can't be had from the hub"):
+    with hub_errors(name, f"there is no folder {repo!r} here, and it can't be had from the hub"):
         return Path(
             snapshot_download(
                 repo, revision=revision or None, allow_patterns=list(files), ignore_patterns=["*/*"]
@@ -40,7 +40,7 @@ def fetched(name: str, repo: str, files: Sequence[str]) -> Path:
         )
 
 
-def has_safetensors(name: str, folder: Path, file: str) -> None:
+def require_safetensors(name: str, folder: Path, file: str) -> None:
     """Check that a folder has this file of weights: nothing is ever unpickled.
 
     Raises:
@@ -55,7 +55,7 @@ def has_safetensors(name: str, folder: Path, file: str) -> None:
 
 
 @contextmanager
-def fetching(name: str, failed: str = "it can't be had from the hub") -> Generator[None]:
+def hub_errors(name: str, failed: str = "it can't be had from the hub") -> Generator[None]:
     """What goes wrong in here, on the way from a hub, becomes one sentence.
 
     Raises:
@@ -70,7 +70,7 @@ def fetching(name: str, failed: str = "it can't be had from the hub") -> Generat
 
 
 @contextmanager
-def reading(name: str, place: str | Path) -> Generator[None]:
+def load_errors(name: str, place: str | Path) -> Generator[None]:
     """What goes wrong in here, while a model is built from files, becomes one sentence.
 
     Raises:

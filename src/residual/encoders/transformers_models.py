@@ -16,7 +16,7 @@ from torch import Tensor
 
 from residual.encoders.family import Family
 from residual.encoders.preprocess import Preprocess
-from residual.encoders.sources import Loaded, has_safetensors, reading
+from residual.encoders.sources import Loaded, load_errors, require_safetensors
 from residual.errors import ResidualError
 from residual.libraries import first_line
 
@@ -46,13 +46,13 @@ def load(
         raise ResidualError(
             f"{name}: {folder} holds no config.json, so it isn't a model saved by transformers."
         )
-    with reading(name, folder), _quiet():
+    with load_errors(name, folder), _quiet():
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         _refuse_code(name, config)
         kind = config.get("model_type")
         family, made = _known(name, kind, families, classifier)
         if not any(folder.glob("*.safetensors")):  # in several files if the model is large
-            has_safetensors(name, folder, "model.safetensors")
+            require_safetensors(name, folder, "model.safetensors")
         extra = {"add_pooling_layer": False} if made == "ViTModel" else {}
         module, told = getattr(transformers, made).from_pretrained(
             folder,

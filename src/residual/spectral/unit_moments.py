@@ -231,7 +231,7 @@ class _Group:
 
     def _own(self, part: Coordinates) -> Float[Tensor, "n u w"]:
         if self.kind == "head":
-            return part.held("z").flatten(1, 2)
+            return part.field("z").flatten(1, 2)
         return self.linearization.units.vector(part, self.units[0])[:, None]
 
     def results(self) -> Iterator[tuple[int, Tensor, PCA | None]]:

@@ -173,7 +173,7 @@ class _Shard:
             if name == "digest":
                 values[target] = np.array(read.digests, np.uint64)
             else:
-                values[target] = encoded.coordinates.held(name).numpy()
+                values[target] = encoded.coordinates.field(name).numpy()
 
     @property
     def full(self) -> bool:

@@ -48,7 +48,7 @@ class Capture:
         if self.pooling.position is not None:
             self._positions = self.pooling.position(module, inputs)
 
-    def only_here(self) -> Capture:
+    def of_this_thread(self) -> Capture:
         """From now on look at forward passes of this thread only: the model may be at work in others, too."""
         self._thread = get_ident()
         return self
@@ -76,7 +76,7 @@ class Capture:
         got, self._slices = self._slices, {}
         if not got["stream"].shape[1]:
             raise ResidualError(f"Pooling {self.pooling.name!r} keeps none of this tower's tokens.")
-        with exactly(got["stream"].device):
+        with without_autocast(got["stream"].device):
             pick, mean, std, stream = self._pooled(got["stream"])
             # One by one, so that no more than one layer is held twice where all tokens were kept.
             taken = {kind: [pick(got.pop(f"{kind} {index}")) for index in layers] for kind in kinds}
@@ -177,7 +177,7 @@ class Capture:
         return mean, (variance + self._parts.final_norm.eps).sqrt()
 
 
-def exactly(device: torch.device) -> AbstractContextManager[object]:
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Where autocast is on, off: coordinates and what is made of them keep their precision."""
     on = torch.is_autocast_enabled(device.type)
     return torch.autocast(device.type, enabled=False) if on else nullcontext()
@@ -208,9 +208,9 @@ def capture(encoder: Encoder, tower: str = "image", pooling: str = "own") -> Gen
         ResidualError: the tower can't be split, has no such tokens, or is being captured already.
     """
     parts = encoder.parts_of(tower)
-    kept = Capture(parts, resolve(pooling, parts, encoder.name)).only_here()
+    kept = Capture(parts, resolve(pooling, parts, encoder.name)).of_this_thread()
     with ExitStack() as stack:
-        stack.enter_context(turn(parts.blocks[0].block))
+        stack.enter_context(exclusively(parts.blocks[0].block))
         place_hooks(kept, parts, stack)
         yield kept
 
@@ -228,7 +228,7 @@ _turns_lock = Lock()
 
 
 @contextmanager
-def turn(block: nn.Module) -> Generator[None]:
+def exclusively(block: nn.Module) -> Generator[None]:
     """While this is held, no other thread captures the tower that begins with `block`.
 
     Raises:

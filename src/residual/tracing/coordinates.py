@@ -43,7 +43,7 @@ class Coordinates:
     def __len__(self) -> int:
         return len(self.mean)
 
-    def held(self, name: str) -> Tensor:
+    def field(self, name: str) -> Tensor:
         """The field of that name.
 
         Raises:
@@ -99,7 +99,7 @@ class Coordinates:
         """Write `samples` over those here from position `start`."""
         for field in fields(self):
             if (value := getattr(self, field.name)) is not None:
-                value[start : start + len(samples)] = samples.held(field.name)
+                value[start : start + len(samples)] = samples.field(field.name)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Coordinates:
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from residual.encoders.encoder import Encoder, uncompiled
 from residual.errors import ResidualError
+from residual.hashing import bit_sums
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.trace import Images, Texts, trace
@@ -135,24 +136,21 @@ def check_sum(
     return miss
 
 
-_Known = tuple[list[list[float]], Linearization]
-_known: WeakKeyDictionary[Encoder, dict[tuple[str, ...], _Known]] = WeakKeyDictionary()
+# By encoder, and by tower, pooling and centering: of which weights, and the map.
+_made: WeakKeyDictionary[Encoder, dict[tuple[str, ...], tuple[list[int], Linearization]]] = (
+    WeakKeyDictionary()
+)
 
 
 def _linearization(encoder: Encoder, tower: str, pooling: str) -> Linearization:
     """The map for this tower, that of the last call if its weights are still what they were: making it takes
     longer than running the encoder on a few images.
     """
-    with torch.no_grad():
-        sizes = [
-            torch.stack([value.float().sum(), value.float().norm()])
-            for value in encoder.parts_of(tower).mapped()
-        ]
-        now = torch.stack(sizes).tolist()
-    known, key = _known.setdefault(encoder, {}), (tower, pooling, encoder.centering)
-    if key not in known or known[key][0] != now:
-        known[key] = now, Linearization.of(encoder, tower, pooling)
-    return known[key][1]
+    now = bit_sums(encoder.parts_of(tower).mapped())
+    made, key = _made.setdefault(encoder, {}), (tower, pooling, encoder.centering)
+    if key not in made or made[key][0] != now:
+        made[key] = now, Linearization.of(encoder, tower, pooling)
+    return made[key][1]
 
 
 def _computed_in(encoder: Encoder) -> torch.dtype:

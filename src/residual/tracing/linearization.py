@@ -172,14 +172,14 @@ class Linearization:
         """The sum of all contributions, without making them."""
         like = coordinates.mean
         state = {name: value.to(like) for name, value in self.state.items()}
-        stream = coordinates.held("emb").to(like) + coordinates.held("mlp").to(like).sum(-2)
-        stream = stream + coordinates.held("z").to(like).flatten(-3) @ state["attention_weight"].flatten(0, 2)
+        emb, mlp, z = (coordinates.field(name).to(like) for name in ("emb", "mlp", "z"))
+        stream = emb + mlp.sum(-2) + z.flatten(-3) @ state["attention_weight"].flatten(0, 2)
         stream = stream + state["attention_bias"].sum(0)  # (n, …, D)
         mean = like[..., None] if self.centering == "shared" else stream.mean(-1, keepdim=True)
         normed = (stream - mean) / coordinates.std[..., None] * state["norm_weight"] + state["norm_bias"]
         if self.units.pool_mlp:
             output = torch.einsum("npx,pxd->nd", normed, state["projection_weight"])
-            output = output + coordinates.held("pool_mlp").to(like) @ state["pool_mlp_weight"]
+            output = output + coordinates.field("pool_mlp").to(like) @ state["pool_mlp_weight"]
         else:
             output = normed @ state["projection_weight"][0]
         return output + state["projection_bias"]

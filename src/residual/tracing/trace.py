@@ -57,10 +57,10 @@ def trace(
 def _eager(encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str) -> tuple[Coordinates, Tensor]:
     ready = _ready(encoder, inputs, tower)
     with _nothing_compiled(), capture(encoder, tower, pooling) as kept:
-        return passed(kept, encoder.parts_of(tower), encoder.tower(tower), encoder.module, ready)
+        return captured_pass(kept, encoder.parts_of(tower), encoder.tower(tower), encoder.module, ready)
 
 
-def passed(
+def captured_pass(
     kept: Capture, parts: Parts, tower: Tower, module: nn.Module, ready: Tensor
 ) -> tuple[Coordinates, Tensor]:
     """One forward pass with hooks in place: its coordinates, and the output that they are held against."""
@@ -145,7 +145,7 @@ class _CompiledTrace:
         return Coordinates(**named), output
 
     def _run(self, ready: Tensor) -> tuple[list[Tensor | None], Tensor]:
-        coordinates, output = passed(self.kept, self.parts, self.tower, self.twin, ready)
+        coordinates, output = captured_pass(self.kept, self.parts, self.tower, self.twin, ready)
         return [getattr(coordinates, name) for name in _FIELDS], output
 
 

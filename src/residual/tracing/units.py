@@ -144,7 +144,7 @@ class Units:
             ResidualError: the coordinates were kept without units of this kind.
         """
         field = self.field(unit)
-        value = coordinates.held(field)
+        value = coordinates.field(field)
         if field == "z":
             layer, head = self.layer_head(unit)
             return value[..., layer, head, :]

@@ -14,7 +14,7 @@ from residual.encoders.families import timm
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import EndPool, MeanPool, TokenPool
 from residual.encoders.preprocess import OnWhite
-from residual.encoders.sources import Loaded, fetched, fetching, has_safetensors, reading
+from residual.encoders.sources import Loaded, hub_errors, load_errors, require_safetensors, snapshot
 from residual.errors import ResidualError
 from residual.libraries import library
 
@@ -135,8 +135,8 @@ def load(name: str, place: str) -> Loaded:
     folder = Path(place).expanduser()
     if folder.is_dir() or place.startswith("hf-hub:"):
         if not folder.is_dir():
-            folder = fetched(name, place.removeprefix("hf-hub:"), ["*.json", "*.txt", "*.model", _WEIGHTS])
-        has_safetensors(name, folder, _WEIGHTS)
+            folder = snapshot(name, place.removeprefix("hf-hub:"), ["*.json", "*.txt", "*.model", _WEIGHTS])
+        require_safetensors(name, folder, _WEIGHTS)
         return _load(open_clip, name, f"local-dir:{folder}", {})
     architecture, _, weights = place.partition("/")
     known = open_clip.list_models()
@@ -153,8 +153,8 @@ def load(name: str, place: str) -> Loaded:
                 f"{name}: these weights aren't on the hub as safetensors; nothing else is read."
             )
         repo = config["hf_hub"].rpartition("/")[0]
-        folder = fetched(name, repo, [_WEIGHTS])
-        has_safetensors(name, folder, _WEIGHTS)
+        folder = snapshot(name, repo, [_WEIGHTS])
+        require_safetensors(name, folder, _WEIGHTS)
         how = {
             "pretrained": str(folder / _WEIGHTS),
             "force_quick_gelu": config.get("quick_gelu", False),
@@ -179,7 +179,7 @@ def _preprocessing(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load(open_clip: Any, name: str, model: str, how: dict[str, Any]) -> Loaded:
-    with reading(name, model):
+    with load_errors(name, model):
         module = open_clip.create_model(model, **how)
     tokenizer = None
 
@@ -191,7 +191,7 @@ def _load(open_clip: Any, name: str, model: str, how: dict[str, Any]) -> Loaded:
             safely = (
                 {"trust_remote_code": False} if named.get("text_cfg", {}).get("hf_tokenizer_name") else {}
             )
-            with fetching(name):
+            with hub_errors(name):
                 tokenizer = open_clip.get_tokenizer(model, **safely)
         return tokenizer(texts)
 

@@ -16,7 +16,7 @@ from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import AttentionPool, LatentPool, MeanPool, TokenPool
 from residual.encoders.preprocess import OnWhite
-from residual.encoders.sources import Loaded, fetched, has_safetensors, reading
+from residual.encoders.sources import Loaded, load_errors, require_safetensors, snapshot
 from residual.errors import ResidualError, unknown_name
 from residual.libraries import library
 
@@ -100,7 +100,7 @@ def load(name: str, place: str, classifier: bool) -> Loaded:
         file = Path(weights).expanduser()
         if not file.is_file():
             raise ResidualError(f"{name}: there is no file {weights!r}.")
-        with reading(name, file), safe_open(file, "pt") as tensors:
+        with load_errors(name, file), safe_open(file, "pt") as tensors:
             names = set(tensors.keys())
             classes = tensors.get_slice("head.weight").get_shape()[0] if "head.weight" in names else 0
         overlay = {"file": str(file), "num_classes": classes}
@@ -111,21 +111,21 @@ def load(name: str, place: str, classifier: bool) -> Loaded:
     if repo == place:
         if not timm.is_model(place):
             raise ResidualError(f"{name}: {unknown_name('model of timm', place, timm.list_models())}")
-        with reading(name, "timm's list"):
+        with load_errors(name, "timm's list"):
             repo = getattr(timm.models.get_pretrained_cfg(place), "hf_hub_id", None)
         if not repo:
             raise ResidualError(f"{name}: timm has no weights of {place!r}.")
-    return _from_folder(timm, name, fetched(name, repo, ["config.json", _WEIGHTS]), classifier)
+    return _from_folder(timm, name, snapshot(name, repo, ["config.json", _WEIGHTS]), classifier)
 
 
 def _from_folder(timm: Any, name: str, folder: Path, classifier: bool) -> Loaded:
-    has_safetensors(name, folder, _WEIGHTS)
+    require_safetensors(name, folder, _WEIGHTS)
     return _load(timm, name, f"local-dir:{folder}", folder, classifier)
 
 
 def _load(timm: Any, name: str, model: str, place: Path, classifier: bool, **how: Any) -> Loaded:
     """With as many classes as were saved, so that timm lets no weight be missing; then without them."""
-    with reading(name, place):
+    with load_errors(name, place):
         module = timm.create_model(model, pretrained=True, **how)
     if not classifier:
         module.reset_classifier(0)
