@@ -33,10 +33,10 @@ def parser_of(
 
 
 def run_sections(
-    options: argparse.Namespace, sections: Mapping[str, Callable[..., Any]], *given: Any, **told: Any
+    options: argparse.Namespace, sections: Mapping[str, Callable[..., Any]], *given: Any, **about: Any
 ) -> None:
     """Call each section that was chosen with `given`; the results so far are in the file after each."""
-    result: dict[str, Any] = {"command": command(), "versions": versions(find_device(None)), **told}
+    result: dict[str, Any] = {"command": command(), "versions": versions(find_device(None)), **about}
     result["cores"] = len(os.sched_getaffinity(0))
     for name in options.sections:
         result[name] = sections[name](*given)

@@ -127,21 +127,21 @@ def _trunk(name: str = "vit_tiny_patch16_224", **how: Any) -> Any:
     return randomized(model)
 
 
-def _clip_heads(
-    layers: int = 2, heads: int = 3, width: int = 24, image_size: int = IMAGE, seed: int = 0, **_: Any
-):
+def _clip(
+    make: Callable[..., Any],
+    layers: int = 2,
+    heads: int = 3,
+    width: int = 24,
+    image_size: int = IMAGE,
+    seed: int = 0,
+) -> Any:
     sizes = {"layers": layers, "heads": heads, "head_width": width // heads, "image": image_size}
-    return randomized(tiny_clip(dtype=torch.float32, patch=PATCH, **sizes), seed)
-
-
-def _clip_vision(layers: int = 2, heads: int = 3, width: int = 24, image_size: int = IMAGE, seed: int = 0):
-    sizes = {"layers": layers, "heads": heads, "head_width": width // heads, "image": image_size}
-    return randomized(tiny_vision(dtype=torch.float32, patch=PATCH, **sizes), seed)
+    return randomized(make(dtype=torch.float32, patch=PATCH, **sizes), seed)
 
 
 CASES: dict[str, Case] = {
-    "clip": Case(_clip_heads, text=True),
-    "clip vision": Case(_clip_vision),
+    "clip": Case(partial(_clip, tiny_clip), text=True),
+    "clip vision": Case(partial(_clip, tiny_vision)),
     "open_clip": Case(open_clip_model, text=True),
     "open_clip quick-gelu": Case(partial(open_clip_model, quick_gelu=True), text=True),
     "open_clip layer scale": Case(partial(open_clip_model, ls_init_value=0.1), text=True),

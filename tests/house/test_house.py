@@ -78,6 +78,37 @@ def lines(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
+def docstrings(tree: ast.AST) -> set[int]:
+    owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, owners)]
+    return {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
+
+
+def test_a_library_room_knows_no_command():
+    """What a room says is for Python; the command line adds its own words."""
+    command = re.compile(r"(?<![-\w])--[a-z]|`residual [a-z]+")
+    found = [
+        f"{place(path, node)}: {node.value!r}"
+        for path, tree in TREES.items()
+        if path.relative_to(SOURCE).parts[0] not in ("cli", "experiments", "workflows")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and command.search(node.value)
+        if id(node) not in docstrings(tree)
+    ]
+    assert not found
+
+
+def test_module_level_names_say_what_they_are():
+    riddles = {"Place", "KeptEncoder", "reading", "told", "found", "held", "here", "elsewhere"}
+    found = [
+        place(path, node)
+        for path, tree in TREES.items()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name.strip("_") in riddles
+    ]
+    assert not found
+
+
 def test_nothing_is_unpickled_evaluated_or_given_to_a_shell():
     found = [
         f"{place(path, node)}: {ast.unparse(node)}"

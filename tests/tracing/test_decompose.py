@@ -9,7 +9,7 @@ from families import open_clip_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from tiny import random_pixels, tiny_clip, tiny_encoder, tiny_vision
+from tiny import random_pixels, tiny_encoder, tiny_vision
 
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError
@@ -44,15 +44,10 @@ def test_units_sum_to_the_output(layers, heads, head_width, tokens, output, cent
     assert error < 1e-12
 
 
-@pytest.mark.parametrize("centering", CENTERINGS)
-@pytest.mark.parametrize(
-    ("dtype", "allowed"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2), (torch.float16, 1e-2)]
-)
-def test_sum_in_lower_precision(centering, dtype, allowed):
-    encoder = tiny_encoder(dtype=dtype, centering=centering, layers=6)
-    split_up = decompose(encoder, random_pixels(8, dtype=dtype))
+def test_the_sum_in_float16():
+    split_up = decompose(tiny_encoder(dtype=torch.float16, layers=6), random_pixels(8, dtype=torch.float16))
     error = (split_up.contributions.sum(2) - split_up.output).norm() / split_up.output.norm()
-    assert error < allowed
+    assert error < 1e-2
 
 
 def test_the_paper_s_definition_written_out():
@@ -87,28 +82,6 @@ def test_the_paper_s_definition_written_out():
                 expected.append(normed @ encoder.module.visual_projection.weight.T)
     got = decompose(encoder, pixels).contributions[:, 0]
     torch.testing.assert_close(got, torch.stack(expected, dim=1), rtol=1e-10, atol=1e-10)
-
-
-def test_a_head_isolated_by_hand():
-    """With every other unit's weights at zero the stream is one head (and its share of the common terms)."""
-    model = tiny_clip(layers=1, heads=3)
-    vision = model.vision_model
-    vision.encoder.layers[0].mlp.fc2.weight.data.zero_()
-    vision.encoder.layers[0].mlp.fc2.bias.data.zero_()
-    attention = vision.encoder.layers[0].self_attn
-    attention.out_proj.bias.data.zero_()
-    attention.out_proj.weight.data[:, :8].zero_()
-    attention.out_proj.weight.data[:, 16:].zero_()
-    encoder = wrap_encoder(model, centering="own")
-    pixels = random_pixels()
-    split_up = decompose(encoder, pixels)
-    constant = vision.post_layernorm.bias @ model.visual_projection.weight.T
-    by_unit = split_up.contributions[:, 0]
-    for unit, share in ((1, 1 / 3), (2, 1 / 9), (4, 1 / 9)):  # the MLP, heads 0 and 2 are only their constant
-        torch.testing.assert_close(by_unit[:, unit], (share * constant).expand(5, -1))
-    with torch.no_grad():
-        alone = split_up.output[:, 0] - by_unit[:, 0] - constant * (1 / 3 + 2 / 9)
-    torch.testing.assert_close(by_unit[:, 3], alone)
 
 
 def test_layer_scales_are_part_of_the_unit():
@@ -188,58 +161,12 @@ def test_a_wrong_sum_is_an_error_with_its_size():
         decompose(tiny_encoder(), random_pixels() * torch.nan)
 
 
-def _hooks(module):
-    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())
-
-
-def test_hooks_are_gone_on_every_exit():
-    encoder = tiny_encoder()
-    with capture(encoder):
-        assert _hooks(encoder.module) == 3 + 3 * 3
-    assert _hooks(encoder.module) == 0
-    with pytest.raises(RuntimeError, match="stop"), capture(encoder):
-        raise RuntimeError("stop")
-    assert _hooks(encoder.module) == 0
-    with pytest.raises(ResidualError, match="takes images"):
-        trace(encoder, torch.zeros(1, 3, 8, 8))
-    assert _hooks(encoder.module) == 0
-
-
-def test_hooks_are_gone_when_one_cannot_be_placed(monkeypatch):
-    encoder = tiny_encoder()
-
-    def refuse(hook):
-        raise RuntimeError("no hooks here")
-
-    monkeypatch.setattr(encoder.parts.blocks[-1].mlp, "register_forward_hook", refuse)
-    with pytest.raises(RuntimeError, match="no hooks here"), capture(encoder):
-        pass
-    assert _hooks(encoder.module) == 0
-
-
 def test_a_part_that_did_not_run_is_named():
     with (
         capture(tiny_encoder()) as kept,
         pytest.raises(ResidualError, match="did not go through: embedding, stream, z 0"),
     ):
         kept.take()
-
-
-def test_only_the_token_s_slice_is_kept():
-    coordinates, _ = trace(tiny_encoder(), random_pixels())
-    assert coordinates.emb.untyped_storage().nbytes() == coordinates.emb.numel() * 8
-
-
-def test_gradients_flow_through_contributions():
-    encoder = tiny_encoder()
-    pixels = random_pixels(2).requires_grad_()
-    coordinates, output = trace(encoder, pixels)
-    linearization = Linearization.of(encoder)
-    (by_units,) = torch.autograd.grad(
-        linearization.contributions(coordinates).sum(), pixels, retain_graph=True
-    )
-    (by_model,) = torch.autograd.grad(output.sum(), pixels)
-    torch.testing.assert_close(by_units, by_model, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("centering", CENTERINGS)

@@ -17,7 +17,8 @@ from residual.tracing.units import Units
 
 FAMILY = pytest.mark.parametrize("name", CASES)
 TEXT = pytest.mark.parametrize("name", SPLIT_TEXT)
-SPLIT = pytest.mark.parametrize("split", ["shared", "own"])
+CENTERINGS = ("shared", "own")
+CENTERING = pytest.mark.parametrize("centering", CENTERINGS)
 POOLINGS = ["own", "cls", "avg", "avg:all", "all", "patches", "token:0", "token:2", "token:-1"]
 # What each encoder does itself, where that has a name among the poolings; None for an attention pool.
 OWN = {
@@ -62,45 +63,47 @@ def normed_and_projected(encoder, tokens: Tensor) -> Tensor:
 
 
 @FAMILY
-@pytest.mark.parametrize("pooling", POOLINGS)
-@SPLIT
 @torch.no_grad()
-def test_every_pooling_sums_to_norm_and_projection_by_hand(name, pooling, split):
-    case = CASES[name]
-    encoder, pixels = wrap_encoder(case.make().double(), split), random_pixels(3)
-    if pooling == "cls" and not case.class_token:
-        with pytest.raises(ResidualError, match=r"has no class token; pooling 'own' is what it does"):
-            decompose(encoder, pixels, "cls")
-        return
-    got = decompose(encoder, pixels, pooling)
-    exact(got.contributions.sum(2), got.output)
-    stream = last_hidden_state(encoder, pixels)
-    if pooling == "own":
-        expected = encoder.encode_image(pixels)[:, None]
-    elif pooling.startswith("avg"):
-        tokens = stream[:, case.prefix if pooling == "avg" else 0 :]
+def test_every_pooling_sums_to_norm_and_projection_by_hand(name):
+    case, pixels = CASES[name], random_pixels(3)
+    model = case.make().double()
+    encoders = [wrap_encoder(model, centering) for centering in CENTERINGS]
+    stream, own = last_hidden_state(encoders[0], pixels), encoders[0].encode_image(pixels)[:, None]
+    for pooling in POOLINGS:
+        if pooling == "cls" and not case.class_token:
+            with pytest.raises(ResidualError, match=r"has no class token; pooling 'own' is what it does"):
+                decompose(encoders[0], pixels, "cls")
+            continue
+        expected = own if pooling == "own" else pooled(name, encoders[0], stream, pooling)
+        tokens = {"all": case.prefix + PATCHES, "patches": PATCHES}.get(pooling, 1)
+        pool_mlp = case.pool_mlp and pooling == "own"
+        for encoder in encoders:
+            got = decompose(encoder, pixels, pooling)
+            exact(got.contributions.sum(2), got.output)
+            exact(got.output, expected)
+            assert got.contributions.shape == (3, tokens, 9 + pool_mlp, expected.shape[-1])
+            assert got.units.equals(Units(2, 3, pool_mlp).table)
+
+
+def pooled(name: str, encoder, stream: Tensor, pooling: str) -> Tensor:
+    """A pooling written out, of what leaves the last block."""
+    prefix = CASES[name].prefix
+    if pooling.startswith("avg"):
+        tokens = stream[:, prefix if pooling == "avg" else 0 :]
         if name in NORM_AFTER:
-            expected = normed_and_projected(encoder, tokens.mean(1, keepdim=True))
-        else:
-            expected = normed_and_projected(encoder, tokens).mean(1, keepdim=True)
-    elif pooling.startswith("token"):
-        index = int(pooling.partition(":")[2])
-        expected = normed_and_projected(encoder, stream[:, index][:, None])
-    else:
-        first, last = {"cls": (0, 1), "all": (0, None), "patches": (case.prefix, None)}[pooling]
-        expected = normed_and_projected(encoder, stream[:, first:last])
-    exact(got.output, expected)
-    tokens = {"all": case.prefix + PATCHES, "patches": PATCHES}.get(pooling, 1)
-    pool_mlp = case.pool_mlp and pooling == "own"
-    assert got.contributions.shape == (3, tokens, 9 + pool_mlp, expected.shape[-1])
-    assert got.units.equals(Units(2, 3, pool_mlp).table)
+            return normed_and_projected(encoder, tokens.mean(1, keepdim=True))
+        return normed_and_projected(encoder, tokens).mean(1, keepdim=True)
+    if pooling.startswith("token"):
+        return normed_and_projected(encoder, stream[:, int(pooling.partition(":")[2])][:, None])
+    first, last = {"cls": (0, 1), "all": (0, None), "patches": (prefix, None)}[pooling]
+    return normed_and_projected(encoder, stream[:, first:last])
 
 
 @FAMILY
-@SPLIT
-def test_poolings_agree_with_each_other(name, split):
+@CENTERING
+def test_poolings_agree_with_each_other(name, centering):
     case = CASES[name]
-    encoder, pixels = wrap_encoder(case.make().double(), split), random_pixels(3)
+    encoder, pixels = wrap_encoder(case.make().double(), centering), random_pixels(3)
 
     def by_units(pooling: str) -> Tensor:
         return decompose(encoder, pixels, pooling).contributions
@@ -118,31 +121,27 @@ def test_poolings_agree_with_each_other(name, split):
         same(by_units("own"), by_units(own))
 
 
-@pytest.mark.parametrize("index", [5, 99, -6, -99])
 @pytest.mark.parametrize("name", ["clip", "open_clip", "vit classifier", "timm"])
-def test_tokens_that_are_not_there_are_refused(name, index):
+def test_tokens_that_are_not_there_are_refused(name):
     encoder = wrap_encoder(CASES[name].make().double())
-    with pytest.raises(ResidualError, match=rf"Pooling 'token:{index}' keeps none of this tower's tokens"):
-        decompose(encoder, random_pixels(), f"token:{index}")
+    for index in (5, 99, -6, -99):
+        with pytest.raises(ResidualError, match=f"Pooling 'token:{index}' keeps none of this tower's"):
+            decompose(encoder, random_pixels(), f"token:{index}")
 
 
-@pytest.mark.parametrize("index", [1, 3, -2])
-def test_tokens_that_are_not_there_are_refused_where_there_is_one(index):
-    model = timm_model(global_pool="avg", class_token=False, image_size=16).double()
-    with pytest.raises(ResidualError, match=rf"Pooling 'token:{index}' keeps none of this tower's tokens"):
-        decompose(wrap_encoder(model), random_pixels(2, 16), f"token:{index}")
+def test_tokens_that_are_not_there_are_refused_where_there_is_one():
+    encoder = wrap_encoder(timm_model(global_pool="avg", class_token=False, image_size=16).double())
+    for index in (1, 3, -2):
+        with pytest.raises(ResidualError, match=f"Pooling 'token:{index}' keeps none of this tower's"):
+            decompose(encoder, random_pixels(2, 16), f"token:{index}")
 
 
-@pytest.mark.parametrize("pooling", ["max", "", "token", "token:", "token:x", "token:1.0", "patch:1", "CLS"])
-def test_unknown_poolings_are_refused(pooling):
-    with pytest.raises(ResidualError, match=rf"Unknown pooling '{pooling}'. Known: own, cls, avg, .*token:"):
-        decompose(wrap_encoder(CASES["clip"].make()), random_pixels(dtype=torch.float32), pooling)
-
-
-@pytest.mark.parametrize("pooling", ["token:--1", "token:²", "token:1-"])
-def test_tokens_that_are_no_numbers_are_refused(pooling):
-    with pytest.raises(ResidualError, match=r"Unknown pooling 'token:.*'. Known: own, cls"):
-        decompose(wrap_encoder(CASES["clip"].make()), random_pixels(dtype=torch.float32), pooling)
+def test_unknown_poolings_are_refused():
+    encoder, pixels = wrap_encoder(CASES["clip"].make()), random_pixels(dtype=torch.float32)
+    tokens = ("token", "token:", "token:x", "token:1.0", "token:--1", "token:²", "token:1-")
+    for pooling in ("max", "", "patch:1", "CLS", *tokens):
+        with pytest.raises(ResidualError, match=f"Unknown pooling '{pooling}'. Known: own, cls, .*token:"):
+            decompose(encoder, pixels, pooling)
 
 
 def ids(largest: int = 63) -> Tensor:
@@ -162,11 +161,11 @@ def raw_text(model, tokens: Tensor) -> Tensor:
 
 
 @TEXT
-@SPLIT
-def test_texts_sum_to_the_model_s_own_output(name, split):
+@CENTERING
+def test_texts_sum_to_the_model_s_own_output(name, centering):
     model = CASES[name].make().double()
     expected = raw_text(model, ids())
-    got = decompose(wrap_encoder(model, split), ids(), tower="text")
+    got = decompose(wrap_encoder(model, centering), ids(), tower="text")
     exact(got.contributions.sum(2)[:, 0], expected)
     exact(got.output[:, 0], expected)
     assert got.contributions.shape == (5, 1, 1 + 2 + 2 * 2, expected.shape[1])
@@ -174,9 +173,9 @@ def test_texts_sum_to_the_model_s_own_output(name, split):
 
 
 @TEXT
-@SPLIT
-def test_texts_are_pooled_where_each_ends(name, split):
-    encoder = wrap_encoder(CASES[name].make().double(), split)
+@CENTERING
+def test_texts_are_pooled_where_each_ends(name, centering):
+    encoder = wrap_encoder(CASES[name].make().double(), centering)
     own, whole = (decompose(encoder, ids(), how, tower="text") for how in ("own", "all"))
     assert whole.contributions.shape == (5, TEXT_LENGTH, 7, own.output.shape[-1])
     exact(whole.contributions.sum(2), whole.output)

@@ -164,8 +164,8 @@ def check_encoder_name(name: str) -> None:
     Raises:
         ResidualError: it doesn't; the nearest are listed.
     """
-    form, _, place = (ALIASES[name].spec if name in ALIASES else name).partition(":")
-    if form not in _EMBEDDED and not (place and form in {known.partition(":")[0] for known in FORMS}):
+    form, _, source = (ALIASES[name].spec if name in ALIASES else name).partition(":")
+    if form not in _EMBEDDED and not (source and form in {known.partition(":")[0] for known in FORMS}):
         raise unknown_name("encoder", name, [*ALIASES, *FORMS])
 
 
@@ -191,13 +191,13 @@ def find_family(module: nn.Module) -> Family:
 def _load(name: str, spec: str, dtype: torch.dtype, classifier: bool) -> Loaded:
     if spec in _EMBEDDED:
         return transformers_models.load(name, _EMBEDDED[spec], FAMILIES, dtype, classifier)
-    form, _, place = spec.partition(":")
+    form, _, source = spec.partition(":")
     if form == "hf":
-        local = Path(place).expanduser()
-        folder = local if local.is_dir() else snapshot(name, place, transformers_models.FILES)
+        local = Path(source).expanduser()
+        folder = local if local.is_dir() else snapshot(name, source, transformers_models.FILES)
         return transformers_models.load(name, folder, FAMILIES, dtype, classifier)
     if form == "timm":
-        return timm.load(name, place, classifier)
+        return timm.load(name, source, classifier)
     if classifier:
         raise ResidualError(f"{name}: models of open_clip have no classifier.")
-    return open_clip.load(name, place)
+    return open_clip.load(name, source)

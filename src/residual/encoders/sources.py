@@ -70,7 +70,7 @@ def hub_errors(name: str, failed: str = "it can't be had from the hub") -> Gener
 
 
 @contextmanager
-def load_errors(name: str, place: str | Path) -> Generator[None]:
+def load_errors(name: str, source: str | Path) -> Generator[None]:
     """What goes wrong in here, while a model is built from files, becomes one sentence.
 
     Raises:
@@ -81,4 +81,6 @@ def load_errors(name: str, place: str | Path) -> Generator[None]:
     except ResidualError:
         raise
     except Exception as error:  # whatever a library says of files that it can't read
-        raise ResidualError(f"{name}: the model in {place} can't be loaded ({first_line(error)}).") from error
+        raise ResidualError(
+            f"{name}: the model in {source} can't be loaded ({first_line(error)})."
+        ) from error

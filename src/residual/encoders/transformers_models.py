@@ -54,7 +54,7 @@ def load(
         if not any(folder.glob("*.safetensors")):  # in several files if the model is large
             require_safetensors(name, folder, "model.safetensors")
         extra = {"add_pooling_layer": False} if made == "ViTModel" else {}
-        module, told = getattr(transformers, made).from_pretrained(
+        module, info = getattr(transformers, made).from_pretrained(
             folder,
             dtype=dtype,
             local_files_only=True,
@@ -62,7 +62,7 @@ def load(
             output_loading_info=True,
             **extra,
         )
-        if lacking := sorted(told["missing_keys"]):
+        if lacking := sorted(info["missing_keys"]):
             raise ResidualError(
                 f"{name}: {folder} lacks weights, {', '.join(lacking[:3])}{' …' if lacking[3:] else ''}: "
                 "random ones would take their place. Get the whole model."

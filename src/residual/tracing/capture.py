@@ -54,7 +54,7 @@ class Capture:
         return self
 
     @property
-    def elsewhere(self) -> bool:
+    def ignored(self) -> bool:
         """Whether this is a forward pass to be left alone."""
         return self._thread is not None and self._thread != get_ident()
 
@@ -102,18 +102,18 @@ class Capture:
 
     def keep(self, name: str, value: Tensor) -> None:
         """Copy the kept tokens of `value (n, t, …)`."""
-        if self.elsewhere:
+        if self.ignored:
             return
-        self._slices[name] = self.kept(value).clone()
+        self._slices[name] = self.kept_tokens(value).clone()
 
     def keep_whole(self, name: str, value: Tensor) -> None:
         """Copy all of it."""
-        if not self.elsewhere:
+        if not self.ignored:
             self._slices[name] = value.clone()
 
     def cut(self, value: Tensor) -> Tensor:
         """`value`, cut to the kept tokens for good."""
-        return value if self.elsewhere else self.kept(value)
+        return value if self.ignored else self.kept_tokens(value)
 
     @property
     def trims(self) -> bool:
@@ -126,7 +126,7 @@ class Capture:
         embedding = self._slices.get("embedding")
         return embedding is not None and torch.finfo(embedding.dtype).bits < 32
 
-    def kept(self, value: Tensor) -> Tensor:
+    def kept_tokens(self, value: Tensor) -> Tensor:
         """The kept tokens of `value`, or all of it where it was cut to the pooled token before."""
         if self.trims and value.shape[1] == 1:
             return value
@@ -215,35 +215,35 @@ def capture(encoder: Encoder, tower: str = "image", pooling: str = "own") -> Gen
         yield kept
 
 
-class _Turn:
-    """Whose turn it is to capture a tower: another thread waits, the same one is told."""
+class _Owner:
+    """Which thread captures a tower: another one waits, the same one gets an error."""
 
     def __init__(self):
         self.lock = Lock()
-        self.owner: int | None = None
+        self.thread: int | None = None
 
 
-_turns: WeakKeyDictionary[nn.Module, _Turn] = WeakKeyDictionary()
-_turns_lock = Lock()
+_owners: WeakKeyDictionary[nn.Module, _Owner] = WeakKeyDictionary()
+_owners_lock = Lock()
 
 
 @contextmanager
 def exclusively(block: nn.Module) -> Generator[None]:
-    """While this is held, no other thread captures the tower that begins with `block`.
+    """In here no other thread captures the tower that begins with `block`.
 
     Raises:
         ResidualError: this thread does already.
     """
-    with _turns_lock:
-        turn = _turns.setdefault(block, _Turn())
-    if turn.owner == get_ident():
+    with _owners_lock:
+        owner = _owners.setdefault(block, _Owner())
+    if owner.thread == get_ident():
         raise ResidualError("This tower is being captured already; leave that context first.")
-    with turn.lock:
-        turn.owner = get_ident()
+    with owner.lock:
+        owner.thread = get_ident()
         try:
             yield
         finally:
-            turn.owner = None
+            owner.thread = None
 
 
 def place_hooks(kept: Capture, parts: Parts, stack: ExitStack) -> None:
@@ -253,8 +253,8 @@ def place_hooks(kept: Capture, parts: Parts, stack: ExitStack) -> None:
     """
     blocks = parts.blocks
 
-    def hook(place: Callable[..., Any], function: Callable[..., Any], *bound: Any, **how: Any) -> None:
-        stack.callback(place(partial(function, kept, *bound), **how).remove)
+    def hook(register: Callable[..., Any], function: Callable[..., Any], *bound: Any, **how: Any) -> None:
+        stack.callback(register(partial(function, kept, *bound), **how).remove)
 
     last = len(blocks) - 1
     trim = kept.trims

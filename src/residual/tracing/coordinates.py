@@ -74,7 +74,7 @@ class Coordinates:
         dtype: torch.dtype | None = None,
         non_blocking: bool = False,
     ) -> Coordinates:
-        """The same elsewhere, or in another precision."""
+        """The same on another device, or in another precision."""
         return self._each(lambda value: value.to(device=device, dtype=dtype, non_blocking=non_blocking))
 
     def tokens_as_samples(self) -> Coordinates:
@@ -96,7 +96,7 @@ class Coordinates:
         return self._each(lambda value: value.new_empty(n, *value.shape[1:]))
 
     def put(self, start: int, samples: Coordinates) -> None:
-        """Write `samples` over those here from position `start`."""
+        """Write `samples` over these from position `start`."""
         for field in fields(self):
             if (value := getattr(self, field.name)) is not None:
                 value[start : start + len(samples)] = samples.field(field.name)

@@ -161,11 +161,11 @@ class Linearization:
         like = coordinates.mean
         axes = like.shape[:1] if self.units.pool_mlp else like.shape
         result = like.new_empty(*axes, len(chosen), self.output_dim)
-        for place, unit in enumerate(chosen):
+        for index, unit in enumerate(chosen):
             matrix, offset = self._map(unit, like.dtype, like.device)
             features = self.features(coordinates, unit)
             mapped = torch.addmm(offset, features.flatten(0, -2), matrix)
-            result[..., place, :] = mapped.view(*axes, self.output_dim)
+            result[..., index, :] = mapped.view(*axes, self.output_dim)
         return result
 
     def output(self, coordinates: Coordinates) -> Float[Tensor, "n *t d"]:

@@ -63,7 +63,7 @@ def _eager(encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str) -
 def captured_pass(
     kept: Capture, parts: Parts, tower: Tower, module: nn.Module, ready: Tensor
 ) -> tuple[Coordinates, Tensor]:
-    """One forward pass with hooks in place: its coordinates, and the output that they are held against."""
+    """One forward pass with hooks in place: its coordinates, and the output that they must sum to."""
     kept.expect(module, ready)
     output = tower.encode(module, ready)
     coordinates, stream = kept.take()

@@ -125,20 +125,20 @@ _BOTH = replace(
 FAMILIES = (_BOTH, _VISION)
 
 
-def load(name: str, place: str) -> Loaded:
+def load(name: str, source: str) -> Loaded:
     """`ARCH/TAG` from the hub, `ARCH/FILE.safetensors`, a folder, or `hf-hub:REPO`.
 
     Raises:
         ResidualError: open_clip isn't installed, or there are no such weights as safetensors.
     """
     open_clip = library("open_clip", name, extra="open-clip")
-    folder = Path(place).expanduser()
-    if folder.is_dir() or place.startswith("hf-hub:"):
+    folder = Path(source).expanduser()
+    if folder.is_dir() or source.startswith("hf-hub:"):
         if not folder.is_dir():
-            folder = snapshot(name, place.removeprefix("hf-hub:"), ["*.json", "*.txt", "*.model", _WEIGHTS])
+            folder = snapshot(name, source.removeprefix("hf-hub:"), ["*.json", "*.txt", "*.model", _WEIGHTS])
         require_safetensors(name, folder, _WEIGHTS)
         return _load(open_clip, name, f"local-dir:{folder}", {})
-    architecture, _, weights = place.partition("/")
+    architecture, _, weights = source.partition("/")
     known = open_clip.list_models()
     if architecture not in known:
         raise ResidualError(f"{name}: open_clip has no {architecture!r} and there is no such folder.")

@@ -85,17 +85,17 @@ FAMILIES = (
 )
 
 
-def load(name: str, place: str, classifier: bool) -> Loaded:
+def load(name: str, source: str, classifier: bool) -> Loaded:
     """`NAME` with weights from the hub, a folder, `hf-hub:REPO`, or `NAME/FILE.safetensors`.
 
     Raises:
         ResidualError: timm isn't installed, or there are no such weights as safetensors.
     """
     timm = library("timm", name, extra="timm")
-    folder = Path(place).expanduser()
+    folder = Path(source).expanduser()
     if folder.is_dir():
         return _from_folder(timm, name, folder, classifier)
-    architecture, _, weights = place.partition("/")
+    architecture, _, weights = source.partition("/")
     if weights.endswith(".safetensors"):
         file = Path(weights).expanduser()
         if not file.is_file():
@@ -107,14 +107,14 @@ def load(name: str, place: str, classifier: bool) -> Loaded:
         return _load(
             timm, name, architecture, file, classifier, num_classes=classes, pretrained_cfg_overlay=overlay
         )
-    repo = place.removeprefix("hf-hub:")
-    if repo == place:
-        if not timm.is_model(place):
-            raise ResidualError(f"{name}: {unknown_name('model of timm', place, timm.list_models())}")
+    repo = source.removeprefix("hf-hub:")
+    if repo == source:
+        if not timm.is_model(source):
+            raise ResidualError(f"{name}: {unknown_name('model of timm', source, timm.list_models())}")
         with load_errors(name, "timm's list"):
-            repo = getattr(timm.models.get_pretrained_cfg(place), "hf_hub_id", None)
+            repo = getattr(timm.models.get_pretrained_cfg(source), "hf_hub_id", None)
         if not repo:
-            raise ResidualError(f"{name}: timm has no weights of {place!r}.")
+            raise ResidualError(f"{name}: timm has no weights of {source!r}.")
     return _from_folder(timm, name, snapshot(name, repo, ["config.json", _WEIGHTS]), classifier)
 
 
@@ -123,12 +123,12 @@ def _from_folder(timm: Any, name: str, folder: Path, classifier: bool) -> Loaded
     return _load(timm, name, f"local-dir:{folder}", folder, classifier)
 
 
-def _load(timm: Any, name: str, model: str, place: Path, classifier: bool, **how: Any) -> Loaded:
+def _load(timm: Any, name: str, model: str, source: Path, classifier: bool, **how: Any) -> Loaded:
     """With as many classes as were saved, so that timm lets no weight be missing; then without them."""
-    with load_errors(name, place):
+    with load_errors(name, source):
         module = timm.create_model(model, pretrained=True, **how)
     if not classifier:
         module.reset_classifier(0)
     elif not module.num_classes:
-        raise ResidualError(f"{name}: the model in {place} was saved without a classifier.")
+        raise ResidualError(f"{name}: the model in {source} was saved without a classifier.")
     return Loaded(module, preprocess_of(module))
