@@ -344,9 +344,8 @@ def _check(encoder: Encoder, adapter: Adapter | None, classifier: ZeroShotClassi
     if (origin := adapter.origin) is not None:
         if not origin.is_of(encoder):
             raise ResidualError(
-                f"The adapter is of {origin.encoder_name} (weights {origin.fingerprint[:8]}, centering "
-                f"{origin.centering!r}), not of {encoder.name} (weights {encoder.fingerprint[:8]}, centering "
-                f"{encoder.centering!r})."
+                f"The adapter is of {origin}, not of {encoder.name} (weights {encoder.fingerprint[:8]}, "
+                f"centering {encoder.centering!r})."
             )
         if not resolve(origin.pooling, encoder.parts, encoder.name).own:
             raise ResidualError(

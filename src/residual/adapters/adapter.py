@@ -194,7 +194,11 @@ class OutputMap(Adapter):
         return output, torch.zeros_like(output)
 
     def forward(self, output: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """The adapted output."""
+        """The adapted output.
+
+        Raises:
+            ResidualError: outputs of another width.
+        """
         if output.shape[1] != self.dim:
             raise ResidualError(f"The map takes outputs of width {self.dim}, got {output.shape[1]}.")
         scores, rest = self.scored(output)

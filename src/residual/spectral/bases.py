@@ -164,17 +164,8 @@ class SpectralBases:
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, with the origin beside the numbers."""
-        tensors = {
-            "units": torch.tensor(self.units),
-            "ranks": torch.tensor(self.ranks),
-            "means": self.means,
-            "components": torch.cat(self.components),
-            "eigenvalues": torch.cat(self.eigenvalues),
-        }
-        if self.all_means is not None:
-            tensors["all_means"] = self.all_means
         origin = None if self.origin is None else self.origin.to_json()
-        save_tensors(path, "bases", tensors, {"origin": origin})
+        save_tensors(path, "bases", self.to_tensors(), {"origin": origin})
 
     @classmethod
     def load(cls, path: str | Path) -> SpectralBases:
@@ -183,15 +174,32 @@ class SpectralBases:
         Raises:
             ResidualError: the file isn't there, is damaged, or holds something else.
         """
-        got, note = load_tensors(path, "bases")
-        ranks = got["ranks"].tolist()
+        tensors, note = load_tensors(path, "bases")
+        origin = None if note["origin"] is None else Origin.of_json(note["origin"])
+        return cls.from_tensors(tensors, tensors["ranks"], origin)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """All that there is of them but the origin: units and their ranks, and the rest unit after unit."""
+        tensors = {
+            "units": torch.tensor(self.units),
+            "ranks": torch.tensor(self.ranks),
+            "means": self.means,
+            "components": torch.cat(self.components),
+            "eigenvalues": torch.cat(self.eigenvalues),
+        }
+        return tensors if self.all_means is None else tensors | {"all_means": self.all_means}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], ranks: Tensor, origin: Origin | None) -> SpectralBases:
+        """What `to_tensors` took apart."""
+        counts = ranks.tolist()
         return cls(
-            units=got["units"].tolist(),
-            means=got["means"],
-            components=got["components"].split(ranks),
-            eigenvalues=got["eigenvalues"].split(ranks),
-            all_means=got.get("all_means"),
-            origin=None if note["origin"] is None else Origin.of_json(note["origin"]),
+            units=tensors["units"].tolist(),
+            means=tensors["means"],
+            components=tensors["components"].split(counts),
+            eigenvalues=tensors["eigenvalues"].split(counts),
+            all_means=tensors.get("all_means"),
+            origin=origin,
         )
 
     def _check(self) -> None:

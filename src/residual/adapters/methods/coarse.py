@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from residual.adapters.adapter import initial_weights
 from residual.adapters.adapter_settings import AdapterSettings, Reference
-from residual.adapters.methods.residual import ResiDual, saved_bases
+from residual.adapters.methods.residual import ResiDual
 from residual.errors import ResidualError
 from residual.spectral.bases import Origin, SpectralBases
 
@@ -83,4 +83,5 @@ class Coarse(ResiDual):
     @classmethod
     def from_saved(cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None) -> Self:
         """On the same bases."""
-        return cls(saved_bases(tensors, origin), tensors["lambdas"], l1=choices["l1"])
+        bases = SpectralBases.from_tensors(tensors, tensors["counts"], origin)
+        return cls(bases, tensors["lambdas"], l1=choices["l1"])

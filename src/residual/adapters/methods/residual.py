@@ -139,7 +139,11 @@ class ResiDual(Reweighted):
             raise ResidualError(f"The bases are of an encoder with {wanted} units, got {n_units}.")
 
     def forward(self, contributions: Float[Tensor, "n u d"]) -> Float[Tensor, "n d"]:
-        """The re-weighted output, from the contributions of all units in their order."""
+        """The re-weighted output, from the contributions of all units in their order.
+
+        Raises:
+            ResidualError: see `check_units`.
+        """
         n_units, dim = contributions.shape[1:]
         self.check_units(n_units, dim)
         directions = self.directions.to(contributions)
@@ -213,23 +217,17 @@ class ResiDual(Reweighted):
     def to_saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """λ and choices, and all there is of the bases."""
         tensors, choices = super().to_saved()
-        bases = self.bases
-        tensors |= {
-            "units": torch.tensor(bases.units),
-            "counts": torch.tensor(bases.ranks),
-            "means": bases.means,
-            "components": torch.cat(bases.components).float(),
-            "eigenvalues": torch.cat(bases.eigenvalues),
-        }
-        if bases.all_means is not None:
-            tensors["all_means"] = bases.all_means
+        bases = self.bases.to_tensors()
+        counts, components = bases.pop("ranks"), bases["components"].float()
+        tensors |= {**bases, "counts": counts, "components": components}
         return tensors, choices | {"others": self.others}
 
     @classmethod
     def from_saved(cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None) -> Self:
         """On the same bases."""
+        bases = SpectralBases.from_tensors(tensors, tensors["counts"], origin)
         own = {name: choices[name] for name in ("others", "tail", "mean")}
-        return cls(saved_bases(tensors, origin), rank=choices["ranks"], init=tensors["lambdas"], **own)
+        return cls(bases, rank=choices["ranks"], init=tensors["lambdas"], **own)
 
     def constant(self, n_units: int) -> Float[Tensor, " d"]:
         """What is added to every sample: the means that are kept, in float64."""
@@ -288,16 +286,3 @@ class ResiDualStar(ResiDual):
         mean: str = "drop",
     ):
         super().__init__(bases, rank, others, tail, init, seed, mean)
-
-
-def saved_bases(tensors: dict[str, Tensor], origin: Origin | None) -> SpectralBases:
-    """The bases that `ResiDual.to_saved` took apart."""
-    counts = tensors["counts"].tolist()
-    return SpectralBases(
-        units=tensors["units"].tolist(),
-        means=tensors["means"],
-        components=tensors["components"].split(counts),
-        eigenvalues=tensors["eigenvalues"].split(counts),
-        all_means=tensors.get("all_means"),
-        origin=origin,
-    )
