@@ -10,7 +10,10 @@ at once. "rerun" trains the same ResiDual* by the same optimiser as the publishe
 encoder in float32 makes all heads' contributions of every batch of every epoch anew; `--steps` of its steps
 and a quarter as many validation batches are timed, and its whole time follows from those.
 
-"many": 1, 2, 5 and 10 fits at once (seeds), on scores of the same size, encoding left out.
+"many": 1, 2, 5 and 10 fits at once (seeds), on scores of the same size, encoding left out; on a Hopper GPU as
+they are and, in turn, without the kernels for its tensor cores ("without kernels"). Short:
+
+    python benchmarks/adapters.py --out many.json --sections many --fits 1 10 --batches 64
 """
 
 from __future__ import annotations
@@ -30,7 +33,16 @@ from store import dataset_of
 from torch.nn.functional import cross_entropy
 
 import residual
-from residual.adapters import FitSettings, ResiDualStar, Scores, compute_scores, evaluate, fit, fit_many
+from residual.adapters import (
+    FitSettings,
+    ResiDualStar,
+    Scores,
+    compute_scores,
+    evaluate,
+    fit,
+    fit_many,
+    steps,
+)
 from residual.data import PixelDataset
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
@@ -194,7 +206,7 @@ def many(options: argparse.Namespace) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     rows = [torch.linalg.qr(torch.randn(dim, rank, generator=generator))[0].T for _ in range(units)]
     bases = SpectralBases(range(units), torch.zeros(units, dim), rows, [torch.ones(rank)] * units)
-    classifier, found = classifier_of(options, dim), {}
+    classifier = classifier_of(options, dim)
     n = round(0.9 * options.samples)
     first = residual_star_of(bases, 0)
     on_card = torch.Generator(device).manual_seed(0)
@@ -210,25 +222,35 @@ def many(options: argparse.Namespace) -> dict[str, Any]:
         )
         for name, count in sizes.items()
     }
+    ways = {"as it is": steps.WORTH_COMPILING}
+    if steps.has_hopper(device):
+        ways["without kernels"] = float("inf")
+
+    def times_of(fits: int, batch: int, epochs: int) -> float:
+        how = {"batch_size": batch, "epochs": epochs, "patience": epochs}
+        settings = [FitSettings(seed=k, **how) for k in range(fits)]
+        adapters = [residual_star_of(bases, k) for k in range(fits)]
+        return seconds(lambda: fit_many(adapters, scores["train"], scores["val"], classifier, settings))
+
+    found: dict[str, dict[str, Any]] = {way: {} for way in ways}
     for batch in options.batches:
         for fits in options.fits:
-            times: list[float] = []
             # What a fit has before its epochs (recording, compiling) goes out in the difference.
-            short = options.many_epochs
-            for epochs in (short, *(short, 2 * short) * options.rounds):
-                how = {"batch_size": batch, "epochs": epochs, "patience": epochs}
-                settings = [FitSettings(seed=k, **how) for k in range(fits)]
-                adapters = [residual_star_of(bases, k) for k in range(fits)]
-                given = (scores["train"], scores["val"], classifier, settings)
-                times.append(seconds(lambda adapters=adapters, given=given: fit_many(adapters, *given)))
-            del times[0]
-            each = [(long - less) / short for less, long in zip(times[::2], times[1::2], strict=True)]
-            found[f"batch {batch}, {fits} fits"] = {
-                "seconds_an_epoch": spread(each),
-                "samples_a_second": fits * n / spread(each)["median"],
-            }
-            print(batch, fits, spread(each), flush=True)
-    return {"samples": n, "components": units * rank, "dim": dim, "classes": options.classes, **found}
+            short, each = options.many_epochs, {way: [] for way in ways}
+            for number in range(options.rounds + 1):
+                for way, worth_compiling in ways.items():
+                    steps.WORTH_COMPILING = worth_compiling
+                    less, long = (times_of(fits, batch, epochs) for epochs in (short, 2 * short))
+                    if number:  # the first is to warm up
+                        each[way].append((long - less) / short)
+            for way, times in each.items():
+                found[way][f"batch {batch}, {fits} fits"] = {
+                    "seconds_an_epoch": spread(times),
+                    "samples_a_second": fits * n / spread(times)["median"],
+                }
+                print(batch, fits, way, spread(times), flush=True)
+    sizes = {"samples": n, "components": units * rank, "dim": dim, "classes": options.classes}
+    return sizes | found.pop("as it is") | found
 
 
 def residual_star_of(bases: SpectralBases, seed: int) -> residual.ResiDual:
