@@ -261,6 +261,7 @@ def test_a_finished_training_is_only_read(tmp_path, monkeypatch):
     _, expected = tune(folder=tmp_path)
     monkeypatch.setattr(loop.Training, "epoch", lambda *args: pytest.fail("trained again"))
     monkeypatch.setattr(TinyImages, "load", lambda *args: pytest.fail("read again"))
+    monkeypatch.setattr(os, "replace", lambda *args: pytest.fail("written again"))
     encoder, result = tune(folder=tmp_path)
     assert (result.history, result.best_epoch) == (expected.history, expected.best_epoch)
     monkeypatch.undo()

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from schedulefree import AdamWScheduleFree
 from tiny import TinyImages, tiny_encoder
+from torch.nn.functional import cross_entropy
 
-from residual.adapters import FitSettings, ResiDual, Scores, evaluate, fit
+from residual.adapters import (
+    Coarse,
+    FitSettings,
+    LinearMap,
+    ResiDual,
+    Scores,
+    SpectralMap,
+    evaluate,
+    fit,
+)
+from residual.adapters.early_stopping import EarlyStopping, Epoch
 from residual.errors import ResidualError
-from residual.spectral import SpectralBases, fit_bases
+from residual.spectral import SpectralBases, fit_bases, pca
 from residual.store.encode import encode_dataset
 from residual.text import ZeroShotClassifier
 
@@ -89,14 +105,12 @@ def test_among_epochs_of_equal_accuracy_the_lowest_validation_loss_is_kept(setti
     best = max(result.history, key=lambda epoch: (epoch.val_accuracy, -epoch.val_loss))
     assert result.best_epoch == best.epoch
     weights = adapter.lambdas.detach().to(one.scores)
-    loss = torch.nn.functional.cross_entropy(classifier.logits(one.output(weights)), label)
+    loss = cross_entropy(classifier.logits(one.output(weights)), label)
     assert loss.item() == pytest.approx(best.val_loss, rel=1e-4)
 
 
 def test_same_steps_as_the_adapter_on_full_contributions():
     """One step in score space is one step of the same optimiser through `ResiDual.forward`."""
-    from schedulefree import AdamWScheduleFree
-
     store = encode_dataset(tiny_encoder(), TinyImages(n=60))
     adapter = ResiDual(fit_bases(store, ("mlp", "head")))
     classifier = ZeroShotClassifier.from_class_means(store.output(), store.labels, store.class_names)
@@ -108,12 +122,104 @@ def test_same_steps_as_the_adapter_on_full_contributions():
     for picked in torch.randperm(60, generator=order).split(16):
         logits = classifier.logits(full(store.contributions(picked.numpy())))
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(logits, torch.as_tensor(store.labels)[picked]).backward()
+        cross_entropy(logits, torch.as_tensor(store.labels)[picked]).backward()
         optimizer.step()
     optimizer.eval()
     settings = FitSettings(epochs=1, batch_size=16, seed=7)
     fit(adapter, store, store, classifier, settings)
     torch.testing.assert_close(adapter.lambdas.double(), full.lambdas.detach(), rtol=1e-5, atol=1e-6)
+
+
+def plain_loop(weights, output, train, val, classifier, settings, penalty):
+    """The weights of the best epoch, by an optimiser of its library in a loop of a few lines."""
+    weights, order = weights.detach().clone().requires_grad_(), torch.Generator().manual_seed(settings.seed)
+    how = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    free = settings.optimizer == "schedule_free"
+    optimizer = AdamWScheduleFree([weights], **how) if free else torch.optim.AdamW([weights], **how)
+    total, step, epochs = settings.epochs * -(-len(train) // settings.batch_size), 0, []
+    rising = math.floor(total * settings.warmup)
+    for _ in range(settings.epochs):
+        if free:
+            optimizer.train()
+        for picked in torch.randperm(len(train), generator=order).split(settings.batch_size):
+            falling = (1 + math.cos(math.pi * (step - rising) / (total - rising))) / 2
+            if not free:
+                part = (step + 1) / rising if step < rising else falling
+                optimizer.param_groups[0]["lr"] = settings.learning_rate * part
+            optimizer.zero_grad()
+            logits = classifier.logits(output(weights, train)[picked])
+            (cross_entropy(logits, train.labels[picked]) + penalty(weights)).backward()
+            optimizer.step()
+            step += 1
+        if free:
+            optimizer.eval()
+        with torch.no_grad():
+            logits = classifier.logits(output(weights, val))
+            hits = (logits.argmax(1) == val.labels).double().mean().item()
+            loss = cross_entropy(logits, val.labels).item()
+        epochs.append(((hits, -loss), weights.detach().clone()))
+    merits = [merit for merit, _ in epochs]
+    return epochs[merits.index(max(merits))][1], merits.index(max(merits)) + 1
+
+
+def test_every_kind_of_adapter_is_fitted_as_by_a_plain_loop(setting):
+    adapter, *splits, classifier = setting
+    bases = adapter.bases
+    outputs = []
+    for scores in splits:
+        output = scores.output(torch.ones(16))
+        outputs.append(Scores(output, torch.eye(8), torch.zeros_like(output), scores.labels, "planted"))
+    spectral = SpectralMap(pca(outputs[0].scores.double()))
+    turned = [replace(each, directions=spectral.directions.float()) for each in outputs]
+    own = torch.tensor([1.0] * 3 + [0] * 5 + [1] * 5 + [0] * 3) > 0
+
+    def whole(weights, scores):
+        return scores.output(weights)
+
+    def widened(weights, scores):
+        return scores.output(torch.zeros(16).masked_scatter(own, weights))
+
+    kinds = {
+        "residual": (lambda: ResiDual(bases), splits, whole),
+        "narrow": (lambda: ResiDual(bases, rank=[3, 5]), splits, widened),
+        "coarse": (
+            lambda: Coarse(bases, l1=0.01),
+            splits,
+            lambda weights, scores: whole(weights.repeat_interleave(8), scores),
+        ),
+        "spectral": (lambda: SpectralMap(pca(outputs[0].scores.double()), seed=1), turned, whole),
+        "linear": (lambda: LinearMap(8), outputs, lambda weights, scores: scores.scores @ weights),
+    }
+    for optimizer in ("schedule_free", "adamw"):
+        for kind, (make, (train, val), output) in kinds.items():
+            fitted, l1 = make(), 0.01 if kind == "coarse" else 0.0
+            settings = FitSettings(
+                0.01 if kind == "linear" else 0.1, epochs=4, seed=3, optimizer=optimizer, weight_decay=0.02
+            )
+            wanted, best = plain_loop(
+                fitted.weights, output, train, val, classifier, settings, lambda w, l1=l1: l1 * w.abs().sum()
+            )
+            result = fit(fitted, train, val, classifier, settings, device="cpu")
+            torch.testing.assert_close(fitted.weights.detach(), wanted, rtol=2e-4, atol=2e-5)
+            assert result.best_epoch == best
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12), st.integers(1, 4))
+@hypothesis_settings(deadline=None, max_examples=50)
+def test_one_rule_of_which_epoch_is_kept_and_when_to_stop(measured, patience):
+    stopping, kept = EarlyStopping(12, patience, 0.1), 0
+    for number, (accuracy, loss) in enumerate(measured, 1):
+        if stopping.done:
+            break
+        if stopping.add(Epoch(number, 1.0, accuracy / 3, loss)):
+            kept = number
+    seen = measured[: len(stopping.history)]
+    assert kept == stopping.best.epoch == seen.index(max(seen, key=lambda each: (each[0], -each[1]))) + 1
+    accuracies = [accuracy for accuracy, _ in seen]
+    waited = len(seen) - accuracies.index(max(accuracies)) - 1
+    assert stopping.done == (waited >= patience or len(seen) == 12)
+    again = EarlyStopping(12, patience, 0.1, stopping.history)
+    assert (again.best, again.done) == (stopping.best, stopping.done)
 
 
 def test_settings_are_checked_where_they_are_made():
