@@ -221,6 +221,10 @@ def test_bad_requests_of_a_store(store):
     classifier = random_classifier(store)
     with pytest.raises(ResidualError, match=r"Unknown scores: best\. Known: correlation, span"):
         score_units(store, classifier, ("best",))
+    with pytest.raises(ResidualError, match="These scores need a classifier: span, accuracy"):
+        score_units(store, None)
+    alone, beside = (score_units(store, given, ("correlation",)) for given in (None, classifier))
+    assert alone.equals(beside)
     with pytest.raises(ResidualError, match="needs bases of the units and a dictionary"):
         score_units(store, classifier, ("pursuit",))
     wide = ZeroShotClassifier(torch.eye(99)[: len(classifier)], classifier.class_names)

@@ -7,7 +7,7 @@ import torch
 from tiny import TinyImages, tiny_encoder
 
 from residual.errors import ResidualError
-from residual.spectral import SpectralBases, fit_bases, pca
+from residual.spectral import SpectralBases, fit_bases, fit_output, pca
 from residual.store.encode import encode_dataset
 
 
@@ -42,8 +42,13 @@ def test_heads_are_the_default_and_several_stores_count_as_one():
         fit_bases([first, encode_dataset(tiny_encoder(seed=1), TinyImages())])
     with pytest.raises(ResidualError, match=r"centering 'shared'.*centering 'own'"):
         fit_bases([first, encode_dataset(tiny_encoder(centering="own"), TinyImages())])
-    with pytest.raises(ResidualError, match="at least one store"):
-        fit_bases([])
+    others = [first, encode_dataset(tiny_encoder(seed=1), TinyImages())]
+    with pytest.raises(ResidualError, match="Stores of different encoders can't share bases"):
+        fit_output(others)
+    torch.testing.assert_close(fit_output([first, second]).mean, contributions.sum(1).mean(0))
+    for fit in (fit_bases, fit_output):
+        with pytest.raises(ResidualError, match="at least one store"):
+            fit([])
     with pytest.raises(ResidualError, match="Unknown kinds of unit: 'heads'"):
         fit_bases(first, kinds=("heads",))
     with pytest.raises(ResidualError, match="at least 2 samples, got 1"):
