@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, overload
+from typing import Protocol, overload, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Called again and again in the course of some work, from the thread that asked for it.
 
