@@ -12,7 +12,7 @@ from test_heads_page import Reader
 
 import residual
 from residual.adapters import FitSettings, compute_scores, strongest_components
-from residual.report.run_page import PICTURES, gain_colour, write_run_page
+from residual.report.pages import PICTURES, gain_colour, write_run_page
 from residual.report.tables import sentence, suite_markdown, suite_rows
 from residual.workflows.run import run_tasks
 

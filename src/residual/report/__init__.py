@@ -7,8 +7,16 @@ from residual.report.accuracies import (
     radar_figure,
     weights_figure,
 )
-from residual.report.datasets import dataset_facts, dataset_facts_table, dataset_rows, datasets_table
-from residual.report.encoders import alias_rows, aliases_table, encoder_facts, facts_table
+from residual.report.catalogue import (
+    alias_rows,
+    aliases_table,
+    dataset_facts,
+    dataset_facts_table,
+    dataset_rows,
+    datasets_table,
+    encoder_facts,
+    facts_table,
+)
 from residual.report.figures import (
     analysis_figures,
     blocks_figure,
@@ -22,7 +30,7 @@ from residual.report.figures import (
 from residual.report.geometry import datasets_latex, datasets_markdown, layers_table, records
 from residual.report.heads_page import DescribedHeads, heads_table, write_heads_page
 from residual.report.lambdas import components_table, lambdas_figure
-from residual.report.run_page import write_run_page, write_suite_page
+from residual.report.pages import write_run_page, write_suite_page
 from residual.report.scoreboard_figures import (
     ablations_figure,
     matrix_figure,

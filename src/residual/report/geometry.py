@@ -86,11 +86,11 @@ def datasets_latex(rows: Mapping[str, Mapping[str, Any]], headings: Sequence[str
     return latex_table(["dataset", *headings], _lines(rows, headings), title)
 
 
-def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> str:
-    """Lines of text as a Markdown table under a title; all but the first column are to the right."""
+def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], title: str = "") -> str:
+    """Lines as a Markdown table, under a title if there is one; the first column is left, others right."""
     whole = [headings, ["---", *["---:"] * (len(headings) - 1)], *lines]
     rows_of_text = (" | ".join(cell.replace("|", r"\|") for cell in line) for line in whole)
-    return f"{title}\n\n" + "".join(f"| {line} |\n" for line in rows_of_text)
+    return (f"{title}\n\n" if title else "") + "".join(f"| {line} |\n" for line in rows_of_text)
 
 
 def latex_table(headings: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> str:

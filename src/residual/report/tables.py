@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from residual.adapters.methods import METHODS
+from residual.report.geometry import markdown_table
 
 METHOD_NAMES = {"zero_shot": "zero-shot"} | {name: each.label for name, each in METHODS.items()}
 
@@ -96,9 +97,7 @@ def suite_table(summaries: Sequence[dict[str, Any]]) -> Table:
 
 def suite_markdown(summaries: Sequence[dict[str, Any]]) -> str:
     """The same as a Markdown table."""
-    headings = suite_headings(summaries)
-    lines = [headings, ("---", *["---:"] * (len(headings) - 1)), *suite_rows(summaries)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(suite_headings(summaries), suite_rows(summaries))
 
 
 def sentence(summary: dict[str, Any]) -> str:
