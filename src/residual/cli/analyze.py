@@ -51,12 +51,12 @@ def analyze(
     settings = read_settings([GeometrySettings, SimilaritySettings], cfg or [], param or [])
     check_outputs(json, figures and figures / "shapes.png")
     with stages() as show:
-        found = analyze_store(store, against, kinds, *settings, device=device, progress=show)
-    out.print(layers_table(found.shapes, found.title))
-    if found.similar is not None:
-        out.print(layers_table(found.similar, found.title_similar, similar=True))
+        analysis = analyze_store(store, against, kinds, *settings, device=device, progress=show)
+    out.print(layers_table(analysis.shapes, analysis.title))
+    if analysis.similar is not None:
+        out.print(layers_table(analysis.similar, analysis.title_similar, similar=True))
     if figures:
-        drawn = analysis_figures(found.shapes, found.title, found.similar, found.title_similar)
+        drawn = analysis_figures(analysis.shapes, analysis.title, analysis.similar, analysis.title_similar)
         for path in save_figures(drawn, figures):
             out.print(f"{path}")
-    write_result(json, found.result)
+    write_result(json, analysis.result)

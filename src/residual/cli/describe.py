@@ -73,14 +73,14 @@ def describe(
     )
     check_outputs(json, page)
     with stages() as show:
-        found = describe_store(
+        description = describe_store(
             store, dictionary, head or None, settings, encoder=encoder, device=device, progress=show
         )
         if page:
-            write_heads_page(page, found.heads, found.dataset, show)
-    out.print(heads_table(found.heads))
-    for note in found.heads.notes:
+            write_heads_page(page, description.heads, description.dataset, show)
+    out.print(heads_table(description.heads))
+    for note in description.heads.notes:
         err.print(note)
     if page:
         out.print(f"The page to look at: {page}")
-    write_result(json, found.result)
+    write_result(json, description.result)

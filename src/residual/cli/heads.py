@@ -60,14 +60,14 @@ def heads(
     (settings,) = read_settings([ScoreboardSettings], cfg or [], param or [])
     check_outputs(json, figures and figures / "scoreboard.png")
     with stages() as show:
-        found = scoreboard_of_stores(
+        compared = scoreboard_of_stores(
             store, test, train, dictionary, settings, encoder=encoder, device=device, progress=show
         )
-    rows = found.board.rows
-    out.print(scoreboard_table(rows, found.title))
+    rows = compared.board.rows
+    out.print(scoreboard_table(rows, compared.title))
     if "worst_group" in rows:
         out.print(scoreboard_table(rows, "worst group", "worst_group"))
     if figures:
-        for path in save_figures(scoreboard_figures(rows, found.board.scores, found.title), figures):
+        for path in save_figures(scoreboard_figures(rows, compared.board.scores, compared.title), figures):
             out.print(f"{path}")
-    write_result(json, found.result)
+    write_result(json, compared.result)

@@ -195,10 +195,10 @@ class Adapters(Experiment):
     @staticmethod
     def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
         """Mean accuracy on test over seeds."""
-        found: dict[str, dict[str, int | float]] = {}
+        summary: dict[str, dict[str, int | float]] = {}
         for row in records(accuracy_frame(tables)):
-            found.setdefault(row["dataset"], {})[METHOD_NAMES[row["method"]]] = row["accuracy"]
-        return found
+            summary.setdefault(row["dataset"], {})[METHOD_NAMES[row["method"]]] = row["accuracy"]
+        return summary
 
     @staticmethod
     def details(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:

@@ -91,21 +91,21 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
     """
     check_matplotlib()
     folder = plan.out / experiment.folder
-    results, tables, told = Results(folder), {}, []
+    results, tables, cells = Results(folder), {}, []
     for name in plan.encoders:
         work = Work(plan, name, progress)
         # All are looked at before the first is measured, so that what can't be had is told at once.
         notes = {cell: _note(experiment, plan, work, cell) for cell in experiment.cells(plan)}
-        held = {cell: results.read(name, cell, note) for cell, note in notes.items()}
+        kept = {cell: results.read(name, cell, note) for cell, note in notes.items()}
         for cell, note in notes.items():
-            start, table = time.perf_counter(), held[cell]
+            start, table = time.perf_counter(), kept[cell]
             measured = table is None
             if table is None:
                 table = experiment.measure(work, cell)
                 results.write(name, cell, note, table)
             tables.setdefault(name, {})[cell] = table
             seconds = round(time.perf_counter() - start, 3)
-            told.append({"encoder": name, "dataset": cell, "measured": measured, "seconds": seconds})
+            cells.append({"encoder": name, "dataset": cell, "measured": measured, "seconds": seconds})
     summary = {name: experiment.summary(rows) for name, rows in tables.items()}
     experiment.tabulate(folder, tables)
     figures: list[Path] = []
@@ -115,7 +115,7 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
         "experiment": experiment.folder,
         "out": str(folder),
         "settings": asdict(experiment.settings),
-        "cells": told,
+        "cells": cells,
         "summary": summary,
         "details": {name: experiment.details(rows) for name, rows in tables.items()},
         "figures": [str(path) for path in figures],

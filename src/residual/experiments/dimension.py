@@ -25,8 +25,8 @@ class Dimension(Experiment):
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
         """`unit_geometry` of a dataset's coordinates."""
         store = work.store(cell)
-        told = work.stage(f"measure {cell}")
-        return unit_geometry(store, settings=self.settings, device=work.plan.device, progress=told)
+        stage = work.stage(f"measure {cell}")
+        return unit_geometry(store, settings=self.settings, device=work.plan.device, progress=stage)
 
     @staticmethod
     def figures(tables: Tables) -> Iterable[tuple[str, Figure]]:
@@ -46,15 +46,15 @@ class Dimension(Experiment):
     @staticmethod
     def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
         """Means over heads, and over MLPs where there are any."""
-        found = {}
+        summary = {}
         for dataset, table in tables.items():
             row: dict[str, int | float] = {"samples": int(table["samples"].max())}
             for kind, about in (("head", "heads"), ("mlp", "MLPs")):
                 chosen = table[table["kind"] == kind]
                 for measure, label in MEASURES.items() if len(chosen) else ():
                     row[f"{about}: {label}"] = float(chosen[measure].mean())
-            found[dataset] = row
-        return found
+            summary[dataset] = row
+        return summary
 
 
 def _heads(table: pd.DataFrame) -> pd.DataFrame:

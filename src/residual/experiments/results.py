@@ -94,7 +94,7 @@ def read_results(folder: str | Path) -> dict[str, dict[str, pd.DataFrame]]:
     Raises:
         ResidualError: there are none, or they were made with different settings or references.
     """
-    found: dict[str, dict[str, pd.DataFrame]] = {}
+    results: dict[str, dict[str, pd.DataFrame]] = {}
     first: dict[str, Any] | None = None
     cells = sorted(Results(Path(folder)).cells(), key=lambda cell: cell[0]["cell"] != cell[0]["reference"])
     for note, table in cells:
@@ -105,21 +105,21 @@ def read_results(folder: str | Path) -> dict[str, dict[str, pd.DataFrame]]:
                 f"'{folder}' holds results of different settings: {'; '.join(differing)} for "
                 f"{note['cell']} of {note['encoder']['name']}. Keep those of one."
             )
-        found.setdefault(note["encoder"]["name"], {})[note["cell"]] = table
-    if not found:
+        results.setdefault(note["encoder"]["name"], {})[note["cell"]] = table
+    if not results:
         raise ResidualError(f"There are no results in '{folder}': `run_experiment` makes them.")
-    return found
+    return results
 
 
-def _differing(held: Any, wanted: Any, name: str = "") -> list[str]:
+def _differing(kept: Any, wanted: Any, name: str = "") -> list[str]:
     """What differs, by name, as "settings.limit 300, not 0"."""
-    if isinstance(held, dict) and isinstance(wanted, dict):
-        names = [*wanted, *(key for key in held if key not in wanted)]
+    if isinstance(kept, dict) and isinstance(wanted, dict):
+        names = [*wanted, *(key for key in kept if key not in wanted)]
         parts = (
-            _differing(held.get(key), wanted.get(key), f"{name}.{key}" if name else str(key)) for key in names
+            _differing(kept.get(key), wanted.get(key), f"{name}.{key}" if name else str(key)) for key in names
         )
         return [line for part in parts for line in part]
-    return [] if held == wanted else [f"{name} {held}, not {wanted}"]
+    return [] if kept == wanted else [f"{name} {kept}, not {wanted}"]
 
 
 @dataclass(frozen=True)

@@ -109,15 +109,15 @@ class ClassToken(Experiment):
 
 def _means_of_heads(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
     """Of every dataset's `compare_bases`, means over heads, and the lowest and highest spectral cosine."""
-    found = {}
+    means = {}
     for dataset, table in tables.items():
         cosines = table["spectral_cosine"]
-        found[dataset] = {
+        means[dataset] = {
             **{label: float(table[name].mean()) for name, label in SIMILARITIES.items() if name in table},
             "lowest spectral cosine": float(cosines.min()),
             "highest spectral cosine": float(cosines.max()),
         }
-    return found
+    return means
 
 
 def _halves_named(rows: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

@@ -44,8 +44,8 @@ def accuracy_frame(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             }
         )
     frame = pd.DataFrame(rows)
-    order = {method: place for place, method in enumerate(METHOD_NAMES)}
-    datasets = {name: place for place, name in enumerate(dict.fromkeys(frame["dataset"]))}
+    order = {method: position for position, method in enumerate(METHOD_NAMES)}
+    datasets = {name: position for position, name in enumerate(dict.fromkeys(frame["dataset"]))}
     keys = frame.assign(m=frame["method"].map(order), d=frame["dataset"].map(datasets))
     return frame.loc[keys.sort_values(["d", "m"]).index].reset_index(drop=True)
 
@@ -92,7 +92,7 @@ def radar_figure(frame: pd.DataFrame, title: str) -> Figure:
 
 
 def _around(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> Figure:
-    angles = [2 * math.pi * place / len(datasets) for place in range(len(datasets))]
+    angles = [2 * math.pi * position / len(datasets) for position in range(len(datasets))]
     figure = new_figure(8.0, 7.4)
     axes = figure.add_subplot(projection="polar")
     for method, accuracies in rows.items():
@@ -127,7 +127,7 @@ def _side_by_side(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> F
         colour, marker, _ = _LOOKS[method]
         shift = 0.1 * (number - (len(rows) - 1) / 2)
         axes.plot(
-            [place + shift for place in range(len(datasets))], accuracies, linestyle="", color=colour,
+            [position + shift for position in range(len(datasets))], accuracies, linestyle="", color=colour,
             marker=marker, markersize=8, label=METHOD_NAMES[method],
         )  # fmt: skip
     axes.set_xticks(range(len(datasets)), datasets)

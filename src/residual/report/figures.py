@@ -235,10 +235,10 @@ def _scale_panel(axes: Axes, table: pd.DataFrame, halvings: Sequence[str]) -> No
     from matplotlib import colormaps
 
     heads = table[table["kind"] == "head"]
-    for place, name in enumerate(["two_nn", *halvings]):
-        share = "all" if place == 0 else f"1/{name.rpartition('_')[2]}"
+    for halved, name in enumerate(["two_nn", *halvings]):
+        share = "all" if halved == 0 else f"1/{name.rpartition('_')[2]}"
         means = heads[name].groupby(heads["layer"].astype(int)).mean()
-        colour = colormaps[COLOURS](0.85 * place / max(1, len(halvings)))
+        colour = colormaps[COLOURS](0.85 * halved / max(1, len(halvings)))
         axes.plot(means.index, means, color=colour, linewidth=1.5, label=share)
     axes.set_ylim(bottom=0)
     axes.legend(title="mean of heads", fontsize=8, title_fontsize=8, frameon=False, ncols=2)

@@ -160,14 +160,14 @@ def _spectrum(head: HeadDescription, shown: int) -> dict[str, Any]:
     step = min(_WIDEST, _ROOM / len(ratios))
     bars = [
         {
-            "x": f"{place * step:.2f}",
+            "x": f"{k * step:.2f}",
             "y": f"{_HEIGHT * (1 - ratio / ratios[0]):.2f}",
             "width": f"{0.8 * step:.2f}",
             "height": f"{_HEIGHT * ratio / ratios[0]:.2f}",
-            "shown": place < shown,
-            "title": f"component {place + 1}: {percent(ratio)}",
+            "shown": k < shown,
+            "title": f"component {k + 1}: {percent(ratio)}",
         }
-        for place, ratio in enumerate(ratios)
+        for k, ratio in enumerate(ratios)
     ]
     mark = head.linear_dimension * step - 0.1 * step if head.linear_dimension <= len(ratios) else None
     return {

@@ -73,8 +73,8 @@ def scoreboard_table(rows: pd.DataFrame, title: str, measure: str = "accuracy") 
     """A row a way, a column a share of heads."""
     headings, cells = scoreboard_cells(rows, measure, _SHORT)
     table = Table(title=Text(title), box=None, pad_edge=False)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+    for position, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if position else "left", no_wrap=True)
     for row in cells:
         table.add_row(*(cell.replace(" ± ", "±") for cell in row))
     return table

@@ -85,8 +85,8 @@ def suite_headings(summaries: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 def suite_table(summaries: Sequence[dict[str, Any]]) -> Table:
     """Several datasets: a row each, and their mean."""
     table = Table(title=Text(f"{summaries[0]['encoder']} on the offline suite, accuracy on test pictures"))
-    for place, heading in enumerate(suite_headings(summaries)):
-        table.add_column(heading, justify="right" if place else "left")
+    for column, heading in enumerate(suite_headings(summaries)):
+        table.add_column(heading, justify="right" if column else "left")
     rows = suite_rows(summaries)
     for row in rows[:-1]:
         table.add_row(*row)
@@ -108,8 +108,8 @@ def sentence(summary: dict[str, Any]) -> str:
     moved = "raises" if after > before else "lowers" if after < before else "leaves"
     what = f"{moved} the share of {summary['dataset']} pictures that {summary['encoder']} gets right"
     amount = f"from {before:.1f} to {after:.1f} %" if after != before else f"at {after:.1f} %"
-    found = f"With the encoder frozen, {METHODS[last].trained.format(weights[last])} {what} {amount}"
+    said = f"With the encoder frozen, {METHODS[last].trained.format(weights[last])} {what} {amount}"
     if not others:
-        return f"{found}."
+        return f"{said}."
     other = others[-1]
-    return f"{found}; {METHODS[other].trained.format(weights[other])} reaches {100 * accuracy[other]:.1f} %."
+    return f"{said}; {METHODS[other].trained.format(weights[other])} reaches {100 * accuracy[other]:.1f} %."
