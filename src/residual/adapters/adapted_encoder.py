@@ -61,6 +61,14 @@ class AdaptedEncoder(nn.Module):
 
     Raises:
         ResidualError: the adapter or the classifier is of another encoder, centering, width or pooling.
+
+    Example:
+        >>> from residual import load_encoder
+        >>> from residual.adapters import LinearMap
+        >>> encoder = load_encoder("picto", device="cpu")
+        >>> adapted = AdaptedEncoder(encoder, LinearMap(encoder.output_dim))
+        >>> adapted(torch.zeros(2, 3, 64, 64)).shape
+        torch.Size([2, 192])
     """
 
     matrix: Tensor
