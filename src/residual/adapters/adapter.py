@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -90,7 +90,7 @@ class Adapter(nn.Module, Method, ABC):
 
     @classmethod
     @abstractmethod
-    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Self:
+    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Adapter:
         """One with its first weights.
 
         Raises:
@@ -142,7 +142,9 @@ class Adapter(nn.Module, Method, ABC):
 
     @classmethod
     @abstractmethod
-    def from_saved(cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None) -> Self:
+    def from_saved(
+        cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None
+    ) -> Adapter:
         """What `to_saved` told of."""
 
     @property

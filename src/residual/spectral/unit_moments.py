@@ -232,7 +232,7 @@ class _Group:
     def _own(self, part: Coordinates) -> Float[Tensor, "n u w"]:
         if self.kind == "head":
             return part.field("z").flatten(1, 2)
-        return self.linearization.units.vector(part, self.units[0])[:, None]
+        return part.of(self.units[0], self.linearization.units)[:, None]
 
     def results(self) -> Iterator[tuple[int, Tensor, PCA | None]]:
         """Each unit's mean, and its basis if it gets one."""

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from residual.errors import ResidualError
-from residual.tracing.units import KIND_OF
+from residual.tracing.units import KIND_OF, Units
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,19 @@ class Coordinates:
                 f"{KIND_OF[name]!r} in them: encode again with that kind."
             )
         return value
+
+    def of(self, unit: int, units: Units) -> Float[Tensor, "n *t w"]:
+        """A unit's own vector, as a view: `z` of a head, what an MLP adds, the embedding.
+
+        Raises:
+            ResidualError: units of its kind were left out.
+        """
+        name = units.field(unit)
+        value = self.field(name)
+        if name == "z":
+            layer, head = units.layer_head(unit)
+            return value[..., layer, head, :]
+        return value[..., unit - units.of_field["mlp"].start, :] if name == "mlp" else value
 
     def only(self, kinds: Sequence[str]) -> Coordinates:
         """The same without the units of other kinds, and without `rounding`."""

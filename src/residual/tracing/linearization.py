@@ -113,7 +113,7 @@ class Linearization:
         With an attention pool, `P` times as many, those of each of its heads side by side. They are made in
         the precision and on the device of `coordinates.mean`.
         """
-        own = self.units.vector(coordinates, unit).to(coordinates.mean)
+        own = coordinates.of(unit, self.units).to(coordinates.mean)
         if self.units.field(unit) == "pool_mlp":
             return own
         mean, std = coordinates.mean[..., None], coordinates.std[..., None]

@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from torch import Tensor
 
 from residual.errors import ResidualError
-
-if TYPE_CHECKING:
-    from residual.tracing.coordinates import Coordinates
 
 KINDS = ("emb", "mlp", "head")
 
@@ -136,19 +130,6 @@ class Units:
                 f"{self.heads - 1}."
             )
         return self.of_field["z"][layer * self.heads + head]
-
-    def vector(self, coordinates: Coordinates, unit: int) -> Float[Tensor, "n *t w"]:
-        """A unit's own vector in coordinates, as a view: `z` of a head, what an MLP adds, the embedding.
-
-        Raises:
-            ResidualError: the coordinates were kept without units of this kind.
-        """
-        field = self.field(unit)
-        value = coordinates.field(field)
-        if field == "z":
-            layer, head = self.layer_head(unit)
-            return value[..., layer, head, :]
-        return value[..., unit - self.of_field["mlp"].start, :] if field == "mlp" else value
 
     def share(self, unit: int) -> float:
         """`w_u`, a unit's share of what all have in common: `1/(2L+1)`, and of that `1/H` for a head.

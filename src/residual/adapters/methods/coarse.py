@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -55,7 +55,7 @@ class Coarse(ResiDual):
         self._indicators: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     @classmethod
-    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Self:
+    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Coarse:
         """A weight for each head."""
         return cls(reference.of_heads(), seed=seed, **settings.chosen("init", "l1"))
 
@@ -81,7 +81,7 @@ class Coarse(ResiDual):
         return tensors, choices | {"l1": self.l1}
 
     @classmethod
-    def from_saved(cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None) -> Self:
+    def from_saved(cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None) -> Coarse:
         """On the same bases."""
         bases = SpectralBases.from_tensors(tensors, tensors["counts"], origin)
         return cls(bases, tensors["lambdas"], l1=choices["l1"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -57,7 +57,7 @@ class LinearMap(OutputMap):
         self.matrix, self.ranks, self.origin = nn.Parameter(first), (dim,), origin
 
     @classmethod
-    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Self:
+    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> LinearMap:
         """As the encoder is; there is nothing to choose."""
         return cls(reference.bases.dim, origin=reference.bases.origin)
 
@@ -76,6 +76,8 @@ class LinearMap(OutputMap):
         return {"matrix": self.matrix}, {"dim": self.dim}
 
     @classmethod
-    def from_saved(cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None) -> Self:
+    def from_saved(
+        cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None
+    ) -> LinearMap:
         """The same `M`."""
         return cls(choices["dim"], tensors["matrix"], origin)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -91,7 +91,7 @@ class ResiDual(Reweighted):
         self.bases, self.others, self.origin = bases, others, bases.origin
 
     @classmethod
-    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Self:
+    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> ResiDual:
         """Of heads and MLPs, or of heads alone."""
         bases = reference.of_heads() if cls.heads_only else reference.bases
         return cls(bases, seed=seed, **settings.chosen("rank", "others", "tail", "mean", "init"))
@@ -223,7 +223,9 @@ class ResiDual(Reweighted):
         return tensors, choices | {"others": self.others}
 
     @classmethod
-    def from_saved(cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None) -> Self:
+    def from_saved(
+        cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None
+    ) -> ResiDual:
         """On the same bases."""
         bases = SpectralBases.from_tensors(tensors, tensors["counts"], origin)
         own = {name: choices[name] for name in ("others", "tail", "mean")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -57,7 +57,7 @@ class SpectralMap(OutputMap, Reweighted):
         self.pca, self.origin = pca, origin
 
     @classmethod
-    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Self:
+    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> SpectralMap:
         """All components of the output, by default."""
         if reference.output is None:
             raise ResidualError(
@@ -93,7 +93,9 @@ class SpectralMap(OutputMap, Reweighted):
         return tensors, choices
 
     @classmethod
-    def from_saved(cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None) -> Self:
+    def from_saved(
+        cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None
+    ) -> SpectralMap:
         """On the same components."""
         components, total = tensors["components"].double(), tensors["total_variance"].item()
         pca = PCA(tensors["means"][0].double(), components, tensors["eigenvalues"], total)
