@@ -16,7 +16,11 @@ from residual.errors import ResidualError
 
 @contextmanager
 def written_beside(path: str | Path) -> Generator[Path]:
-    """Give a temporary path in the folder of `path`; it replaces `path` on a clean exit only."""
+    """Give a temporary path in the folder of `path`; it replaces `path` on a clean exit only.
+
+    Raises:
+        OSError: the folder can't be written to.
+    """
     path = Path(path)
     if path.exists() and not path.is_file():  # a pipe or a device can't be replaced, only written to
         yield path

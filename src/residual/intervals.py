@@ -16,7 +16,12 @@ def t95(freedom: int) -> float:
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean, and half the width of its 95 % interval by Student's t; None for one value."""
+    """The mean, and half the width of its 95 % interval by Student's t; None for one value.
+
+    Example:
+        >>> mean_and_interval([2.0, 2.0, 2.0])
+        (2.0, 0.0)
+    """
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, None

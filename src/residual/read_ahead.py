@@ -12,7 +12,14 @@ B = TypeVar("B")
 
 
 def ahead(work: Callable[[A], B], items: Iterable[A], depth: int = 1, threads: int = 1) -> Iterator[B]:
-    """`map(work, items)`, with up to `depth` results made before they are asked for, in order."""
+    """`map(work, items)`, with up to `depth` results made before they are asked for, in order.
+
+    What `work` raises comes where its result would.
+
+    Example:
+        >>> list(ahead(str.upper, ["a", "b", "c"], depth=2))
+        ['A', 'B', 'C']
+    """
     waiting: deque[Future[B]] = deque()
     pool = ThreadPoolExecutor(threads, "residual-reader")
     try:

@@ -33,8 +33,8 @@ def unpack_tensors(data: bytes, kind: str, where: str | Path) -> tuple[dict[str,
         raise ResidualError(f"{where} can't be read ({error}).") from error
     metadata = header.get("__metadata__", {})
     if f"residual.{kind}" not in metadata:
-        held = next((key for key in metadata if key.startswith("residual.")), "something else")
-        raise ResidualError(f"{where} holds no {kind} but {held.removeprefix('residual.')}.")
+        other = next((key for key in metadata if key.startswith("residual.")), "something else")
+        raise ResidualError(f"{where} holds no {kind} but {other.removeprefix('residual.')}.")
     return tensors, json.loads(metadata[f"residual.{kind}"])
 
 

@@ -140,12 +140,20 @@ class MemoryStore(Store):
         return self.linearization.contributions(self._of(samples), units)
 
     def coordinates_of(self, units: Positions, samples: Samples | None = None) -> Coordinates:
-        """Coordinates of some samples, by default of all."""
+        """Coordinates of some samples, by default of all.
+
+        Raises:
+            ResidualError: there is no such unit.
+        """
         self.linearization.units.checked(units)
         return self._of(samples)
 
     def batches(self, size: int = 1024, kinds: Sequence[str] | None = None) -> Iterator[Coordinates]:
-        """The coordinates, `size` samples at a time, in order."""
+        """The coordinates, `size` samples at a time, in order.
+
+        Raises:
+            ResidualError: `size` is below 1.
+        """
         coordinates = self.coordinates if kinds is None else self.coordinates.only(kinds)
         for part in parts_of(len(self), size):
             yield coordinates[part]

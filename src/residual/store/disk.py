@@ -40,6 +40,17 @@ class ResidualStore(Store):
     """A `Store` on disk: whatever is read is checked, and nothing else is touched. Made by `open`.
 
     Only samples of whole shards are in it; `complete` says whether those are all.
+
+    Example:
+        >>> import residual, tempfile
+        >>> folder = tempfile.mkdtemp() + "/letters-test"
+        >>> letters = residual.load_dataset("letters", "test").subset(range(4))
+        >>> store = residual.encode_dataset(residual.load_encoder("picto", "cpu"), letters, folder)
+        >>> store = residual.ResidualStore.open(folder)  # by anyone, any day later
+        >>> store.contributions(samples=[2], units=[30, 31]).shape
+        torch.Size([1, 2, 192])
+        >>> store.verify()
+        []
     """
 
     def __init__(self, storage: Storage, manifest: StoreManifest, receipts: dict[int, Receipt]):

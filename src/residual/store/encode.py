@@ -108,6 +108,15 @@ def encode_dataset(
         ResidualError: no sample is there or none can be read; the sum of units misses the model's own output,
             which is checked on the first batch; the path holds something else; the disk is full; or a
             coordinate is too large for `dtype`.
+
+    Example:
+        >>> import residual
+        >>> digits = residual.load_dataset("letters", "test").subset(range(4))
+        >>> store = residual.encode_dataset(residual.load_encoder("picto", "cpu"), digits)
+        >>> len(store), store.contributions(units=[0, 5]).shape
+        (4, torch.Size([4, 2, 192]))
+        >>> store.subset([3, 1]).sample_ids == (digits.sample_ids[3], digits.sample_ids[1])
+        True
     """
     settings = Encoding(pooling, tuple(kinds), batch_size, workers, on_error)
     if len(dataset) == 0:
