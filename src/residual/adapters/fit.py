@@ -237,23 +237,20 @@ class _Work:
 
     def validated(self, weights: Float[Tensor, " P"]) -> tuple[float, float]:
         """Accuracy and loss on the validation samples."""
-        found = []
+        measured = []
         with torch.no_grad():
             for part, rest in _parts(self.val):
-                scores = self.val.scores[part].to(self.device)
-                logits, y = (
-                    self.logits(weights[None], scores[None], rest[None].to(self.device)),
-                    self.val_labels[part],
-                )
+                scores, y = self.val.scores[part].to(self.device), self.val_labels[part]
+                logits = self.logits(weights[None], scores[None], rest[None].to(self.device))
                 losses = cross_entropy(logits, y, reduction="none").double()
-                found.append(torch.stack([(logits.argmax(1) == y).double(), losses]))
-        accuracy, loss = torch.cat(found, 1).mean(1).tolist()
+                measured.append(torch.stack([(logits.argmax(1) == y).double(), losses]))
+        accuracy, loss = torch.cat(measured, 1).mean(1).tolist()
         return accuracy, loss
 
     def give_back(self, weights: Sequence[Tensor]) -> None:
         """Write each fit's weights into its adapter."""
-        for place, (adapter, found) in enumerate(zip(self.adapters, weights, strict=True)):
-            mine = found if self.own is None else found[self.own[place] > 0]
+        for number, (adapter, wide) in enumerate(zip(self.adapters, weights, strict=True)):
+            mine = wide if self.own is None else wide[self.own[number] > 0]
             with torch.no_grad():
                 adapter.weights.copy_(mine.view(adapter.weights.shape))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,7 @@ def run(
     Raises:
         ResidualError: the folder holds a checkpoint of something else, or the loss isn't finite.
     """
-    device = work.encoder.device
-    with _on(device), _own_randomness(device, settings.seed):
+    with _own_randomness(work.encoder.device, settings.seed):
         training = Training(work, settings, folder)
         if training.resume():
             return training.result()
@@ -215,8 +214,8 @@ class Training:
         """
         optimizer = self.optimizer.state_dict()
         tensors = {f"state/{name}": value for name, value in self.state.items()}
-        for number, held in optimizer["state"].items():
-            tensors |= {f"optimizer/{number}/{name}": value for name, value in held.items()}
+        for number, moments in optimizer["state"].items():
+            tensors |= {f"optimizer/{number}/{name}": value for name, value in moments.items()}
         tensors |= {"total": self.total, "random/cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
@@ -342,21 +341,13 @@ def _read(path: Path, identity: dict[str, str]) -> tuple[dict[str, Tensor], dict
 
 
 @contextmanager
-def _on(device: torch.device) -> Generator[None]:
-    """On this GPU; the current one is what it was afterwards."""
-    if device.type != "cuda":
-        yield
-        return
-    with torch.cuda.device(device):
-        yield
-
-
-@contextmanager
 def _own_randomness(device: torch.device, seed: int) -> Generator[None]:
-    """Random numbers (of dropout) from the seed; the caller's go on afterwards as if nothing had been."""
-    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.default_generator.manual_seed(seed)
-        for number in devices:
-            torch.cuda.default_generators[number].manual_seed(seed)
-        yield
+    """On this device, with random numbers (of dropout) from the seed; afterwards all is as it was."""
+    on_gpu = device.type == "cuda"
+    with torch.cuda.device(device) if on_gpu else nullcontext():
+        devices = [torch.cuda.current_device()] if on_gpu else []
+        with torch.random.fork_rng(devices):
+            torch.default_generator.manual_seed(seed)
+            for number in devices:
+                torch.cuda.default_generators[number].manual_seed(seed)
+            yield
