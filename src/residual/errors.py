@@ -65,7 +65,7 @@ class StoreEncoderError(ResidualError):
 
 
 class OtherResultError(ResidualError):
-    """A result of an experiment that is of something else than what is asked for."""
+    """A store, or a result of an experiment, that is of something else than what is asked for."""
 
     def __init__(self, message: str):
         super().__init__(message, "Choose another folder, or remove it.")

@@ -10,8 +10,9 @@ from families import CASES
 from tiny import tiny_encoder
 
 from residual import decompose, wrap_encoder
-from residual.adapters import Coarse, LinearMap, ResiDual, ResiDualStar, SpectralMap
+from residual.adapters import Coarse, LinearMap, Reference, ResiDual, ResiDualStar, SpectralMap, make_adapter
 from residual.adapters.adapter import Adapter
+from residual.adapters.methods import ADAPTERS
 from residual.encoders.encoder import Encoder
 from residual.spectral.bases import SpectralBases
 from residual.spectral.pca import pca
@@ -64,7 +65,7 @@ def adapters_of(encoder: Encoder) -> list[Adapter]:
     heads, both, dim = bases_of(encoder, "head"), bases_of(encoder, "head+mlp"), encoder.output_dim
     generator = torch.Generator().manual_seed(0)
     outputs = torch.randn(40, dim, dtype=torch.float64, generator=generator) * torch.arange(1, dim + 1) + 5
-    return [
+    made = [
         ResiDual(both),
         ResiDual(heads, 0.7, "mean", "keep", mean="keep"),
         ResiDualStar(heads),
@@ -77,6 +78,9 @@ def adapters_of(encoder: Encoder) -> list[Adapter]:
             for mean in ("drop", "keep")
         ),
     ]
+    reference = Reference(both, pca(outputs), heads.units)
+    others = [name for name, kind in ADAPTERS.items() if kind not in map(type, made)]
+    return made + [make_adapter(name, reference) for name in others]
 
 
 def classifier_of(encoder: Encoder, seed: int = 0) -> ZeroShotClassifier:

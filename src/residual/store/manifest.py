@@ -14,7 +14,7 @@ from typing import Any
 
 from residual.data import ImageDataset, Manifest
 from residual.encoders.encoder import Encoder
-from residual.errors import DamagedStoreError, ResidualError
+from residual.errors import DamagedStoreError, OtherResultError, ResidualError
 from residual.hashing import sha256
 from residual.libraries import version_of
 from residual.store.layout import Layout
@@ -70,16 +70,14 @@ def check_identity(stored: dict[str, Any], wanted: dict[str, Any], where: str) -
     """Refuse to go on with a store of something else.
 
     Raises:
-        ResidualError: says what differs, by name.
+        OtherResultError: says what differs, by name.
     """
     stored, wanted = _in_words(stored), _in_words(wanted)
     differing = [
         f"{name} {stored[name]}, not {wanted[name]}" for name in wanted if stored[name] != wanted[name]
     ]
     if differing:
-        raise ResidualError(
-            f"{where!r} holds something else: {'; '.join(differing)}. Choose another folder, or remove it."
-        )
+        raise OtherResultError(f"{where!r} holds something else: {'; '.join(differing)}.")
 
 
 def _in_words(identity: dict[str, Any]) -> dict[str, str]:
