@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from residual import adapters, data, encoders, heads, spectral, store, text, tracing, workflows
+    from residual import adapters, data, encoders, heads, report, spectral, store, text, tracing, workflows
     from residual.adapters.adapted_encoder import AdaptedEncoder
     from residual.adapters.fit import fit
     from residual.adapters.methods.residual import ResiDual
@@ -46,7 +46,18 @@ _HOMES = {
     "AdaptedEncoder": "adapters.adapted_encoder",
     "ResidualError": "errors",
 }
-_ROOMS = ("data", "encoders", "tracing", "store", "spectral", "text", "heads", "adapters", "workflows")
+_ROOMS = (
+    "data",
+    "encoders",
+    "tracing",
+    "store",
+    "spectral",
+    "text",
+    "heads",
+    "adapters",
+    "report",
+    "workflows",
+)
 
 __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "load_encoder",
@@ -74,6 +85,7 @@ __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "text",
     "heads",
     "adapters",
+    "report",
     "workflows",
 ]
 

@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch.nn.functional import normalize
 from residual.adapters.adapter import Adapter
 from residual.adapters.card import TrainingRecord
 from residual.adapters.folding import OUTPUT, features_of
+from residual.adapters.sharing import AdaptedParts, load_parts, push_parts, save_parts
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import check_writable
@@ -120,9 +122,7 @@ class AdaptedEncoder(nn.Module):
     @property
     def method(self) -> str:
         """The adapter's; without one "fine_tuning", or "none" for an encoder as it was."""
-        if self.adapter is not None:
-            return self.adapter.method
-        return "none" if self.original is None else "fine_tuning"
+        return self._parts.method
 
     @property
     def name(self) -> str:
@@ -249,9 +249,7 @@ class AdaptedEncoder(nn.Module):
         Raises:
             ResidualError: the place can't be written to, or other weights were loaded into this module.
         """
-        from residual.adapters.sharing import save_pretrained
-
-        save_pretrained(self, folder)
+        save_parts(self._unchanged(), folder)
 
     @classmethod
     def from_pretrained(
@@ -273,9 +271,8 @@ class AdaptedEncoder(nn.Module):
             ResidualError: nothing is there, it can't be had, is damaged or of a newer format; or the encoder
                 isn't the one that it is for.
         """
-        from residual.adapters.sharing import from_pretrained
-
-        return from_pretrained(place, encoder, device, revision)
+        parts, share = load_parts(place, encoder, device, revision)
+        return cls(*(getattr(parts, field.name) for field in fields(parts)), share=share)
 
     def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
         """Put what `save_pretrained` writes into a repository of the hub, made if there is none; its address.
@@ -283,14 +280,29 @@ class AdaptedEncoder(nn.Module):
         Raises:
             ResidualError: the hub can't be reached or refuses.
         """
-        from residual.adapters.sharing import push_to_hub
-
-        return push_to_hub(self, repo_id, private, token)
+        return push_parts(self._unchanged(), repo_id, private, token)
 
     def extra_repr(self) -> str:
         """What shows in `repr` beside the model."""
         method = "none" if self.adapter is None else self.adapter.method
         return f"{self.name!r}, adapter={method}, classes={len(self.class_names)}"
+
+    @property
+    def _parts(self) -> AdaptedParts:
+        return AdaptedParts(self.encoder, self.adapter, self.classifier, self.record, self.original)
+
+    def _unchanged(self) -> AdaptedParts:
+        """What it is made of, as long as that is what it does.
+
+        Raises:
+            ResidualError: other weights were loaded into this module.
+        """
+        if self.changed:
+            raise ResidualError(
+                "Weights were loaded into this AdaptedEncoder by load_state_dict, so its adapter may not be "
+                "what it does: save one made of the adapter itself."
+            )
+        return self._parts
 
     def _gives_logits(self, logits: bool | None) -> bool:
         if logits and self.classifier is None:

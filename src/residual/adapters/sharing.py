@@ -20,10 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.adapters.adapter import Adapter
 from residual.adapters.card import TrainingRecord, model_card
-from residual.adapters.methods import ADAPTERS
+from residual.adapters.methods import ADAPTERS, FINE_TUNING
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import check_encoder_name, load_encoder
 from residual.encoders.sources import hub_errors
@@ -75,19 +74,32 @@ class _EncoderFacts:
             )
 
 
-def save_pretrained(adapted: AdaptedEncoder, folder: str | Path, place: str | None = None) -> None:
+@dataclass(frozen=True)
+class AdaptedParts:
+    """What an `AdaptedEncoder` is made of, in the order of its arguments."""
+
+    encoder: Encoder
+    adapter: Adapter | None
+    classifier: ZeroShotClassifier | None
+    record: TrainingRecord | None
+    original: str | None
+
+    @property
+    def method(self) -> str:
+        """The adapter's; without one "fine_tuning", or "none" for an encoder as it was."""
+        if self.adapter is not None:
+            return self.adapter.method
+        return "none" if self.original is None else FINE_TUNING
+
+
+def save_parts(parts: AdaptedParts, folder: str | Path, place: str | None = None) -> None:
     """See `AdaptedEncoder.save_pretrained`; `place` is where the card says to load it from.
 
     Raises:
         ResidualError: see there.
     """
-    if adapted.changed:
-        raise ResidualError(
-            "Weights were loaded into this AdaptedEncoder by load_state_dict, so its adapter may not be what "
-            "it does: save one made of the adapter itself."
-        )
     folder = Path(folder)
-    encoder, adapter, classifier = adapted.encoder, adapted.adapter, adapted.classifier
+    encoder, adapter, classifier = parts.encoder, parts.adapter, parts.classifier
     tensors, choices, origin = {}, None, None
     if adapter is not None:
         tensors, choices = adapter.to_saved()
@@ -95,24 +107,24 @@ def save_pretrained(adapted: AdaptedEncoder, folder: str | Path, place: str | No
     if classifier is not None:
         tensors["classes"] = classifier.weights
     trained = 0 if adapter is None else adapter.weights.numel()
-    if adapted.original is not None:
+    if parts.original is not None:
         tower = _image_weights(encoder)
         tensors |= {_WEIGHT_OF + name: value for name, value in tower.items()}
         trained += sum(value.numel() for value in tower.values())
     data = pack_tensors(_KIND, tensors, {"format": FORMAT})
     facts = _EncoderFacts(
-        encoder.name, encoder.fingerprint, adapted.original, encoder.centering, "own", encoder.output_dim
+        encoder.name, encoder.fingerprint, parts.original, encoder.centering, "own", encoder.output_dim
     )
     config = {
         "format": FORMAT,
-        "method": adapted.method,
+        "method": parts.method,
         "encoder": asdict(facts),
         "adapter": choices,
         "trained_weights": trained,
         "bases": origin and origin.to_json(),
         "class_names": classifier and list(classifier.class_names),
         "classifier": classifier and {"scale": classifier.scale, "fingerprint": classifier.fingerprint},
-        "training": adapted.record and asdict(adapted.record),
+        "training": parts.record and asdict(parts.record),
         "sha256": hashlib.sha256(data).hexdigest(),
         "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
     }
@@ -126,13 +138,13 @@ def save_pretrained(adapted: AdaptedEncoder, folder: str | Path, place: str | No
     write_json(folder / CONFIG, config)  # last: it names the digest of the tensors
 
 
-def from_pretrained(
+def load_parts(
     place: str | Path,
     encoder: Encoder | None = None,
     device: str | torch.device | None = None,
     revision: str | None = None,
-) -> AdaptedEncoder:
-    """See `AdaptedEncoder.from_pretrained`.
+) -> tuple[AdaptedParts, bool]:
+    """See `AdaptedEncoder.from_pretrained`; and whether nobody else has the encoder.
 
     Raises:
         ResidualError: see there.
@@ -157,12 +169,10 @@ def from_pretrained(
     if facts.original_fingerprint is not None and encoder.fingerprint != facts.fingerprint:
         fresh = encoder.around(copy.deepcopy(encoder.module) if given is not None else encoder.module)
         encoder, share = _with_weights(place, fresh, tensors, facts.fingerprint), True
-    return AdaptedEncoder(encoder, adapter, classifier, record, facts.original_fingerprint, share=share)
+    return AdaptedParts(encoder, adapter, classifier, record, facts.original_fingerprint), share
 
 
-def push_to_hub(
-    adapted: AdaptedEncoder, repo_id: str, private: bool = False, token: str | None = None
-) -> str:
+def push_parts(parts: AdaptedParts, repo_id: str, private: bool = False, token: str | None = None) -> str:
     """See `AdaptedEncoder.push_to_hub`.
 
     Raises:
@@ -172,7 +182,7 @@ def push_to_hub(
     from huggingface_hub import HfApi
 
     with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(adapted, folder, repo_id)
+        save_parts(parts, folder, repo_id)
         api = HfApi(token=token)
         with hub_errors(repo_id, "it can't be put onto the hub"):
             try:
