@@ -176,6 +176,13 @@ def test_contents_tell_images_apart(tmp_path):
     assert before.contents_checksum != after.contents_checksum
     with pytest.raises(ResidualError, match=f"'{data.sample_ids[1]}' is another image"):
         after.check(before, "x")
+    path = tmp_path / "test.json"
+    after.save(path)
+    held = json.loads(path.read_text())
+    held["samples"][1][2] = f"{before.digests[1]:016x}"
+    path.write_text(json.dumps(held))
+    with pytest.raises(ResidualError, match="was changed: its checksum"):
+        Manifest.load(path)
 
 
 def test_names_of_kept_files_are_apart():

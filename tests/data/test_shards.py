@@ -575,6 +575,16 @@ def test_a_shard_that_changes_or_goes_while_it_is_read(tmp_path, place):
             data[0]
 
 
+def test_another_shard_of_the_same_size_is_not_taken_for_the_one_that_was_listed(tmp_path):
+    write_set(tmp_path)
+    data = ShardsDataset(f"{tmp_path}/*.tar", "train")
+    first, second = tmp_path / "000.tar", tmp_path / "001.tar"
+    assert first.stat().st_size == second.stat().st_size
+    second.replace(first)
+    with pytest.raises(ResidualError, match=r"000\.tar' has changed since"):
+        data[0]
+
+
 def test_an_index_is_made_once_and_anew_for_a_changed_shard(tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     monkeypatch.setenv("RESIDUAL_CACHE", str(cache))

@@ -101,6 +101,9 @@ def test_fingerprint_sees_weights_and_activation_but_not_precision_or_text():
     other = tiny_clip(dtype=torch.float32)
     other.config.vision_config.hidden_act = "gelu"
     assert wrap_encoder(other).fingerprint != first
+    other = tiny_encoder(dtype=torch.float32)
+    other.module.vision_model.post_layernorm.eps *= 10
+    assert other.fingerprint != first
     text = tiny_clip(dtype=torch.float32)
     text.text_projection.weight.data.zero_()
     assert wrap_encoder(text).fingerprint == first

@@ -86,6 +86,22 @@ def test_intervals_are_about_as_wide_as_binomial_ones(stores, classifier):
     assert row["accuracy_high"] - share == pytest.approx(wanted, rel=0.4)
 
 
+def test_the_interval_is_t_times_the_deviation_over_seeds(stores, classifier):
+    """Of two tested samples one is right, and each seed tests on one: k of n seeds see 1, the others 0."""
+    store, test = stores
+    right = classifier.logits(test.output().double()).argmax(1).numpy() == test.labels
+    two = test.subset([int(right.argmax()), int(right.argmin())])
+    for seeds, quantile in ((2, 12.706), (3, 4.303)):
+        widths = set()
+        for seed in range(8):
+            how = replace(SETTINGS, seeds=seeds, seed=seed)
+            row = cell(scoreboard(store, classifier, two, how), "all units")
+            assert row["accuracy"] == 0.5
+            widths.add(round(row["accuracy_high"] - 0.5, 6))
+        # the variance is k (n - k) / (n (n - 1)), which is 1 / n where k is 1 or n - 1
+        assert widths == {0, round(quantile / math.sqrt(seeds), 6)}
+
+
 def test_the_same_seed_gives_the_same_and_another_another(stores, classifier):
     first, again, other = (
         scoreboard(*stores[:1], classifier, stores[1], replace(SETTINGS, seed=seed)) for seed in (0, 0, 1)
@@ -99,6 +115,15 @@ def test_one_store_is_halved(stores, classifier):
     assert board.rows["accuracy"].between(0, 1).all()
     assert (board.rows["accuracy_low"] <= board.rows["accuracy"]).all()
     assert set(board.rows["way"]) == {"all units", "all heads", "accuracy", "span", "correlation", "random"}
+
+
+def test_without_a_test_store_heads_are_tested_on_the_other_half(stores, classifier):
+    """Where labels are random, the best head of one half is like any other on the other half."""
+    labels = np.random.default_rng(0).integers(0, 4, 32)
+    store = replace(stores[1].subset(range(32)), labels=labels)
+    board = scoreboard(store, classifier, settings=ScoreboardSettings(shares=(0.01,), seeds=20))
+    alone, chosen = board.scores["accuracy"], cell(board, "accuracy", 0.01)["accuracy"]
+    assert chosen < alone.max() - 0.05  # on the half itself it would be above
 
 
 def test_groups_have_a_worst_one(stores, classifier):

@@ -13,7 +13,7 @@ from test_heads_page import Reader
 import residual
 from residual.adapters import FitSettings, compute_scores, strongest_components
 from residual.report.pages import PICTURES, gain_colour, write_run_page
-from residual.report.tables import sentence, suite_markdown, suite_rows
+from residual.report.tables import run_rows, sentence, suite_markdown, suite_rows
 from residual.workflows.run import run_tasks
 
 
@@ -85,6 +85,12 @@ def test_the_sentence_says_what_happened(run, full, word):
     assert word in said
     assert f"{100 * full:.1f} %" in said
     assert "65.0 %" in said
+
+
+def test_seconds_are_those_of_one_seed(run):
+    seconds = {f"fit_{method}": 7.5 for method in run.summary["parameters"]}
+    rows = run_rows(run.summary | {"seeds": [0, 1, 2], "seconds": seconds})
+    assert [row[-1] for row in rows] == ["", *["2.5"] * len(seconds)]
 
 
 def test_the_suite_table_ends_with_the_mean(run):

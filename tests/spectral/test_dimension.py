@@ -225,6 +225,23 @@ def test_the_interval_holds_the_mean_as_often_as_it_says(make, d, fraction):
     assert math.log(high / low) / 2 == pytest.approx(NormalDist().inv_cdf(0.975) * spread, rel=0.2)
 
 
+@pytest.mark.parametrize("fraction", [0.5, 0.9])
+def test_the_interval_is_its_definition(fraction):
+    """The variance of the influences' sum, where a sample depends on its neighbours and on whose it is."""
+    x = sphere(200, 2, seed=0)
+    dimension, count, _ = two_nn_by_hand(x, fraction)
+    first, second = two_distances(x)
+    y = np.linspace(0, -math.log(1 - fraction), 20_001)
+    below = np.log(second / first)[:, None] * dimension <= y
+    influence = np.trapezoid(y * (below - 1 + np.exp(-y)), y) / np.trapezoid(y**2 * np.exp(-y), y)
+    nearest = np.eye(200, dtype=bool)
+    np.put_along_axis(nearest, torch.cdist(x, x).topk(3, largest=False).indices.numpy(), True, axis=1)
+    variance = influence @ (nearest | nearest.T) @ influence
+    got = two_nn_estimate(x, fraction)
+    error = NormalDist().inv_cdf(0.975) * math.sqrt(variance) / count
+    assert math.log(got.high / got.dimension) == pytest.approx(error, rel=1e-3)
+
+
 def test_the_interval_is_normal_in_the_logarithm():
     x = sphere(400, 2, seed=0)
     reference = two_nn_estimate(x)

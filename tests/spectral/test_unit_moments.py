@@ -18,10 +18,11 @@ from tiny import TinyImages, random_pixels, tiny_encoder
 from residual.data import PixelDataset
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError
-from residual.spectral import fit_bases
+from residual.spectral import fit_bases, stream_moments
 from residual.spectral.pca import Moments
 from residual.spectral.unit_moments import UnitMoments
 from residual.store.encode import encode_dataset
+from residual.store.forward import Encoding
 from residual.tracing.coordinates import Coordinates
 
 ALL = ("emb", "mlp", "head")
@@ -162,6 +163,19 @@ def test_too_few_samples(tmp_path):
     bases = fit_bases(two, ALL)
     assert set(bases.ranks) == {1}
     are_the_pca_of(bases, contributions_of(two.linearization, two.read()))
+
+
+def test_a_checkpoint_is_taken_up_by_its_own_part_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("residual.spectral.fit.SECONDS_BETWEEN", -1)
+    encoder, images, settings = tiny_encoder(dtype=torch.float32), TinyImages(12), Encoding(batch_size=3)
+
+    def moments(part: int) -> UnitMoments:
+        return stream_moments(encoder, images, settings, part=(part, 2), checkpoint=tmp_path / "kept")
+
+    moments(1)
+    with pytest.raises(ResidualError, match=r"is of another run .* or of another part"):
+        moments(2)
+    assert moments(1).origin.samples == 6  # none is counted twice
 
 
 # Any order and grouping

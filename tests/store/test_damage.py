@@ -309,6 +309,14 @@ def test_a_damaged_receipt_is_encoded_again_without_being_removed(copy, whole):
     same_files(files_of(copy), files_of(whole))
 
 
+def test_a_file_that_was_cut_off_is_encoded_again_without_being_removed(copy, whole):
+    for name in ("z/c/1/0/0/0", "digest/c/1", "emb/c/2/0"):
+        path = copy / name
+        path.write_bytes(path.read_bytes()[:-1])
+    encode(copy)
+    same_files(files_of(copy), files_of(whole))
+
+
 def test_progress_of_verify(whole):
     seen = []
     assert ResidualStore.open(whole).verify(lambda _, done, total: seen.append((done, total))) == []

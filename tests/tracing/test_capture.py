@@ -21,7 +21,7 @@ from torch.testing import assert_close
 
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError
-from residual.tracing.capture import capture
+from residual.tracing.capture import _shared_out, capture
 from residual.tracing.decompose import decompose
 from residual.tracing.linearization import Linearization
 from residual.tracing.stand_ins import PatchProduct, SplitAttention, can_split, cuts_patches
@@ -320,3 +320,14 @@ def test_only_the_token_s_slices_are_kept(name):
     held += filter(torch.is_tensor, vars(coordinates).values())
     assert len(held) == 6 + 5  # embedding, stream, z and MLP of two blocks; and what they became
     assert all(value.untyped_storage().nbytes() == value.numel() * 4 <= 5 * 2 * 24 * 4 for value in held)
+
+
+def test_what_rounding_lost_is_shared_out_over_the_embedding_and_the_mlps():
+    """In four parts where there are three blocks; all that was added is then the stream, to the last bit."""
+    emb, stream = torch.ones(2, 5).half(), torch.full((2, 5), 31.0).half()
+    mlp, attention = torch.full((2, 3, 5), 3.0).half(), torch.full((2, 3, 5), 4.0).half()
+    shared_emb, shared_mlp, lost = _shared_out(emb, mlp, attention, stream)
+    assert torch.equal(shared_emb, emb + 2.25)
+    assert torch.equal(shared_mlp, mlp + 2.25)
+    assert torch.equal(shared_emb + (shared_mlp + attention).sum(-2), stream.float())
+    assert_close(lost, torch.full((2,), 9 / 31))
