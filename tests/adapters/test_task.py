@@ -13,6 +13,7 @@ from residual.errors import ResidualError
 from residual.store.encode import encode_dataset
 from residual.workflows.run import run_tasks
 from residual.workflows.task import adapt, encode_task, reference_from
+from residual.workflows.train import train_on
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,30 @@ def test_an_encoder_without_text_is_classified_by_class_means(name, tmp_path):
     test = torch.nn.functional.normalize(task.stores["test"].output().double(), dim=1)
     guess = (test @ torch.nn.functional.normalize(means, dim=1).T).argmax(1).numpy()
     assert task.zero_shot == pytest.approx(np.mean(guess == task.stores["test"].labels))
+
+
+def test_classes_that_do_not_work_are_refused_before_anything_is_encoded(picto, name, monkeypatch):
+    wrong = {}
+
+    def loaded(*words):
+        dataset = load_dataset(*words)
+        vars(dataset).update(wrong)
+        return dataset
+
+    monkeypatch.setattr("residual.workflows.task.load_dataset", loaded)
+    monkeypatch.setattr("residual.workflows.task.encode_dataset", lambda *_, **__: pytest.fail("encoded"))
+    fits, textless = [FitSettings(epochs=1)], residual.wrap_encoder(tiny_clip())
+    for encoder in (picto, textless):
+        wrong.update(class_names=("a", "b", "a"))
+        with pytest.raises(ResidualError, match="come twice: a"):
+            list(run_tasks(encoder, [name], fits, bases=name))
+        with pytest.raises(ResidualError, match="come twice: a"):
+            train_on(encoder, name, "residual", fits, bases=name)
+        with pytest.raises(ResidualError, match="come twice: a"):
+            encode_task(encoder, name)
+    wrong.update(class_names=("a", "b", "c"), templates=("a photo",))
+    with pytest.raises(ResidualError, match=r"need {} where .* isn't in \['a photo'\]"):
+        list(run_tasks(picto, [name], fits, bases=name))
 
 
 def test_unknown_method(picto, name):

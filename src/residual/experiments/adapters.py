@@ -134,14 +134,15 @@ class Adapters(Experiment):
         name, _, method = cell.rpartition(".")
         if method == FINE_TUNING:
             return self._tuned(work, name)
-        reference = None if method == ZERO_SHOT else _reference(work)
-        task = _task(work, name)
-        if reference is None:
-            outputs = {split: task.stores[split].output() for split in ("val", "test")}
+        if method == ZERO_SHOT:
+            outputs = {split: work.store(name, split=split).output() for split in ("val", "test")}
+            task = _task(work, name)
             val = task.classifier.accuracy(outputs["val"], task.stores["val"].labels)
             row = {"seed": 0, "accuracy": task.zero_shot, "val_accuracy": val, "weights": 0}
             table = pd.DataFrame([{**row, "best_epoch": 0, "epochs": 0, "seconds": 0.0}])
         else:
+            work.store(work.plan.reference, split="train")  # all is encoded before anything is made of it
+            task, reference = _task(work, name), _reference(work)
             init = self.settings.init if self.settings.init in ADAPTERS[method].inits else "ones"
             how = AdapterSettings(mean=self.settings.mean, init=init)
             fits = self.settings.fits(bool(work.plan.limit))

@@ -114,10 +114,11 @@ class Heads(Experiment):
         bases = fit_bases(work.store(work.plan.reference, split="train"), _BASES, device=device)
         own = fit_bases(val, _BASES, device=device) if encoder.has_text else None
         heads = bases.select(val.units["unit"][val.units["kind"] == "head"].tolist())
-        classifier = classifier_of(train, encoder)
-        texts = None
-        if encoder.has_text:
+        classifier = classifier_of(train, encoder, work.dataset(cell, "train"))
+        texts, late = None, pd.DataFrame()
+        if own is not None:
             texts = TextDictionary.encode(encoder, settings.dictionary, progress=work.stage("encode texts"))
+            late = _late_heads(val, own, texts, settings.atoms, settings.rank)
         trained = coarse_weights(heads, train, val, classifier, settings.seed)
         if "residual" in settings.adapted and encoder.has_text:
             outputs["residual"] = _residual_output(bases, (train, val, test), classifier, settings.seed)
@@ -135,12 +136,12 @@ class Heads(Experiment):
             "ablation": _ablations(test, classifier, device),
             "jaccard": overlap.melt("a", var_name="b", value_name="jaccard"),
         }
-        if texts is not None and own is not None:
+        if own is not None and texts is not None:
             chosen = {unit for way, units in best.items() if way != "random" for unit in units}
             mlps = val.units["unit"][val.units["kind"] == "mlp"].tolist()
             shown = {name: outputs[name] for name in ("zero_shot", *settings.adapted)}
             parts["text"] = _unit_texts(own, val.units, sorted(chosen) + mlps, texts, settings.atoms)
-            parts["late"] = _late_heads(val, own, texts, settings.atoms, settings.rank)
+            parts["late"] = late
             parts["adapted"] = _adapted_texts(shown, test.labels, classifier, texts, settings.atoms)
         return pd.concat([table.assign(part=name) for name, table in parts.items()], ignore_index=True)
 
@@ -231,10 +232,10 @@ def _late_heads(
     samples, rows = slice(0, _SAMPLES), []
     k = min(atoms, len(texts))
     for unit in late:
+        x = store.contributions(samples, [unit])[:, 0]
         own = bases.select([unit]).eigenvalues[0]
         if not len(own):
             continue
-        x = store.contributions(samples, [unit])[:, 0]
         spectrum = {
             "first_explained_variance_ratio": (own[0] / own.sum()).item(),
             "participation_ratio": (own.sum() ** 2 / own.square().sum()).item(),

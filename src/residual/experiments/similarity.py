@@ -40,12 +40,12 @@ class Similarity(Experiment):
 
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
         """`compare_bases` of the reference and a dataset."""
-        reference = work.store(work.plan.reference)
+        reference, store = work.store(work.plan.reference), work.store(cell)
         anchors = self._anchors(work)
         if cell == work.plan.reference:
             a, b = fit_halves(reference, KINDS, seed=self.settings.seed, device=work.plan.device)
         else:
-            a, b = self._reference(work), fit_bases(work.store(cell), KINDS, device=work.plan.device)
+            a, b = self._reference(work), fit_bases(store, KINDS, device=work.plan.device)
         compared = compare_bases(a, b, self.settings.explained, anchors)
         return reference.units.merge(compared, on="unit")
 

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.progress import Progress
-from residual.text.embedding import embed_prompts
+from residual.text.embedding import embed_prompts, prompts_of
 
 # exp(logit_scale) of a trained CLIP, which clips it there (Radford et al. 2021, section 2.5).
 CLIP_SCALE = 100.0
@@ -154,6 +154,22 @@ class ZeroShotClassifier:
 
     def __len__(self) -> int:
         return len(self.class_names)
+
+
+def check_class_names(encoder: Encoder, class_names: Sequence[str], templates: Sequence[str]) -> None:
+    """Refuse classes that no classifier can be made of, before anything is encoded for it.
+
+    Args:
+        encoder: with a text tower, or without (then templates aren't needed).
+        class_names: one a class.
+        templates: prompts with `{}` where the class name goes.
+
+    Raises:
+        ResidualError: names are missing, empty or come twice; a template without `{}`, or none at all.
+    """
+    names = _checked_names(class_names)
+    if encoder.has_text:
+        prompts_of(names, templates)
 
 
 def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:

@@ -71,12 +71,20 @@ def embed_prompts(
     (Radford et al. 2021, section 3.1.4).
 
     Raises:
+        ResidualError: as `prompts_of` and `embed_texts`.
+    """
+    embedded = embed_texts(encoder, prompts_of(texts, templates), progress)
+    return embedded.unflatten(0, (len(texts), len(templates))).mean(dim=1)
+
+
+def prompts_of(texts: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Each text in every template, text by text.
+
+    Raises:
         ResidualError: no template, or one without `{}`.
     """
     if isinstance(templates, str) or not templates:
         raise ResidualError(f"Templates are a list of one prompt or more, got {templates!r}.")
     if wrong := [template for template in templates if "{}" not in template]:
         raise ResidualError(f"Templates need {{}} where the text goes; it isn't in {wrong}.")
-    prompts = [template.replace("{}", text) for text in texts for template in templates]
-    embedded = embed_texts(encoder, prompts, progress)
-    return embedded.unflatten(0, (len(texts), len(templates))).mean(dim=1)
+    return [template.replace("{}", text) for text in texts for template in templates]

@@ -70,7 +70,7 @@ def run_tasks(
     for method in methods:  # a name that isn't there is refused before any work
         if method not in ADAPTERS:
             raise unknown_name("method", method, ADAPTERS)
-    splits = {name: load_splits(name) for name in datasets}
+    splits = {name: load_splits(name, encoder) for name in datasets}
     start = time.perf_counter()
     of_bases: Store | Reference = Pictures(
         encoder, batch_size, on_error, progress=under(progress, "bases")

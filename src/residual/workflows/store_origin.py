@@ -43,12 +43,17 @@ def encoder_of(store: Store, name: str | None = None, device: str | None = None)
     return encoder
 
 
-def dataset_of(store: Store) -> StoreDataset:
-    """The store's dataset, and its templates; where it isn't what was encoded any more, a plain template."""
+def dataset_of(store: Store, images: ImageDataset | None = None) -> StoreDataset:
+    """The store's dataset, and its templates; where it isn't what was encoded any more, a plain template.
+
+    Args:
+        store: coordinates.
+        images: the dataset, if it is loaded already.
+    """
     name, _, split = store.dataset.rpartition("/")
     plain = f"so pictures are left out and the template is {PLAIN[0]!r}"
     try:
-        images = load_dataset(name, split)
+        images = load_dataset(name, split) if images is None else images
     except (ResidualError, OSError) as error:
         why = str(error).rstrip(".")
         return StoreDataset(None, PLAIN, (f"The dataset can't be loaded any more, {plain}: {why}.",))
@@ -65,11 +70,16 @@ def dataset_of(store: Store) -> StoreDataset:
     return StoreDataset(images, images.templates)
 
 
-def classifier_of(store: Store, encoder: Encoder) -> ZeroShotClassifier:
+def classifier_of(store: Store, encoder: Encoder, images: ImageDataset | None = None) -> ZeroShotClassifier:
     """From class names and the dataset's templates; from class means where the encoder has no text tower.
 
     Where the dataset isn't known any more, the template is "a photo of a {}."; class means are those of the
     store itself.
+
+    Args:
+        store: coordinates.
+        encoder: theirs.
+        images: the store's dataset, if it is loaded already.
 
     Raises:
         ResidualError: a class has no sample, where means are needed.
@@ -78,4 +88,4 @@ def classifier_of(store: Store, encoder: Encoder) -> ZeroShotClassifier:
         return ZeroShotClassifier.from_class_means(
             store.output(), store.labels, store.class_names, fingerprint=store.fingerprint
         )
-    return ZeroShotClassifier.from_text(encoder, store.class_names, dataset_of(store).templates)
+    return ZeroShotClassifier.from_text(encoder, store.class_names, dataset_of(store, images).templates)

@@ -27,7 +27,7 @@ from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.store.encode import encode_dataset, store_path
-from residual.text.classifier import ZeroShotClassifier
+from residual.text.classifier import ZeroShotClassifier, check_class_names
 from residual.tracing.units import Units
 
 MIXED = "mixed"
@@ -131,13 +131,15 @@ class Pictures:
         return self.encode(dataset, "encode for bases")
 
 
-def load_splits(name: str) -> dict[str, ImageDataset]:
-    """The three splits of a dataset, none of it decoded yet.
+def load_splits(name: str, encoder: Encoder) -> dict[str, ImageDataset]:
+    """The three splits of a dataset, none of it decoded yet, with classes that a classifier can be made of.
 
     Raises:
-        ResidualError: see `load_dataset`.
+        ResidualError: see `load_dataset` and `check_class_names`.
     """
-    return {split: load_dataset(name, split) for split in SPLITS}
+    datasets = {split: load_dataset(name, split) for split in SPLITS}
+    check_class_names(encoder, datasets["train"].class_names, datasets["train"].templates)
+    return datasets
 
 
 def make_task(
@@ -182,7 +184,7 @@ def encode_task(
     Raises:
         ResidualError: see `load_dataset`, `encode_dataset` and `ZeroShotClassifier`.
     """
-    start, datasets = time.perf_counter(), load_splits(name)
+    start, datasets = time.perf_counter(), load_splits(name, encoder)
     encoded = Pictures(encoder, batch_size, on_error, stores, progress).splits(datasets)
     return make_task(encoder, name, datasets, encoded, time.perf_counter() - start)
 

@@ -96,7 +96,8 @@ def train_on(
     Raises:
         ResidualError: see `encode_task`, `reference_from`, `adapt` and `fine_tune`.
     """
-    splits, pictures = load_splits(dataset), Pictures(encoder, batch_size, on_error, stores, progress)
+    splits = load_splits(dataset, encoder)
+    pictures = Pictures(encoder, batch_size, on_error, stores, progress)
     of_bases = None if method == FINE_TUNING else pictures.of_bases(bases, per_dataset)
     start = time.perf_counter()
     encoded = pictures.splits(splits)
@@ -216,6 +217,7 @@ def fine_tuned(
         tuned = load_encoder(
             encoder.name, device=encoder.device, dtype=torch.float32, centering=encoder.centering
         )
+        weights = sum(each.numel() for each in tuned.image_parameters().values())
         result = fine_tune(
             tuned, pictures["train"], pictures["val"], task.classifier, settings,
             folder=None if folder is None else folder / f"seed-{settings.seed}", logger=logger,
@@ -224,7 +226,6 @@ def fine_tuned(
         how = encoding or Encoding("own", ("head",))
         outputs = {split: outputs_of(tuned, pictures[split], how) for split in splits}
         accuracy = task.classifier.accuracy(outputs["test"], task.stores["test"].labels)
-        weights = sum(each.numel() for each in tuned.image_parameters().values())
         yield Tuned(settings.seed, tuned, accuracy, result, weights, outputs)
 
 
