@@ -489,3 +489,14 @@ def test_no_deviation_in_the_terminal_is_in_powers_of_ten(shapes):
 
     table = shapes.assign(linear_dimension=shapes["linear_dimension"] + 15 * (shapes["unit"] % 4))
     assert "e+" not in "".join(shown(layers_table(table, "t")))
+
+
+def test_the_long_name_of_a_folder_leaves_room_for_the_figure(tmp_path):
+    name = f"folder:/{'long/' * 40}pictures"
+    rows = {name: pd.DataFrame({"layer": [0, 0, 1, 1], "head": [0, 1, 0, 1], "value": [0.1, 0.2, 0.3, 0.4]})}
+    for kind in (layers_figure, blocks_figure):
+        figure = kind(rows, "value", "Heads")
+        save_figure(figure, tmp_path, kind.__name__)  # a layout without room is a warning, which is an error
+        (label,) = figure.axes[0].get_yticklabels()
+        assert len(label.get_text()) == 32
+        assert name.endswith(label.get_text().removeprefix("…"))

@@ -81,7 +81,7 @@ def test_kills_at_random_moments(nursery, many, tmp_path):
     expected, whole = many
     random = np.random.default_rng(7)
     path, reached, endings, longest = tmp_path / "store", [0], [], 0.3
-    for _ in range(12):
+    for _ in range(9):
         process = nursery.start(path, pause=0.003, **MANY)  # a second for all of the images
         time.sleep(float(random.uniform(0, longest)))
         os.kill(process, signal.SIGKILL)
@@ -89,7 +89,7 @@ def test_kills_at_random_moments(nursery, many, tmp_path):
         reached.append(half_right(path, whole))
         longest *= 2 if reached[-1] == reached[-2] < len(whole) // MANY["rows"] else 1  # on a busy machine
     assert set(endings) <= {-9, 0}
-    assert endings.count(-9) >= 4
+    assert endings.count(-9) >= 3
     assert reached == sorted(reached)  # what was whole stays
     assert len(set(reached)) >= 2
     assert nursery.run(path, **MANY) == 0

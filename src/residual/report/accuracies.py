@@ -10,7 +10,7 @@ import pandas as pd
 
 from residual.adapters.methods import METHODS
 from residual.intervals import mean_and_interval
-from residual.report.figures import INK, new_figure, title_of
+from residual.report.figures import INK, dataset_label, new_figure, title_of
 from residual.report.geometry import latex_table, markdown_table
 from residual.report.tables import METHOD_NAMES
 
@@ -101,7 +101,7 @@ def _around(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> Figure:
             [*angles, angles[0]], [*accuracies, accuracies[0]], line, color=colour, marker=marker,
             markersize=4, linewidth=1.4, label=METHOD_NAMES[method], clip_on=False,
         )  # fmt: skip
-    axes.set_xticks(angles, datasets)
+    axes.set_xticks(angles, [dataset_label(name) for name in datasets])
     axes.tick_params(axis="x", pad=6)
     for label, angle in zip(axes.get_xticklabels(), angles, strict=True):
         right, up = math.cos(angle), math.sin(angle)
@@ -130,7 +130,7 @@ def _side_by_side(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> F
             [position + shift for position in range(len(datasets))], accuracies, linestyle="", color=colour,
             marker=marker, markersize=8, label=METHOD_NAMES[method],
         )  # fmt: skip
-    axes.set_xticks(range(len(datasets)), datasets)
+    axes.set_xticks(range(len(datasets)), [dataset_label(name) for name in datasets])
     axes.set_xlim(-0.5, len(datasets) - 0.5)
     axes.set_ylim(0, 1.03)
     axes.set_yticks(list(_SHARES), list(_SHARES.values()))

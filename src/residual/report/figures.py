@@ -30,6 +30,7 @@ COLOURS = "viridis"
 _LOGARITHMIC = ("linear_dimension", "linear_over_two_nn", "participation_ratio")
 _WIDTH_OF_A_HEAD, _WIDEST = 0.12, 18.0  # inches
 _LETTERS_AN_INCH = 10  # of a title
+_LONGEST_LABEL = 32  # letters
 
 
 def check_matplotlib() -> None:
@@ -108,7 +109,7 @@ def blocks_figure(
     axes = figure.subplots()
     image = axes.imshow(grid, cmap=COLOURS, aspect="auto", vmin=low, vmax=high, interpolation="none")
     _name_blocks(axes, layers)
-    axes.set_yticks(range(len(grid)), list(ordered))
+    axes.set_yticks(range(len(grid)), [dataset_label(name) for name in ordered])
     axes.set_xlabel("layer (each block one layer, its heads from left to right)")
     figure.colorbar(image, label=label, pad=0.01, extend="min" if (grid < low).any() else "neither")
     title_of(figure, title)
@@ -129,13 +130,18 @@ def layers_figure(rows: Mapping[str, pd.DataFrame], label: str, title: str) -> F
     axes = figure.subplots()
     low, high = _ends(grid)
     image = axes.imshow(grid, cmap=COLOURS, aspect="auto", vmin=low, vmax=high)
-    axes.set_yticks(range(len(grid)), list(means))
+    axes.set_yticks(range(len(grid)), [dataset_label(name) for name in means])
     axes.set_xticks(range(grid.shape[1]), [str(layer) for layer in next(iter(means.values())).index])
     axes.set_xlabel("layer")
     write_numbers(axes, grid, 8, low, high)
     figure.colorbar(image, label=label, pad=0.02)
     title_of(figure, title)
     return figure
+
+
+def dataset_label(name: str) -> str:
+    """A dataset's name as it fits beside an axis: of one that is longer, such as a folder's, its end."""
+    return name if len(name) <= _LONGEST_LABEL else f"…{name[1 - _LONGEST_LABEL :]}"
 
 
 def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
