@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from store_files import files_of, float32_encoder, same_files
@@ -82,6 +83,25 @@ def test_what_is_compiled_runs_with_the_weights_of_now():
         WAYS[way](encoder.module.vision_model.encoder.layers[1].mlp.fc1.weight)
         expected = wrap_encoder(copy.deepcopy(encoder.module)).encode_image(pixels)
         torch.testing.assert_close(encoder.encode_image(pixels), expected)
+
+
+def test_sums_tell_every_sign_and_every_exchange():
+    value = torch.randn(64, 64)
+    (own,), random = bit_sums([value]), np.random.default_rng(0)
+    for place in range(0, 4096, 7):
+        changed = value.clone()
+        changed.view(-1)[place] *= -1
+        assert bit_sums([changed]) != [own]
+    for one, other in random.choice(4096, (300, 2)):
+        changed = value.clone().view(-1)
+        changed[one] = -changed[other]  # the two differ in one bit
+        (before,), there = bit_sums([changed]), changed[one].item()
+        changed[one], changed[other] = changed[other].item(), there
+        assert one == other or bit_sums([changed]) != [before]
+    grid = torch.arange(2048, dtype=torch.int64)
+    changed = grid.clone()
+    changed[1], changed[1024] = 1024, 1  # along a diagonal of the rows that words are summed in
+    assert bit_sums([changed]) != bit_sums([grid])
 
 
 def test_sums_tell_every_bit():

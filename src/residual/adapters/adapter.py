@@ -11,6 +11,7 @@ weights. Each method is one file in `methods/`.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -215,11 +216,11 @@ class OutputMap(Adapter):
     def fold(self, linearization: Linearization) -> FoldedMap:
         """`b` is what becomes of 0, and `W` what becomes of each unit vector beyond that."""
         self._check_width(linearization)
+        on_cpu = copy.deepcopy(self).cpu()  # not every device has float64
         with torch.no_grad():
-            like = torch.zeros(1, self.dim, dtype=torch.float64, device=self.directions.device)
-            offset = self(like)
-            matrix = self(torch.eye(self.dim).to(like)) - offset
-        return FoldedMap((OUTPUT,), matrix.cpu(), offset[0].cpu())
+            offset = on_cpu(torch.zeros(1, self.dim, dtype=torch.float64))
+            matrix = on_cpu(torch.eye(self.dim, dtype=torch.float64)) - offset
+        return FoldedMap((OUTPUT,), matrix, offset[0])
 
     def _check_width(self, linearization: Linearization) -> None:
         if linearization.output_dim != self.dim:

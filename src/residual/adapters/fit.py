@@ -58,7 +58,7 @@ def fit(
 
     Raises:
         ResidualError: samples, adapter and classifier don't belong together, a class has no training sample,
-            or scores hold NaN; before any work. Or the loss stops being finite.
+            before any work; scores hold NaN; or the loss stops being finite.
 
     Example:
         >>> import residual

@@ -17,11 +17,10 @@ from residual.errors import (
 # The way out of an error, where the command line has other words for it than Python.
 HINTS: dict[type[ResidualError], str] = {
     UnreadableImageError: "Mend or remove it, or go on without such images: --on-error skip.",
-    UnclearColumnError: "Name the one that is meant: --image-column, --label-column.",
     NoStoreError: "`residual encode` makes one.",
     DamagedStoreError: "Remove that file and run the same `encode` again: it makes good what is missing.",
     StoreEncoderError: "Name the encoder that made the store: --encoder NAME.",
-    OtherResultError: "Choose another --out, or remove it.",
+    OtherResultError: "Choose another folder (--out, --stores), or remove it.",
 }
 
 
@@ -31,6 +30,13 @@ def main() -> None:
 
     try:
         app()
+    except UnclearColumnError as error:
+        option = error.argument.replace("_", "-")
+        _end(f"{error.message} Name the one that is meant: --{option}.")
     except ResidualError as error:
-        print(f"residual: {error.message} {HINTS.get(type(error), error.hint)}".rstrip(), file=sys.stderr)
-        sys.exit(2)
+        _end(f"{error.message} {HINTS.get(type(error), error.hint)}")
+
+
+def _end(sentence: str) -> None:
+    print(f"residual: {sentence}".rstrip(), file=sys.stderr)
+    sys.exit(2)

@@ -53,7 +53,7 @@ class TrainOptions(RunOptions):
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """The same of `residual encode`; -1 workers are as many as there are cores."""
+    """The same of `residual encode`; with -1 workers their number follows the device."""
 
     dataset: str = "mnist"
     split: str = "train"

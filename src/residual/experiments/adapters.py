@@ -21,7 +21,7 @@ from residual.experiments.base import Experiment, Tables
 from residual.experiments.plan import Plan, Work
 from residual.experiments.results import outputs_path, save_outputs
 from residual.files import safe_name, write_text, written_beside
-from residual.progress import Progress, under
+from residual.progress import Progress
 from residual.report.accuracies import (
     accuracies_latex,
     accuracies_markdown,
@@ -163,7 +163,7 @@ class Adapters(Experiment):
         task, done = _task(work, name), []
         for each in fine_tuned(
             work.encoder, task, self.settings.tunings(bool(work.plan.limit)), encoding=work.encoding(),
-            splits=("val", "test"), folder=folder, progress=under(work.progress, f"{work.name} on {name}"),
+            splits=("val", "test"), folder=folder, progress=_named(work, f"{name}.{FINE_TUNING}"),
         ):  # fmt: skip
             for split, output in each.outputs.items() if each.seed == 0 else ():
                 self._keep(work, f"{name}.{FINE_TUNING}", split, output, task)

@@ -25,7 +25,7 @@ from residual.report.tables import METHOD_NAMES
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
 from residual.store.base import Store
-from residual.text.classifier import ZeroShotClassifier
+from residual.text.classifier import ZeroShotClassifier, check_class_names
 from residual.text.dictionary import TextDictionary
 from residual.text.pursuit import Pursuit, omp, somp, text_span, weighted_components
 from residual.workflows.heads import coarse_weights
@@ -109,12 +109,14 @@ class Heads(Experiment):
         settings, device, encoder = self.settings, work.plan.device, work.encoder
         fitted = [method for method in settings.adapted if method != "residual" and encoder.has_text]
         outputs = {method: self._kept(work, cell, method) for method in fitted}  # before the long work
+        images = work.dataset(cell, "train")
+        check_class_names(encoder, images.class_names, images.templates)
         train, val, test = (work.store(cell, split=split) for split in ("train", "val", "test"))
         outputs["zero_shot"] = test.output()
         bases = fit_bases(work.store(work.plan.reference, split="train"), _BASES, device=device)
         own = fit_bases(val, _BASES, device=device) if encoder.has_text else None
         heads = bases.select(val.units["unit"][val.units["kind"] == "head"].tolist())
-        classifier = classifier_of(train, encoder, work.dataset(cell, "train"))
+        classifier = classifier_of(train, encoder, images)
         texts, late = None, pd.DataFrame()
         if own is not None:
             texts = TextDictionary.encode(encoder, settings.dictionary, progress=work.stage("encode texts"))

@@ -18,8 +18,6 @@ from residual.store.forward import Encoding
 from residual.store.manifest import identity_of
 from residual.tracing.units import KINDS
 
-# Called with a stage, how much of it is done, and how much there is.
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -245,6 +245,7 @@ def components_of(mean: Float[Tensor, " d"], covariance: Float[Tensor, "d d"], k
     Raises:
         ResidualError: `k` below 1.
     """
+    _check_count(k)
     eigenvalues, vectors = torch.linalg.eigh(covariance)
     return _sorted_out(mean, vectors.T.flip(0), eigenvalues.flip(0), k)
 
@@ -265,6 +266,7 @@ def components_of_image(
     Raises:
         ResidualError: `k` below 1.
     """
+    _check_count(k)
     matrix = matrix.to(torch.float64)
     mean = mean @ matrix + offset.to(torch.float64)
     if matrix.shape[0] >= matrix.shape[1]:
@@ -276,10 +278,13 @@ def components_of_image(
     return _sorted_out(mean, vectors @ rows.T, singular**2, k)
 
 
-def _sorted_out(mean: Tensor, components: Tensor, eigenvalues: Tensor, k: int | None) -> PCA:
-    """Leave out what is numerically zero, cut to `k`, fix the signs."""
+def _check_count(k: int | None) -> None:
     if k is not None and k < 1:
         raise ResidualError(f"The number of components must be at least 1, got {k}.")
+
+
+def _sorted_out(mean: Tensor, components: Tensor, eigenvalues: Tensor, k: int | None) -> PCA:
+    """Leave out what is numerically zero, cut to `k`, fix the signs."""
     eigenvalues = eigenvalues.clamp(min=0)
     total = eigenvalues.sum().item()
     kept = int((eigenvalues > NUMERICALLY_ZERO * eigenvalues[0]).sum())

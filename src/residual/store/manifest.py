@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -157,7 +157,8 @@ class StoreManifest:
         """
         content = read_signed(data, where)
         skipped = {int(position): reason for position, reason in content.pop("skipped").items()}
-        receipt = Receipt(**content, skipped=skipped)
+        known = {field.name: content[field.name] for field in fields(Receipt) if field.name != "skipped"}
+        receipt = Receipt(**known, skipped=skipped)
         if (receipt.of, receipt.shard) != (self.mark, shard):
             other = "store" if receipt.of != self.mark else "shard"
             raise DamagedStoreError(f"{where} is of another {other}.")

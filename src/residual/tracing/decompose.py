@@ -137,7 +137,7 @@ def check_sum(
 
 
 # By encoder, and by tower, pooling and centering: of which weights, and the map.
-_made: WeakKeyDictionary[Encoder, dict[tuple[str, ...], tuple[list[int], Linearization]]] = (
+_made: WeakKeyDictionary[Encoder, dict[tuple[str, ...], tuple[list[list[int]], Linearization]]] = (
     WeakKeyDictionary()
 )
 

@@ -4,18 +4,26 @@
 `encode` (and bases), `run`, `train`, `evaluate`, `analyze`, `heads`, `describe`.
 """
 
-from residual.workflows.analyze import analyze_store
-from residual.workflows.describe import describe_store
+from residual.workflows.analyze import Analysis, analyze_store
+from residual.workflows.describe import StoreDescription, describe_store
 from residual.workflows.encode import bases_of, encode_split
-from residual.workflows.evaluate import evaluate_adapter, evaluate_encoder
-from residual.workflows.heads import scoreboard_of_stores
-from residual.workflows.run import run_tasks
+from residual.workflows.evaluate import Evaluation, evaluate_adapter, evaluate_encoder
+from residual.workflows.heads import StoreScoreboard, scoreboard_of_stores
+from residual.workflows.run import RUN_METHODS, Run, run_tasks
 from residual.workflows.store_origin import classifier_of, dataset_of, encoder_of
-from residual.workflows.task import Task, adapt, encode_task, reference_from
-from residual.workflows.train import train_adapter, train_encoder, train_on
+from residual.workflows.task import Adapted, Task, adapt, encode_task, reference_from
+from residual.workflows.train import Trained, train_adapter, train_encoder, train_on
 
 __all__ = [
+    "RUN_METHODS",
+    "Adapted",
+    "Analysis",
+    "Evaluation",
+    "Run",
+    "StoreDescription",
+    "StoreScoreboard",
     "Task",
+    "Trained",
     "adapt",
     "analyze_store",
     "bases_of",

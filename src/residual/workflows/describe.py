@@ -20,7 +20,7 @@ from residual.progress import Progress, named
 from residual.report import DescribedHeads
 from residual.spectral.fit import fit_bases
 from residual.store.disk import ResidualStore
-from residual.text.classifier import ZeroShotClassifier
+from residual.text.classifier import ZeroShotClassifier, check_class_names
 from residual.text.dictionary import TextDictionary, checked_texts, read_texts
 from residual.workflows.store_origin import dataset_of, encoder_of
 
@@ -74,6 +74,8 @@ def describe_store(
             "take a store by an encoder with text, such as a CLIP."
         )
     origin = dataset_of(store)
+    if settings.task != "correlation":
+        check_class_names(loaded, store.class_names, origin.templates)
     bases = fit_bases(store, ("head",), device=device, progress=progress)
     entries = TextDictionary.encode(loaded, texts, progress=named(progress, "embed texts"))
     classifier = None

@@ -167,7 +167,7 @@ def _merged(files: Sequence[str], kinds: str | None) -> SpectralBases:
     for file in files[1:]:
         moments.merge(UnitMoments.load(file))
     if kinds and set(split_kinds(kinds)) != set(moments.kinds):
-        raise ResidualError(f"These moments are of {', '.join(moments.kinds)}: no other kinds can be had.")
+        raise ResidualError(f"These moments are of {', '.join(moments.kinds)}: leave out other kinds.")
     return moments.compute()
 
 

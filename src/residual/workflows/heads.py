@@ -15,9 +15,9 @@ from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
 from residual.store.base import Store
 from residual.store.disk import ResidualStore
-from residual.text.classifier import ZeroShotClassifier
+from residual.text.classifier import ZeroShotClassifier, check_class_names
 from residual.text.dictionary import TextDictionary
-from residual.workflows.store_origin import classifier_of, encoder_of
+from residual.workflows.store_origin import classifier_of, dataset_of, encoder_of
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,10 @@ def scoreboard_of_stores(
     start = time.perf_counter()
     loaded = encoder_of(store, encoder, device)
     trained_on = stores.get("train", store)
+    origin = dataset_of(trained_on)
+    check_class_names(loaded, store.class_names, origin.templates)  # before the long work
     bases = fit_bases(trained_on, settings.kinds, device=device) if train or dictionary else None
-    classifier = classifier_of(trained_on, loaded)
+    classifier = classifier_of(trained_on, loaded, origin.images)
     ways: dict[str, Any] = {"bases": bases}
     if dictionary:
         ways["dictionary"] = TextDictionary.encode(loaded, dictionary)

@@ -70,7 +70,8 @@ def run_tasks(
     for method in methods:  # a name that isn't there is refused before any work
         if method not in ADAPTERS:
             raise unknown_name("method", method, ADAPTERS)
-    splits = {name: load_splits(name, encoder) for name in datasets}
+    for name in datasets:  # what can't be had is told at once; no picture is decoded yet
+        load_splits(name, encoder)
     start = time.perf_counter()
     of_bases: Store | Reference = Pictures(
         encoder, batch_size, on_error, progress=under(progress, "bases")
@@ -78,8 +79,9 @@ def run_tasks(
     bases_seconds = time.perf_counter() - start
     for name in datasets:
         inside, start = under(progress, name), time.perf_counter()
-        stores = Pictures(encoder, batch_size, on_error, progress=inside).splits(splits[name])
-        task = make_task(encoder, name, splits[name], stores, time.perf_counter() - start)
+        splits = load_splits(name, encoder)
+        stores = Pictures(encoder, batch_size, on_error, progress=inside).splits(splits)
+        task = make_task(encoder, name, splits, stores, time.perf_counter() - start)
         start = time.perf_counter()
         reference = of_bases = reference_of(of_bases)  # taken of the pictures once, for the first dataset
         bases_seconds += time.perf_counter() - start

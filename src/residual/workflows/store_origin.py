@@ -33,7 +33,7 @@ def encoder_of(store: Store, name: str | None = None, device: str | None = None)
         if name is not None:
             raise
         raise StoreEncoderError(
-            f"The encoder of the store, {store.encoder_name!r}, can't be loaded by that name: {error}"
+            f"The encoder of the store, {store.encoder_name!r}, can't be loaded by that name: {error.message}"
         ) from error
     if encoder.fingerprint != store.fingerprint:
         raise StoreEncoderError(
@@ -55,7 +55,7 @@ def dataset_of(store: Store, images: ImageDataset | None = None) -> StoreDataset
     try:
         images = load_dataset(name, split) if images is None else images
     except (ResidualError, OSError) as error:
-        why = str(error).rstrip(".")
+        why = (error.message if isinstance(error, ResidualError) else str(error)).rstrip(".")
         return StoreDataset(None, PLAIN, (f"The dataset can't be loaded any more, {plain}: {why}.",))
     if images.class_names != store.class_names:
         note = f"{store.dataset} has other classes than when it was encoded, {plain}."

@@ -212,6 +212,8 @@ class Training:
         Raises:
             ResidualError: it can't be written.
         """
+        if self.folder is None:
+            return
         optimizer = self.optimizer.state_dict()
         tensors = {f"state/{name}": value for name, value in self.state.items()}
         for number, moments in optimizer["state"].items():
