@@ -172,3 +172,13 @@ def test_settings_and_refusals(residual, tmp_path):
     assert not (tmp_path / "other").exists()
     code, _, err = residual("bases", tmp_path / "nowhere", "--out", tmp_path / "b.safetensors")
     assert (code, "There is no store at" in err) == (2, True)
+
+
+def test_a_misspelt_dataset_is_told_before_an_encoder_is_loaded(residual, tmp_path, monkeypatch):
+    for command in ("encode", "evaluate"):
+        monkeypatch.setattr(
+            f"residual.workflows.{command}.load_encoder", lambda *_, **__: pytest.fail("loaded")
+        )
+    for words in (("encode", "--out", tmp_path / "x"), ("evaluate", "nobody/nothing", "--encoder", "picto")):
+        code, _, err = residual(*words, "--dataset", "minst")
+        assert (code, "Unknown dataset 'minst'. Did you mean 'mnist'" in err) == (2, True)

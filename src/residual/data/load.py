@@ -163,15 +163,26 @@ def load_dataset(
     return dataset
 
 
+def check_dataset_name(name: str) -> None:
+    """Find out before the long work whether `load_dataset` takes a name; nothing is loaded.
+
+    Raises:
+        ResidualError: it doesn't; the nearest are listed.
+    """
+    kind, colon, _ = name.partition(":")
+    known = (*suite_names(), *hub_entries(), *_MADE)
+    if name not in known and not (colon and kind in FORMS):
+        forms = (f"{kind}:{form.address}" for kind, form in FORMS.items())
+        raise unknown_name("dataset", name, [*known, *forms])
+
+
 def _load_named(name: str, split: str) -> ImageDataset:
+    check_dataset_name(name)
     if name in suite_names():
         return load_suite(name, split)
     if name in hub_entries():
         return load_hub(name, split)
-    if name in _MADE:
-        return _MADE[name](split)
-    forms = (f"{kind}:{form.address}" for kind, form in FORMS.items())
-    raise unknown_name("dataset", name, [*suite_names(), *hub_entries(), *_MADE, *forms])
+    return _MADE[name](split)
 
 
 def _compare_with_kept(dataset: ImageDataset, key: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from residual.data import ImageDataset, load_dataset
+from residual.data.load import check_dataset_name
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
@@ -65,6 +66,7 @@ def encode_split(
     """
     chosen = parse_part(part)
     settings = Encoding(pooling, split_kinds(kinds), batch_size, None if workers < 0 else workers, on_error)
+    check_dataset_name(dataset)
     model = load_encoder(encoder, device=device)
     images = load_dataset(dataset, split, **(columns or {}))
     if limit:

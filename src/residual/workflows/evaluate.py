@@ -12,6 +12,7 @@ from torch import Tensor
 
 from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.data import ImageDataset, load_dataset
+from residual.data.load import check_dataset_name
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
 from residual.progress import Progress
@@ -54,6 +55,7 @@ def evaluate_adapter(
         ResidualError: see `load_encoder`, `load_dataset`, `AdaptedEncoder.from_pretrained` and
             `evaluate_encoder`.
     """
+    check_dataset_name(dataset)
     model = None if encoder is None else load_encoder(encoder, device=device)
     images = load_dataset(dataset, split)
     adapted = AdaptedEncoder.from_pretrained(adapter, model, device)
