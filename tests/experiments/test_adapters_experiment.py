@@ -340,11 +340,11 @@ def test_the_first_weights_of_coarse_are_ones_where_those_of_others_are_eigenval
 
 SCRIPT = Path(__file__).parents[2] / "experiments/4_adapters/run.py"
 PARAMS = (
-    "experiment.limit=60",
+    "experiment.limit=40",
     "experiment.datasets=['digits','flags']",
     "experiment.reference=letters",
     "AdaptersSettings.seeds=2",
-    "AdaptersSettings.epochs=3",
+    "AdaptersSettings.epochs=2",
     "AdaptersSettings.tuning_batch_size=10",
     "AdaptersSettings.tuning_rate=1e-4",
 )
@@ -375,11 +375,6 @@ def finished(out: Path) -> set[str]:
 def test_the_grid_is_killed_and_ends_as_one_that_nothing_stopped(tmp_path):
     cut, whole, log = tmp_path / "cut", tmp_path / "whole", tmp_path / "log.txt"
     checkpoints = cut / "4_adapters/training"
-    killed_when(start(cut, log), log, lambda: finished(cut))
-    first = finished(cut)
-    assert 1 <= len(first) < 12
-    assert not (cut / "4_adapters/table.md").exists()
-
     done = {f"{DATASETS[0]}.{FINE_TUNING}"}
 
     def training() -> bool:  # the second dataset's fine-tuning
@@ -389,6 +384,7 @@ def test_the_grid_is_killed_and_ends_as_one_that_nothing_stopped(tmp_path):
     killed_when(start(cut, log), log, training)
     assert finished(cut) == {cell for cell in CELLS if not cell.endswith(FINE_TUNING)} | done
     assert any(checkpoints.rglob("checkpoint.safetensors"))
+    assert not (cut / "4_adapters/table.md").exists()
 
     before = cells_of(cut)
     process = start(cut, log, "--json", tmp_path / "told.json")
