@@ -96,12 +96,13 @@ def train_on(
     Raises:
         ResidualError: see `encode_task`, `reference_from`, `adapt` and `fine_tune`.
     """
-    splits = load_splits(dataset, encoder)
+    start, splits = time.perf_counter(), load_splits(dataset, encoder)
+    loading = time.perf_counter() - start
     pictures = Pictures(encoder, batch_size, on_error, stores, progress)
     of_bases = None if method == FINE_TUNING else pictures.of_bases(bases, per_dataset)
     start = time.perf_counter()
     encoded = pictures.splits(splits)
-    task = make_task(encoder, dataset, splits, encoded, time.perf_counter() - start)
+    task = make_task(encoder, dataset, splits, encoded, loading + time.perf_counter() - start)
     if of_bases is None:
         tunings = [each for each in fits if isinstance(each, TrainSettings)]
         return train_encoder(encoder, task, tunings, folder, logger, progress)
