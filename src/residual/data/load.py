@@ -176,6 +176,14 @@ def check_dataset_name(name: str) -> None:
         raise unknown_name("dataset", name, [*known, *forms])
 
 
+def ships(name: str) -> bool:
+    """Whether a dataset is part of the library, so that nothing else is read or fetched for it.
+
+    Only such a name is loaded where a file tells it; any other, the user gives.
+    """
+    return name in suite_names() or name in _MADE
+
+
 def _load_named(name: str, split: str) -> ImageDataset:
     check_dataset_name(name)
     if name in suite_names():

@@ -169,6 +169,14 @@ def check_encoder_name(name: str) -> None:
         raise unknown_name("encoder", name, [*ALIASES, *FORMS])
 
 
+def is_listed(name: str) -> bool:
+    """Whether an encoder's name is one that the library lists: its own, or a place that the library chose.
+
+    Only such a name is loaded where a file tells it; any other, the user gives.
+    """
+    return name in ALIASES
+
+
 def find_family(module: nn.Module) -> Family:
     """The family of `module`.
 
