@@ -27,6 +27,7 @@ from PIL import Image
 from residual.data import shard_files
 from residual.data.shards import ShardsDataset
 from residual.errors import ResidualError, UnreadableImageError
+from residual.store.storage import Storage
 
 SPLITS = ("train", "val", "test")
 KINDS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "gif": "GIF"}
@@ -145,7 +146,7 @@ def serve():
     def start(folder: Path, handler: type[Quiet] = Ranges) -> str:
         handler.asked.clear()
         server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         running.append((server, thread))
         return f"http://127.0.0.1:{server.server_address[1]}"
@@ -673,22 +674,32 @@ def test_one_shard_of_several_is_missing(tmp_path):
         ShardsDataset(f"{tmp_path}/{{000..005}}.tar", "train")
 
 
-def test_protocols_without_their_library_and_unknown_ones(monkeypatch):
+def test_protocols_without_their_library_and_those_that_are_not_read(tmp_path, monkeypatch):
     def missing(address):
+        assert not refused, "fsspec saw it"
         raise ImportError("Install s3fs to access S3")
 
-    with pytest.raises(
-        ResidualError, match=r"'nope://x\.tar' is no address that can be read: Protocol not known"
-    ):
-        ShardsDataset("nope://x.tar", "train")
-    monkeypatch.setattr(shard_files, "url_to_fs", missing)
-    for protocol, library in (
-        ("s3", "s3fs"),
-        ("https", "aiohttp requests"),
-        ("dropbox", r"'fsspec\[dropbox\]'"),
-    ):
+    refused = False
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    for protocol, library in (("s3", "s3fs"), ("https", "aiohttp requests"), ("gs", "gcsfs")):
         with pytest.raises(ResidualError, match=rf"a library that isn't installed .*pip install {library}\."):
             ShardsDataset(f"{protocol}://bucket/x.tar", "train")
+    refused = True
+    for address in (
+        "nope://x.tar",
+        "reference://refs.json",
+        "github://own:er@main/0.tar",
+        "HTTP://host/0.tar",
+        f"{tmp_path}/{{0,memory::reference://a}}.tar",
+        "simplecache::http://host/0.tar",
+        "http://host/?x::zip://0.tar",
+        "zip::0.tar",
+    ):
+        for opened in (lambda address: ShardsDataset(address, "train"), Storage):
+            with pytest.raises(
+                ResidualError, match=r"no address that is read\. Read are paths and .*https://"
+            ):
+                opened(address)
 
 
 def test_shards_without_samples(tmp_path):

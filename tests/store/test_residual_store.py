@@ -500,7 +500,7 @@ def test_no_store_there(tmp_path, address):
         ResidualStore.open(tmp_path / "file")
     with pytest.raises(ResidualError, match="There is no store at"):
         ResidualStore.open(tmp_path / "file" / "below")
-    with pytest.raises(ResidualError, match="The address 'nowhere://x' can't be used"):
+    with pytest.raises(ResidualError, match="'nowhere://x' is no address that is read"):
         ResidualStore.open("nowhere://x")
 
 

@@ -16,10 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
-
+from residual.addresses import check_address, file_system
 from residual.data.splits import ALL, SPLITS
 from residual.errors import ResidualError
 
@@ -34,7 +31,6 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 # What file systems call the mark of a file's version.
 _VERSIONS = ("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "Content-MD5", "md5Hash")
 _VERSIONS += ("generation", "blob_id", "sha", "mtime", "created")
-_LIBRARIES = {"http": "aiohttp requests", "https": "aiohttp requests", "s3": "s3fs", "gs": "gcsfs"}
 
 
 @dataclass(frozen=True)
@@ -160,24 +156,6 @@ def readable_errors(path: str) -> Generator[None]:
         raise ResidualError(f"{path!r} can't be read: {why}.") from error
 
 
-def file_system(address: str) -> tuple[AbstractFileSystem, str]:
-    """The file system and the path in it; asked for anew at each use, since a fork or a thread needs its own.
-
-    Raises:
-        ResidualError: the protocol is unknown or its library isn't installed.
-    """
-    try:
-        return url_to_fs(address)
-    except ImportError as error:
-        protocol = address.split("://")[0].rsplit("::", 1)[-1]
-        library = _LIBRARIES.get(protocol, f"'fsspec[{protocol}]'")
-        raise ResidualError(
-            f"{address!r} needs a library that isn't installed ({error}): pip install {library}."
-        ) from error
-    except Exception as error:
-        raise ResidualError(f"{address!r} is no address that can be read: {error}.") from error
-
-
 def for_each(function: Callable[[Shard], Any], shards: Sequence[Shard]) -> list:
     """`function` of each shard, in order; of several at a time where a network is waited for."""
     if all(shard.local for shard in shards):
@@ -270,7 +248,7 @@ def _named(address: str) -> list[Shard]:
 
 
 def _is_local(address: str) -> bool:
-    return isinstance(file_system(address)[0], LocalFileSystem)
+    return check_address(address) in (None, "file")
 
 
 def _listed(pattern: str) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from residual.addresses import check_address, file_system
 from residual.errors import ResidualError
 
 _PARTIAL = ".partial"
@@ -34,17 +35,11 @@ class Storage:
     def __init__(self, address: str | os.PathLike[str]):
         self.address = os.fspath(address)
         self.local: Path | None = None
-        if "://" not in self.address:
+        if (protocol := check_address(self.address)) is None:
             self.local = Path(self.address).expanduser()
             return
-        import fsspec
-        from fsspec.implementations.local import LocalFileSystem
-
-        try:
-            self._fs, self._root = fsspec.core.url_to_fs(self.address)
-        except (ImportError, ValueError) as error:
-            raise ResidualError(f"The address {self.address!r} can't be used: {error}.") from error
-        if isinstance(self._fs, LocalFileSystem):
+        self._fs, self._root = file_system(self.address)
+        if protocol == "file":
             self.local = Path(self._root)
 
     def read(self, name: str) -> bytes:

@@ -1,0 +1,57 @@
+"""Addresses of files and folders: paths, and URLs of the few protocols that are read. fsspec sees no other.
+
+Among fsspec's protocols are some that run code or fetch what a file names (`reference://`), and `::` chains
+them; an address may come from others.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from residual.errors import ResidualError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+PROTOCOLS = ("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "memory")
+_LIBRARIES = {"http": "aiohttp requests", "https": "aiohttp requests", "s3": "s3fs", "gs": "gcsfs"}
+_LIBRARIES |= {"gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+
+
+def check_address(address: str) -> str | None:
+    """The protocol of an address; None of a path on this machine.
+
+    Raises:
+        ResidualError: it is of no protocol that is read, or chains several by `::`.
+    """
+    protocol, is_url, _ = address.partition("://")
+    if "::" in address or "\0" in address or (is_url and protocol not in PROTOCOLS):
+        shown = re.sub(r"\?[^/]*$", "?…", address)  # a signed one has a key there
+        raise ResidualError(
+            f"{shown!r} is no address that is read. Read are paths and addresses of "
+            f"{', '.join(f'{known}://' for known in PROTOCOLS)}, without '::'."
+        )
+    return protocol if is_url else None
+
+
+def file_system(address: str) -> tuple[AbstractFileSystem, str]:
+    """The file system and the path in it; asked for anew at each use, since a fork or a thread needs its own.
+
+    Raises:
+        ResidualError: as `check_address`; or the protocol's library isn't installed.
+    """
+    protocol = check_address(address)
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+
+    if protocol is None:
+        return LocalFileSystem(), str(LocalFileSystem._strip_protocol(address))
+    try:
+        return url_to_fs(address)
+    except ImportError as error:
+        raise ResidualError(
+            f"{address!r} needs a library that isn't installed ({error}): pip install {_LIBRARIES[protocol]}."
+        ) from error
+    except Exception as error:
+        raise ResidualError(f"{address!r} is no address that can be read: {error}.") from error
