@@ -3,7 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+# They turn the order of what is shown around them.
+_BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+def printable(text: str) -> str:
+    """`text` of unknown origin as one line that a terminal or a page can show: whatever moves the cursor,
+    breaks the line or turns the writing's direction is escaped, as in `\\x1b`.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(letter) if _acts(letter) else letter for letter in text)
+
+
+def _acts(letter: str) -> bool:
+    of_line = unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")
+    return of_line or unicodedata.bidirectional(letter) in _BIDI
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape", "surrogatepass").decode()
 
 
 class ResidualError(ValueError):
@@ -17,6 +39,7 @@ class ResidualError(ValueError):
     """
 
     def __init__(self, message: str, hint: str = ""):
+        message, hint = printable(message), printable(hint)
         super().__init__(f"{message} {hint}" if hint else message)
         self.message, self.hint = message, hint
 

@@ -1,41 +1,160 @@
-"""Files that are never half there: written beside their place and renamed into it."""
+"""Files that are never half there, and never more than is wanted: written beside their place, brought to the
+disk and renamed into it; read only where they are files, of a size that is to be expected.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
-import tempfile
+import secrets
+import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from residual.errors import ResidualError
+
+_PARTIAL = ".partial"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LONGEST_NAME = 200  # bytes; most file systems end at 255
 
 
 @contextmanager
 def written_beside(path: str | Path) -> Generator[Path]:
-    """Give a temporary path in the folder of `path`; it replaces `path` on a clean exit only.
+    """Give a temporary path in the folder of `path`; it replaces `path` on a clean exit only, and is then on
+    the disk for good. What killed writers of `path` left beside it goes.
 
     Raises:
-        OSError: the folder can't be written to.
+        ResidualError: it can't be written.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():  # a pipe or a device can't be replaced, only written to
-        yield path
-        return
-    path = path.resolve()  # through a link, to the file that it names
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    beside = Path(name)
+    with write_errors(path):
+        if path.exists() and not path.is_file():  # a pipe or a device can't be replaced, only written to
+            yield path
+            return
+        path = path.resolve()  # through a link, to the file that it names
+        make_folder(path.parent)
+        sweep(path.parent, _stem(path))
+        with replacing(path) as beside:
+            yield beside
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """`written_beside` for a file in a folder that is there, without a look at what others left.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    beside, handle = _begun(path)
     try:
         yield beside
-        os.chmod(beside, 0o666 & ~_umask())
+        _sync(beside, os.O_RDWR)
+        if os.name != "posix":
+            os.close(handle)
         os.replace(beside, path)
     finally:
-        beside.unlink(missing_ok=True)
+        if os.name == "posix":
+            os.close(handle)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, to last.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def sweep(folder: Path, stem: str = "", below: bool = False) -> None:
+    """Take away what killed writers left half written; what one is at work on is locked, and stays.
+
+    Args:
+        folder: where to look.
+        stem: how the names begin, without their first dot.
+        below: in folders in it, too.
+    """
+    if os.name != "posix":
+        return
+    for path in (folder.rglob if below else folder.glob)(f".*{_PARTIAL}"):
+        if path.name[1:].startswith(stem) and path.is_file():
+            with suppress(OSError):  # it is locked, or gone by now
+                handle = os.open(path, os.O_RDWR)
+                try:
+                    _lock(handle, wait=False)
+                    path.unlink()
+                finally:
+                    os.close(handle)
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file of this name is one that is being written, or was when its writer was killed."""
+    return name.endswith(_PARTIAL)
+
+
+@contextmanager
+def write_errors(path: str | Path) -> Generator[None]:
+    """Turn what goes wrong while a file is written into one sentence.
+
+    Raises:
+        ResidualError: in place of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise ResidualError(
+                f"{str(path)!r} can't be written: the disk is full.",
+                "Make room and run the same again; what was there is kept.",
+            ) from error
+        raise ResidualError(f"{str(path)!r} can't be written: {error.strerror or error}.") from error
+
+
+def read_regular(path: str | Path, most: int | None = None) -> bytes:
+    """All bytes of a file that somebody else may have put there: no pipe is waited for, no device read.
+
+    Args:
+        path: of the file; links are followed.
+        most: bytes that it may have.
+
+    Raises:
+        ResidualError: it is no regular file, or a larger one.
+        OSError: it isn't there or can't be read.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(handle, "rb") as file:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode):
+            raise ResidualError(f"{str(path)!r} is no regular file, so it isn't read.")
+        if most is not None and about.st_size > most:
+            raise ResidualError(
+                f"{str(path)!r} has {about.st_size:,} bytes, more than the {most:,} that are read."
+            )
+        return file.read()
+
+
+def parse_json(data: bytes | str, where: str | Path) -> Any:
+    """What is in JSON of unknown origin.
+
+    Raises:
+        ResidualError: it isn't JSON, holds NaN or infinities, or is nested too deeply.
+    """
+    try:
+        return json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ResidualError(f"{str(where)!r} is no JSON that can be read: {why}.") from error
 
 
 def cache_folder() -> Path:
@@ -51,6 +170,33 @@ def safe_name(name: str) -> str:
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+def shareable(name: str) -> str:
+    """The name of a dataset, an encoder or a file as others may see it: of a path on this machine the last
+    part is left, of an address all but user, password and query.
+
+    Example:
+        >>> from residual.files import shareable
+        >>> shareable("folder:/mnt/me/pictures"), shareable("open_clip:ViT-B-32/weights/mine.safetensors")
+        ('folder:pictures', 'open_clip:ViT-B-32/mine.safetensors')
+        >>> shareable("hf:openai/clip-vit-base-patch32"), shareable("wds:https://me:pw@host/a.tar?token=1")
+        ('hf:openai/clip-vit-base-patch32', 'wds:https://host/a.tar')
+    """
+    form, colon, place = name.partition(":")
+    if not colon or len(form) == 1 or place.startswith("//"):  # no form, or the drive or protocol of a path
+        form, place = "", name
+    start = f"{form}:" if form else ""
+    if "://" in place and not place.startswith(("file://", "local://")):
+        return start + re.sub(r"(?<=://)[^/@]*@", "", place).partition("?")[0]
+    place = place.removeprefix("file://").removeprefix("local://")
+    if form == "open_clip" and not _is_path(place) and place.count("/") > 1:
+        architecture, _, place = place.partition("/")
+        start += f"{architecture}/"
+    elif form not in ("folder", "disk", "wds") and not _is_path(place):
+        return name
+    last = Path(place).expanduser().name if Path(place).name not in ("", "..") else Path(place).resolve().name
+    return start + last
+
+
 def check_writable(path: str | Path) -> None:
     """Find out before the long work whether a file can be written there; makes its folder.
 
@@ -59,7 +205,7 @@ def check_writable(path: str | Path) -> None:
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
     except OSError as error:
         raise ResidualError(f"The folder {str(path.parent)!r} can't be made: {error.strerror}.") from error
     if path.is_dir() or not os.access(path.parent, os.W_OK):
@@ -83,14 +229,53 @@ def write_text(path: str | Path, text: str) -> None:
     Raises:
         ResidualError: the place can't be written to.
     """
+    with written_beside(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def _is_path(place: str) -> bool:
+    """Whether it is one on this machine for sure: what looks like `a/b` may be the name of a repository."""
+    return place.startswith(("/", "~", ".", "\\")) or place[1:3] in (":\\", ":/") or Path(place).exists()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} isn't a number of JSON")
+
+
+def _stem(path: Path) -> str:
+    return path.name.encode()[:_LONGEST_NAME].decode(errors="ignore") + "."
+
+
+def _begun(path: Path) -> tuple[Path, int]:
+    """A new file beside `path`, with the permissions that the process gives, locked as long as it is open."""
+    while True:
+        beside = path.with_name(f".{_stem(path)}{secrets.token_hex(4)}{_PARTIAL}")
+        handle = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        with suppress(OSError):  # a file system that knows no locks, on which nothing is swept
+            _lock(handle)
+        if os.fstat(handle).st_nlink:  # else it was swept before the lock was there
+            return beside, handle
+        os.close(handle)
+
+
+def _lock(handle: int, wait: bool = True) -> None:
+    """Lock an open file; Windows lets nobody rename one that is open, so there nothing is locked or swept."""
+    if os.name == "posix":
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
-        with written_beside(path) as beside:
-            beside.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ResidualError(f"{str(path)!r} can't be written: {error.strerror or error}.") from error
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _sync_folder(folder: Path) -> None:
+    """A renamed file is there for good when its folder is on the disk, too (Windows knows no such thing)."""
+    if os.name == "posix":
+        with suppress(OSError):  # some file systems of networks know no such thing, either
+            _sync(folder, os.O_RDONLY)

@@ -1,7 +1,8 @@
-"""Tensors with a note, as safetensors: what this library saves says of what kind it is."""
+"""Tensors with a note, as safetensors: what is saved here says of what kind it is, with a checksum."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,35 +12,54 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from residual.errors import ResidualError
-from residual.files import written_beside
+from residual.files import parse_json, read_regular, written_beside
+
+_CHECKSUM = "sha256"
+_NOT_YET = "0" * 64
 
 
 def pack_tensors(kind: str, tensors: dict[str, Tensor], note: dict[str, Any]) -> bytes:
-    """`tensors` and the JSON `note` as the bytes of a file of this kind."""
+    """`tensors` and the JSON `note` as the bytes of a file of this kind.
+
+    The note begins with the SHA-256 of the whole file, as it is with zeros in that place.
+    """
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    return save(contiguous, {f"residual.{kind}": json.dumps(note)})
+    data = save(contiguous, {f"residual.{kind}": json.dumps({_CHECKSUM: _NOT_YET, **note})})
+    place = _checksum_place(data, _NOT_YET)
+    digest = _digest(data, place)
+    return b"".join((memoryview(data)[:place], digest.encode(), memoryview(data)[place + len(digest) :]))
 
 
 def unpack_tensors(data: bytes, kind: str, where: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `pack_tensors` made into `data`; `where` names it in errors.
+    """What `pack_tensors` made into `data`; `where` names it in errors. Files of before have no checksum.
 
     Raises:
-        ResidualError: it isn't whole, or is of another kind.
+        ResidualError: it isn't whole, was changed since, or is of another kind.
     """
     try:
         tensors = load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError, OverflowError) as error:
         raise ResidualError(f"{where} can't be read ({error}).") from error
-    metadata = header.get("__metadata__", {})
+    metadata = parse_json(data[8 : _header_end(data)], where).get("__metadata__", {})
     if f"residual.{kind}" not in metadata:
         other = next((key for key in metadata if key.startswith("residual.")), "something else")
         raise ResidualError(f"{where} holds no {kind} but {other.removeprefix('residual.')}.")
-    return tensors, json.loads(metadata[f"residual.{kind}"])
+    note = parse_json(metadata[f"residual.{kind}"], where)
+    if not isinstance(note, dict):
+        raise ResidualError(f"{where} holds no {kind}: its note is {type(note).__name__}.")
+    if (checksum := note.pop(_CHECKSUM, None)) is not None:
+        place = _checksum_place(data, str(checksum))
+        if place < 0 or _digest(data, place) != checksum:
+            raise ResidualError(f"{where} is damaged: its checksum doesn't fit what it holds.")
+    return tensors, note
 
 
 def save_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
-    """Write `tensors` and `note` as a file of this kind, whole or not at all."""
+    """Write `tensors` and `note` as a file of this kind, whole or not at all.
+
+    Raises:
+        ResidualError: the place can't be written to.
+    """
     with written_beside(path) as beside:
         beside.write_bytes(pack_tensors(kind, tensors, note))
 
@@ -48,10 +68,28 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     """Read what `save_tensors` wrote.
 
     Raises:
-        ResidualError: the file isn't there, isn't whole, or is of another kind.
+        ResidualError: the file isn't there, isn't whole, was changed, or is of another kind.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise ResidualError(f"{path} can't be read ({error.strerror}).") from error
     return unpack_tensors(data, kind, path)
+
+
+def _header_end(data: bytes) -> int:
+    return 8 + int.from_bytes(data[:8], "little")
+
+
+def _checksum_place(data: bytes, checksum: str) -> int:
+    """Where the checksum's digits are; below 0 where they aren't."""
+    before = rf"{{\"{_CHECKSUM}\": \"".encode()
+    at = data.find(before + checksum.encode(), 8, _header_end(data))
+    return at if at < 0 else at + len(before)
+
+
+def _digest(data: bytes, place: int) -> str:
+    whole, view = hashlib.sha256(), memoryview(data)
+    for part in (view[:place], _NOT_YET.encode(), view[place + len(_NOT_YET) :]):
+        whole.update(part)
+    return whole.hexdigest()

@@ -264,13 +264,14 @@ def test_files_are_swept_away_from_under_a_writer(tmp_path):
 def test_what_is_named_is_on_the_disk(tmp_path, monkeypatch):
     """A file is brought to the disk before it gets its name, its folder after; receipts come after shards."""
     small_shards(monkeypatch, 8)
-    synced, named, closed = set(), [], []
+    synced, named, closed = set(), [], []  # a folder is brought to the disk again for a folder made in it
     fsync, replace = os.fsync, os.replace
 
     def on_disk(handle):
         synced.add(os.readlink(f"/proc/self/fd/{handle}"))
         fsync(handle)
-        if named and str(named[-1].parent) == os.readlink(f"/proc/self/fd/{handle}"):
+        whose = os.readlink(f"/proc/self/fd/{handle}")
+        if len(closed) < len(named) and str(named[-1].parent) == whose:
             closed.append(named[-1].relative_to(tmp_path).as_posix())
 
     def rename(source, target):

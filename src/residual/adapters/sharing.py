@@ -128,12 +128,8 @@ def save_parts(parts: AdaptedParts, folder: str | Path, place: str | None = None
         "sha256": hashlib.sha256(data).hexdigest(),
         "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with written_beside(folder / TENSORS) as beside:
-            beside.write_bytes(data)
-    except OSError as error:
-        raise ResidualError(f"{str(folder)!r} can't be written: {error.strerror or error}.") from error
+    with written_beside(folder / TENSORS) as beside:
+        beside.write_bytes(data)
     write_text(folder / CARD, model_card(config, place or folder.name))
     write_json(folder / CONFIG, config)  # last: it names the digest of the tensors
 

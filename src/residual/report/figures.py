@@ -156,11 +156,8 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     with mpl.rc_context({"svg.hashsalt": name}):
         for path in paths:
             metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-            try:
-                with written_beside(path) as beside:
-                    figure.savefig(beside, format=path.suffix[1:], dpi=150, metadata=metadata)
-            except OSError as error:
-                raise ResidualError(f"{str(path)!r} can't be written: {error.strerror or error}.") from error
+            with written_beside(path) as beside:
+                figure.savefig(beside, format=path.suffix[1:], dpi=150, metadata=metadata)
     return paths
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -19,10 +18,9 @@ import numpy as np
 
 from residual.addresses import check_address, file_system
 from residual.errors import ResidualError
+from residual.files import is_partial, make_folder, replacing, sweep
 
-_PARTIAL = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_ATTEMPTS = 20
 
 
 class Storage:
@@ -85,7 +83,10 @@ class Storage:
                 self._fs.makedirs(self._at(name).rpartition("/")[0], exist_ok=True)
                 self._fs.pipe_file(self._at(name), bytes(data))
             else:
-                self._write_local(self.local / name, data)
+                path = self.local / name
+                make_folder(path.parent)
+                with replacing(path) as beside:
+                    beside.write_bytes(data)
         except OSError as error:
             if error.errno in _FULL:
                 raise ResidualError(
@@ -119,13 +120,12 @@ class Storage:
             listed: dict[str, dict[str, Any]] = self._fs.find(start, detail=True)
             cut = len(self._root.rstrip("/")) + 1
             sizes = {name[cut:]: about["size"] for name, about in listed.items()}
-        return {name: size for name, size in sorted(sizes.items()) if not name.endswith(_PARTIAL)}
+        return {name: size for name, size in sorted(sizes.items()) if not is_partial(name)}
 
     def sweep(self) -> None:
         """Take away what killed writers left half written."""
         if self.local is not None:
-            for path in self.local.rglob(f".*{_PARTIAL}"):
-                path.unlink(missing_ok=True)
+            sweep(self.local, below=True)
 
     def zarr(self) -> Any:
         """The folder as zarr reads it."""
@@ -140,34 +140,3 @@ class Storage:
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
-
-    def _write_local(self, path: Path, data: bytes | bytearray) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(_ATTEMPTS):
-            # a run that begins takes what another is just writing for what a killed one left, and sweeps it
-            with contextlib.suppress(FileNotFoundError):
-                return _replace(path, data)
-        _replace(path, data)
-
-
-def _replace(path: Path, data: bytes | bytearray) -> None:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """A renamed file is there for good when its folder is on the disk, too (Windows knows no such thing)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -15,6 +15,7 @@ from PIL import Image
 from residual.data.dataset import ImageDataset
 from residual.data.suite.assets import fingerprint
 from residual.data.suite.draw import SIDE, Random, random_for
+from residual.errors import ResidualError
 from residual.files import cache_folder, written_beside
 
 
@@ -114,7 +115,7 @@ def write_kept(name: str, split: str, images: np.ndarray) -> None:
     Where the folder can't be written, nothing is done.
     """
     path = kept_path(name, split)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(ResidualError, OSError):
         with written_beside(path) as beside, beside.open("wb") as file:
             np.save(file, images, allow_pickle=False)
             file.write(hashlib.sha256(images.tobytes()).digest())

@@ -1,0 +1,112 @@
+"""What every room writes and reads by: whole files, checksums, and names that others may see."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from residual.errors import ResidualError, printable
+from residual.files import parse_json, read_regular, shareable, write_text, written_beside
+from residual.tensor_files import load_tensors, save_tensors, unpack_tensors
+
+
+def test_permissions_are_the_process_s_own_and_are_never_set(tmp_path, monkeypatch):
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", None)
+        write_text(tmp_path / "new" / "a.txt", "a")
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    assert (tmp_path / "new" / "a.txt").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o750
+
+
+def test_what_a_killed_writer_left_goes_and_what_one_is_at_work_on_stays(tmp_path):
+    program = (
+        "import os, sys; from residual.files import written_beside\n"
+        "with written_beside(sys.argv[1]) as beside: os.kill(os.getpid(), 9)"
+    )
+    kept = tmp_path / "a.txt"
+    kept.write_text("old")
+    assert subprocess.run([sys.executable, "-c", program, str(kept)], check=False).returncode == -9
+    assert kept.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+    with written_beside(kept) as other:
+        other.write_text("other")
+        write_text(kept, "new")
+        assert [path.name for path in tmp_path.iterdir() if path != kept] == [other.name]
+        assert kept.read_text() == "new"
+    assert kept.read_text() == "other"
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_every_flipped_bit_of_saved_tensors_is_found(tmp_path):
+    """But for one in the name of the checksum, which leaves all numbers as they were."""
+    path, value = tmp_path / "a.safetensors", torch.randn(2, 3)
+    save_tensors(path, "bases", {"x": value}, {"origin": "here"})
+    data, refused = path.read_bytes(), 0
+    for bit in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        try:
+            tensors, note = unpack_tensors(bytes(flipped), "bases", "it")
+        except ResidualError:
+            refused += 1
+        else:
+            assert torch.equal(tensors["x"], value)
+            assert note["origin"] == "here"
+    assert refused >= 8 * len(data) - 8 * len("sha256")
+    assert load_tensors(path, "bases")[1] == {"origin": "here"}
+
+
+def test_what_is_no_file_or_too_large_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(bytes(9))
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises((ResidualError, IsADirectoryError), match=r"no regular file|directory"):
+            read_regular(path)
+    with pytest.raises(ResidualError, match=r"'.*large' has 9 bytes, more than the 8 that are read"):
+        read_regular(tmp_path / "large", most=8)
+    assert read_regular(tmp_path / "large") == bytes(9)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("[" * 100_000, "nested too deeply"), ('{"a": NaN}', "NaN isn't a number"), ("{", "Expecting property")],
+)
+def test_json_that_is_none(text, why):
+    with pytest.raises(ResidualError, match=f"'it' is no JSON that can be read: .*{why}"):
+        parse_json(text, "it")
+
+
+def test_errors_are_one_line_that_does_nothing_to_a_terminal():
+    text = "a\x1b[2J\r\nb\u202ec\u2028é\u200d\udc80"
+    assert printable(text) == r"a\x1b[2J\r\nb\u202ec\u2028é" + "\u200d" + r"\udc80"
+    error = ResidualError(f"No {text}.", text)
+    assert not re.search(r"[\x00-\x1f\u202e\u2028\udc80]", error.message + error.hint + str(error))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("folder:/mnt/me/pictures/", "folder:pictures"),
+        ("wds:/data/{split}-{000..012}.tar", "wds:{split}-{000..012}.tar"),
+        ("wds:https://me:pw@host/a.tar?token=1", "wds:https://host/a.tar"),
+        ("wds:file:///mnt/me/a.tar", "wds:a.tar"),
+        ("hf:~/models/clip", "hf:clip"),
+        ("hf:openai/clip@main", "hf:openai/clip@main"),
+        ("open_clip:ViT-B-32//mnt/me/w.safetensors", "open_clip:ViT-B-32/w.safetensors"),
+        ("open_clip:ViT-B-32/laion2b", "open_clip:ViT-B-32/laion2b"),
+        ("/mnt/me/bases.safetensors", "bases.safetensors"),
+        ("mixed", "mixed"),
+    ],
+)
+def test_names_that_others_see_hold_no_path_of_this_machine(name, shown):
+    assert shareable(name) == shown
