@@ -179,13 +179,6 @@ def test_settings_of_another_type_are_refused_before_any_work(residual):
         assert (code, message in error, error.count("\n")) == (2, True, 1), error
 
 
-def test_a_gin_file_with_a_bad_import_is_one_sentence(residual, tmp_path):
-    (tmp_path / "a.gin").write_text("import no_such_module_here\n")
-    code, _, error = residual("run", "--cfg", tmp_path / "a.gin")
-    assert code == 2
-    assert "A setting can't be used" in error
-
-
 def test_brackets_in_names_are_shown_as_they_are(residual, tmp_path):
     root = write_folder(tmp_path / "old [red] x[" / "y]")
     code, shown, _ = residual(*quick(root), "--json", tmp_path / "r.json")

@@ -11,11 +11,11 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-import gin
 import pandas as pd
 import pytest
 
-from residual.cli.settings import read_experiment_settings
+from residual.cli.settings import ExperimentOptions, read_experiment_settings
+from residual.cli.settings_files import read_bindings
 from residual.data import dataset_names, hub_dataset_names, load_dataset
 from residual.encoders.load import ALIASES
 from residual.errors import ResidualError
@@ -60,15 +60,18 @@ def test_offline_settings_are_the_defaults(number):
 @ALL
 def test_offline_settings_write_out_what_can_be_set(number):
     """Those that say what is measured, not how fast."""
-    read(number, "offline.gin")
-    assert set(gin.get_bindings("experiment")) == {"encoders", "reference", "datasets", "split", "limit"}
+    measures_of = EXPERIMENTS[number].settings_of
+    names = {"experiment": ExperimentOptions, measures_of.__name__: measures_of}
+    experiment, measures = read_bindings(
+        [ROOT / EXPERIMENTS[number].folder / "offline.gin"], [], names, ""
+    ).values()
+    assert set(experiment) == {"encoders", "reference", "datasets", "split", "limit"}
     kind = {
         "1": {"threshold", "fraction", "samples", "halvings"},
         "2": {"explained", "anchors"},
         "3": {"shares", "seeds", "atoms", "rank", "dictionary", "adapted"},
         "4": {field.name for field in fields(AdaptersSettings)},
     }
-    measures = gin.get_bindings(EXPERIMENTS[number].settings_of.__name__)
     assert set(measures) == kind.get(number, {"explained"})
 
 

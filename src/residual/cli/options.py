@@ -30,7 +30,7 @@ LabelColumn = Annotated[str | None, typer.Option(help="Of hf: and disk:, the col
 Figures = Annotated[Path | None, typer.Option(help="Draw into this folder, PNG and SVG.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, … [default: a GPU if there is one]")]
 Json = Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")]
-Cfg = Annotated[list[Path] | None, typer.Option(help="A gin file of settings; can be given again.")]
+Cfg = Annotated[list[Path] | None, typer.Option(help="A gin file of literals only; can be given again.")]
 
 
 def param(examples: str) -> Any:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+import reprlib
+import typing
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 from residual.adapters.fit_settings import FitSettings, TrainSettings
 from residual.adapters.methods import FINE_TUNING, METHODS, AdapterSettings
+from residual.cli.settings_files import read_bindings
 from residual.data import dataset_names
 from residual.errors import ResidualError, unknown_name
 from residual.experiments import Plan
@@ -91,9 +92,10 @@ def read_run_settings(
     Raises:
         ResidualError: a file that isn't there, or a binding that names nothing or can't be read.
     """
-    with _parsed(files, params, RunOptions, AdapterSettings, FitSettings) as (run, make_adapters, make_fit):
-        options = _options(run, RunOptions, given)
-        return options, [make_fit(seed=seed) for seed in _seeds(options, FitSettings)], make_adapters()
+    run, adapter, fit = _bound(files, params, RunOptions, AdapterSettings, FitSettings)
+    options = _made(RunOptions, run, given)
+    seeds = _seeds(options, FitSettings=fit)
+    return options, [_made(FitSettings, fit, {"seed": s}) for s in seeds], _made(AdapterSettings, adapter)
 
 
 def read_train_settings(
@@ -107,14 +109,15 @@ def read_train_settings(
             files both may stand, to be used with any method.
     """
     targets = (TrainOptions, AdapterSettings, TrainSettings, FitSettings)
-    with _parsed(files, params, *targets) as (train, make_adapters, make_tuning, make_fit):
-        options = _options(train, TrainOptions, given)
-        if options.method not in METHODS:
-            raise unknown_name("method", options.method, METHODS)
-        options = replace(options, seeds=options.seeds or (1 if options.method == FINE_TUNING else _SEEDS))
-        seeds = _seeds(options, FitSettings, TrainSettings)
-        fits, tunings = ([make(seed=seed) for seed in seeds] for make in (make_fit, make_tuning))
-        adapters = make_adapters()
+    train, adapter, tuning, fit = _bound(files, params, *targets)
+    options = _made(TrainOptions, train, given)
+    if options.method not in METHODS:
+        raise unknown_name("method", options.method, METHODS)
+    options = replace(options, seeds=options.seeds or (1 if options.method == FINE_TUNING else _SEEDS))
+    seeds = _seeds(options, FitSettings=fit, TrainSettings=tuning)
+    fits = [_made(FitSettings, fit, {"seed": each}) for each in seeds]
+    tunings = [_made(TrainSettings, tuning, {"seed": each}) for each in seeds]
+    adapters = _made(AdapterSettings, adapter)
     used, unused = "FitSettings", "TrainSettings"
     if options.method == FINE_TUNING:
         fits, used, unused = tunings, unused, used
@@ -127,109 +130,90 @@ def read_train_settings(
 
 def read_encode_settings(files: Sequence[Path], params: Sequence[str], **given: Any) -> EncodeOptions:
     """The options of `residual encode`, as `read_run_settings` reads those of `residual run`."""
-    with _parsed(files, params, EncodeOptions) as (encode,):
-        return _options(encode, EncodeOptions, given)
+    (encode,) = _bound(files, params, EncodeOptions)
+    return _made(EncodeOptions, encode, given)
 
 
 def read_settings(kinds: Sequence[type], files: Sequence[Path], params: Sequence[str]) -> list[Any]:
     """Settings of each kind."""
-    with _parsed(files, params, *kinds) as made:
-        return [make() for make in made]
+    return [_made(kind, values) for kind, values in zip(kinds, _bound(files, params, *kinds), strict=True)]
 
 
 def read_describe_settings(files: Sequence[Path], params: Sequence[str], **given: Any) -> DescribeSettings:
     """How `residual describe` tells heads; what is not None in `given` wins."""
-    (settings,) = read_settings([DescribeSettings], files, params)
-    return replace(settings, **_given(given))
+    (described,) = _bound(files, params, DescribeSettings)
+    return _made(DescribeSettings, described, given)
 
 
 def read_experiment_settings(
     measures: type, files: Sequence[Path], params: Sequence[str], *, out: Path, device: str | None
 ) -> tuple[Plan, Any]:
     """What an experiment goes over, and how it measures; by default the embedded encoder and its suite."""
-    with _parsed(files, params, ExperimentOptions, measures) as (experiment, make):
-        options = asdict(_options(experiment, ExperimentOptions, {}))
-        for name in ("encoders", "datasets"):
-            if wrong := [each for each in options[name] if not isinstance(each, str)]:
-                raise ResidualError(f"experiment.{name} is a list of names, got {wrong[0]!r} in it.")
-            options[name] = tuple(options[name])
-        options["workers"] = None if options["workers"] < 0 else options["workers"]
-        return Plan(out=out, device=device, **options), make()
+    experiment, measured = _bound(files, params, ExperimentOptions, measures)
+    options = asdict(_made(ExperimentOptions, experiment))
+    for name in ("encoders", "datasets"):
+        if wrong := [each for each in options[name] if not isinstance(each, str)]:
+            raise ResidualError(f"experiment.{name} is a list of names, got {wrong[0]!r} in it.")
+        options[name] = tuple(options[name])
+    options["workers"] = None if options["workers"] < 0 else options["workers"]
+    return Plan(out=out, device=device, **options), _made(measures, measured)
 
 
-def _seeds(options: RunOptions, *settings: type) -> list[int]:
-    """The seeds that a command is to fit with."""
-    import gin
-
+def _seeds(options: RunOptions, **settings: Mapping[str, Any]) -> list[int]:
+    """The seeds that a command is to fit with; `settings` is what is bound to those that follow them."""
     name = _name(type(options))
     if options.seeds < 1:
         raise ResidualError(f"{name}.seeds must be at least 1, got {options.seeds}.")
     if not 0 <= options.seed < 2**63 - options.seeds:
         raise ResidualError(f"{name}.seed must be from 0 to 2**63, got {options.seed}.")
-    for each in settings:
-        if "seed" in gin.get_bindings(each.__name__, resolve_references=False):
-            raise ResidualError(f"{each.__name__}.seed follows {name}.seed: set that instead.")
+    for each, bound in settings.items():
+        if "seed" in bound:
+            raise ResidualError(f"{each}.seed follows {name}.seed: set that instead.")
     return [options.seed + k for k in range(options.seeds)]
 
 
-@contextmanager
-def _parsed(files: Sequence[Path], params: Sequence[str], *kinds: type) -> Generator[list[Any]]:
-    """The kinds with what files and params bind to them; what goes wrong there is one sentence."""
-    import gin
+def _bound(files: Sequence[Path], params: Sequence[str], *kinds: type) -> list[dict[str, Any]]:
+    """What files and params bind to each kind."""
+    named = {_name(kind): kind for kind in kinds}
+    ends = dict.fromkeys((next(iter(named)), next(reversed(named))))
+    examples = " or ".join(f"{name}.{_EXAMPLES.get(name, 'batch_size=32')}" for name in ends)
+    return list(read_bindings(files, params, named, f"Settings look like {examples}.").values())
 
-    gin.clear_config(clear_constants=True)
-    with gin.unlock_config():
-        made = [_registered(kind) for kind in kinds]
-    for file in files:
-        if not file.is_file():
-            raise ResidualError(f"There is no settings file {str(file)!r}.")
+
+def _made(kind: Any, bound: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Any:
+    """Options or settings of what is bound and, before that, what is given and not None.
+
+    Raises:
+        ResidualError: a value is of another type than its field, or out of range.
+    """
+    values = {**bound, **{name: value for name, value in (given or {}).items() if value is not None}}
+    hints = typing.get_type_hints(kind)
+    for name, value in values.items():
+        if isinstance(value, list) and typing.get_origin(hints[name]) is tuple:
+            values[name] = tuple(value)
+    odd = [name for name, value in values.items() if not _fits(value, hints[name])]
     try:
-        gin.parse_config_files_and_bindings([str(file) for file in files], [_quoted(p) for p in params])
-        yield made
-    except (ValueError, SyntaxError, TokenError, TypeError, OSError, ImportError) as error:
-        names = dict.fromkeys(map(_name, (kinds[0], kinds[-1])))
-        examples = " or ".join(f"{name}.{_EXAMPLES.get(name, 'batch_size=32')}" for name in names)
-        raise ResidualError(
-            f"A setting can't be used: {str(error).splitlines()[0]} Settings look like {examples}."
-        ) from error
+        made = kind(**values)  # it knows best what it can't be
+    except (TypeError, ArithmeticError):
+        if not odd:
+            raise
+    else:
+        if not odd:
+            return made
+    types = {each.name: each.type for each in fields(kind)}
+    raise ResidualError(
+        f"{_name(kind)}.{odd[0]} is of type {types[odd[0]]}, got {reprlib.repr(values[odd[0]])}."
+    )
 
 
-def _options(make: Any, kind: Any, given: dict[str, Any]) -> Any:
-    options = make(**_given(given))
-    for each in fields(kind):
-        value = getattr(options, each.name)
-        if type(value).__name__ != each.type:
-            raise ResidualError(f"{_name(kind)}.{each.name} is of type {each.type}, got {value!r}.")
-    return options
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _fits(value: Any, hint: Any) -> bool:
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, parts[0]) for each in value)
+    return any(type(value) is each or (each is float and type(value) is int) for each in parts or (hint,))
 
 
 def _name(kind: type) -> str:
-    """What it is called in gin: options by their command, settings by their class."""
+    """What it is called in files: options by their command, settings by their class."""
     command = kind.__name__.removesuffix("Options")
     return kind.__name__ if command == kind.__name__ else command.lower()
-
-
-_configurable: dict[str, Any] = {}
-
-
-def _registered(kind: type) -> Any:
-    """gin's registry lasts as long as the process: each name is entered once."""
-    import gin
-
-    name = _name(kind)
-    if name not in _configurable:
-        _configurable[name] = gin.external_configurable(kind, name, module="residual")
-    return _configurable[name]
-
-
-def _quoted(param: str) -> str:
-    """`run.dataset=letters` without the quotes that a shell takes away."""
-    name, equals, value = (part.strip() for part in param.partition("="))
-    if not equals:
-        raise ResidualError(f"--param takes name=value, got {param!r}.")
-    word = bool(value) and not value[0].isdigit() and value[0] not in "'\"[({-+.@%"
-    return f"{name} = {value!r}" if word and value not in ("True", "False", "None") else f"{name} = {value}"

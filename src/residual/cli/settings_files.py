@@ -1,0 +1,245 @@
+"""Settings are data: files in gin's syntax, read by gin's parser, and nothing of what gin itself would run.
+
+A file can bind numbers, strings, lists, tuples, dicts, booleans and None to the settings of a command, and
+name such a value once for several places (a macro). It can't import, include, refer to code or reach another
+name.
+"""
+
+from __future__ import annotations
+
+import io
+import tokenize
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from gin.config_parser import (
+    BindingStatement,
+    BlockDeclaration,
+    ConfigParser,
+    ImportStatement,
+    ParserDelegate,
+)
+
+from residual.errors import ResidualError, unknown_name
+
+_MOST_BYTES = 2**15  # the paper's files are below 2**11
+_DEEPEST = 20  # brackets in brackets
+_MOST_STRINGS = 100  # beside each other, which are one
+_MOST_ITEMS = 10_000  # of a value, with what its macros stand for
+
+
+@dataclass(frozen=True)
+class _Macro:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Reference:
+    name: str
+
+
+class _Names(ParserDelegate):
+    """What gin would look up stays a name."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> _Reference:
+        return _Reference(scoped_configurable_name)
+
+    def macro(self, macro_name: str) -> _Macro:
+        return _Macro(macro_name)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A text of settings, and how messages call it."""
+
+    name: str
+    text: str
+    hint: str
+
+    def refused(self, line: int, reason: str) -> ResidualError:
+        """The error for a line that can't be used."""
+        said = _short([*self.text.split("\n"), ""][line - 1].strip(), 80)
+        where = f"{self.name}, line {line}, {said!r}"
+        return ResidualError(f"A setting can't be used: {where}: {_short(reason, 250)}.", self.hint)
+
+
+@dataclass(frozen=True)
+class _Binding:
+    """What a line of a text binds; a macro has no field."""
+
+    source: _Source
+    line: int
+    name: str
+    field: str
+    value: Any
+
+    def refused(self, reason: str) -> ResidualError:
+        return self.source.refused(self.line, reason)
+
+
+def read_bindings(
+    files: Sequence[Path], params: Sequence[str], kinds: Mapping[str, Any], hint: str
+) -> dict[str, dict[str, Any]]:
+    """What files and `name=value` bind to the fields of `kinds`, by their names; what comes later wins.
+
+    Raises:
+        ResidualError: a file that isn't there or is no text; or a line that is anything but a literal bound
+            to a field, or a macro of a literal that is used: it is told with its place, and with `hint`.
+    """
+    bindings = [each for file in files for each in _bindings(_Source(repr(str(file)), _read(file), hint))]
+    for number, param in enumerate(params, 1):
+        source = _Source(f"--param {number}", _quoted(param), hint)
+        found = _bindings(source)
+        if len(found) != 1:
+            raise source.refused(1, "each --param binds one value")
+        bindings += found
+    macros = {each.name: each.value for each in bindings if not each.field}
+    used: set[str] = set()
+    bound: dict[str, dict[str, Any]] = {name: {} for name in kinds}
+    for each in bindings:
+        if each.field:
+            name = each.name.removeprefix("residual.")
+            _check_known(each, name, kinds)
+            bound[name][each.field] = _resolved(each, macros, used)
+    for each in bindings:
+        if not each.field and each.name not in used:
+            raise each.refused(f"nothing uses %{each.name}; a setting has a dot in its name")
+    return bound
+
+
+def _read(file: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        ResidualError: there is none, or it is no regular file, too large, or no text.
+    """
+    if not file.exists():
+        raise ResidualError(f"There is no settings file {str(file)!r}.")
+    if not file.is_file():  # a pipe would wait, a device never end
+        raise ResidualError(f"The settings file {str(file)!r} is no regular file.")
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(_MOST_BYTES + 1)
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+    except OSError as error:
+        raise ResidualError(f"The settings file {str(file)!r} can't be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ResidualError(
+            f"The settings file {str(file)!r} is no text: its byte {error.start} isn't UTF-8."
+        ) from error
+    if len(data) > _MOST_BYTES:
+        raise ResidualError(f"The settings file {str(file)!r} is larger than {_MOST_BYTES:,} bytes.")
+    if "\0" in text:
+        raise ResidualError(f"The settings file {str(file)!r} is no text: it holds a zero byte.")
+    return text
+
+
+def _bindings(source: _Source) -> list[_Binding]:
+    """All that a text binds, each value a literal or, but for macros, with names of macros in it."""
+    found, line = [], 1
+    try:
+        _check_tokens(source)
+        parser = ConfigParser(source.text, _Names())
+        while (statement := parser.parse_statement()) is not None:
+            line = statement.location.line_num
+            if isinstance(statement, BlockDeclaration):
+                continue  # what it holds comes by itself
+            if not isinstance(statement, BindingStatement):
+                what = "imported" if isinstance(statement, ImportStatement) else "included"
+                raise source.refused(line, f"settings are data, and nothing is {what}")
+            if statement.scope:
+                raise source.refused(line, f"nothing uses the scope {statement.scope!r}")
+            binding = _Binding(source, line, statement.selector, statement.arg_name, statement.value)
+            _check_literal(binding, binding.value)
+            found.append(binding)
+    except SyntaxError as error:
+        reason = (error.msg or "").strip().split("\n")[-1].strip().rstrip(".")
+        raise source.refused(error.lineno or line, reason) from error
+    except tokenize.TokenError as error:
+        raise source.refused(error.args[1][0], str(error.args[0])) from error
+    except TypeError as error:  # a list as a key
+        raise source.refused(line, f"a value after it can't be made ({error})") from error
+    return found
+
+
+def _check_tokens(source: _Source) -> None:
+    """Refuse what would take gin's parser long, or what it would misread."""
+    depth = strings = 0
+    minus = False
+    for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
+        line = token.start[0]
+        if token.type in (tokenize.COMMENT, tokenize.NL):
+            continue
+        strings = strings + 1 if token.type == tokenize.STRING else 0
+        depth += (token.string in ("(", "[", "{")) - (token.string in (")", "]", "}"))
+        if depth > _DEEPEST:
+            raise source.refused(line, f"more than {_DEEPEST} brackets in each other")
+        if strings > _MOST_STRINGS:
+            raise source.refused(line, f"more than {_MOST_STRINGS} strings beside each other")
+        if minus and token.type != tokenize.NUMBER:  # gin would leave out the minus
+            raise source.refused(line, "a minus stands before numbers only")
+        minus = token.string == "-"
+
+
+def _check_literal(binding: _Binding, value: Any) -> None:
+    """Refuse what is no literal, or no finite number that other programs can read."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            _check_literal(binding, each)
+    elif isinstance(value, dict):
+        for each in (*value.keys(), *value.values()):
+            _check_literal(binding, each)
+    elif isinstance(value, _Reference):
+        raise binding.refused(f"settings are data, and @{value.name} would be code")
+    elif isinstance(value, _Macro):
+        if not binding.field:
+            raise binding.refused(f"a macro stands for a literal, not for %{value.name}")
+    elif isinstance(value, int | float):
+        if not abs(value) < 2**64:
+            raise binding.refused("a number is below 2**64")
+    elif not isinstance(value, str | None):
+        raise binding.refused(f"{type(value).__name__} is no kind of setting")
+
+
+def _check_known(binding: _Binding, name: str, kinds: Mapping[str, Any]) -> None:
+    if name not in kinds:
+        raise binding.refused(unknown_name("settings", name, kinds).message.rstrip("."))
+    known = [each.name for each in fields(kinds[name])]
+    if binding.field not in known:
+        raise binding.refused(unknown_name(f"setting of {name}", binding.field, known).message.rstrip("."))
+
+
+def _resolved(binding: _Binding, macros: Mapping[str, Any], used: set[str]) -> Any:
+    """The value with what its macros stand for; their names are added to `used`."""
+    items = 0
+
+    def resolve(value: Any) -> Any:
+        nonlocal items
+        items += 1
+        if items > _MOST_ITEMS:
+            raise binding.refused(f"its value has more than {_MOST_ITEMS:,} parts")
+        if isinstance(value, _Macro):
+            if value.name not in macros:
+                raise binding.refused(unknown_name("macro", value.name, macros).message.rstrip("."))
+            used.add(value.name)
+            return resolve(macros[value.name])
+        if isinstance(value, dict):
+            return {resolve(key): resolve(each) for key, each in value.items()}
+        return type(value)(map(resolve, value)) if isinstance(value, list | tuple) else value
+
+    return resolve(binding.value)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _quoted(param: str) -> str:
+    """`run.dataset=letters` without the quotes that a shell takes away."""
+    name, equals, value = (part.strip() for part in param.partition("="))
+    if not equals:
+        raise ResidualError(f"--param takes name=value, got {param!r}.")
+    word = bool(value) and not value[0].isdigit() and value[0] not in "'\"[({-+.@%"
+    return f"{name} = {value!r}" if word and value not in ("True", "False", "None") else f"{name} = {value}"
