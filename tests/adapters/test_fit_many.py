@@ -57,8 +57,8 @@ def test_one_that_goes_wrong_is_told_by_its_learning_rate(task):
     classifier = ZeroShotClassifier(classifier.weights, classifier.class_names)
     with pytest.raises(ResidualError, match=r"smaller learning_rate than 1e\+38"):
         fit_many(adapters, store, store, classifier, settings)
-    for adapter, own in zip(adapters, before, strict=True):
-        assert torch.equal(adapter.lambdas, own)
+    assert torch.equal(adapters[1].lambdas, before[1])  # no epoch of it was good
+    assert adapters[0].lambdas.isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from residual.adapters.adapter_settings import (
 )
 from residual.adapters.folding import OUTPUT, FoldedMap
 from residual.errors import ResidualError
+from residual.finite import check_finite
 from residual.spectral.bases import Origin
 from residual.spectral.dimension import linear_dimension
 from residual.tracing.coordinates import Coordinates
@@ -259,6 +260,9 @@ class Reweighted(Adapter):
         super().__init__()
         for what, choice, known in (("tail", tail, TAILS), ("mean", mean, MEANS)):
             check_choice(what, choice, known)
+        for what, parts in (("means", [means]), ("components", components), ("eigenvalues", eigenvalues)):
+            for part in parts:
+                check_finite(part, f"The adapter's {what}")
         self.tail, self.mean = tail, mean
         self.ranks: tuple[int, ...] = _ranks(eigenvalues, rank, names)
         self.register_buffer("means", means.clone(), persistent=False)
@@ -312,7 +316,7 @@ def initial_weights(
     """The first λ, so many numbers a unit; see `ResiDual`.
 
     Raises:
-        ResidualError: an unknown choice, or a tensor of another shape or that isn't finite.
+        ResidualError: an unknown choice, a tensor of another shape, or weights that aren't finite.
     """
     count = sum(ranks)
     if isinstance(init, Tensor):
@@ -326,7 +330,8 @@ def initial_weights(
     if init == "ones":
         return torch.ones(count)
     ratios = [values / values.sum() for values in eigenvalues]
-    return torch.cat([ratio[:k] for ratio, k in zip(ratios, ranks, strict=True)]).float()
+    weights = torch.cat([ratio[:k] for ratio, k in zip(ratios, ranks, strict=True)]).float()
+    return check_finite(weights, "The first λ, eigenvalues over their sums,")
 
 
 def _ranks(eigenvalues: Sequence[Tensor], rank: Rank, names: Sequence[object]) -> tuple[int, ...]:

@@ -67,13 +67,10 @@ class EarlyStopping:
         """Take an epoch; whether it is the best so far, so that its weights are to be kept.
 
         Raises:
-            ResidualError: its training loss isn't finite.
+            ResidualError: its losses aren't finite (nor are logits, then).
         """
-        if not math.isfinite(epoch.train_loss):
-            raise ResidualError(
-                f"The loss is no longer finite in epoch {epoch.epoch}: try a smaller learning_rate than "
-                f"{self.learning_rate:g}."
-            )
+        if not all(map(math.isfinite, (epoch.train_loss, epoch.val_accuracy, epoch.val_loss))):
+            raise self.diverged(epoch.epoch)
         self.history.append(epoch)
         if epoch.val_accuracy > self.best.val_accuracy:
             self.improved = epoch.epoch
@@ -81,6 +78,13 @@ class EarlyStopping:
         if better:
             self.best = epoch
         return better
+
+    def diverged(self, epoch: int) -> ResidualError:
+        """What to say of an epoch whose losses aren't finite."""
+        return ResidualError(
+            f"The loss is no longer finite in epoch {epoch}: try a smaller learning_rate than "
+            f"{self.learning_rate:g}."
+        )
 
     @property
     def done(self) -> bool:

@@ -16,11 +16,12 @@ from residual.adapters.adapter import Adapter, Reweighted, WeightedSums
 from residual.adapters.descent import AdamW, Descent, ScheduleFreeAdamW
 from residual.adapters.early_stopping import EarlyStopping, Epoch, FitResult
 from residual.adapters.fit_settings import FitSettings
-from residual.adapters.matching import check_classes, check_finite, check_match
+from residual.adapters.matching import check_classes, check_match
 from residual.adapters.scores import Scores, scores_of, widest_of
 from residual.adapters.steps import Steps, quick_directions
 from residual.devices import find_device
 from residual.errors import ResidualError
+from residual.finite import check_finite, correct, hits
 from residual.progress import Progress
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
@@ -44,7 +45,8 @@ def fit(
     After every epoch the weights (averaged, for "schedule_free") are tried on the validation samples; those
     of the epoch with the best accuracy are what the adapter holds in the end. Among equals the lowest
     validation loss counts: where a small validation set is all right soon, accuracy alone would keep the
-    first such epoch. The same seed gives the same weights.
+    first such epoch. The same seed gives the same weights. What ends it early, a loss that isn't finite too,
+    leaves the best epoch until then.
 
     Args:
         adapter: its weights are the start and the result.
@@ -118,8 +120,6 @@ def fit_many(
         if shared.missing == "raise":
             check_classes(labels[picked.to(labels.device)], classifier)
     train, val = scores_of(adapters, train, device), scores_of(adapters, val, device)
-    for scores, what in ((train, "training"), (val, "validation")):
-        check_finite(scores, what)
     start, where = time.perf_counter(), find_device(device)
     # Those with the most samples come first, so that those still at work in a pass are always the first few.
     order = sorted(range(len(adapters)), key=lambda fit: -len(rows[fit]))
@@ -133,16 +133,18 @@ def fit_many(
     passes = (_line_searches if shared.optimizer == "lbfgs" else _descents)(
         work, chosen, rates, [rows[fit] for fit in order]
     )
-    for number in range(1, shared.epochs + 1):
-        losses, weights = next(passes)
-        for fit, (stopping, own, loss) in enumerate(zip(stops, weights, losses.tolist(), strict=True)):
-            if not stopping.done and stopping.add(Epoch(number, loss, *work.validated(own))):
-                best[fit] = own.detach().clone()
-        if progress is not None:
-            progress("fit", number, shared.epochs)
-        if all(stopping.done for stopping in stops):
-            break
-    work.give_back(best)
+    try:
+        for number in range(1, shared.epochs + 1):
+            losses, weights = next(passes)
+            for fit, (stopping, own, loss) in enumerate(zip(stops, weights, losses.tolist(), strict=True)):
+                if not stopping.done and stopping.add(Epoch(number, loss, *work.validated(own))):
+                    best[fit] = own.detach().clone()
+            if progress is not None:
+                progress("fit", number, shared.epochs)
+            if all(stopping.done for stopping in stops):
+                break
+    finally:
+        work.give_back(best)
     seconds = (time.perf_counter() - start) / len(stops)
     results = {fit: stopping.result(seconds) for fit, stopping in zip(order, stops, strict=True)}
     return [results[fit] for fit in range(len(adapters))]
@@ -164,13 +166,13 @@ def evaluate(
         device: where the scores of a store are computed.
 
     Raises:
-        ResidualError: samples, adapter and classifier don't belong together.
+        ResidualError: samples, adapter and classifier don't belong together, or outputs aren't finite.
     """
     check_match(adapter, test, classifier, "test")
     scores = scores_of(adapter, test, device)
     labels = scores.labels.to(scores.scores.device)
-    hits = classifier.to(labels.device).logits(adapted_output(adapter, scores)).argmax(1) == labels
-    return hits.double().mean().item()
+    logits = classifier.to(labels.device).logits(adapted_output(adapter, scores))
+    return correct(logits, labels).double().mean().item()
 
 
 def adapted_output(
@@ -179,7 +181,7 @@ def adapted_output(
     """The adapter's output for every sample of a store, or from scores of its components or of more.
 
     Raises:
-        ResidualError: the samples are of another encoder, the scores of other components.
+        ResidualError: the samples are of another encoder, the scores of other components; or NaN comes out.
     """
     scores = scores_of(adapter, samples, device)
     weights, _ = adapter.widened(adapter.weights.detach(), scores.ranks)
@@ -189,7 +191,7 @@ def adapted_output(
             adapter.outputs(weights[None], scores.scores[part][None], scores.directions, rest[None])[0]
             for part, rest in _parts(scores)
         ]
-    return torch.cat(parts)
+    return check_finite(torch.cat(parts), "The adapted outputs")
 
 
 def _parts(scores: Scores) -> Iterator[tuple[slice, Tensor]]:
@@ -243,7 +245,7 @@ class _Work:
                 scores, y = self.val.scores[part].to(self.device), self.val_labels[part]
                 logits = self.logits(weights[None], scores[None], rest[None].to(self.device))
                 losses = cross_entropy(logits, y, reduction="none").double()
-                measured.append(torch.stack([(logits.argmax(1) == y).double(), losses]))
+                measured.append(torch.stack([hits(logits, y).double(), losses]))
         accuracy, loss = torch.cat(measured, 1).mean(1).tolist()
         return accuracy, loss
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
+from residual.finite import check_finite
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.units import KIND_OF
@@ -32,11 +33,18 @@ class FoldedMap:
             `features_of` takes them; or "output", the encoder's own output.
         matrix: `W`. Its rows are those of `features_of`.
         offset: `b`.
+
+    Raises:
+        ResidualError: they aren't finite.
     """
 
     fields: tuple[str, ...]
     matrix: Float[Tensor, "f d"]
     offset: Float[Tensor, " d"]
+
+    def __post_init__(self):
+        for part in (self.matrix, self.offset):
+            check_finite(part, "The weights or means of the adapter")
 
     @classmethod
     def of_units(

@@ -57,16 +57,6 @@ def check_labels(labels: Labels, classifier: ZeroShotClassifier, what: str) -> N
         )
 
 
-def check_finite(scores: Scores, what: str) -> None:
-    """Refuse scores with NaN or infinity in them.
-
-    Raises:
-        ResidualError: there are some.
-    """
-    if not (scores.scores.sum().isfinite() and scores.rest.sum().isfinite()):
-        raise ResidualError(f"The {what} scores hold NaN or infinity.")
-
-
 def check_classes(labels: Int[Tensor, " n"], classifier: ZeroShotClassifier) -> None:
     """Refuse to train where a class has no sample: its weights would only be pushed away from it.
 

@@ -33,7 +33,8 @@ class Scores:
         ranks: how many of the components are of each unit, in turn; by default all of one.
 
     Raises:
-        ResidualError: `ranks` don't sum to the number of components, or there isn't a label a sample.
+        ResidualError: `ranks` don't sum to the number of components, there isn't a label a sample, or numbers
+            aren't finite.
     """
 
     scores: Float[Tensor, "n K"]
@@ -53,6 +54,8 @@ class Scores:
             )
         if len(self.labels) != len(self.scores):
             raise ResidualError(f"There are {len(self.scores)} samples, but {len(self.labels)} labels.")
+        if not all(part.sum().isfinite() for part in (self.scores, self.rest, self.directions)):
+            raise ResidualError("The scores hold NaN or infinity: so do the samples, or the adapter's bases.")
 
     def __len__(self) -> int:
         return len(self.scores)

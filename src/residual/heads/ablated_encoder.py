@@ -11,6 +11,7 @@ from torch import Tensor
 
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.finite import check_finite
 from residual.heads.contributions import check_mode, kept_units
 from residual.tracing.linearization import Linearization
 from residual.tracing.trace import trace
@@ -29,7 +30,7 @@ class AblatedEncoder:
         means: `(u, d)`, of all units (`mean_contributions`, or the `all_means` of bases).
 
     Raises:
-        ResidualError: a unit that isn't there, an unknown mode, or "mean" without means.
+        ResidualError: a unit that isn't there, an unknown mode, or "mean" without means that are finite.
 
     Example:
         >>> import residual, torch
@@ -55,7 +56,7 @@ class AblatedEncoder:
         if mode == "mean":
             if means is None or len(means) != len(mask):
                 raise ResidualError(f"Mean ablation needs the means (u, d) of all {len(mask)} units.")
-            offset = offset + means[~mask].double().cpu().sum(0)
+            offset = offset + check_finite(means, "The means")[~mask].double().cpu().sum(0)
         self._offset = offset + sum(self.linearization.offset(unit) for unit in self.kept)
         matrices = [self.linearization.matrix(unit) for unit in self.kept]
         self._matrix = torch.cat([*matrices, torch.zeros(0, encoder.output_dim, dtype=torch.float64)])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from residual.devices import find_device
 from residual.errors import ResidualError
+from residual.finite import check_finite, correct
 from residual.heads.contributions import check_labels, check_mode, kept_units
 from residual.progress import Progress
 from residual.store.base import Store, parts_of
@@ -37,15 +38,15 @@ def correct_by_unit(
     """Which samples the classifier gets right from each unit's contribution alone.
 
     Raises:
-        ResidualError: a classifier of another width, labels that don't fit its classes, or a store with
-            several tokens an image.
+        ResidualError: a classifier of another width, labels that don't fit its classes, a store with several
+            tokens an image, or one that holds NaN.
     """
-    logits_of, truth = _UnitLogits(store, classifier, find_device(device)), torch.from_numpy(store.labels)
-    correct = torch.empty(len(store), len(units), dtype=torch.bool)
+    logits_of = _UnitLogits(store, classifier, find_device(device))
+    right = torch.empty(len(store), len(units), dtype=torch.bool)
     for rows, batch in batches_of(store, logits_of.device, progress):
         for place, unit in enumerate(units):
-            correct[rows, place] = logits_of(batch, unit).argmax(1).cpu() == truth[rows]
-    return correct
+            right[rows, place] = correct(logits_of(batch, unit), logits_of.labels[rows]).cpu()
+    return right
 
 
 def correct_by_selection(
@@ -74,7 +75,7 @@ def correct_by_selection(
 
     Raises:
         ResidualError: an unknown mode or unit, a unit that the store doesn't keep, or a classifier or labels
-            that don't fit.
+            that don't fit; or a store that holds NaN.
     """
     check_mode(mode)
     units = store.linearization.units
@@ -83,19 +84,19 @@ def correct_by_selection(
     if missing := sorted(set(masks.any(0).nonzero()[:, 0].tolist()) - set(stored)):
         raise ResidualError(f"The store doesn't keep units {missing}, only {', '.join(store.kinds)}.")
     masks = masks[:, stored]
-    logits_of, truth = _UnitLogits(store, classifier, find_device(device)), torch.from_numpy(store.labels)
+    logits_of = _UnitLogits(store, classifier, find_device(device))
     constant = torch.zeros(len(masks), len(classifier))
     if mode == "mean":
         means = mean_contributions(store, device=device) if means is None else means
         constant = (1 - masks) @ (means[stored].double() @ logits_of.weights.cpu()).float()
     masks, constant = masks.to(logits_of.device), constant.to(logits_of.device)
-    correct = torch.empty(len(store), len(masks), dtype=torch.bool)
+    right = torch.empty(len(store), len(masks), dtype=torch.bool)
     at_once = max(1, _LOGITS // (len(stored) * len(classifier)))
     for rows, batch in batches_of(store, logits_of.device, progress, at_once):
         logits = torch.stack([logits_of(batch, unit) for unit in stored])  # (u, n, c)
         chosen = (masks @ logits.flatten(1)).view(len(masks), *logits.shape[1:]) + constant[:, None]
-        correct[rows] = (chosen.argmax(2).cpu() == truth[rows]).T
-    return correct
+        right[rows] = correct(chosen, logits_of.labels[rows]).T.cpu()
+    return right
 
 
 def mean_contributions(
@@ -104,7 +105,7 @@ def mean_contributions(
     """Mean contribution of every unit that the store keeps; zero for the others. Float64, on the CPU.
 
     Raises:
-        ResidualError: a store with several tokens an image.
+        ResidualError: a store with several tokens an image, or one that holds NaN.
     """
     linearization, stored = store.linearization, store.linearization.units.positions(store.kinds)
     sums: dict[int, Tensor] = {}
@@ -115,7 +116,7 @@ def mean_contributions(
     means = torch.zeros(len(linearization.units), linearization.output_dim, dtype=torch.float64)
     for unit, total in sums.items():
         means[unit] = total.cpu() / len(store) @ linearization.matrix(unit) + linearization.offset(unit)
-    return means
+    return check_finite(means, f"The means of units of {store.dataset}")
 
 
 def batches_of(
@@ -166,6 +167,7 @@ class _UnitLogits:
             )
         check_labels(store.labels, len(store), len(classifier))
         self.linearization, self.device = linearization, device
+        self.labels = torch.from_numpy(store.labels).to(device)
         self.weights = classifier.weights.detach().double().T.to(device)  # (d, c)
         self.maps: dict[int, tuple[Tensor, Tensor]] = {}
 

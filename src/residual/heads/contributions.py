@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from residual.errors import ResidualError
+from residual.finite import check_finite, correct
 from residual.text.classifier import ZeroShotClassifier
 
 METHODS = ("pearson", "spearman")
@@ -38,7 +39,7 @@ def unit_correlation(
         method: "pearson"; or "spearman", the same of ranks, ties at their mean.
 
     Raises:
-        ResidualError: an unknown method, fewer than two samples, or directions of another width.
+        ResidualError: an unknown method, fewer than two samples, directions of another width, or NaN.
 
     Example:
         >>> import torch
@@ -50,7 +51,7 @@ def unit_correlation(
     check_method(method)
     if len(contributions) < 2:
         raise ResidualError(f"A correlation needs at least 2 samples, got {len(contributions)}.")
-    x = contributions.detach().double()
+    x = check_finite(contributions.detach().double(), "The contributions")
     if directions is not None:
         x = x @ span_of(directions, x.shape[2]).to(x)
     total = x.sum(1)
@@ -67,7 +68,7 @@ def unit_accuracy(
     """Part of the samples that the classifier gets right from each unit's contribution alone: (S).
 
     Raises:
-        ResidualError: no sample, labels that don't fit, or contributions of another width.
+        ResidualError: no sample, labels that don't fit, or contributions of another width or not finite.
 
     Example:
         >>> import torch
@@ -80,10 +81,8 @@ def unit_accuracy(
     """
     check_labels(labels, len(contributions), len(classifier))
     truth = torch.as_tensor(labels).to(contributions.device)
-    guesses = torch.stack(
-        [classifier.logits(contributions[:, unit]).argmax(1) for unit in range(contributions.shape[1])], 1
-    )
-    return (guesses == truth[:, None]).double().mean(0)
+    alone = (classifier.logits(contributions[:, unit]) for unit in range(contributions.shape[1]))
+    return torch.stack([correct(logits, truth).double().mean() for logits in alone])
 
 
 def ablate(
@@ -97,7 +96,7 @@ def ablate(
         mode: "zero" leaves the others out, "mean" puts each at its mean over these samples.
 
     Raises:
-        ResidualError: an unknown mode, or a unit that isn't there.
+        ResidualError: an unknown mode, a unit that isn't there, or contributions that aren't finite.
 
     Example:
         >>> import torch
@@ -111,18 +110,19 @@ def ablate(
     output = contributions[:, kept].sum(1)
     if mode == "mean":
         output = output + contributions[:, ~kept].mean(0).sum(0)
-    return output
+    return check_finite(output, "The contributions")
 
 
 def span_of(directions: Float[Tensor, "c d"], width: int) -> Float[Tensor, "d r"]:
     """Orthonormal columns with the span of the rows, by QR; what depends on rows before it is left out.
 
     Raises:
-        ResidualError: they have another width.
+        ResidualError: they have another width, or aren't finite.
     """
     if directions.shape[1] != width:
         raise ResidualError(f"The directions have width {directions.shape[1]}, the contributions {width}.")
-    basis, small = torch.linalg.qr(directions.detach().double().T)
+    wide = check_finite(directions.detach().double(), "The directions")
+    basis, small = torch.linalg.qr(wide.T)
     pivots = small.diagonal().abs()
     return basis[:, pivots > 1e-6 * pivots.amax()]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from residual.devices import find_device
 from residual.errors import ResidualError
+from residual.finite import check_finite
 from residual.heads.accuracy import batches_of, correct_by_unit
 from residual.heads.contributions import check_method, mean_correlation, mean_ratio, ranks, span_of
 from residual.progress import Progress
@@ -132,7 +133,7 @@ class OutputCorrelations:
         progress: told of the samples that are done.
 
     Raises:
-        ResidualError: a store that is empty, or has several tokens an image.
+        ResidualError: a store that is empty, has several tokens an image, or holds NaN.
     """
 
     def __init__(
@@ -171,6 +172,8 @@ class OutputCorrelations:
                     mine = features if len(members) == 1 else features[who]
                     sums.add(part, mine)
                     sums.with_output[part].addmm_(mine.T, theirs)
+        for sums in (self.output, *self.units.values()):
+            check_finite(sums.products, f"Products of the coordinates of {store.dataset}")
 
     def values(
         self, span: Float[Tensor, "d r"] | None = None, parts: Sequence[int] | None = None
@@ -242,11 +245,12 @@ def _correlations(
         yield from (correlations.values(span).tolist() for span in spans)
         return
     where = find_device(device)
-    output = store.output().to(where, torch.float64)
+    output = check_finite(store.output().to(where, torch.float64), f"Outputs of {store.dataset}")
     for span in spans:
         total, values = ranks(_along(output, span)), []
         for done, unit in enumerate(units, 1):
             own = store.contributions(units=[unit])[:, 0].to(where, torch.float64)
+            check_finite(own, f"Contributions of unit {unit}")
             values.append(mean_correlation(ranks(_along(own, span)), total).item())
             if progress is not None:
                 progress("correlate units", done, len(units))

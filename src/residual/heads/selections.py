@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
+from residual.finite import check_finite
 
 # The shares of heads that the paper keeps.
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75)
@@ -25,12 +26,12 @@ def top_share(
     """The units with the highest scores, in the order of their positions.
 
     Args:
-        scores: one a unit; NaN is the lowest, of equal ones the first is taken.
+        scores: one a unit; of equal ones the first is taken.
         share: how many of them, in (0, 1]; rounded, one at least.
         units: positions of the scored units, by default 0, 1, ….
 
     Raises:
-        ResidualError: a share outside (0, 1], or another number of units than of scores.
+        ResidualError: a share outside (0, 1], another number of units than of scores, or NaN among these.
     """
     if not 0 < share <= 1:
         raise ResidualError(f"A share of units lies in (0, 1], got {share}.")
@@ -41,7 +42,7 @@ def top_share(
             f"{len(positions)} units need as many scores, and one at least; got {len(scores)}."
         )
     count = max(1, math.floor(share * len(scores) + 0.5))
-    order = scores.nan_to_num(nan=-math.inf).argsort(descending=True, stable=True)[:count]
+    order = check_finite(scores, "Scores of units").argsort(descending=True, stable=True)[:count]
     return sorted(positions[place] for place in order.tolist())
 
 

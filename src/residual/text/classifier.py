@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.finite import correct
 from residual.progress import Progress
 from residual.text.embedding import embed_prompts, prompts_of
 
@@ -146,11 +147,11 @@ class ZeroShotClassifier:
         """Part of the features whose class with the largest logit is the labelled one.
 
         Raises:
-            ResidualError: there is no feature, or they have another width.
+            ResidualError: there is no feature, they have another width, or aren't finite.
         """
         if len(x) == 0:
             raise ResidualError("Accuracy needs at least one sample, got none.")
-        return (self.logits(x).argmax(dim=1) == torch.as_tensor(labels).to(x.device)).double().mean().item()
+        return correct(self.logits(x), torch.as_tensor(labels).to(x.device)).double().mean().item()
 
     def __len__(self) -> int:
         return len(self.class_names)

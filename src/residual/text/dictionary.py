@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, unknown_name
+from residual.finite import check_finite
 from residual.progress import Progress
 from residual.text.embedding import embed_prompts
 
@@ -78,8 +79,14 @@ class TextDictionary:
         return cls(texts, embeddings, encoder.text_fingerprint)
 
     def nearest(self, directions: Float[Tensor, "k d"], count: int = 5) -> list[list[tuple[str, float]]]:
-        """For each direction the texts with the largest cosines to it, and these."""
-        cosines = normalize(directions, dim=1) @ self.embeddings.to(directions).T
+        """For each direction the texts with the largest cosines to it, and these.
+
+        Raises:
+            ResidualError: directions that aren't finite.
+        """
+        cosines = (
+            normalize(check_finite(directions, "The directions"), dim=1) @ self.embeddings.to(directions).T
+        )
         values, places = cosines.topk(min(count, len(self)), dim=1)
         return [
             [(self.texts[place], value) for place, value in zip(row, found, strict=True)]
@@ -114,7 +121,7 @@ def read_texts(source: str | Path | Sequence[str]) -> list[str]:
     try:
         content = path.read_text(encoding="utf-8")
         texts = json.loads(content) if path.suffix == ".json" else _lines(content)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ResidualError(f"{path} can't be read as texts ({error}).") from error
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ResidualError(f"{path} holds no list of texts.")

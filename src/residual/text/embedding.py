@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import cache_folder
+from residual.finite import check_finite
 from residual.progress import Progress
 from residual.tensor_files import load_tensors, save_tensors
 
@@ -44,7 +45,7 @@ def embed_texts(
         with suppress(ResidualError, KeyError):
             kept = load_tensors(path, "texts")[0]["embeddings"]
             if kept.shape == (len(texts), encoder.output_dim):
-                return kept
+                return check_finite(kept, "Embeddings")
     parts, done = [], 0
     for part in ids.split(_TEXTS):
         with torch.no_grad():

@@ -15,6 +15,7 @@ from residual.data import ImageDataset, load_dataset
 from residual.data.load import check_dataset_name
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
+from residual.finite import correct
 from residual.progress import Progress
 from residual.store.forward import Encoding, read_pixels
 from residual.workflows.task import versions
@@ -77,7 +78,8 @@ def evaluate_encoder(
     `versions`.
 
     Raises:
-        ResidualError: no classifier, other classes than the dataset's, no picture, or one that can't be read.
+        ResidualError: no classifier, other classes than the dataset's, no picture, one that can't be read, or
+            logits that aren't finite.
     """
     classifier = adapted.classifier
     if classifier is None:
@@ -105,15 +107,15 @@ def evaluate_encoder(
                     output = adapted.encoder.tower("image").encode(
                         adapted.module, adapted.encoder.checked_pixels(pixels)
                     )
-                    plain.append(classifier.logits(output.float().cpu()).argmax(1))
+                    plain.append(classifier.logits(output.float().cpu()))
             if progress is not None:
                 progress("evaluate", len(kept) + len(skipped), len(dataset))
     if not kept:
         raise ResidualError(f"None of the {len(dataset)} images of {dataset.full_name} can be read.")
     labels = np.asarray(dataset.labels, dtype=np.int64)[kept]
-    whole = torch.cat(logits)
-    hits = {} if tuned else {"zero_shot": torch.cat(plain).numpy() == labels}
-    hits[method] = own = whole.argmax(1).numpy() == labels
+    whole, truth = torch.cat(logits), torch.from_numpy(labels)
+    hits = {} if tuned else {"zero_shot": correct(torch.cat(plain), truth).numpy()}
+    hits[method] = own = correct(whole, truth).numpy()
     per_class = {
         name: {"samples": int((labels == k).sum()), "accuracy": float(own[labels == k].mean())}
         for k, name in enumerate(adapted.class_names)

@@ -28,6 +28,7 @@ from residual.adapters.fine_tuning.pictures import Pictures
 from residual.adapters.fit_settings import TrainSettings
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.finite import hits
 from residual.progress import Progress
 from residual.tensor_files import load_tensors, save_tensors
 from residual.text.classifier import ZeroShotClassifier
@@ -150,6 +151,8 @@ class Training:
             self._step(pixels, labels)
             self.step += 1
             if time.monotonic() > self.save_at:
+                if not self.total.isfinite():  # else the last good checkpoint would be gone
+                    raise self.stopping.diverged(self.number)
                 self.save()
         self._mode(False)
         epoch = Epoch(self.number, self.total.item() / len(train), *self._validated(val))
@@ -189,8 +192,8 @@ class Training:
         with torch.no_grad():
             for pixels, labels in val.batches(None, max(self.settings.batch_size, _VALIDATED)):
                 logits = self._logits(pixels)
-                hits = (logits.argmax(1) == labels).sum()
-                sums += torch.stack([hits, cross_entropy(logits, labels, reduction="sum")])
+                right = hits(logits, labels).sum()
+                sums += torch.stack([right, cross_entropy(logits, labels, reduction="sum")])
         accuracy, loss = (sums / len(val)).tolist()
         return accuracy, loss
 

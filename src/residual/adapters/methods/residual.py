@@ -17,6 +17,7 @@ from residual.adapters.adapter import Reweighted, Scorer, UnitWeights
 from residual.adapters.adapter_settings import OTHERS, AdapterSettings, Rank, Reference, check_choice
 from residual.adapters.folding import FoldedMap
 from residual.errors import ResidualError
+from residual.finite import check_finite
 from residual.spectral.bases import Origin, SpectralBases
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
@@ -84,6 +85,8 @@ class ResiDual(Reweighted):
                 'others="mean" needs the means of the units without a basis: these bases hold no all_means '
                 "(fit_bases gives them)."
             )
+        if bases.all_means is not None:
+            check_finite(bases.all_means, "The adapter's means")
         names = [f"Unit {unit}" for unit in bases.units]
         super().__init__(
             bases.components, bases.eigenvalues, bases.means, names, rank, tail, mean, init, seed

@@ -1,0 +1,60 @@
+"""Numbers that are numbers: NaN and infinity are refused wherever a result is made of them.
+
+`argmax` takes NaN for the largest logit, so that a broken model would be right about class 0. Whoever counts
+what is right does it here.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from residual.errors import ResidualError
+
+
+def check_finite(values: Tensor, what: str) -> Tensor:
+    """Refuse NaN and infinity; the values as they came.
+
+    It waits for the device that they are on.
+
+    Args:
+        values: of any shape.
+        what: they are, in the plural, at the beginning of a sentence.
+
+    Raises:
+        ResidualError: some aren't finite; says how many.
+    """
+    if values.is_floating_point() and not (finite := values.isfinite()).all():
+        raise ResidualError(
+            f"{what} hold NaN or infinity: {int((~finite).sum()):,} of {values.numel():,} numbers."
+        )
+    return values
+
+
+def hits(logits: Float[Tensor, "*n c"], labels: Tensor) -> Float[Tensor, "*n"]:
+    """1 for a sample whose largest logit is its label's, 0 for another, NaN where logits aren't finite.
+
+    Nothing waits for a device: a sum of these tells whether all was finite when it is read.
+
+    Args:
+        logits: of each sample, on any device.
+        labels: class numbers `(n,)` there.
+    """
+    right = (logits.argmax(-1) == labels).float()
+    return torch.where(logits.isfinite().all(-1), right, torch.nan)
+
+
+def correct(logits: Float[Tensor, "*n c"], labels: Tensor) -> Bool[Tensor, "*n"]:
+    """Whether each sample's largest logit is its label's.
+
+    Raises:
+        ResidualError: logits that aren't finite; says of how many samples.
+    """
+    measured = hits(logits, labels)
+    if wrong := int(measured.isnan().sum()):
+        raise ResidualError(
+            f"Logits hold NaN or infinity for {wrong:,} of {measured.numel():,} samples: what they were made "
+            "of, pixels, weights or scores, isn't finite."
+        )
+    return measured > 0
