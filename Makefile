@@ -17,6 +17,8 @@ SOME := tests/tracing tests/encoders/test_same_weights.py tests/data/test_manife
 	tests/adapters/test_folding.py tests/adapters/test_residual.py tests/cli/test_encoders_command.py
 LOWEST := .tools/lowest
 
+# Some tests start a Python of their own; without compiled modules each would compile torch's and transformers' anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Some of the packages are large; a slow line is no failure.
 export UV_HTTP_TIMEOUT ?= 300
 

@@ -154,8 +154,9 @@ def test_the_main_job_runs_from_the_wheel_without_a_network(environment, cut_off
     reached = subprocess.run([*cut_off, python, "-c", probe], capture_output=True, text=True, env=variables)
     assert "Network is unreachable" in reached.stderr
 
+    few = ["--param", "run.per_dataset=20", "--seeds", "1"]
     command = [*cut_off, environment / "bin" / "residual", "run", "--dataset", "digits", "--json", out]
-    done = call(command, cwd=tmp_path, env=variables, timeout=600)
+    done = call([*command, *few], cwd=tmp_path, env=variables, timeout=600)
 
     result = json.loads(out.read_text(encoding="utf-8"))
     assert (result["encoder"], result["dataset"]) == ("picto", "digits")
