@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
-from residual.store.layout import ChangedByteError, ShardedArray
+from residual.store.shard_file import BadChunkError, ShardedArray
 
 DTYPES = ("float16", "float32", "uint64", "int64")
 FILL = {"float16": np.nan, "float32": np.nan, "uint64": 2**64 - 1, "int64": -1}
@@ -116,7 +116,7 @@ def test_every_changed_byte_is_found_and_only_where_it_is():
                 spoilt = chunk >= 4 or (rows.start in bad and layer == chunk % 2)
                 try:
                     got = grid.unpack(reader(packed, []), len(packed), rows, [layer])
-                except ChangedByteError as error:
+                except BadChunkError as error:
                     found = error.rows
                     got = None
                 assert (got is None) == spoilt, (position, rows, layer)
@@ -132,5 +132,5 @@ def test_a_file_that_ends_early():
     packed = bytes(grid.pack(values_of(8, (3,), "float32")))
     for length in range(len(packed)):
         for size in (length, len(packed)):  # its size may be that of a moment ago
-            with pytest.raises(ChangedByteError, match="hold a changed byte"):
+            with pytest.raises(BadChunkError, match="holds a changed byte"):
                 grid.unpack(reader(packed[:length], []), size, range(8))

@@ -22,7 +22,7 @@ def verify(store: o.Store, json: o.Json = None) -> None:
     from residual.store.disk import ResidualStore
 
     check_outputs(json)
-    opened = ResidualStore.open(store)
+    opened = ResidualStore.open(store, damaged=True)
     with stages() as show:
         damages = opened.verify(show)
     out.print(f"{opened}: {len(damages) or 'no'} damaged file{'' if len(damages) == 1 else 's'}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -11,8 +12,10 @@ import numpy as np
 from residual.errors import DamagedStoreError, ResidualError
 from residual.hashing import sha256
 from residual.progress import Progress
-from residual.store.layout import ChangedByteError, read_with_zarr, unpack_ids
-from residual.store.manifest import MANIFEST, Receipt, StoreManifest, read_manifest
+from residual.store.layout import unpack_ids, whole_array
+from residual.store.manifest import MANIFEST, MOST_BYTES, Receipt, StoreManifest, read_manifest
+from residual.store.shard_file import BadChunkError, ForeignChunkError
+from residual.store.storage import MOST_BYTES as MOST_OF_FILE
 from residual.store.storage import Storage
 
 
@@ -37,12 +40,20 @@ class CheckedArrays:
         storage: of the store.
         manifest: of the store.
         receipts: of its whole shards, by number.
+        spoilt: receipts that are none, by number, and why.
     """
 
-    def __init__(self, storage: Storage, manifest: StoreManifest, receipts: dict[int, Receipt]):
-        self.storage, self.manifest, self.receipts = storage, manifest, receipts
+    def __init__(
+        self,
+        storage: Storage,
+        manifest: StoreManifest,
+        receipts: dict[int, Receipt],
+        spoilt: dict[int, ResidualError],
+    ):
+        self.storage, self.manifest, self.receipts, self.spoilt = storage, manifest, receipts, spoilt
         self.layout = manifest.layout
         self._described: set[str] = set()
+        self._own: set[str] = set()  # files of version 0.1 that were seen to be those that were written
 
     @cached_property
     def skipped(self) -> dict[int, str]:
@@ -60,20 +71,41 @@ class CheckedArrays:
         positions = np.array([position for shard in shards for position in shard], np.int64)
         return positions[~np.isin(positions, list(self.skipped))]
 
+    @property
+    def holes(self) -> list[range]:
+        """Shards without a receipt that have one behind them: a run that was cut off leaves none."""
+        known = itertools.pairwise([-1, *sorted(self.receipts)])
+        return [range(before + 1, shard) for before, shard in known if before + 1 < shard]
+
     @cached_property
     def ids(self) -> list[str]:
         """Of all samples."""
-        return unpack_ids({name: self.whole(name) for name in ("sample_id", "sample_id_end")})
+        ends = self.whole("sample_id_end", self.layout.samples)
+        if ends[0] < 0 or (np.diff(ends) < 0).any():
+            raise DamagedStoreError(f"{self.storage.address}/sample_id_end holds no places in a text.")
+        return unpack_ids(self.whole("sample_id", int(ends[-1])).tobytes(), ends)
 
-    def checked_file(self, name: str) -> bytes:
-        """A file that isn't of samples, if it is what was written.
+    def numbers(self, name: str, names: Sequence[str]) -> np.ndarray:
+        """The labels or groups of the samples that could be read, each the number of a name.
+
+        Raises:
+            DamagedStoreError: as `checked_file`; or a number has no name.
+        """
+        values = self.whole(name, self.layout.samples)
+        if values.min() < 0 or values.max() >= len(names):
+            where = f"{self.storage.address}/{name}"
+            raise DamagedStoreError(f"{where} holds {values.min()} to {values.max()}, of {len(names)} names.")
+        return values[self.positions]
+
+    def checked_file(self, name: str, most: int = MOST_OF_FILE) -> bytes:
+        """A file that isn't of samples, if it is what was written; of so many bytes at most.
 
         Raises:
             DamagedStoreError: it isn't, or isn't there.
         """
         where = f"{self.storage.address}/{name}"
         try:
-            data = self.storage.read(name)
+            data = self.storage.read(name, most)
         except FileNotFoundError as error:
             raise DamagedStoreError(f"{where} is missing.") from error
         except OSError as error:
@@ -82,16 +114,21 @@ class CheckedArrays:
             raise DamagedStoreError(f"{where} is damaged: it isn't what was written.")
         return data
 
-    def whole(self, name: str) -> np.ndarray:
-        """An array that is one file, such as the labels.
+    def whole(self, name: str, n: int) -> np.ndarray:
+        """An array that is one file, such as the labels, of `n` numbers.
 
         Raises:
-            DamagedStoreError: as `checked_file`.
+            DamagedStoreError: as `checked_file`; or it is of another number.
         """
         self._check_description(name)
-        if (data := f"{name}/c/0") in self.manifest.files:  # where every id is empty their bytes have no file
-            self.checked_file(data)
-        return read_with_zarr(self.storage, name)
+        array, file = whole_array(name, n), f"{name}/c/0"
+        if not n or file not in self.manifest.files:
+            return np.empty(0, array.dtype)
+        data = self.checked_file(file, array.size_of(n))
+        try:
+            return array.unpack(lambda start, count: data[start : start + count], len(data), range(n))
+        except BadChunkError as error:
+            raise DamagedStoreError(f"{self.storage.address}/{file} holds no {n:,} numbers.") from error
 
     def read(self, name: str, positions: np.ndarray, layers: Sequence[int] | None = None) -> np.ndarray:
         """An array at some positions, of all layers or some (ascending).
@@ -109,13 +146,14 @@ class CheckedArrays:
         for shard in np.unique(shards).tolist():
             targets = np.flatnonzero(shards == shard)
             rows = positions[targets] - shard * shard_rows
+            self._check_own(name, shard)
             chunks = np.unique(rows // array.chunk_rows)
             for run in np.split(chunks, np.flatnonzero(np.diff(chunks) > 1) + 1):  # nothing in between
                 inside = np.isin(rows // array.chunk_rows, run)
                 first, last = int(rows[inside].min()), int(rows[inside].max())
                 try:
                     values = self._unpacked(name, shard, range(first, last + 1), layers)
-                except ChangedByteError as error:
+                except BadChunkError as error:
                     raise DamagedStoreError(str(self._damage(name, shard, error))) from error
                 if len(values) == len(result) and np.array_equal(rows, np.arange(first, last + 1)):
                     return values
@@ -133,27 +171,57 @@ class CheckedArrays:
                 check()
             except (ResidualError, OSError):
                 damages.append(Damage(name, (), "isn't what was written"))
+        for shard in sorted({*self.spoilt, *self._without_receipt()}):
+            reason = "isn't what was written" if shard in self.spoilt else "is missing, its shard is there"
+            damages.append(Damage(Receipt.file(shard), self._ids(self.layout.samples_of(shard)), reason))
         for done, shard in enumerate(sorted(self.receipts), start=1):
             damages += [damage for name in self.layout.arrays for damage in self._damages(name, shard)]
             if progress is not None:
                 progress("verify", done, len(self.receipts))
         return damages
 
+    def _without_receipt(self) -> list[int]:
+        """Whole shards in front of others whose receipt was lost: a writer leaves none behind."""
+        lost, arrays = [], self.layout.arrays.items()
+        for hole in self.holes:
+            for shard in reversed(hole):
+                n, file = len(self.layout.samples_of(shard)), partial(self.layout.file, shard=shard)
+                if any(self.storage.size(file(name)) != array.size_of(n) for name, array in arrays):
+                    break  # it and those in front of it may be another writer's part
+                lost.append(shard)
+        return lost
+
+    def _check_own(self, name: str, shard: int) -> None:
+        """Refuse the file of another shard where the receipt lists no chunks, from its SHA-256, once.
+
+        Where a byte was changed its chunk says so.
+        """
+        file = self.layout.file(name, shard)
+        if self.receipts[shard].chunks or file in self._own:
+            return
+        for damage in self._damages(name, shard):
+            if damage.reason != BadChunkError.reason:
+                raise DamagedStoreError(str(damage))
+        self._own.add(file)
+
     def _damages(self, name: str, shard: int) -> list[Damage]:
         """What is wrong with the file of one shard of an array, by the samples of its chunks."""
         if wrong := self._wrong_size(name, shard):
             return [wrong]
         file, samples = self.layout.file(name, shard), self.layout.samples_of(shard)
-        if sha256(self.storage.read(file)) == self.receipts[shard].checksums[name]:
-            return []
+        try:
+            if sha256(self.storage.read(file)) == self.receipts[shard].checksums[name]:
+                return []
+        except (ResidualError, OSError):
+            return [Damage(file, self._ids(samples), "can't be read")]
         each, damages = self.layout.arrays[name].chunk_rows, []
         for start in range(0, len(samples), each):
             try:
                 self._unpacked(name, shard, range(start, min(start + each, len(samples))))
-            except ChangedByteError as error:
+            except BadChunkError as error:
                 if (damage := self._damage(name, shard, error)) not in damages:
                     damages.append(damage)
-        return damages or [Damage(file, self._ids(samples), "isn't the file that was written")]
+        return damages or [Damage(file, self._ids(samples), ForeignChunkError.reason)]
 
     def _unpacked(
         self, name: str, shard: int, rows: range, layers: Sequence[int] | None = None
@@ -161,8 +229,14 @@ class CheckedArrays:
         """Some rows of a shard, of all layers or of some."""
         if wrong := self._wrong_size(name, shard):
             raise DamagedStoreError(str(wrong))
-        with self.storage.reader(self.layout.file(name, shard)) as read:
-            return self.layout.arrays[name].unpack(read, self.receipts[shard].sizes[name], rows, layers)
+        receipt, file = self.receipts[shard], self.layout.file(name, shard)
+        try:
+            with self.storage.reader(file) as read:
+                checksums = receipt.chunks.get(name)
+                return self.layout.arrays[name].unpack(read, receipt.sizes[name], rows, layers, checksums)
+        except OSError as error:
+            where = f"{self.storage.address}/{file}"
+            raise DamagedStoreError(f"{where} can't be read ({error.strerror or error}).") from error
 
     def _wrong_size(self, name: str, shard: int) -> Damage | None:
         file, expected = self.layout.file(name, shard), self.receipts[shard].sizes[name]
@@ -172,9 +246,9 @@ class CheckedArrays:
         reason = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
         return Damage(file, self._ids(self.layout.samples_of(shard)), reason)
 
-    def _damage(self, name: str, shard: int, error: ChangedByteError) -> Damage:
+    def _damage(self, name: str, shard: int, error: BadChunkError) -> Damage:
         spoilt = self.layout.samples_of(shard)[error.rows.start : error.rows.stop]
-        return Damage(self.layout.file(name, shard), self._ids(spoilt), "holds a changed byte")
+        return Damage(self.layout.file(name, shard), self._ids(spoilt), error.reason)
 
     def _ids(self, samples: range) -> tuple[str, ...]:
         """Of those that could be read; where the ids themselves are damaged, their positions."""
@@ -197,4 +271,4 @@ class CheckedArrays:
 
     def _check_receipt(self, shard: int) -> None:
         name = Receipt.file(shard)
-        self.manifest.receipt(shard, self.storage.read(name), name)
+        self.manifest.receipt(shard, self.storage.read(name, MOST_BYTES), name)

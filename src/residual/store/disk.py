@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.devices import cores
-from residual.errors import NoStoreError, ResidualError
+from residual.errors import DamagedStoreError, NoStoreError, ResidualError
 from residual.progress import Progress
 from residual.read_ahead import ahead
 from residual.store.arrays import CheckedArrays, Damage
@@ -53,7 +53,13 @@ class ResidualStore(Store):
         []
     """
 
-    def __init__(self, storage: Storage, manifest: StoreManifest, receipts: dict[int, Receipt]):
+    def __init__(
+        self,
+        storage: Storage,
+        manifest: StoreManifest,
+        receipts: dict[int, Receipt],
+        spoilt: dict[int, ResidualError],
+    ):
         self.storage, self.manifest, self.layout = storage, manifest, manifest.layout
         encoder, dataset, settings = (manifest.identity[part] for part in ("encoder", "dataset", "settings"))
         self.encoder_name, self.fingerprint = encoder["name"], encoder["weights"]
@@ -61,37 +67,39 @@ class ResidualStore(Store):
         self.class_names = tuple(dataset["class_names"])
         self.group_names = tuple(dataset["group_names"])
         self.pooling, self.kinds = settings["pooling"], tuple(settings["kinds"])
-        self._arrays = CheckedArrays(storage, manifest, receipts)
+        self._arrays = CheckedArrays(storage, manifest, receipts, spoilt)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], cut_off: bool = False) -> ResidualStore:
+    def open(
+        cls, path: str | os.PathLike[str], cut_off: bool = False, damaged: bool = False
+    ) -> ResidualStore:
         """Open a store; one that was cut off is opened as far as it is complete, with a warning.
 
         Args:
             path: a folder or an fsspec address.
             cut_off: don't warn of a store that isn't complete.
+            damaged: open one with damaged receipts, too, without their shards: `verify` lists them.
 
         Raises:
             NoStoreError: there is none.
-            ResidualError: its manifest or a receipt is damaged.
+            ResidualError: its manifest is damaged, or a receipt without `damaged`.
         """
         storage = Storage(path)
         manifest = read_manifest(storage)
         if manifest is None:
             raise NoStoreError(f"There is no store at {storage.address!r}, as it holds no {MANIFEST}.")
-        packed = packed_receipts(storage, range(manifest.layout.shards), storage.sizes(RECEIPTS))
-        receipts = {
-            shard: manifest.receipt(shard, data, f"{storage.address}/{Receipt.file(shard)}")
-            for shard, data in packed.items()
-        }
-        store = cls(storage, manifest, receipts)
+        shards = range(manifest.layout.shards)
+        receipts, spoilt = {}, {}
+        for shard, data in packed_receipts(storage, shards, storage.sizes(RECEIPTS)).items():
+            try:
+                receipts[shard] = manifest.receipt(shard, data, f"{storage.address}/{Receipt.file(shard)}")
+            except DamagedStoreError as error:
+                if not damaged:
+                    raise
+                spoilt[shard] = error
+        store = cls(storage, manifest, receipts, spoilt)
         if not store.complete and not cut_off:
-            done = sum(len(store.layout.samples_of(shard)) for shard in receipts)
-            warnings.warn(
-                f"{storage.address!r} isn't complete: {done:,} of {store.layout.samples:,} samples are "
-                "there. Encoding the same again goes on from there.",
-                stacklevel=2,
-            )
+            warnings.warn(store._what_is_missing(), stacklevel=2)
         return store
 
     @property
@@ -107,18 +115,21 @@ class ResidualStore(Store):
     @cached_property
     def linearization(self) -> Linearization:
         """From coordinates to contributions."""
-        data = self._arrays.checked_file(LINEARIZATION)
-        return Linearization.unpack(data, f"{self.storage.address}/{LINEARIZATION}")
+        data, where = self._arrays.checked_file(LINEARIZATION), f"{self.storage.address}/{LINEARIZATION}"
+        linearization = Linearization.unpack(data, where)
+        if not self.layout.is_for(linearization):
+            raise DamagedStoreError(f"{where} isn't of an encoder with such coordinates.")
+        return linearization
 
     @cached_property
     def labels(self) -> np.ndarray:
         """`(n,)`, int64."""
-        return self._arrays.whole("label")[self._arrays.positions]
+        return self._arrays.numbers("label", self.class_names)
 
     @cached_property
     def groups(self) -> np.ndarray | None:
         """`(n,)`, int64, where the dataset has groups."""
-        return self._arrays.whole("group")[self._arrays.positions] if self.group_names else None
+        return self._arrays.numbers("group", self.group_names) if self.group_names else None
 
     @cached_property
     def sample_ids(self) -> tuple[str, ...]:
@@ -230,6 +241,18 @@ class ResidualStore(Store):
             progress: told of "verify", in shards.
         """
         return self._arrays.verify(progress)
+
+    def _what_is_missing(self) -> str:
+        layout, holes = self.layout, self._arrays.holes
+        done = sum(len(layout.samples_of(shard)) for shard in self._arrays.receipts)
+        where = ""
+        if holes:
+            first, last = layout.samples_of(holes[0][0])[0], layout.samples_of(holes[-1][-1])[-1]
+            where = f" Some are missing in front of others, from number {first:,} to {last:,}."
+        return (
+            f"{self.storage.address!r} isn't complete: {done:,} of {layout.samples:,} samples are "
+            f"there.{where} Encoding the same again goes on from there."
+        )
 
     def _positions(self, samples: Samples | None) -> np.ndarray:
         positions = self._arrays.positions

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,8 @@ from residual.encoders.encoder import Encoder
 from residual.errors import DamagedStoreError, OtherResultError, ResidualError
 from residual.hashing import sha256
 from residual.libraries import version_of
-from residual.store.layout import Layout
+from residual.store.form import FormError, check_form
+from residual.store.layout import WHOLE, Layout
 from residual.store.storage import Storage
 from residual.tracing.coordinates import KIND_OF
 from residual.tracing.units import KINDS
@@ -30,8 +31,21 @@ RECEIPTS = "receipts"
 # Whatever else is in a folder is not a store's.
 OWN_FILES = {
     *(MANIFEST, LINEARIZATION, UNITS, RECEIPTS, "zarr.json", "mean", "std", "digest"),
-    *(*KIND_OF, "label", "sample_id", "sample_id_end", "group"),
+    *(*KIND_OF, *WHOLE),
 }
+MOST_BYTES = 2**24  # of a manifest or a receipt
+_SIGNATURE = b',\n "checksum": "%s"\n}\n'
+_LONGEST_REASON = 500
+_IDENTITY = {
+    "encoder": {"name": str, "weights": str, "split": str, "precision": str, "preprocessing": str},
+    "dataset": {
+        **{"name": str, "split": str, "samples": int, "checksum": str},
+        **{"class_names": [str], "group_names": [str], "groups": str | None},
+    },
+    "settings": {"pooling": str, "kinds": [str], "dtype": str},
+}
+_MANIFEST = {**_IDENTITY, "versions": {str: str}, "files": {str: str}}
+_RECEIPT = {"of": str, "shard": int, "sizes": {str: int}, "checksums": {str: str}, "skipped": {str: str}}
 _LIBRARIES = ("residual-vit", "torch", "torchvision", "transformers", "numpy", "pillow", "zarr")
 
 
@@ -106,9 +120,11 @@ class Receipt:
         of: what the store is of (`StoreManifest.mark`).
         shard: its number.
         sizes: bytes of its file in every array.
-        checksums: their SHA-256. Chunks have their own; these tell a whole file of another shard or store.
+        checksums: their SHA-256, for `verify`.
         skipped: samples that can't be read, and why.
         versions: of libraries that are others than those of the manifest.
+        chunks: the checksums of the chunks in its file in every array (`ShardedArray.checksums`), which tell
+            what is read from that of another place, array or store; empty in the receipts of version 0.1.
     """
 
     of: str
@@ -117,6 +133,7 @@ class Receipt:
     checksums: dict[str, str]
     skipped: dict[int, str]
     versions: dict[str, str]
+    chunks: dict[str, str]
 
     @staticmethod
     def file(shard: int) -> str:
@@ -125,7 +142,8 @@ class Receipt:
 
     def pack(self) -> bytes:
         """As signed JSON."""
-        return signed(asdict(self))
+        skipped = {position: reason[:_LONGEST_REASON] for position, reason in self.skipped.items()}
+        return signed({**asdict(self), "skipped": skipped})
 
 
 @dataclass(frozen=True)
@@ -147,7 +165,8 @@ class StoreManifest:
     @cached_property
     def mark(self) -> str:
         """What the store is of and how it is cut, in 16 hex digits."""
-        return sha256(_text({**self.identity, "layout": self.layout.as_json()}).encode())[:16]
+        content = {**self.identity, "layout": self.layout.as_json()}
+        return sha256(json.dumps(content, indent=1).encode())[:16]
 
     def receipt(self, shard: int, data: bytes, where: str) -> Receipt:
         """Read what `Receipt.pack` made, if it is of this shard.
@@ -156,18 +175,40 @@ class StoreManifest:
             DamagedStoreError: it is damaged, or of another store or shard.
         """
         content = read_signed(data, where)
-        skipped = {int(position): reason for position, reason in content.pop("skipped").items()}
-        known = {field.name: content[field.name] for field in fields(Receipt) if field.name != "skipped"}
-        receipt = Receipt(**known, skipped=skipped)
-        if (receipt.of, receipt.shard) != (self.mark, shard):
-            other = "store" if receipt.of != self.mark else "shard"
-            raise DamagedStoreError(f"{where} is of another {other}.")
-        return receipt
+        try:
+            return self._receipt(content, shard)
+        except FormError as error:
+            raise DamagedStoreError(f"{where} {error}.") from error
+
+    def _receipt(self, content: dict[str, Any], shard: int) -> Receipt:
+        check_form(content, {**_RECEIPT, "versions": {str: str}}, "isn't a receipt: it")
+        if (content["of"], content["shard"]) != (self.mark, shard):
+            raise FormError(f"is of another {'store' if content['of'] != self.mark else 'shard'}")
+        samples, arrays, chunks = self.layout.samples_of(shard), self.layout.arrays, content.get("chunks", {})
+        positions = {str(position): position for position in samples}
+        sizes = {name: array.size_of(len(samples)) for name, array in arrays.items()}
+        counts = {name: 8 * array.chunks_of(len(samples)) for name, array in arrays.items()}
+        check_form(chunks, {str: str}, "isn't a receipt: its list of chunks")
+        if (
+            content["sizes"] != sizes
+            or content["checksums"].keys() != arrays.keys()
+            or (chunks and {name: len(held) for name, held in chunks.items()} != counts)
+            or not content["skipped"].keys() <= positions.keys()
+        ):
+            raise FormError("isn't a receipt of a shard that is laid out so")
+        skipped = {positions[position]: reason for position, reason in content["skipped"].items()}
+        versions = content["versions"]
+        return Receipt(self.mark, shard, sizes, content["checksums"], skipped, versions, chunks)
 
     def pack(self) -> bytes:
         """As signed JSON."""
         content = {"format": FORMAT, **self.identity, "layout": self.layout.as_json()}
-        return signed({**content, "versions": self.versions, "files": self.files})
+        data = signed({**content, "versions": self.versions, "files": self.files})
+        if len(data) > MOST_BYTES:
+            raise ResidualError(
+                f"The names of classes and groups are too many for a store: {len(data):,} bytes."
+            )
+        return data
 
     @classmethod
     def unpack(cls, data: bytes, where: str) -> StoreManifest:
@@ -182,8 +223,31 @@ class StoreManifest:
                 f"{where} is of the format {content.get('format')!r}; this version of the library reads "
                 f"{FORMAT!r}."
             )
-        identity = {name: content[name] for name in ("encoder", "dataset", "settings")}
-        return cls(identity, Layout.from_json(content["layout"]), content["versions"], content["files"])
+        try:
+            check_form(content, _MANIFEST, "its content")
+            layout = Layout.from_json(content.get("layout"))
+            _check_agreement(content, layout)
+        except FormError as error:
+            raise DamagedStoreError(f"{where} isn't the manifest of a store: {error}.") from error
+        return cls({name: content[name] for name in _IDENTITY}, layout, content["versions"], content["files"])
+
+
+def _check_agreement(content: dict[str, Any], layout: Layout) -> None:
+    """Refuse a manifest whose parts aren't of one store."""
+    dataset, kinds = content["dataset"], content["settings"]["kinds"]
+    if dataset["samples"] != layout.samples:
+        raise FormError("the dataset and the layout are of different numbers of samples")
+    if not kinds or {KIND_OF[name] for name in layout.arrays if name in KIND_OF} != set(kinds):
+        raise FormError("the kinds and the arrays differ")
+    whole = [name for name in WHOLE if name != "group" or dataset["groups"] is not None]
+    files = {
+        *("zarr.json", LINEARIZATION, UNITS),
+        *(f"{name}/zarr.json" for name in [*layout.arrays, *whole]),
+    }
+    files |= {f"{name}/c/0" for name in whole}
+    # where every id is empty their bytes have no file
+    if not files - {"sample_id/c/0"} <= content["files"].keys() <= files:
+        raise FormError("its files aren't those of a store")
 
 
 def read_manifest(storage: Storage) -> StoreManifest | None:
@@ -193,39 +257,41 @@ def read_manifest(storage: Storage) -> StoreManifest | None:
         ResidualError: as `StoreManifest.unpack`.
     """
     try:
-        data = storage.read(MANIFEST)
+        data = storage.read(MANIFEST, MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     return StoreManifest.unpack(data, f"{storage.address}/{MANIFEST}")
 
 
-def packed_receipts(storage: Storage, shards: Iterable[int], names: Container[str]) -> dict[int, bytes]:
-    """The receipts of those shards that have one among the files `names`, as they were packed."""
-    whole = [shard for shard in shards if Receipt.file(shard) in names]
-    return dict(zip(whole, storage.read_all([Receipt.file(shard) for shard in whole]), strict=True))
+def packed_receipts(storage: Storage, shards: range, sizes: Mapping[str, int]) -> dict[int, bytes]:
+    """The receipts of those shards that have one among the files of these sizes, as they were packed."""
+    numbers = [re.fullmatch(rf"{RECEIPTS}/([0-9]{{6,}})\.json", name) for name in sizes]
+    known = {int(number[1]): number[0] for number in numbers if number}
+    whole = sorted(shard for shard, name in known.items() if shard in shards and name == Receipt.file(shard))
+    packed = storage.read_all([Receipt.file(shard) for shard in whole], MOST_BYTES)
+    return dict(zip(whole, packed, strict=True))
 
 
 def signed(content: dict[str, Any]) -> bytes:
     """JSON with the SHA-256 of the rest as its last field."""
-    return (_text({**content, "checksum": sha256(_text(content).encode())}) + "\n").encode()
+    text = json.dumps(content, indent=1).encode()
+    return text.removesuffix(b"\n}") + _SIGNATURE % sha256(text).encode()
 
 
 def read_signed(data: bytes, where: str) -> dict[str, Any]:
-    """Read what `signed` made.
+    """Read what `signed` made; what isn't signed isn't looked into.
 
     Raises:
         DamagedStoreError: a byte was changed, or it is something else.
     """
-    try:
-        content = json.loads(data)
-        checksum = content.pop("checksum")
-        fits = checksum == sha256(_text(content).encode()) and data == signed(content)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise DamagedStoreError(f"{where} is damaged: it isn't what was written.") from error
-    if not fits:
+    length = len(_SIGNATURE % bytes(64))
+    text, signature = data[:-length] + b"\n}", data[-length:]
+    if signature != _SIGNATURE % sha256(text).encode():
         raise DamagedStoreError(f"{where} is damaged: its checksum doesn't fit what it says.")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedStoreError(f"{where} is damaged: it isn't what was written.") from error
+    if not isinstance(content, dict):
+        raise DamagedStoreError(f"{where} is damaged: it isn't what was written.")
     return content
-
-
-def _text(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=1)

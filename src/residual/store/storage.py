@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from residual.addresses import check_address, file_system
-from residual.errors import ResidualError
+from residual.errors import DamagedStoreError, ResidualError
 from residual.files import is_partial, make_folder, replacing, sweep
 
+MOST_BYTES = 2**32  # of a file that is read whole; a linearization of the largest encoders has half of that
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -33,6 +34,7 @@ class Storage:
     def __init__(self, address: str | os.PathLike[str]):
         self.address = os.fspath(address)
         self.local: Path | None = None
+        self._inside: set[str] = set()  # files that were seen to be in the folder
         if (protocol := check_address(self.address)) is None:
             self.local = Path(self.address).expanduser()
             return
@@ -40,14 +42,17 @@ class Storage:
         if protocol == "file":
             self.local = Path(self._root)
 
-    def read(self, name: str) -> bytes:
-        """The whole file.
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
+        """The whole file, if it has `most` bytes.
 
         Raises:
             FileNotFoundError: it isn't there.
+            DamagedStoreError: it is larger; it is no file, such as a pipe or a device; or it is a link that
+                leads out of the store's folder.
         """
         if self.local is not None:
-            return (self.local / name).read_bytes()
+            return self._checked(self.local, name, most).read_bytes()
+        self._check_size(name, self._fs.size(self._at(name)), most)
         return self._fs.cat_file(self._at(name))
 
     @contextlib.contextmanager
@@ -56,7 +61,7 @@ class Storage:
         if self.local is None:
             yield lambda start, count: self._fs.cat_file(self._at(name), start=start, end=start + count)
             return
-        with (self.local / name).open("rb", buffering=0) as file:
+        with self._checked(self.local, name).open("rb", buffering=0) as file:
 
             def read(start: int, count: int) -> memoryview:
                 room = np.empty(count, np.uint8).data  # takes memory in larger pieces than bytes do
@@ -65,10 +70,12 @@ class Storage:
 
             yield read
 
-    def read_all(self, names: list[str]) -> list[bytes]:
-        """Several files, at once where that is faster."""
+    def read_all(self, names: list[str], most: int) -> list[bytes]:
+        """Several files as `read` gives them, at once where that is faster."""
         if self.local is not None or not names:
-            return [self.read(name) for name in names]
+            return [self.read(name, most) for name in names]
+        for name, size in zip(names, self._fs.sizes([self._at(name) for name in names]), strict=True):
+            self._check_size(name, size, most)
         contents = self._fs.cat([self._at(name) for name in names])
         return [contents[self._at(name)] for name in names]
 
@@ -109,8 +116,10 @@ class Storage:
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Bytes of every file below a folder, by name, partly written ones left out."""
         if self.local is not None:
-            sizes = {}
-            for path in (self.local / folder).rglob("*"):
+            sizes, start = {}, self.local / folder
+            if not start.resolve().is_relative_to(self.local.resolve()):
+                raise DamagedStoreError(f"{self.address}/{folder} leads out of the store's folder.")
+            for path in start.rglob("*"):
                 with contextlib.suppress(FileNotFoundError):  # another writer's, renamed since
                     if stat.S_ISREG((about := path.stat()).st_mode):
                         sizes[path.relative_to(self.local).as_posix()] = about.st_size
@@ -127,16 +136,29 @@ class Storage:
         if self.local is not None:
             sweep(self.local, below=True)
 
-    def zarr(self) -> Any:
-        """The folder as zarr reads it."""
-        from zarr.storage import FsspecStore, LocalStore
-
-        if self.local is not None:
-            return LocalStore(self.local, read_only=True)
-        return FsspecStore.from_url(self.address, read_only=True)
-
     def __repr__(self) -> str:
         return f"Storage({self.address!r})"
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
+
+    def _checked(self, root: Path, name: str, most: int | None = None) -> Path:
+        """A local file that can be read without harm."""
+        path = root / name
+        about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if name not in self._inside:
+            if not stat.S_ISREG(about.st_mode) or not path.resolve().is_relative_to(root.resolve()):
+                raise DamagedStoreError(f"{self.address}/{name} is no file of the store's own folder.")
+            self._inside.add(name)
+        if most is not None:
+            self._check_size(name, about.st_size, most)
+        return path
+
+    def _check_size(self, name: str, size: int | None, most: int) -> None:
+        if size is not None and size > most:
+            raise DamagedStoreError(
+                f"{self.address}/{name} has {size:,} bytes, and no such file of a store has more than "
+                f"{most:,}."
+            )

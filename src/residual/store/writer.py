@@ -138,14 +138,14 @@ class Writer:
         return all(sizes.get(self.layout.file(name, shard)) == size for name, size in receipt.sizes.items())
 
     def _write(self, shard: _Shard) -> None:
-        sizes, checksums = {}, {}
+        sizes, checksums, chunks = {}, {}, {}
         for name, values in shard.values.items():
-            data = self.layout.arrays[name].pack(values)
+            array = self.layout.arrays[name]
+            data = array.pack(values)
             self.storage.write(self.layout.file(name, shard.number), data)
-            sizes[name], checksums[name] = len(data), sha256(data)
-        receipt = Receipt(
-            self.manifest.mark, shard.number, sizes, checksums, shard.skipped, self.other_versions
-        )
+            sizes[name], checksums[name], chunks[name] = len(data), sha256(data), array.checksums(data)
+        of, versions = self.manifest.mark, self.other_versions
+        receipt = Receipt(of, shard.number, sizes, checksums, shard.skipped, versions, chunks)
         self.storage.write(Receipt.file(shard.number), receipt.pack())
 
 

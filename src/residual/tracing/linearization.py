@@ -51,7 +51,7 @@ class Linearization:
         centering: "shared" or "own".
 
     Raises:
-        ResidualError: `centering` isn't known.
+        ResidualError: `centering` isn't known; or the tensors aren't those of one encoder, or not finite.
 
     Example:
         >>> import residual
@@ -70,6 +70,7 @@ class Linearization:
         with torch.inference_mode(False):  # what is kept must serve calls with gradients, too
             self.state = {name: value.detach().double().contiguous() for name, value in state.items()}
         self.centering = centering
+        _check(self.state)
         layers, heads, self.head_width, self.width = self.state["attention_weight"].shape
         self.pool_heads, _, self.output_dim = self.state["projection_weight"].shape
         self.units = Units(layers, heads, pool_mlp="pool_mlp_weight" in self.state)
@@ -232,6 +233,33 @@ class Linearization:
                 matrix, offset = self.matrix(unit), self.offset(unit)
                 self._maps[key] = (matrix.to(device, dtype), offset.to(device, dtype))
         return self._maps[key]
+
+
+def _check(state: dict[str, Tensor]) -> None:
+    """Refuse tensors that can't be of one encoder: a file may be anyone's."""
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    (layers, *_, width), (*_, output) = (
+        shapes.get(f"{name}_weight", (0,)) for name in ("attention", "projection")
+    )
+    axes = {
+        "attention_weight": 4,
+        "projection_weight": 3,
+        "attention_bias": 2,
+        "norm_weight": 1,
+        "norm_bias": 1,
+    }
+    fits = (
+        all(len(shapes.get(name, ())) == count for name, count in axes.items())
+        and shapes["attention_bias"] == (layers, width)
+        and shapes["norm_weight"] == shapes["norm_bias"] == (width,)
+        and shapes["projection_weight"][1] == width
+        and shapes.get("projection_bias", ())[-1:] == (output,)
+        and shapes.get("pool_mlp_weight", (output,))[-1:] == (output,)
+    )
+    if not fits:
+        raise ResidualError("The tensors of a linearization aren't those of one encoder.")
+    if wrong := [name for name, value in state.items() if not value.sum().isfinite()]:
+        raise ResidualError(f"The linearization holds NaN or infinity in {', '.join(wrong)}.")
 
 
 def _narrowest(value: Tensor) -> Tensor:
