@@ -37,7 +37,7 @@ def saved(tmp_path_factory):
     clip, vit = (transformers_folder(kind, folder / kind).name for kind in ("CLIPModel", "ViTModel"))
     encode_dataset(load_encoder(vit, device="cpu"), TinyImages(8), folder / "by vit")
     encode_dataset(tiny_encoder(), TinyImages(8), folder / "by tiny", dtype="float32")
-    return {"clip": clip, "by vit": folder / "by vit", "by tiny": folder / "by tiny"}
+    return {"clip": clip, "vit": vit, "by vit": folder / "by vit", "by tiny": folder / "by tiny"}
 
 
 def read(path) -> dict:
@@ -138,26 +138,28 @@ def test_pictures_are_left_out_where_the_dataset_is_gone(encoder, stores, residu
     name = f"folder:{tmp_path / 'digits'}"
     encode_dataset(encoder, load_dataset(name, "train"), tmp_path / "store")
     words = ("describe", tmp_path / "store", *few(stores), "--head", "7.0", "--page", tmp_path / "heads.html")
+    named = (*words, "--dataset", name)
     (tmp_path / "digits/train/digit 0/00.png").unlink()
-    code, _, err = residual(*words)
+    code, _, err = residual(*named)
     assert code == 0
     assert err.startswith(
-        f"Not in {name}/train any more: 1 of the store's samples, the first 'train/digit 0/00.png'"
+        "Not in folder:digits/train any more: 1 of the store's samples, the first 'train/digit 0/00.png'"
     )
     some = (tmp_path / "heads.html").read_text(encoding="utf-8")
     assert some.count("<img ") + some.count('class="missing"') == 3 * 2 * 6
     for split in ("train", "val", "test"):
         shutil.rmtree(tmp_path / "digits" / split / "digit 0")
-    code, _, err = residual(*words)
-    assert (code, "has other classes than when it was encoded" in err) == (0, True)
+    code, _, err = residual(*named)
+    assert (code, "has other classes than" in err, "'a photo of a {}.'" in err) == (0, True, True)
     shutil.rmtree(tmp_path / "digits")
+    code, shown, err = residual(*named)
+    assert (code, shown, "digits" in err) == (2, "", True)
     code, shown, err = residual(*words)
     assert (code, " 7.0" in shown) == (0, True)
-    assert err.startswith("The dataset can't be loaded any more, so pictures are left out")
-    assert "'a photo of a {}.'" in err
+    assert "isn't loaded because a store names it: pictures are left out" in err
     text = (tmp_path / "heads.html").read_text(encoding="utf-8")
     assert "<img " not in text
-    assert "The dataset can&#39;t be loaded any more" in text
+    assert "isn&#39;t loaded because a store names it" in text
 
 
 # Refusals
@@ -217,13 +219,14 @@ def test_refusals_are_one_sentence(stores, residual, tmp_path):
 def test_encoders_that_do_not_fit(stores, saved, residual):
     words = (stores / "letters", *few(stores), "--encoder", saved["clip"])
     refused(residual, words, "letters/val was encoded by picto (weights ")
-    message = "The encoder of the store, 'tiny', can't be loaded by that name"
+    message = "The encoder of the store, 'tiny', isn't loaded because a store names it"
     refused(residual, (saved["by tiny"], *few(stores)), message)
-    refused(residual, (saved["by vit"], *few(stores)), "no text tower, and a dictionary of texts needs one")
+    words = (saved["by vit"], *few(stores), "--encoder", saved["vit"])
+    refused(residual, words, "no text tower, and a dictionary of texts needs one")
 
 
 def test_the_help_has_examples(residual):
     code, shown, _ = residual("describe", "--help")
     assert code == 0
-    for words in ("residual describe letters-test --dictionary attributes --page heads.html", "--head 7.2"):
+    for words in ("residual describe letters-test --dictionary attributes --page heads.html", "--dataset"):
         assert words in " ".join(shown.split())

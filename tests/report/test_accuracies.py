@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 from rich.console import Console
-from test_figures import is_all_on_the_page, no_texts_overlap
+from test_figures import drawn, is_all_on_the_page, no_texts_overlap
 from tiny import TinyImages, tiny_encoder
 
 from residual import load_dataset, load_encoder
@@ -26,8 +27,9 @@ from residual.report.accuracies import (
     radar_figure,
     weights_figure,
 )
-from residual.report.figures import save_figure
+from residual.report.figures import blocks_figure, save_figure
 from residual.report.lambdas import component_title, components_table, lambdas_figure
+from residual.report.scoreboard_figures import matrix_figure
 from residual.report.tables import METHOD_NAMES
 from residual.store.encode import encode_dataset
 from residual.text.classifier import ZeroShotClassifier
@@ -316,6 +318,29 @@ def test_long_names_of_classes_are_all_on_the_page(layers, heads, tmp_path):
     figure = lambdas_figure(adapter, store.units, classifier, "clip_b on cifar: what the weights do")
     is_a_picture(figure, tmp_path)
     no_texts_overlap(figure)
+
+
+def test_names_are_drawn_letter_by_letter(tiny):
+    """A formula that can't be read, one that can, control characters; warnings are errors."""
+    odd = (r"$\frac{1}{$", "$x^2$", "a\x1b[2J\nb\u202e", "it costs $5", "\\$ and _x")
+    reference, units, _ = tiny
+    made = ZeroShotClassifier(torch.randn(5, 12, generator=torch.Generator().manual_seed(4)), odd)
+    made_of = accuracy_frame(tables(odd))
+    matrix = pd.DataFrame(np.eye(5), index=odd, columns=odd)
+    for figure in (
+        lambdas_figure(make_adapter("residual", reference), units, made, " ".join(odd)),
+        radar_figure(made_of, odd[0]),
+        radar_figure(accuracy_frame(tables(odd[:2])), odd[1]),
+        matrix_figure(matrix, "share", odd[2]),
+        blocks_figure({name: units[units["kind"] == "head"].assign(value=0.5) for name in odd}, "", odd[3]),
+    ):
+        drawn(figure)
+        said = "".join(text.get_text() for text in figure.findobj(Text))
+        assert "\\$" in said
+        assert "$" not in said.replace("\\$", "")
+        assert "\x1b" not in said
+    text = accuracies_markdown(made_of, "picto")
+    assert ("\x1b" in text, len(text.splitlines())) == (False, 4 + len(METHOD_NAMES))
 
 
 def test_silent_units_and_few_components(tiny, tmp_path):

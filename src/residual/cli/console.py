@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,13 +19,32 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
 
+from residual.errors import printable
 from residual.files import check_writable, write_json
 
-# No markup: names of files and folders may hold brackets.
-out = Console(highlight=False, markup=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+if TYPE_CHECKING:
+    from residual.workflows.store_origin import StoreDataset
+
+
+class _PlainConsole(Console):
+    """Names and texts may hold brackets, colons and control characters: none of them has an effect."""
+
+    def __init__(self, stderr: bool = False):
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Generator[Segment]:
+        """With everything escaped that isn't the console's own."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield segment._replace(text="\n".join(map(printable, segment.text.split("\n"))))
+
+
+out, err = _PlainConsole(), _PlainConsole(stderr=True)
 
 
 def check_outputs(*paths: Path | None) -> None:
@@ -47,7 +67,15 @@ def show_skipped(samples: Iterable[str] | Mapping[str, str]) -> None:
     """A line for each picture that was left out, with the reason where it is known."""
     for sample in samples:
         reason = f" ({samples[sample]})" if isinstance(samples, Mapping) else ""
-        err.print(f"left out, can't be read: {sample}{reason}")
+        err.print(printable(f"left out, can't be read: {sample}{reason}"))
+
+
+def show_origin(origin: StoreDataset) -> None:
+    """What is left out because of a store's dataset, and the way out where it has only to be named."""
+    for note in origin.notes:
+        err.print(printable(note))
+    if origin.unnamed:
+        err.print("If you trust it, name it and it is loaded: --dataset NAME.")
 
 
 class _Speed(ProgressColumn):

@@ -29,9 +29,8 @@ def describe(
         str | None,
         typer.Option(help="What ranks heads: accuracy (alone), span or correlation. [default: accuracy]"),
     ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Encoder of the store. [default: by the name it notes]")
-    ] = None,
+    encoder: o.StoreEncoder = None,
+    dataset: o.StoreDataset = None,
     atoms: Annotated[int | None, typer.Option(min=1, help="Texts for a head. [default: 10]")] = None,
     components: Annotated[
         int | None, typer.Option(min=1, help="First components of a head. [default: 3]")
@@ -58,9 +57,9 @@ def describe(
 
         residual describe letters-test --dictionary my_texts.txt --top 3 --task span --json heads.json
 
-        residual describe letters-test --dictionary emoji --param DescribeSettings.criterion=l1
+        residual describe my-store --dictionary emoji --dataset folder:pictures --page mine.html
     """
-    from residual.cli.console import check_outputs, err, out, stages, write_result
+    from residual.cli.console import check_outputs, out, show_origin, stages, write_result
     from residual.cli.settings import read_describe_settings
     from residual.errors import ResidualError
     from residual.report import heads_table, write_heads_page
@@ -74,13 +73,13 @@ def describe(
     check_outputs(json, page)
     with stages() as show:
         description = describe_store(
-            store, dictionary, head or None, settings, encoder=encoder, device=device, progress=show
-        )
+            store, dictionary, head or None, settings, encoder=encoder, dataset=dataset, device=device,
+            progress=show,
+        )  # fmt: skip
         if page:
-            write_heads_page(page, description.heads, description.dataset, show)
+            write_heads_page(page, description.heads, description.origin.images, show)
     out.print(heads_table(description.heads))
-    for note in description.heads.notes:
-        err.print(note)
+    show_origin(description.origin)
     if page:
         out.print(f"The page to look at: {page}")
     write_result(json, description.result)

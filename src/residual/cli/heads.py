@@ -23,9 +23,8 @@ def heads(
         str | None,
         typer.Option(help="Texts for (P): a list that ships (attributes, emoji, words), or a file."),
     ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Encoder of the stores. [default: by the name they note]")
-    ] = None,
+    encoder: o.StoreEncoder = None,
+    dataset: o.StoreDataset = None,
     figures: o.Figures = None,
     device: o.Device = None,
     json: Annotated[
@@ -49,7 +48,7 @@ def heads(
 
         residual heads letters-val --param ScoreboardSettings.mode=mean --param ScoreboardSettings.seeds=20
     """
-    from residual.cli.console import check_outputs, out, stages, write_result
+    from residual.cli.console import check_outputs, out, show_origin, stages, write_result
     from residual.cli.settings import read_settings
     from residual.heads.comparison import ScoreboardSettings
     from residual.report import check_matplotlib, save_figures, scoreboard_figures, scoreboard_table
@@ -61,8 +60,9 @@ def heads(
     check_outputs(json, figures and figures / "scoreboard.png")
     with stages() as show:
         compared = scoreboard_of_stores(
-            store, test, train, dictionary, settings, encoder=encoder, device=device, progress=show
-        )
+            store, test, train, dictionary, settings, encoder=encoder, dataset=dataset, device=device,
+            progress=show,
+        )  # fmt: skip
     rows = compared.board.rows
     out.print(scoreboard_table(rows, compared.title))
     if "worst_group" in rows:
@@ -70,4 +70,5 @@ def heads(
     if figures:
         for path in save_figures(scoreboard_figures(rows, compared.board.scores, compared.title), figures):
             out.print(f"{path}")
+    show_origin(compared.origin)
     write_result(json, compared.result)

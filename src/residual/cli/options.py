@@ -14,6 +14,16 @@ Dataset = Annotated[
 Encoder = Annotated[
     str | None, typer.Option(help="A name as `residual encoders` lists them. [default: picto]")
 ]
+StoreDataset = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Dataset of the store. [default: what the store names, if it ships]"),
+]
+StoreEncoder = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder", help="Encoder of the store. [default: what the store names, if the library lists it]"
+    ),
+]
 Bases = Annotated[
     str | None,
     typer.Option(

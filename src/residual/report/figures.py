@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from residual.errors import ResidualError
+from residual.errors import ResidualError, printable
 from residual.files import written_beside
 from residual.spectral.geometry import MEASURES
 from residual.spectral.similarity import SIMILARITIES
@@ -139,9 +139,14 @@ def layers_figure(rows: Mapping[str, pd.DataFrame], label: str, title: str) -> F
     return figure
 
 
+def plain_text(text: str) -> str:
+    """A text of unknown origin as matplotlib draws it letter for letter: `$` begins no formula."""
+    return "\n".join(map(printable, text.split("\n"))).replace("$", r"\$")
+
+
 def dataset_label(name: str) -> str:
     """A dataset's name as it fits beside an axis: of one that is longer, such as a folder's, its end."""
-    return name if len(name) <= _LONGEST_LABEL else f"…{name[1 - _LONGEST_LABEL :]}"
+    return plain_text(name if len(name) <= _LONGEST_LABEL else f"…{name[1 - _LONGEST_LABEL :]}")
 
 
 def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
@@ -205,7 +210,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 def title_of(figure: Figure, title: str) -> None:
     """Above everything, in as many lines as the figure's width asks for."""
-    figure.suptitle(textwrap.fill(title, round(_LETTERS_AN_INCH * figure.get_figwidth())), fontsize=11)
+    lines = textwrap.fill(title, round(_LETTERS_AN_INCH * figure.get_figwidth()))
+    figure.suptitle(plain_text(lines), fontsize=11)
 
 
 def _measure_panel(axes: Axes, table: pd.DataFrame, name: str) -> None:

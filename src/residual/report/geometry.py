@@ -9,6 +9,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from residual.errors import printable
 from residual.spectral.geometry import MEASURES
 from residual.spectral.similarity import SIMILARITIES
 
@@ -24,7 +25,7 @@ _SHORT = {
     "mean_distance": "distance of means",
 }
 _LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "|": r"$\mid$", "σ": r"$\sigma$", "–": "--"} | {
-    sign: f"\\{sign}" for sign in "%&_#$"
+    sign: f"\\{sign}" for sign in "%&_#${}"
 }
 _NAMES = {"emb": "embedding", "mlp": "MLP", "head": "heads"}
 
@@ -89,7 +90,7 @@ def datasets_latex(rows: Mapping[str, Mapping[str, Any]], headings: Sequence[str
 def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], title: str = "") -> str:
     """Lines as a Markdown table, under a title if there is one; the first column is left, others right."""
     whole = [headings, ["---", *["---:"] * (len(headings) - 1)], *lines]
-    rows_of_text = (" | ".join(cell.replace("|", r"\|") for cell in line) for line in whole)
+    rows_of_text = (" | ".join(printable(cell).replace("|", r"\|") for cell in line) for line in whole)
     return (f"{title}\n\n" if title else "") + "".join(f"| {line} |\n" for line in rows_of_text)
 
 
@@ -107,7 +108,7 @@ def _lines(rows: Mapping[str, Mapping[str, Any]], headings: Sequence[str]) -> li
 
 
 def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    return "".join(_LATEX.get(sign, sign) for sign in printable(text))
 
 
 def _number(value: Any) -> str:

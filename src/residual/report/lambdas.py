@@ -11,7 +11,8 @@ from rich.text import Text
 
 from residual.adapters.adapter import Adapter
 from residual.adapters.inspection import Component, strongest_components, unit_gains
-from residual.report.figures import INK, new_figure, title_of
+from residual.errors import printable
+from residual.report.figures import INK, new_figure, plain_text, title_of
 from residual.text.classifier import ZeroShotClassifier
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def lambdas_figure(
     bar.set_label("spread in the output, of that of all units")
     beside.axis("off")
     looks = {"fontsize": 8.5, "color": INK, "linespacing": 1.35, "transform": beside.transAxes}
-    beside.text(0, 1, "\n".join(lines), va="top", **looks)
+    beside.text(0, 1, plain_text("\n".join(lines)), va="top", **looks)
     title_of(figure, title)
     return figure
 
@@ -127,4 +128,5 @@ def _three_a_row(numbers: list[str]) -> str:
 
 
 def _short(name: str) -> str:
+    name = printable(name)
     return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"

@@ -18,6 +18,7 @@ from residual.adapters.adapter import Adapter
 from residual.adapters.inspection import strongest_components, unit_gains
 from residual.adapters.scores import compute_scores
 from residual.data import ImageDataset
+from residual.errors import printable
 from residual.files import write_text
 from residual.report.lambdas import component_title
 from residual.report.tables import (
@@ -34,6 +35,7 @@ from residual.text.classifier import ZeroShotClassifier
 PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("residual.report"),
     autoescape=True,
+    finalize=lambda value: printable(value) if type(value) is str else value,  # not of what is markup
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from residual.report.figures import COLOURS, grid_figure, new_figure, title_of, write_numbers
+from residual.report.figures import COLOURS, grid_figure, new_figure, plain_text, title_of, write_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -161,8 +161,8 @@ def matrix_figure(values: pd.DataFrame, label: str, title: str) -> Figure:
     figure = new_figure(3.6 + 0.55 * len(values), 2.2 + 0.4 * len(values))
     axes = figure.subplots()
     image = axes.imshow(values.to_numpy(float), cmap=COLOURS, vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(values.columns)), values.columns, rotation=35, ha="right")
-    axes.set_yticks(range(len(values)), values.index)
+    axes.set_xticks(range(len(values.columns)), map(plain_text, values.columns), rotation=35, ha="right")
+    axes.set_yticks(range(len(values)), map(plain_text, values.index))
     write_numbers(axes, values.to_numpy(float), 8, 0.0, 1.0)
     figure.colorbar(image, label=label)
     title_of(figure, title)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from residual.data import ImageDataset
 from residual.errors import ResidualError
 from residual.heads.describe import (
     DescribeSettings,
@@ -22,15 +21,15 @@ from residual.spectral.fit import fit_bases
 from residual.store.disk import ResidualStore
 from residual.text.classifier import ZeroShotClassifier, check_class_names
 from residual.text.dictionary import TextDictionary, checked_texts, read_texts
-from residual.workflows.store_origin import dataset_of, encoder_of
+from residual.workflows.store_origin import StoreDataset, dataset_of, encoder_of
 
 
 @dataclass(frozen=True)
 class StoreDescription:
-    """A store's heads as they are shown, the pictures if they are there, and `result` for JSON."""
+    """A store's heads as they are shown, what is known of its dataset, and `result` for JSON."""
 
     heads: DescribedHeads
-    dataset: ImageDataset | None
+    origin: StoreDataset
     result: dict[str, Any]
 
 
@@ -41,6 +40,7 @@ def describe_store(
     settings: DescribeSettings,
     *,
     encoder: str | None = None,
+    dataset: str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> StoreDescription:
@@ -51,29 +51,29 @@ def describe_store(
         dictionary: a list that ships, or a file of texts; see `TextDictionary.encode`.
         heads: by layer and head, as "11.4"; None for the best by the task.
         settings: how.
-        encoder: its name, where it isn't the store's.
+        encoder: its name, where it isn't what the store notes, or isn't listed by the library.
+        dataset: its name, for the pictures and templates of one that doesn't ship; see `dataset_of`.
         device: where to compute.
         progress: told of every stage.
 
     Raises:
         ResidualError: as `ResidualStore.open`, `parse_heads`, `TextDictionary.encode` and `describe_heads`;
-            an encoder that can't be loaded, has other weights than the store's, or has no text tower.
+            an encoder or a dataset that can't be loaded, or an encoder that has no text tower, or other
+            weights than the store's.
     """
-
     start = time.perf_counter()
     store = ResidualStore.open(address)
     texts = checked_texts(read_texts(dictionary))
     check_heads(store)
     units = None if heads is None else parse_heads(heads, store)
     check_atoms(settings.atoms, len(texts))
-
+    origin = dataset_of(store, name=dataset)
     loaded = encoder_of(store, encoder, device)
     if not loaded.has_text:
         raise ResidualError(
             f"{loaded.name} ({loaded.family.name}) has no text tower, and a dictionary of texts needs one: "
             "take a store by an encoder with text, such as a CLIP."
         )
-    origin = dataset_of(store)
     if settings.task != "correlation":
         check_class_names(loaded, store.class_names, origin.templates)
     bases = fit_bases(store, ("head",), device=device, progress=progress)
@@ -112,4 +112,4 @@ def describe_store(
         entries=len(entries),
         notes=origin.notes,
     )
-    return StoreDescription(shown, origin.images, result)
+    return StoreDescription(shown, origin, result)

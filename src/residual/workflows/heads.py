@@ -17,15 +17,16 @@ from residual.store.base import Store
 from residual.store.disk import ResidualStore
 from residual.text.classifier import ZeroShotClassifier, check_class_names
 from residual.text.dictionary import TextDictionary
-from residual.workflows.store_origin import classifier_of, dataset_of, encoder_of
+from residual.workflows.store_origin import StoreDataset, classifier_of, dataset_of, encoder_of
 
 
 @dataclass(frozen=True)
 class StoreScoreboard:
-    """A store's `Scoreboard`, what it is of, and `result` for JSON."""
+    """A store's `Scoreboard`, what it is of, what is known of its dataset, and `result` for JSON."""
 
     title: str
     board: Scoreboard
+    origin: StoreDataset
     result: dict[str, Any]
 
 
@@ -37,6 +38,7 @@ def scoreboard_of_stores(
     settings: ScoreboardSettings,
     *,
     encoder: str | None = None,
+    dataset: str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> StoreScoreboard:
@@ -48,12 +50,13 @@ def scoreboard_of_stores(
         train: of one that weights of heads are trained on, for (O), the first being validation.
         dictionary: for (P), as `TextDictionary.encode` takes it.
         settings: what is compared.
-        encoder: its name, where it isn't the store's.
+        encoder: its name, where it isn't what the stores note, or isn't listed by the library.
+        dataset: its name, for the templates of one that doesn't ship; see `dataset_of`.
         device: where to compute.
         progress: told of every pass.
 
     Raises:
-        ResidualError: as `scoreboard`, `encoder_of` and `classifier_of`.
+        ResidualError: as `scoreboard`, `encoder_of`, `dataset_of` and `classifier_of`.
     """
     addresses = {"store": address, "test": test, "train": train}
     stores = {name: ResidualStore.open(each) for name, each in addresses.items() if each}
@@ -61,12 +64,12 @@ def scoreboard_of_stores(
     for other in stores.values():
         check_alike(store, other)
     start = time.perf_counter()
-    loaded = encoder_of(store, encoder, device)
     trained_on = stores.get("train", store)
-    origin = dataset_of(trained_on)
+    origin = dataset_of(trained_on, name=dataset)
+    loaded = encoder_of(store, encoder, device)
     check_class_names(loaded, store.class_names, origin.templates)  # before the long work
     bases = fit_bases(trained_on, settings.kinds, device=device) if train or dictionary else None
-    classifier = classifier_of(trained_on, loaded, origin.images)
+    classifier = classifier_of(trained_on, loaded, origin)
     ways: dict[str, Any] = {"bases": bases}
     if dictionary:
         ways["dictionary"] = TextDictionary.encode(loaded, dictionary)
@@ -88,11 +91,12 @@ def scoreboard_of_stores(
         "scores": records(board.scores),
         "selections": board.selections,
         "jaccard": overlaps.to_dict(),
+        "notes": list(origin.notes),
         "seconds": round(time.perf_counter() - start, 3),
     }
     where = stores["test"].dataset if test else f"the other half of {store.dataset}"
     title = f"{store.encoder_name}: heads chosen on {store.dataset}, tested on {where}"
-    return StoreScoreboard(title, board, result)
+    return StoreScoreboard(title, board, origin, result)
 
 
 def coarse_weights(
