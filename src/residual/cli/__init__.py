@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
+from collections.abc import Sequence
+from itertools import pairwise
 
 from residual.errors import (
     DamagedStoreError,
@@ -12,7 +16,9 @@ from residual.errors import (
     StoreEncoderError,
     UnclearColumnError,
     UnreadableImageError,
+    printable,
 )
+from residual.libraries import first_line
 
 # The way out of an error, where the command line has other words for it than Python.
 HINTS: dict[type[ResidualError], str] = {
@@ -24,19 +30,44 @@ HINTS: dict[type[ResidualError], str] = {
 }
 
 
-def main() -> None:
-    """Run the command line; what a user can cause ends in one sentence and exit code 2."""
-    from residual.cli.app import app
+FAULT = 70  # the exit code of what no input should cause
 
+
+def main() -> None:
+    """Run the command line; what a user can cause ends in a sentence and exit code 2, any other error in 70.
+
+    `--debug` among the words, or `RESIDUAL_DEBUG=1`, shows the traceback before the sentence.
+    """
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = len(words) < len(sys.argv) - 1 or os.environ.get("RESIDUAL_DEBUG", "0") not in ("", "0")
     try:
-        app()
+        _check_words(words)
+        from residual.cli.app import app
+
+        app(words)
     except UnclearColumnError as error:
         option = error.argument.replace("_", "-")
-        _end(f"{error.message} Name the one that is meant: --{option}.")
+        _end(error, f"{error.message} Name the one that is meant: --{option}.", debug)
     except ResidualError as error:
-        _end(f"{error.message} {HINTS.get(type(error), error.hint)}")
+        _end(error, f"{error.message} {HINTS.get(type(error), error.hint)}", debug)
+    except Exception as error:
+        name = type(error).__name__
+        what = printable(f"{name}: {first_line(error)}" if str(error) else name).rstrip(".")
+        report = "report it in the issue tracker of the project, with the command and what --debug shows"
+        _end(error, f"{what}. This is a fault of residual: {report}.", debug, FAULT)
 
 
-def _end(sentence: str) -> None:
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse what is empty: as a path it would be the folder that the command runs in."""
+    for before, word in pairwise(["", *words]):
+        option, equals, value = word.partition("=")
+        if not word or (option.startswith("--") and equals and not value):
+            name = option or (before if before.startswith("-") else "An argument")
+            raise ResidualError(f"{name} is empty: a shell's variable, perhaps, that isn't set.")
+
+
+def _end(error: Exception, sentence: str, debug: bool, code: int = 2) -> None:
+    if debug:
+        traceback.print_exception(error)
     print(f"residual: {sentence}".rstrip(), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)

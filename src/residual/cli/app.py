@@ -52,5 +52,8 @@ def residual(
     show_version: Annotated[
         bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; after a command, too.")
+    ] = False,
 ) -> None:
     """Open up vision transformers and re-tune them with a few thousand numbers."""
