@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from store_files import NamedImages, float32_encoder
-from tiny import TinyImages, tiny_encoder
+from tiny import TinyImages, random_pixels, tiny_encoder
 
+from residual.data import PixelDataset
 from residual.errors import ResidualError, UnreadableImageError
 from residual.store.base import Store
 from residual.store.encode import encode_dataset
@@ -40,6 +41,36 @@ def test_coordinates_are_kept_in_float32(dtype):
     store = encode_dataset(tiny_encoder(dtype=dtype), TinyImages(n=5))
     assert store.coordinates.z.dtype == torch.float32
     assert store.coordinates.std.dtype == torch.float32
+
+
+def test_labels_and_groups_that_no_dataset_has_are_refused():
+    """In the constructor; and where they are set afterwards, before anything is encoded."""
+    pixels, ids = random_pixels(20), [str(index) for index in range(25)]
+    good, names = np.arange(20) % 4, ["a", "b", "c", "d"]
+    for labels, more, message in (
+        (good[:15], {"sample_ids": ids[:15]}, r"has 15 labels but pixels of the shape \(20, 3, 32, 32\)"),
+        (np.arange(25) % 4, {"sample_ids": ids}, "has 25 labels but pixels of the shape"),
+        (good[:15], {}, "has 15 labels but 20 ids"),
+        (good + 0.7, {}, r"needs labels that are whole numbers, one a sample; got float64"),
+        (good[:, None], {}, r"got int64 of the shape \(20, 1\)"),
+        (np.where(good == 2, -3, good), {}, "the label of '000002' is -3; there are names for 0 to 3"),
+        (good + 96, {}, "the label of '000000' is 96; there are names for 0 to 3"),
+        (
+            good,
+            {"groups": good, "group_names": ["x", "y"]},
+            "the group of '000002' is 2; there are names for 0 ",
+        ),
+        (good, {"groups": good[:4]}, "has 20 labels but 4 groups"),
+        (good, {"groups": good * 0.5, "group_names": names}, "needs groups that are whole numbers"),
+    ):
+        with pytest.raises(ResidualError, match=message):
+            PixelDataset(pixels, labels, names, **more)
+    for narrow in (good.astype(np.uint8), good.tolist(), torch.from_numpy(good)):
+        assert PixelDataset(pixels, narrow, names).labels.dtype == np.int64
+    dataset = TinyImages(4)
+    dataset.labels = dataset.labels + 3
+    with pytest.raises(ResidualError, match="there are names for 0 to 3"):
+        encode_dataset(tiny_encoder(), dataset)
 
 
 def test_subset_keeps_samples_with_their_labels():

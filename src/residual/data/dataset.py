@@ -48,7 +48,7 @@ class ImageDataset:
     separately (Waterbirds); most datasets have none. A concrete class fills these in and defines `load(i)`.
 
     Raises:
-        ResidualError: there are not as many ids or groups as labels.
+        ResidualError: see `check`.
     """
 
     def __init__(
@@ -67,16 +67,39 @@ class ImageDataset:
         self.split = split
         self.class_names = tuple(class_names)
         self.templates = tuple(templates)
-        self.labels = np.asarray(labels, np.int64)
+        self.labels = _whole_numbers(labels)
         self.sample_ids = tuple(sample_ids)
         self.licence = licence
-        self.groups = None if groups is None else np.asarray(groups, np.int64)
+        self.groups = None if groups is None else _whole_numbers(groups)
         self.group_names = tuple(group_names)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse labels, groups and ids that aren't one a sample, or have no name.
+
+        Raises:
+            ResidualError: there are not as many ids or groups as labels, they aren't whole numbers, or one is
+                of no class or group.
+        """
         for what, values in (("ids", self.sample_ids), ("groups", self.groups)):
             if values is not None and len(values) != len(self.labels):
                 raise ResidualError(
                     f"{self.full_name} has {len(self.labels)} labels but {len(values)} {what}; every sample "
                     "has one of each."
+                )
+        named = ("label", self.labels, self.class_names), ("group", self.groups, self.group_names)
+        for what, values, names in named:
+            if values is None or not values.size:
+                continue
+            if values.ndim != 1 or values.dtype.kind not in "iu":
+                raise ResidualError(
+                    f"{self.full_name} needs {what}s that are whole numbers, one a sample; got "
+                    f"{values.dtype} of the shape {values.shape}."
+                )
+            if (wrong := np.flatnonzero((values < 0) | (values >= len(names)))).size:
+                raise ResidualError(
+                    f"{self.full_name}: the {what} of {self.sample_ids[wrong[0]]!r} is {values[wrong[0]]}; "
+                    f"there are names for 0 to {len(names) - 1}."
                 )
 
     @property
@@ -176,6 +199,12 @@ class _Subset(ImageDataset):
 
     def load_with_digest(self, index: int) -> tuple[Image.Image, int]:
         return self._parent.load_with_digest(self._indices[index])
+
+
+def _whole_numbers(values: object) -> np.ndarray:
+    """As int64 where that changes none; `ImageDataset.check` refuses others."""
+    numbers = np.asarray(values)
+    return numbers.astype(np.int64) if numbers.dtype.kind in "iub" or not numbers.size else numbers
 
 
 def digest64(*parts: bytes) -> int:

@@ -49,7 +49,9 @@ class Manifest:
 
         Raises:
             UnreadableImageError: `contents`, and one can't be read.
+            ResidualError: see `ImageDataset.check`.
         """
+        dataset.check()
         digests = None
         if contents:
             read = []

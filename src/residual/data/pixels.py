@@ -27,7 +27,7 @@ class PixelDataset(ImageDataset):
         templates, groups, group_names: as of any dataset.
 
     Raises:
-        ResidualError: there are not as many labels, ids or groups as images.
+        ResidualError: see `check`.
 
     Example:
         >>> import numpy as np, torch
@@ -54,6 +54,19 @@ class PixelDataset(ImageDataset):
         self.pixels = pixels
         ids = [f"{index:06d}" for index in range(len(pixels))] if sample_ids is None else sample_ids
         super().__init__(name, split, class_names, templates, labels, ids, OWN_LICENCE, groups, group_names)
+
+    def check(self) -> None:
+        """Refuse another number of images than of labels, and what no dataset has.
+
+        Raises:
+            ResidualError: see `ImageDataset.check`.
+        """
+        super().check()
+        if self.pixels.ndim != 4 or len(self.pixels) != len(self.labels):
+            raise ResidualError(
+                f"{self.full_name} has {len(self.labels)} labels but pixels of the shape "
+                f"{tuple(self.pixels.shape)}; it needs (n, 3, height, width), n of each."
+            )
 
     def load(self, index: int) -> Image.Image:
         """There is none.

@@ -105,9 +105,9 @@ def encode_dataset(
 
     Raises:
         UnreadableImageError: with `on_error="raise"`; names the sample.
-        ResidualError: no sample is there or none can be read; the sum of units misses the model's own output,
-            which is checked on the first batch; the path holds something else; the disk is full; or a
-            coordinate is too large for `dtype`.
+        ResidualError: labels or groups aren't one a sample or have no name; no sample is there or none can be
+            read; the sum of units misses the model's own output (checked on the first batch); the path holds
+            something else; the disk is full; or a coordinate is too large for `dtype`.
 
     Example:
         >>> import residual
@@ -119,6 +119,7 @@ def encode_dataset(
         True
     """
     settings = Encoding(pooling, tuple(kinds), batch_size, workers, on_error)
+    dataset.check()
     if len(dataset) == 0:
         raise ResidualError(f"Dataset {dataset.full_name} has no samples.")
     if path is None:

@@ -106,12 +106,9 @@ def read_pictures(
     one = blank.numel() * encoder.dtype.itemsize
     small = one * sum(len(dataset) for dataset, _ in datasets) <= IN_MEMORY
     made: list[Pictures] = []
-    for dataset, what in datasets:
+    for dataset, _ in datasets:
         if isinstance(dataset, PixelDataset):
-            if len(dataset.pixels) != len(dataset):
-                raise ResidualError(
-                    f"There are {len(dataset.pixels)} {what} pictures, but {len(dataset)} labels."
-                )
+            dataset.check()
             pixels = dataset.pixels
             encoder.checked_pixels(pixels[:1])
             for at in range(0, len(pixels), _AT_ONCE):
