@@ -87,6 +87,14 @@ class StoreEncoderError(ResidualError):
         super().__init__(message, "Give the name of the encoder that made the store: encoder=NAME.")
 
 
+class AdapterEncoderError(ResidualError):
+    """An adapter is for an encoder that only its own config names: `encoder_name`, as it is called there."""
+
+    def __init__(self, message: str, encoder_name: str):
+        super().__init__(message, "Give it, or the name that you load it by: encoder=NAME.")
+        self.encoder_name = encoder_name
+
+
 class OtherResultError(ResidualError):
     """A store, or a result of an experiment, that is of something else than what is asked for."""
 

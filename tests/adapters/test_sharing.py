@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -21,9 +23,10 @@ from tiny import TinyImages, random_pixels, tiny_encoder
 import residual
 from residual import AdaptedEncoder, encode_dataset, fit_bases, load_encoder
 from residual.adapters import LinearMap, ResiDual, ResiDualStar, TrainingRecord
-from residual.adapters.card import hub_name
+from residual.adapters.card import hub_name, model_card
 from residual.adapters.inspection import strongest_components
-from residual.errors import ResidualError
+from residual.errors import AdapterEncoderError, ResidualError
+from residual.tensor_files import pack_tensors, unpack_tensors
 from residual.text import ZeroShotClassifier
 
 ROUNDED = {"atol": 1e-5, "rtol": 1e-5}
@@ -106,8 +109,38 @@ def test_the_encoder_is_loaded_by_its_name(tmp_path):
     torch.testing.assert_close(loaded(pixels), saved(pixels), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(loaded.encode_text(["a cat"]), encoder.encode_text(["a cat"]))
     AdaptedEncoder(tiny_encoder()).save_pretrained(tmp_path / "b")
-    with pytest.raises(ResidualError, match=r"encoder called 'tiny', which can't be loaded .* encoder=wrap"):
-        AdaptedEncoder.from_pretrained(tmp_path / "b")
+    with pytest.raises(ResidualError, match="Unknown encoder 'tiny'"):
+        AdaptedEncoder.from_pretrained(tmp_path / "b", "tiny")
+
+
+def test_an_encoder_that_only_a_file_names_is_not_loaded(tmp_path, monkeypatch):
+    at = f"hf:{tmp_path / 'private' / 'model'}"
+    shutil.copytree(residual.encoders.load._EMBEDDED["picto"], tmp_path / "private" / "model")
+    encoder = load_encoder(at, device="cpu")
+    store = encode_dataset(encoder, TinyImages(30, size=64, name=f"folder:{tmp_path}/pictures"))
+    record = replace(RECORD, dataset=f"folder:{tmp_path}/pictures")
+    saved = AdaptedEncoder(encoder, ResiDualStar(fit_bases(store, ("head",))), None, record)
+    saved.save_pretrained(tmp_path / "kept")
+    for name in ("adapter.safetensors", "adapter_config.json", "README.md"):
+        assert os.fsencode(tmp_path) not in (tmp_path / "kept" / name).read_bytes(), name
+    config = json.loads((tmp_path / "kept" / "adapter_config.json").read_text())
+    assert config["encoder"]["name"] == config["bases"]["encoder_name"] == "hf:model"
+    assert config["bases"]["datasets"] == ["folder:pictures/train"]
+    assert config["training"]["dataset"] == "folder:pictures"
+    card = (tmp_path / "kept" / "README.md").read_text()
+    assert 'from_pretrained("kept", encoder=encoder)' in card
+    loaded = AdaptedEncoder.from_pretrained(tmp_path / "kept", at, device="cpu")
+    assert (loaded.name, loaded.adapter.origin.encoder_name) == (at, "hf:model")
+    monkeypatch.chdir(tmp_path / "private")  # what it names is there, and isn't looked for
+    monkeypatch.setattr("residual.adapters.config.load_encoder", None)
+    with pytest.raises(
+        AdapterEncoderError, match=r"called 'hf:model', .* because a file names it\. Give it, or"
+    ) as it:
+        AdaptedEncoder.from_pretrained(tmp_path / "kept")
+    assert it.value.encoder_name == "hf:model"
+    assert model_card(config | {"encoder": config["encoder"] | {"name": "hf:a/b"}}, "x").count(
+        'from_pretrained("x", encoder="hf:a/b")'
+    )
 
 
 @pytest.mark.parametrize("kind", ["fine-tuned", "fine-tuned and adapted", "as it is"])
@@ -140,7 +173,6 @@ def test_an_encoder_that_was_fine_tuned(kind, tmp_path):
 def test_other_encoders_are_refused(tmp_path):
     encoder = tiny_encoder()
     AdaptedEncoder(encoder, residual_of(encoder)).save_pretrained(tmp_path)
-    (tmp_path / "adapter.safetensors").unlink()  # refused before any of it is read
     for other, says in (
         (tiny_encoder(seed=1), r"is for tiny \(weights .* not for tiny \(weights"),
         (
@@ -153,15 +185,18 @@ def test_other_encoders_are_refused(tmp_path):
             AdaptedEncoder.from_pretrained(tmp_path, other)
 
 
-def test_damaged_files_are_one_sentence(tmp_path):
+def test_damaged_and_hostile_files_are_one_sentence(tmp_path):
     encoder = tiny_encoder()
     good, folder = tmp_path / "good", tmp_path / "bad"
-    AdaptedEncoder(encoder, residual_of(encoder), classifier_of(encoder), RECORD).save_pretrained(good)
+    adapter = ResiDual(fit_bases(encode_dataset(encoder, TinyImages(30)), ("head",)))
+    AdaptedEncoder(encoder, adapter, classifier_of(encoder), RECORD).save_pretrained(good)
     tensors, config = (good / "adapter.safetensors").read_bytes(), (good / "adapter_config.json").read_text()
-    told = json.loads(config)
+    bare = pack_tensors("adapted encoder", unpack_tensors(tensors, "adapted encoder", "")[0], {})
+    # Until 0.2 the tensors held no copy of the config, so that anything can be in it.
+    told = json.loads(config) | {"sha256": hashlib.sha256(bare).hexdigest()}
     folder.mkdir()
 
-    def refused(says: str, tensors: bytes | None = tensors, config: str | None = config) -> None:
+    def refused(says: str, tensors: bytes | None = bare, config: str | bytes | None = config) -> None:
         for name, content in (("adapter.safetensors", tensors), ("adapter_config.json", config)):
             (folder / name).unlink(missing_ok=True)
             if content is not None:
@@ -169,25 +204,78 @@ def test_damaged_files_are_one_sentence(tmp_path):
         with pytest.raises(ResidualError, match=says) as caught:
             AdaptedEncoder.from_pretrained(folder, encoder)
         assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 1000
 
     refused("holds no adapter_config.json", config=None)
     refused(r"adapter\.safetensors can't be read", tensors=None)
+    refused("is damaged, or of another save", tensors=bare)
     refused("is damaged, or of another save", tensors=tensors[:-1])
     refused("is damaged, or of another save", tensors=tensors[:-9] + bytes([tensors[-9] ^ 1]) + tensors[-8:])
-    refused(r"adapter_config\.json can't be read", config=config[:-9])
-    refused(r"adapter_config\.json can't be read", config="[]")
+    refused("isn't what was saved with", tensors, changed(json.loads(config), trained_weights=3))
+    for broken in (
+        config[:-9],
+        "[" * 100_000,
+        '{"format": NaN}',
+        f'{{"format": {"1" * 10_000}}}',
+        b"\xff\x00",
+    ):
+        refused(r"adapter_config\.json' is no JSON", config=broken)
+    refused(r"has 9,000,000 bytes, more than the 8,388,608 that are read", config=" " * 9_000_000)
+    refused(r"adapter_config\.json can't be read \(it tells of no format", config="[]")
     refused("is of format 2, and this residual-vit .* reads format 1", config=changed(told, format=2))
     refused("make no adapter", config=changed(told, encoder={}))
-    refused("make no adapter", config=changed(told, encoder=told["encoder"] | {"name": 3}))
     refused("make no adapter", config=changed(told, encoder=told["encoder"] | {"pooling": "avg"}))
     refused("make no adapter .no 'adapter'", config=without(told, "adapter"))
     refused("make no adapter .no 'others'", config=changed(told, adapter={"dim": 12}))
     refused("method 'magic' isn't known", config=changed(told, method="magic"))
     refused("2 classes need as many rows, got 3", config=changed(told, class_names=["a", "b"]))
+    refused("class_names is 'abc', not a list of texts", config=changed(told, class_names="abc"))
     refused("others is 'keep'", config=changed(told, adapter=told["adapter"] | {"others": "eat"}))
     refused("make no adapter", config=changed(told, bases={"datasets": ["x"]}))
     refused("Accuracies are parts", config=changed(told, training=asdict(RECORD) | {"accuracy": {"a": 3}}))
     refused("make no adapter", config=changed(told, training={"colour": "red"}))
+    refused("make no adapter", config=changed(told, classifier={"scale": 10**400, "fingerprint": None}))
+    for what in ("encoder", "adapter", "bases", "classifier", "training"):
+        for name, value in told[what].items():
+            for wrong in ({"a": []}, [[3]], 10**400, "\x1b[2J"):
+                if type(wrong) is not type(value or ""):
+                    says = rf"make no adapter \(({what}\.{name} is .*, not|int too large)"
+                    refused(says, config=changed(told, **{what: told[what] | {name: wrong}}))
+
+
+def test_a_save_that_is_cut_off_leaves_the_old_or_the_new_one(tmp_path, monkeypatch):
+    """Before each step by which a file comes to its place, and before each that brings one to the disk."""
+    encoder = tiny()
+    old, new = (
+        AdaptedEncoder(encoder, LinearMap(12, torch.eye(12) * k), classifier_of(encoder)) for k in (1, 2)
+    )
+    for name in ("replace", "fsync"):
+        real, found = getattr(os, name), []
+        while not found or found[-1] != "whole":
+            folder, calls = tmp_path / name / str(len(found)), 0
+            old.save_pretrained(folder)
+
+            def cut_off(*args, real=real, found=found, **kwargs):
+                nonlocal calls
+                calls += 1
+                if calls > len(found):
+                    raise KeyboardInterrupt
+                return real(*args, **kwargs)
+
+            monkeypatch.setattr(os, name, cut_off)
+            try:
+                new.save_pretrained(folder)
+                found.append("whole")
+            except KeyboardInterrupt:
+                monkeypatch.undo()
+                got = AdaptedEncoder.from_pretrained(folder, encoder).adapter.matrix[0, 0].item()
+                found.append({1.0: "old", 2.0: "new"}[got])
+            monkeypatch.undo()
+            new.save_pretrained(folder)
+            assert AdaptedEncoder.from_pretrained(folder, encoder).adapter.matrix[0, 0].item() == 2
+            assert len(list(folder.iterdir())) == 3
+        assert found == sorted(found, key=("old", "new", "whole").index)
+        assert {"old", "new"} <= set(found)
 
 
 def changed(told: dict, **new: object) -> str:
@@ -222,7 +310,7 @@ def test_the_card_tells_what_it_is(tmp_path):
     assert card.data.tags == ["residual-vit", "vision-transformer", "residual"]
     assert card.data.base_model is None
     for line in (
-        'AdaptedEncoder.from_pretrained("mine")',
+        'AdaptedEncoder.from_pretrained("mine", encoder=encoder)',
         "| residual | 75.0 ± 2.0 |",
         "| zero\\_shot | 50.0 |",
         "3 classes: fox, owl, eel",
@@ -231,9 +319,12 @@ def test_the_card_tells_what_it_is(tmp_path):
     ):
         assert line in card.text, line
     strange = replace(RECORD, dataset="a|b\n# c", accuracy={"x|y": 1}, interval={})
-    AdaptedEncoder(encoder, adapted.adapter, None, strange).save_pretrained(tmp_path / "odd")
+    odd = encoder.around(encoder.module)
+    odd.name = "`a`\n---\n# \x1b[2Jb"
+    AdaptedEncoder(odd, adapted.adapter, None, strange).save_pretrained(tmp_path / "odd")
     text = huggingface_hub.ModelCard.load(tmp_path / "odd" / "README.md").text
-    assert "# tiny adapted to a\\|b \\# c\n" in text
+    assert "# \\`a\\` --- \\# \\\\x1b\\[2Jb adapted to a\\|b \\# c\n" in text
+    assert "- encoder `'a'\\n---\\n# \\x1b[2Jb`, fingerprint" in text
     assert "| x\\|y | 100.0 |" in text
 
 

@@ -24,6 +24,7 @@ from torch.nn.functional import normalize
 
 from residual.adapters.adapter import Adapter
 from residual.adapters.card import TrainingRecord
+from residual.adapters.config import making_sense
 from residual.adapters.folding import OUTPUT, features_of
 from residual.adapters.sharing import AdaptedParts, load_parts, push_parts, save_parts
 from residual.encoders.encoder import Encoder
@@ -255,7 +256,7 @@ class AdaptedEncoder(nn.Module):
     def from_pretrained(
         cls,
         place: str | Path,
-        encoder: Encoder | None = None,
+        encoder: Encoder | str | None = None,
         device: str | torch.device | None = None,
         revision: str | None = None,
     ) -> AdaptedEncoder:
@@ -263,16 +264,19 @@ class AdaptedEncoder(nn.Module):
 
         Args:
             place: the folder, or the hub's "OWNER/NAME".
-            encoder: by default the one named in the config is loaded.
+            encoder: it, or its name as `load_encoder` takes it. By default it is loaded by the name in the
+                config if that is one that the library lists; no other is loaded because a file names it.
             device: of the encoder that is loaded.
             revision: of the hub's repository: a branch, a tag or a commit.
 
         Raises:
+            AdapterEncoderError: the encoder has to be given.
             ResidualError: nothing is there, it can't be had, is damaged or of a newer format; or the encoder
                 isn't the one that it is for.
         """
         parts, share = load_parts(place, encoder, device, revision)
-        return cls(*(getattr(parts, field.name) for field in fields(parts)), share=share)
+        with making_sense(place):
+            return cls(*(getattr(parts, field.name) for field in fields(parts)), share=share)
 
     def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
         """Put what `save_pretrained` writes into a repository of the hub, made if there is none; its address.

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any
 import jinja2
 
 from residual.adapters.methods import FINE_TUNING, METHODS
-from residual.encoders.load import ALIASES
-from residual.errors import ResidualError
+from residual.encoders.load import ALIASES, check_encoder_name, is_listed
+from residual.errors import ResidualError, printable
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,14 @@ class TrainingRecord:
         return cls(seeds=seeds, **{name: value for name, value in values.items() if name != "seeds"})
 
 
-def model_card(config: dict[str, Any], place: str) -> str:
-    """Markdown with a header that the hub reads; `place` is where it will be loaded from."""
+def model_card(config: dict[str, Any], place: str, nameable: bool = True) -> str:
+    """Markdown with a header that the hub reads; names of unknown origin stay on their line in it.
+
+    Args:
+        config: of the adapter.
+        place: where it will be loaded from.
+        nameable: whether the encoder's name there is the whole one.
+    """
     from huggingface_hub import ModelCardData
 
     method, name = config["method"], config["encoder"]["name"]
@@ -82,7 +89,7 @@ def model_card(config: dict[str, Any], place: str) -> str:
         header=header.to_yaml(),
         title=f"{name} adapted to {record.dataset}" if record.dataset else f"{name}, adapted",
         about=METHODS[method].about if method in METHODS else "none: the encoder as it is, with a classifier",
-        place=place,
+        arguments=_arguments(place, name, nameable),
         classes=config["class_names"] or [],
         record=record,
         intervals=any(half is not None for half in record.interval.values()),
@@ -103,9 +110,25 @@ def hub_name(encoder: str) -> str | None:
     return repo if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", repo) else None
 
 
+def _arguments(place: str, encoder: str, nameable: bool) -> str:
+    """Those by which it is loaded: an encoder that isn't listed has to be named, or given."""
+    if is_listed(encoder):
+        return json.dumps(place)
+    with suppress(ResidualError):
+        check_encoder_name(encoder)
+        if nameable:
+            return f"{json.dumps(place)}, encoder={json.dumps(encoder)}"
+    return f"{json.dumps(place)}, encoder=encoder"
+
+
 def _plain(text: str) -> str:
     """Text that stays text in Markdown, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", printable(" ".join(text.split())))
+
+
+def _code(text: str) -> str:
+    """Text that stays code between backticks, on one line."""
+    return printable(text).replace("`", "'")
 
 
 @cache
@@ -119,6 +142,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {
         "plain": _plain,
+        "code": _code,
         "json": json.dumps,
         "number": "{:,}".format,
         "percent": lambda share: f"{100 * share:.1f}",

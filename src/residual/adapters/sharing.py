@@ -1,19 +1,17 @@
 """Save, load and share adapted encoders, in the manner of the Hugging Face libraries.
 
 A folder, or a repository of the hub, holds `adapter.safetensors`, `adapter_config.json` and `README.md`, a
-model card. The encoder's own weights aren't in it, but for one that was fine-tuned. Nothing is pickled; the
-config holds the digest of the tensors, so that files of two different saves are never taken together.
+model card. The encoder's own weights aren't in it, but for one that was fine-tuned. Nothing is pickled.
+
+The tensors come to their place first and hold a copy of the config, whose own file holds their digest. So a
+save that is cut off leaves the old adapter or the new one, and files of two saves are never taken together.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,56 +20,22 @@ from torch import Tensor
 
 from residual.adapters.adapter import Adapter
 from residual.adapters.card import TrainingRecord, model_card
+from residual.adapters.config import FORMAT, EncoderFacts, check_fields, making_sense, read_config
 from residual.adapters.methods import ADAPTERS, FINE_TUNING
 from residual.encoders.encoder import Encoder
-from residual.encoders.load import check_encoder_name, load_encoder
 from residual.encoders.sources import hub_errors
 from residual.errors import ResidualError
-from residual.files import write_json, write_text, written_beside
+from residual.files import read_regular, shareable, write_json, write_text, written_beside
+from residual.finite import check_finite
+from residual.hashing import sha256
 from residual.libraries import first_line, version_of
 from residual.spectral.bases import Origin
 from residual.tensor_files import pack_tensors, unpack_tensors
 from residual.text.classifier import ZeroShotClassifier
 
-FORMAT = 1
 TENSORS, CONFIG, CARD = "adapter.safetensors", "adapter_config.json", "README.md"
 _KIND = "adapted encoder"
 _WEIGHT_OF = "encoder."  # names of the image tower's own weights begin so
-
-
-@dataclass(frozen=True)
-class _EncoderFacts:
-    """What a config says of the encoder; `original_fingerprint` is what it had before it was fine-tuned.
-
-    `split` is the centering's older name, which files keep.
-    """
-
-    name: str
-    fingerprint: str
-    original_fingerprint: str | None
-    split: str
-    pooling: str
-    output_dim: int
-
-    def __post_init__(self):
-        words = (self.name, self.fingerprint, self.original_fingerprint or "", self.split)
-        if not all(isinstance(word, str) for word in words) or self.pooling != "own":
-            raise ValueError(f"no encoder is like this: {self}")
-
-    def check(self, place: str | Path, encoder: Encoder) -> None:
-        """Refuse an encoder that it isn't for.
-
-        Raises:
-            ResidualError: the weights, the centering or the width are others.
-        """
-        wrong = encoder.fingerprint not in (self.fingerprint, self.original_fingerprint)
-        if wrong or (encoder.centering, encoder.output_dim) != (self.split, self.output_dim):
-            wanted = self.original_fingerprint or self.fingerprint
-            raise ResidualError(
-                f"{place} is for {self.name} (weights {wanted[:8]}, centering {self.split!r}, width "
-                f"{self.output_dim}), not for {encoder.name} (weights {encoder.fingerprint[:8]}, centering "
-                f"{encoder.centering!r}, width {encoder.output_dim})."
-            )
 
 
 @dataclass(frozen=True)
@@ -111,10 +75,11 @@ def save_parts(parts: AdaptedParts, folder: str | Path, place: str | None = None
         tower = _image_weights(encoder)
         tensors |= {_WEIGHT_OF + name: value for name, value in tower.items()}
         trained += sum(value.numel() for value in tower.values())
-    data = pack_tensors(_KIND, tensors, {"format": FORMAT})
-    facts = _EncoderFacts(
-        encoder.name, encoder.fingerprint, parts.original, encoder.centering, "own", encoder.output_dim
-    )
+    facts = EncoderFacts(
+        shareable(encoder.name), encoder.fingerprint, parts.original, encoder.centering, "own",
+        encoder.output_dim,
+    )  # fmt: skip
+    record = parts.record and replace(parts.record, dataset=shareable(parts.record.dataset))
     config = {
         "format": FORMAT,
         "method": parts.method,
@@ -124,19 +89,20 @@ def save_parts(parts: AdaptedParts, folder: str | Path, place: str | None = None
         "bases": origin and origin.to_json(),
         "class_names": classifier and list(classifier.class_names),
         "classifier": classifier and {"scale": classifier.scale, "fingerprint": classifier.fingerprint},
-        "training": parts.record and asdict(parts.record),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "training": record and asdict(record),
         "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
     }
+    data = pack_tensors(_KIND, tensors, {"format": FORMAT, "config": config})
+    card = model_card(config, place or folder.name, facts.name == encoder.name)
     with written_beside(folder / TENSORS) as beside:
         beside.write_bytes(data)
-    write_text(folder / CARD, model_card(config, place or folder.name))
-    write_json(folder / CONFIG, config)  # last: it names the digest of the tensors
+    write_text(folder / CARD, card)
+    write_json(folder / CONFIG, config | {"sha256": sha256(data)})
 
 
 def load_parts(
     place: str | Path,
-    encoder: Encoder | None = None,
+    encoder: Encoder | str | None = None,
     device: str | torch.device | None = None,
     revision: str | None = None,
 ) -> tuple[AdaptedParts, bool]:
@@ -146,14 +112,11 @@ def load_parts(
         ResidualError: see there.
     """
     folder = _local_folder(place, revision)
-    config = _config(folder / CONFIG)
-    with _making_sense(folder / CONFIG):
-        facts = _EncoderFacts(**config["encoder"])
-    given = encoder
-    encoder = _loaded_encoder(place, facts, device) if given is None else given
-    facts.check(place, encoder)
-    tensors = _tensors(folder / TENSORS, config)
-    with _making_sense(folder / CONFIG):
+    tensors, config = _saved(folder)
+    with making_sense(folder / CONFIG):
+        facts = EncoderFacts(**config["encoder"])
+    given, encoder = encoder, facts.encoder(place, encoder, device)
+    with making_sense(folder / CONFIG):
         adapter = None if config["adapter"] is None else _adapter(config, tensors)
         classifier, known = None, config["classifier"]
         if known is not None:
@@ -161,10 +124,11 @@ def load_parts(
                 tensors["classes"], config["class_names"], known["scale"], known["fingerprint"]
             )
         record = None if config["training"] is None else TrainingRecord.of_json(config["training"])
-    share = given is None
+    share = given is not encoder
     if facts.original_fingerprint is not None and encoder.fingerprint != facts.fingerprint:
-        fresh = encoder.around(copy.deepcopy(encoder.module) if given is not None else encoder.module)
-        encoder, share = _with_weights(place, fresh, tensors, facts.fingerprint), True
+        fresh = encoder.around(encoder.module if share else copy.deepcopy(encoder.module))
+        with making_sense(folder / CONFIG):
+            encoder, share = _with_weights(place, fresh, tensors, facts.fingerprint), True
     return AdaptedParts(encoder, adapter, classifier, record, facts.original_fingerprint), share
 
 
@@ -222,57 +186,42 @@ def _local_folder(place: str | Path, revision: str | None) -> Path:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=[TENSORS, CONFIG]))
 
 
-def _config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ResidualError(f"{str(path.parent)!r} holds no {path.name}: save_pretrained writes one.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        version = config["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResidualError(f"{path} can't be read ({first_line(error)}).") from error
-    if version != FORMAT:
-        versions = config.get("versions")
-        writer = versions.get("residual-vit", "unknown") if isinstance(versions, dict) else "unknown"
-        raise ResidualError(
-            f"{path} is of format {version}, and this residual-vit ({version_of('residual-vit')}) reads "
-            f"format {FORMAT}: take the version that wrote it, {writer}, or a newer one."
-        )
-    return config
+def _saved(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and the config that was saved with them.
 
-
-def _tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
+    Where a save was cut off between its files, the tensors are new and the config beside them isn't: they
+    hold their own.
+    """
+    config, path = read_config(folder / CONFIG), folder / TENSORS
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise ResidualError(f"{path} can't be read ({error.strerror}).") from error
-    if hashlib.sha256(data).hexdigest() != config.get("sha256"):
-        raise ResidualError(
-            f"{path} is damaged, or of another save than {CONFIG} beside it: fetch or save both again."
-        )
-    return unpack_tensors(data, _KIND, path)[0]
-
-
-@contextmanager
-def _making_sense(path: Path) -> Generator[None]:
-    """Turn what goes wrong with fields that are missing or of another kind into one sentence."""
+    belong = sha256(data) == config.pop("sha256", None)
     try:
-        yield
-    except ResidualError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else first_line(error)
-        raise ResidualError(f"{path} and the tensors beside it make no adapter ({what}).") from error
-
-
-def _loaded_encoder(place: str | Path, facts: _EncoderFacts, device: str | torch.device | None) -> Encoder:
-    try:
-        check_encoder_name(facts.name)
+        tensors, note = unpack_tensors(data, _KIND, path)
     except ResidualError as error:
+        if belong:
+            raise
+        raise _of_another_save(path) from error
+    own = note.get("config")
+    if own is None:  # until 0.2
+        if not belong:
+            raise _of_another_save(path)
+        return tensors, config
+    if belong and own != config:
         raise ResidualError(
-            f"{place} is for an encoder called {facts.name!r}, which can't be loaded by that name: give it, "
-            "from_pretrained(…, encoder=wrap_encoder(model))."
-        ) from error
-    return load_encoder(facts.name, device, centering=facts.split)
+            f"{folder / CONFIG} isn't what was saved with {TENSORS}: it is damaged, or was changed."
+        )
+    with making_sense(path):
+        check_fields(own)
+    return tensors, own
+
+
+def _of_another_save(path: Path) -> ResidualError:
+    return ResidualError(
+        f"{path} is damaged, or of another save than {CONFIG} beside it: fetch or save both again."
+    )
 
 
 def _image_weights(encoder: Encoder) -> dict[str, Tensor]:
@@ -288,6 +237,8 @@ def _with_weights(
     own = _image_weights(encoder)
     if {name: value.shape for name, value in saved.items()} != {k: v.shape for k, v in own.items()}:
         raise ResidualError(f"{place} holds other weights than {encoder.name} has: it isn't of this model.")
+    for name, value in saved.items():
+        check_finite(value, f"The weights {name!r} in {place}")
     encoder.module.load_state_dict(saved, strict=False)
     if encoder.fingerprint != fingerprint:
         raise ResidualError(f"The weights in {place} aren't those that its {CONFIG} tells of.")

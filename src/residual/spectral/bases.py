@@ -14,6 +14,7 @@ from torch import Tensor
 
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.files import shareable
 from residual.store.base import Store
 from residual.tensor_files import load_tensors, save_tensors
 
@@ -41,8 +42,10 @@ class Origin:
         return cls(centering=known.pop("split"), datasets=tuple(known.pop("datasets")), **known)
 
     def to_json(self) -> dict[str, Any]:
-        """As files hold it, where the centering has its older name."""
-        told = asdict(self)
+        """As files hold it: the centering by its older name, no path of the user's machine."""
+        named = [name.rpartition("/") for name in self.datasets]
+        datasets = [f"{shareable(name)}{slash}{split}" for name, slash, split in named]
+        told = asdict(self) | {"encoder_name": shareable(self.encoder_name), "datasets": datasets}
         return {"split" if name == "centering" else name: value for name, value in told.items()}
 
     @classmethod
@@ -223,10 +226,10 @@ class SpectralBases:
 
 
 def _check_basis(unit: int, rows: Tensor, values: Tensor, dim: int) -> None:
-    if rows.ndim != 2 or rows.shape[1] != dim or values.shape != rows.shape[:1]:
+    if rows.ndim != 2 or rows.shape[1] != dim or len(rows) > dim or values.shape != rows.shape[:1]:
         raise ResidualError(
-            f"The basis of unit {unit} needs components (k, {dim}) and eigenvalues (k,); got "
-            f"{tuple(rows.shape)} and {tuple(values.shape)}."
+            f"The basis of unit {unit} needs components (k, {dim}), k at most {dim}, and eigenvalues (k,); "
+            f"got {tuple(rows.shape)} and {tuple(values.shape)}."
         )
     miss = (rows @ rows.T - torch.eye(len(rows), dtype=rows.dtype)).abs().amax() if len(rows) else 0.0
     if not miss <= _ORTHONORMAL:
