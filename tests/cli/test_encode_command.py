@@ -175,10 +175,8 @@ def test_settings_and_refusals(residual, tmp_path):
 
 
 def test_a_misspelt_dataset_is_told_before_an_encoder_is_loaded(residual, tmp_path, monkeypatch):
-    for command in ("encode", "evaluate"):
-        monkeypatch.setattr(
-            f"residual.workflows.{command}.load_encoder", lambda *_, **__: pytest.fail("loaded")
-        )
+    for module in ("workflows.encode", "adapters.config"):
+        monkeypatch.setattr(f"residual.{module}.load_encoder", lambda *_, **__: pytest.fail("loaded"))
     for words in (("encode", "--out", tmp_path / "x"), ("evaluate", "nobody/nothing", "--encoder", "picto")):
         code, _, err = residual(*words, "--dataset", "minst")
         assert (code, "Unknown dataset 'minst'. Did you mean 'mnist'" in err) == (2, True)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from residual.errors import (
+    AdapterEncoderError,
     DamagedStoreError,
     NoStoreError,
     OtherResultError,
@@ -26,6 +27,7 @@ HINTS: dict[type[ResidualError], str] = {
     NoStoreError: "`residual encode` makes one.",
     DamagedStoreError: "Remove that file and run the same `encode` again: it makes good what is missing.",
     StoreEncoderError: "Name the encoder that made the store: --encoder NAME.",
+    AdapterEncoderError: "Name the one that you load it by: --encoder NAME.",
     OtherResultError: "Choose another folder (--out, --stores), or remove it.",
 }
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.data import ImageDataset, load_dataset
 from residual.data.load import check_dataset_name
-from residual.encoders.load import load_encoder
+from residual.encoders.load import check_encoder_name
 from residual.errors import ResidualError
 from residual.finite import correct
 from residual.progress import Progress
@@ -48,18 +48,18 @@ def evaluate_adapter(
         adapter: a folder or a repository, as `AdaptedEncoder.from_pretrained` takes it.
         dataset, split: as `load_dataset` takes them.
         batch_size, on_error: see `encode_dataset`.
-        encoder: its name, where it isn't the adapter's.
+        encoder: its name, where the adapter's isn't one that the library lists, or isn't the right one.
         device: where to compute.
         progress: told of every batch.
 
     Raises:
-        ResidualError: see `load_encoder`, `load_dataset`, `AdaptedEncoder.from_pretrained` and
-            `evaluate_encoder`.
+        ResidualError: see `load_dataset`, `AdaptedEncoder.from_pretrained` and `evaluate_encoder`.
     """
     check_dataset_name(dataset)
-    model = None if encoder is None else load_encoder(encoder, device=device)
+    if encoder is not None:
+        check_encoder_name(encoder)
     images = load_dataset(dataset, split)
-    adapted = AdaptedEncoder.from_pretrained(adapter, model, device)
+    adapted = AdaptedEncoder.from_pretrained(adapter, encoder, device)
     return evaluate_encoder(adapted, images, batch_size, on_error, progress)
 
 
