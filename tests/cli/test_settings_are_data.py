@@ -121,6 +121,7 @@ def test_nothing_in_settings_runs(tmp_path, monkeypatch):
         ("run.dataset = 'a\0b'", "no text: it holds a zero byte"),
         ("run.dataset = ['letters']", r"run.dataset is of type str, got \['letters'\]"),
         ("FitSettings.learning_rate = 'fast'", r"learning_rate is of type float \| int \| None, got 'fast'"),
+        ("run.seeds = 1000000000000", "run.seeds must be from 1 to 1,000, got 1000000000000"),
         ("run.seeds = True", "run.seeds is of type int, got True"),
     ],
 )  # fmt: skip

@@ -310,8 +310,8 @@ def test_experiment_3_says_what_it_needs_before_the_long_work(made, tmp_path):
     ("how", "message"),
     [
         ({"methods": ("residual", "fine_tunning")}, "Unknown method 'fine_tunning'. Did you mean 'fine_tun"),
-        ({"methods": ()}, "At least one method and one seed"),
-        ({"seeds": 0}, "At least one method and one seed"),
+        ({"methods": ()}, "At least one method and 1 to 1,000 seeds"),
+        ({"seeds": 0}, "At least one method and 1 to 1,000 seeds"),
         ({"epochs": 0}, "epochs must be positive"),
         ({"patience": -1}, "patience must be positive"),
         ({"tuning_rate": 0.0}, "learning_rate must be positive"),

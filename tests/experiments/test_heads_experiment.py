@@ -121,7 +121,7 @@ def test_figures(made):
     [
         ({"rank": 0}, "rank is 1 or more"),
         ({"shares": (0.5,)}, "are among the shares"),
-        ({"seeds": 1}, "seeds is 2 or more"),
+        ({"seeds": 10**12}, "seeds is 2 to 1,000"),
         ({"atoms": 0}, "atoms 1 or more"),
     ],
 )

@@ -166,7 +166,7 @@ def test_what_does_not_belong_together_is_refused(stores, classifier):
     [
         ({"shares": ()}, r"shares lie in \(0, 1\]"),
         ({"shares": (0.5, 2.0)}, r"shares lie in \(0, 1\]"),
-        ({"seeds": 1}, "seeds is 2 or more"),
+        ({"seeds": 1}, "seeds is 2 to 1,000"),
         ({"mode": "none"}, "Unknown mode 'none'"),
         ({"atoms": 0}, "atoms 1 or more"),
     ],

@@ -98,7 +98,8 @@ class Stages:
         """Move the stage's bar, or begin one."""
         if stage not in self._tasks:
             self._leave_behind(stage.partition(":")[0])
-            self._tasks[stage] = self._bars.add_task(stage.replace("_", " "), total=total, completed=done)
+            shown = printable(stage.replace("_", " "))
+            self._tasks[stage] = self._bars.add_task(shown, total=total, completed=done)
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
     def _leave_behind(self, name: str) -> None:

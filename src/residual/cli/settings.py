@@ -17,6 +17,7 @@ from residual.errors import ResidualError, unknown_name
 from residual.experiments import Plan
 from residual.heads.describe import DescribeSettings
 
+_MOST_SEEDS = 1_000
 _SEEDS = 5  # fitted at once, they cost little more than one
 _EXAMPLES = {
     "AdapterSettings": "init=ones",
@@ -162,8 +163,8 @@ def read_experiment_settings(
 def _seeds(options: RunOptions, **settings: Mapping[str, Any]) -> list[int]:
     """The seeds that a command is to fit with; `settings` is what is bound to those that follow them."""
     name = _name(type(options))
-    if options.seeds < 1:
-        raise ResidualError(f"{name}.seeds must be at least 1, got {options.seeds}.")
+    if not 1 <= options.seeds <= _MOST_SEEDS:
+        raise ResidualError(f"{name}.seeds must be from 1 to {_MOST_SEEDS:,}, got {options.seeds}.")
     if not 0 <= options.seed < 2**63 - options.seeds:
         raise ResidualError(f"{name}.seed must be from 0 to 2**63, got {options.seed}.")
     for each, bound in settings.items():

@@ -18,16 +18,17 @@ def verify(store: o.Store, json: o.Json = None) -> None:
     """
     from residual.cli import HINTS
     from residual.cli.console import check_outputs, err, out, stages, write_result
-    from residual.errors import DamagedStoreError
+    from residual.errors import DamagedStoreError, printable
     from residual.store.disk import ResidualStore
 
     check_outputs(json)
     opened = ResidualStore.open(store, damaged=True)
     with stages() as show:
         damages = opened.verify(show)
-    out.print(f"{opened}: {len(damages) or 'no'} damaged file{'' if len(damages) == 1 else 's'}.")
+    count = f"{len(damages) or 'no'} damaged file{'' if len(damages) == 1 else 's'}"
+    out.print(printable(f"{opened}: {count}."))
     for damage in damages:
-        err.print(str(damage))
+        err.print(printable(f"{damage}"))
     rows = [{"file": each.file, "samples": each.samples, "reason": each.reason} for each in damages]
     write_result(json, {"store": store, "samples": len(opened), "complete": opened.complete, "damages": rows})
     if damages:

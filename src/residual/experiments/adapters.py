@@ -71,9 +71,9 @@ class AdaptersSettings:
         for method in self.methods:
             if method not in METHOD_NAMES:
                 raise unknown_name("method", method, METHOD_NAMES)
-        if not self.methods or self.seeds < 1:
+        if not self.methods or not 1 <= self.seeds <= 1_000:
             raise ResidualError(
-                f"At least one method and one seed are needed, got {self.methods} and {self.seeds}."
+                f"At least one method and 1 to 1,000 seeds are needed, got {self.methods} and {self.seeds}."
             )
         self.fits(False)
         self.tunings(False)

@@ -63,9 +63,9 @@ class ScoreboardSettings:
         check_mode(self.mode)
         if not self.shares or not all(0 < share <= 1 for share in self.shares):
             raise ResidualError(f"shares lie in (0, 1], got {self.shares}.")
-        if self.seeds < 2 or self.seed < 0 or self.atoms < 1:
+        if not 2 <= self.seeds <= 1_000 or self.seed < 0 or self.atoms < 1:
             raise ResidualError(
-                f"seeds is 2 or more, seed 0 or more and atoms 1 or more; got {self.seeds}, {self.seed} and "
+                f"seeds is 2 to 1,000, seed 0 or more and atoms 1 or more; got {self.seeds}, {self.seed} and "
                 f"{self.atoms}."
             )
 

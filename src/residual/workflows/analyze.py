@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from residual.errors import printable
 from residual.progress import Progress
 from residual.report import records
 from residual.spectral.bases import SpectralBases
@@ -75,8 +76,9 @@ def analyze_store(
     }
     if similar is not None:
         result["against"] = {"bases": against, "settings": asdict(similarity), "units": records(similar)}
-    title = f"{store.encoder_name} on {store.dataset}, {len(store):,} samples"
-    return Analysis(title, f"{store.encoder_name}: {store.dataset} and {against}", shapes, similar, result)
+    title = printable(f"{store.encoder_name} on {store.dataset}, {len(store):,} samples")
+    title_similar = printable(f"{store.encoder_name}: {store.dataset} and {against}")
+    return Analysis(title, title_similar, shapes, similar, result)
 
 
 def _bases(source: str, kinds: tuple[str, ...], device: str | None) -> SpectralBases:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from residual.errors import ResidualError
+from residual.errors import ResidualError, printable
 from residual.heads.describe import (
     DescribeSettings,
     check_atoms,
@@ -104,7 +104,7 @@ def describe_store(
         "seconds": round(time.perf_counter() - start, 3),
     }
     shown = DescribedHeads(
-        title=f"{store.encoder_name} on {store.dataset}, {len(store):,} samples",
+        title=printable(f"{store.encoder_name} on {store.dataset}, {len(store):,} samples"),
         settings=settings,
         heads=described,
         of=result["heads_of_encoder"],

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from residual.adapters import Coarse, FitSettings, fit
+from residual.errors import printable
 from residual.heads.comparison import Scoreboard, ScoreboardSettings, check_alike, scoreboard
 from residual.heads.selections import jaccard_table
 from residual.progress import Progress
@@ -95,7 +96,7 @@ def scoreboard_of_stores(
         "seconds": round(time.perf_counter() - start, 3),
     }
     where = stores["test"].dataset if test else f"the other half of {store.dataset}"
-    title = f"{store.encoder_name}: heads chosen on {store.dataset}, tested on {where}"
+    title = printable(f"{store.encoder_name}: heads chosen on {store.dataset}, tested on {where}")
     return StoreScoreboard(title, board, origin, result)
 
 
