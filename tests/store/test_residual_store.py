@@ -585,16 +585,6 @@ def test_labels_alone_need_no_coordinates(tmp_path):
 # Going on, and what isn't gone on with
 
 
-def test_other_processes_read_the_images(tmp_path, monkeypatch):
-    small_shards(monkeypatch)
-    dataset, encoder = TinyImages(N, broken=(2, 20)), float32_encoder()
-    for workers in (0, 2):
-        encode_dataset(
-            encoder, dataset, tmp_path / str(workers), workers=workers, batch_size=5, on_error="skip"
-        )
-    same_files(files_of(tmp_path / "2"), files_of(tmp_path / "0"))
-
-
 def test_parts_make_the_whole(tmp_path, monkeypatch):
     small_shards(monkeypatch, 4)
     encoder, dataset = float32_encoder(), TinyImages(N)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from residual.errors import UnreadableImageError
+from residual.pictures import MOST_PIXELS, check_size, on_white
+
+# Those of Pillow's whose decoders are in daily use everywhere; others run programs, or rare code.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
+MOST_BYTES = 2**28  # of a file: 89 million pixels of three bytes
+MOST_OF_WEBP = 40_000_000  # pixels, of which its decoder keeps several copies
+MOST_OF_A_TILE = 2**24
+MOST_READS = 500_000
+MOST_SCANNED = 10**9  # pixels of all of a JPEG's scans together: seconds
+_OF_A_SCAN = 2000  # pixels that beginning one costs as much as
+_AT_ONCE = 2**20
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,24 +41,58 @@ def decode_image(content: bytes, sample_id: str, where: str) -> Image.Image:
         where: the folder, file or repository that it is from, for the error.
 
     Raises:
-        UnreadableImageError: it is empty, cut off, or no image of a known format.
+        UnreadableImageError: it is empty, cut off, no image of the `FORMATS`, or takes too long or too much
+            memory to decode (`check_size`, `MOST_BYTES`, `MOST_SCANNED`).
     """
     try:
         if not content:
             raise ValueError("it is empty")
-        with Image.open(io.BytesIO(content)) as image:
-            if image.format == "EPS":  # Pillow would have Ghostscript run it
-                raise ValueError("it is a PostScript program, no picture")
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"its file has {len(content):,} bytes, at most {MOST_BYTES:,} are read")
+        with Image.open(_Pieces(content), formats=FORMATS) as image:
+            _check_costs(image, content)
             image.load()
             turn = _TURNS.get(_orientation(image))
             seen = _eight_bits(image)
-            upright = seen if turn is None else seen.transpose(turn)
-            if upright.has_transparency_data:
-                rgba = upright.convert("RGBA")
-                return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-            return upright.convert("RGB")
+            return on_white(seen if turn is None else seen.transpose(turn))
     except Exception as problem:  # a decoder raises whatever a damaged file makes it trip over
         raise UnreadableImageError(sample_id, f"{_reason(problem)}; {where}") from problem
+
+
+class _Pieces(io.BytesIO):
+    """A file that Pillow can't be made to walk through for minutes, a byte or an empty chunk at a time."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MOST_READS:
+            raise ValueError("its file is in too many small pieces")
+        return super().read(size)
+
+
+def _check_costs(image: Image.Image, content: bytes) -> None:
+    """Refuse what a small file may make of it, before it is decoded."""
+    check_size(*image.size)
+    if image.format == "WEBP" and image.width * image.height > MOST_OF_WEBP:
+        raise ValueError(f"it is a WebP of over {MOST_OF_WEBP / 1e6:.0f} million pixels")
+    if image.format == "TIFF" and _tile(image) > MOST_OF_A_TILE:
+        raise ValueError(f"it is a TIFF in tiles of over {MOST_OF_A_TILE / 1e6:.0f} million pixels")
+    if content[:2] in (b"P1", b"P2", b"P3"):
+        raise ValueError("its pixels are written as text")
+    if image.mode == "F":
+        raise ValueError("its pixels are fractions: save it with 8 bits")
+    each = image.width * image.height + _OF_A_SCAN
+    # In the data of a JPEG no other byte than 0 follows FF; a scan has eleven bytes or more.
+    if image.format in ("JPEG", "MPO") and len(content) // 11 * each > MOST_SCANNED:
+        scans = content.count(b"\xff\xda")
+        if scans * each > MOST_SCANNED:
+            raise ValueError(f"it is a JPEG of {scans:,} scans, too many for its size")
+
+
+def _tile(image: Any) -> int:
+    """Pixels of a TIFF's tiles, which its decoder makes room for, however small the picture is."""
+    return image.tag_v2.get(322, 0) * image.tag_v2.get(323, 0)  # TileWidth, TileLength
 
 
 def _orientation(image: Image.Image) -> object:
@@ -59,20 +105,24 @@ def _orientation(image: Image.Image) -> object:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """A picture of 16-bit grey as one of 8 bits; Pillow alone would cut its values off at 255."""
-    if image.mode == "F":
-        raise ValueError("its pixels are fractions: save it with 8 bits")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        grey = (values.clip(0, 65535) / 257).round().astype(np.uint8)
-        clear = image.info.get("transparency")  # one value that is see-through, so white like the paper below
-        return Image.fromarray(np.where(values == clear, np.uint8(255), grey) if clear is not None else grey)
-    return image
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    clear = image.info.get("transparency")  # one value that is see-through, so white like the paper below
+    values = np.asarray(image)
+    grey = np.empty(values.shape, np.uint8)
+    whole, made = values.reshape(-1), grey.reshape(-1)
+    for at in range(0, len(whole), _AT_ONCE):
+        part = whole[at : at + _AT_ONCE]
+        made[at : at + _AT_ONCE] = (part.clip(0, 65535).astype(np.uint32) + 128) // 257  # to the nearest
+        if clear is not None:
+            made[at : at + _AT_ONCE][part == clear] = 255
+    return Image.fromarray(grey)
 
 
 def _reason(problem: Exception) -> str:
+    if isinstance(problem, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"it has over {MOST_PIXELS / 1e6:.0f} million pixels"
     text = str(problem).split("\n")[0]
-    return (
-        "it is no image of a known format"
-        if text.startswith("cannot identify")
-        else text or type(problem).__name__
-    )
+    if text.startswith("cannot identify"):
+        return f"it is no image of a format that is read: {', '.join(FORMATS)}"
+    return text or type(problem).__name__

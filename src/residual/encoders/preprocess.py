@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from residual.errors import ResidualError
+from residual.pictures import check_size, on_white
 
 # OpenAI's statistics, which CLIP models keep (transformers.image_utils.OPENAI_CLIP_MEAN, OPENAI_CLIP_STD).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -117,7 +118,12 @@ class Preprocess:
         )
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
-        """The pixels of one image."""
+        """The pixels of one image.
+
+        Raises:
+            ResidualError: its size is out of bounds, see `check_size`.
+        """
+        check_size(*image.size)
         pixels = torch.from_numpy(np.array(on_white(image))).permute(2, 0, 1)  # (3, h, w), bytes
         if (size := self._resized(image.height, image.width)) != (image.height, image.width):
             pixels = interpolate(pixels[None], size, **_INTERPOLATIONS[self.interpolation])[0]
@@ -144,16 +150,13 @@ class OnWhite:
     transform: Callable[[Image.Image], Tensor]
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
-        """The pixels of one image."""
+        """The pixels of one image.
+
+        Raises:
+            ResidualError: its size is out of bounds, see `check_size`.
+        """
+        check_size(*image.size)
         return self.transform(on_white(image))
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """Colours only; what is transparent shows white, as in transformers."""
-    if "A" in image.getbands() or image.info.get("transparency") is not None:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 def _center_crop(pixels: Tensor, height: int, width: int) -> Tensor:

@@ -6,10 +6,14 @@ and hand them over in the encoder's precision, so that little memory is in fligh
 
 from __future__ import annotations
 
+import multiprocessing
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -18,6 +22,7 @@ from residual.data import ImageDataset, PixelDataset
 from residual.devices import cores
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, UnreadableImageError
+from residual.libraries import first_line
 from residual.read_ahead import ahead
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.decompose import check_sum
@@ -97,12 +102,14 @@ class Pixels:
         pixels: theirs, one piece or several.
         digests: theirs, see `ImageDataset.load_with_digest`.
         skipped: the others, and why.
+        failed: why none of them could be read: the message of an error and its hint.
     """
 
     positions: list[int] = field(default_factory=list)
     pixels: list[Tensor] = field(default_factory=list)
     digests: list[int] = field(default_factory=list)
     skipped: dict[int, str] = field(default_factory=dict)
+    failed: tuple[str, str] | None = None
 
     def add(self, other: Pixels) -> None:
         """Take in the next samples."""
@@ -111,10 +118,34 @@ class Pixels:
         self.digests += other.digests
         self.skipped |= other.skipped
 
+    def hand_over(self) -> None:
+        """Put the pixels where another process can have them without a copy, as far as there is room."""
+        with suppress(RuntimeError):
+            for part in self.pixels:
+                part.share_memory_()
+            return
+        packed: list[Any] = [_Packed(part) for part in self.pixels]
+        self.pixels = packed
+
     def pin_memory(self) -> Pixels:
         """The pixels in memory that a GPU reads by itself."""
         self.pixels = [part.pin_memory() for part in self.pixels]
         return self
+
+
+class _Packed:
+    """A tensor that goes to another process as a copy, through a pipe; it arrives as a tensor."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
+
+    def __reduce__(self) -> tuple:
+        bytes_ = self.tensor.contiguous().view(torch.uint8).numpy()
+        return _unpacked, (bytes_, self.tensor.dtype)
+
+
+def _unpacked(content: np.ndarray, dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(content).view(dtype)
 
 
 @dataclass(frozen=True)
@@ -184,7 +215,7 @@ def read_pixels(
 
     Raises:
         UnreadableImageError: without `skip`; names the sample.
-        ResidualError: `workers` is below 0.
+        ResidualError: `workers` is below 0; or a process ended early, most often since memory ran out.
     """
     on_gpu = encoder.device.type == "cuda"
     reader = _Reader(dataset, encoder.preprocess, encoder.dtype, on_gpu)
@@ -192,12 +223,10 @@ def read_pixels(
         workers = min(_MOST_WORKERS, cores()) if on_gpu else 0
     if workers < 0:
         raise ResidualError(f"workers is 0 or more, got {workers}.")
-    pieces = [batch[start : start + _PIECE] for batch in batches for start in range(0, len(batch), _PIECE)]
-    if isinstance(dataset, PixelDataset) or not workers:
+    if isinstance(dataset, PixelDataset) or not (workers and _can_have_workers()):
         whole = ahead(reader.read, batches)
     else:
-        loader = DataLoader(reader, batch_size=None, sampler=pieces, num_workers=workers, pin_memory=on_gpu)
-        whole = _joined(iter(loader), batches)
+        whole = _by_processes(reader, batches, workers)
     for batch in whole:
         for position, reason in batch.skipped.items():
             if not skip:
@@ -205,12 +234,45 @@ def read_pixels(
         yield batch
 
 
-def _joined(pieces: Iterator[Pixels], batches: Sequence[range]) -> Iterator[Pixels]:
-    for batch in batches:
-        joined = Pixels()
-        for _ in range(0, len(batch), _PIECE):
-            joined.add(next(pieces))
-        yield joined
+def _can_have_workers() -> bool:
+    """Whether processes can talk to each other here, for which they need semaphores."""
+    try:
+        multiprocessing.get_context().Lock()
+    except (OSError, ImportError) as error:
+        warnings.warn(
+            f"Pictures are read in one thread: worker processes can't be had here ({first_line(error)}), as "
+            "where /dev/shm is missing or closed.",
+            stacklevel=4,
+        )
+        return False
+    return True
+
+
+def _by_processes(reader: _Reader, batches: Sequence[range], workers: int) -> Iterator[Pixels]:
+    pieces = [batch[start : start + _PIECE] for batch in batches for start in range(0, len(batch), _PIECE)]
+    loader = DataLoader(reader, batch_size=None, sampler=pieces, num_workers=workers, pin_memory=reader.pin)
+    begun: list[Iterator[Pixels]] = []
+
+    def joined(batch: range) -> Pixels:
+        try:
+            if not begun:
+                begun.append(iter(loader))
+            parts = [next(begun[0]) for _ in range(0, len(batch), _PIECE)]
+        except (OSError, RuntimeError) as error:  # what the reader itself trips over comes as a value
+            raise ResidualError(
+                f"A process that reads pictures couldn't be started or ended early ({first_line(error)}). "
+                "Most often memory has run out.",
+                "Have fewer of them, or none: workers=0.",
+            ) from error
+        whole = Pixels()
+        for part in parts:
+            if part.failed:
+                raise ResidualError(*part.failed)
+            whole.add(part)
+        return whole
+
+    # Not in the main thread, where torch has the death of a worker raised wherever that thread is.
+    return ahead(joined, batches)
 
 
 class _Reader(Dataset[Pixels]):
@@ -222,7 +284,15 @@ class _Reader(Dataset[Pixels]):
         self.dataset, self.preprocess, self.dtype, self.pin = dataset, preprocess, dtype, pin
 
     def __getitem__(self, index: range) -> Pixels:
-        return self.read(index)
+        """In a worker process."""
+        try:
+            read = self.read(index)
+        except ResidualError as error:
+            return Pixels(failed=(error.message, error.hint))
+        except Exception as error:
+            return Pixels(failed=(f"{self.dataset.full_name} can't be read: {first_line(error)}.", ""))
+        read.hand_over()
+        return read
 
     def read(self, positions: range) -> Pixels:
         if isinstance(self.dataset, PixelDataset):
@@ -233,16 +303,35 @@ class _Reader(Dataset[Pixels]):
         read, pixels = Pixels(), []
         for position in positions:
             try:
-                image, digest = self.dataset.load_with_digest(position)
+                made, digest = self._one(position)
             except UnreadableImageError as error:
                 read.skipped[position] = error.reason
-            else:
-                pixels.append(self.preprocess(image))
-                read.positions.append(position)
-                read.digests.append(digest)
+                continue
+            if pixels and made.shape != pixels[0].shape:
+                raise ResidualError(
+                    f"After preprocessing {self.dataset.sample_ids[position]!r} has the shape "
+                    f"{tuple(made.shape)}, and one before it {tuple(pixels[0].shape)}: an encoder's "
+                    "preprocessing has to crop pictures to one size."
+                )
+            pixels.append(made)
+            read.positions.append(position)
+            read.digests.append(digest)
         if pixels:
             read.pixels.append(torch.stack(pixels).to(self.dtype))
         return read
+
+    def _one(self, position: int) -> tuple[Tensor, int]:
+        """The pixels and the digest of one sample; what goes wrong with a picture is told by its name."""
+        try:
+            image, digest = self.dataset.load_with_digest(position)
+        except ResidualError:  # unreadable, or the fault of no picture
+            raise
+        except Exception as error:
+            raise UnreadableImageError(self.dataset.sample_ids[position], first_line(error)) from error
+        try:
+            return self.preprocess(image), digest
+        except Exception as error:
+            raise UnreadableImageError(self.dataset.sample_ids[position], first_line(error)) from error
 
 
 def _moved(encoder: Encoder, parts: list[Tensor]) -> Tensor:

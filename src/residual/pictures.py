@@ -1,0 +1,43 @@
+"""What every picture goes through, wherever it is from: bounds on its size, white behind what is clear."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from residual.errors import ResidualError
+
+MOST_PIXELS = 89_478_485  # Pillow's own bound, from which on it warns: a third of a GB as it keeps them
+LONGEST = 100  # times the shorter side; resizing makes the shorter one as long as the encoder wants it
+_AT_ONCE = 2**22
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse a picture whose pixels would take too much memory, before it is decoded or after.
+
+    Raises:
+        ResidualError: it has over `MOST_PIXELS` pixels, or one side is over `LONGEST` times the other.
+    """
+    if width * height > MOST_PIXELS:
+        raise ResidualError(f"it has over {MOST_PIXELS / 1e6:.0f} million pixels")
+    if max(width, height) > LONGEST * min(width, height):
+        raise ResidualError(
+            f"it has {width:,} by {height:,} pixels, and one side may be {LONGEST} times the other at most"
+        )
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Colours only; what is transparent shows white, as in transformers. Given back itself if it is so."""
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    rows = max(1, _AT_ONCE // max(1, image.width))
+    if image.height <= rows:
+        return _blended(image)
+    seen = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        seen.paste(_blended(image.crop((0, top, image.width, min(top + rows, image.height)))), (0, top))
+    return seen
+
+
+def _blended(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
