@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 
 from residual import report
@@ -35,6 +38,15 @@ def test_an_error_that_nobody_foresaw(residual, monkeypatch, error, told):
     assert "Traceback" in residual("datasets", "nosuch")[2]
     monkeypatch.setenv("RESIDUAL_DEBUG", "0")
     assert residual("datasets", "nosuch")[:2] == (2, "")
+
+
+def test_letters_that_a_terminal_lacks_cost_no_result(residual, monkeypatch):
+    said = io.BytesIO()
+    monkeypatch.setattr(report, "datasets_table", lambda _: "12 ± 3")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(said, encoding="ascii"))
+    assert residual("datasets")[::2] == (0, "")
+    sys.stdout.flush()
+    assert said.getvalue().startswith(b"12 \\xb1 3\n")
 
 
 def test_empty_words_are_refused_before_anything_is_written(residual, monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from io import TextIOWrapper
 from itertools import pairwise
 
 from residual.errors import (
@@ -42,6 +43,9 @@ def main() -> None:
     """
     words = [word for word in sys.argv[1:] if word != "--debug"]
     debug = len(words) < len(sys.argv) - 1 or os.environ.get("RESIDUAL_DEBUG", "0") not in ("", "0")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a letter that a terminal lacks costs no result
+            stream.reconfigure(errors="backslashreplace")
     try:
         _check_words(words)
         from residual.cli.app import app

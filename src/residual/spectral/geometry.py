@@ -62,10 +62,10 @@ class GeometrySettings:
                 "threshold and level lie in (0, 1) and fraction in (0, 1]; got "
                 f"{self.threshold}, {self.level} and {self.fraction}."
             )
-        if self.samples < 3 or self.halvings < 0 or self.seed < 0:
+        if self.samples < 3 or not 0 <= self.halvings <= 30 or self.seed < 0:
             raise ResidualError(
-                f"samples is 3 or more, halvings and seed 0 or more; got {self.samples}, {self.halvings} and "
-                f"{self.seed}."
+                f"samples is 3 or more, halvings from 0 to 30 and seed 0 or more; got {self.samples}, "
+                f"{self.halvings} and {self.seed}."
             )
 
 
