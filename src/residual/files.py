@@ -62,7 +62,7 @@ def replacing(path: Path) -> Generator[Path]:
             os.close(handle)
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -74,7 +74,7 @@ def make_folder(folder: Path) -> None:
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
 
 def sweep(folder: Path, stem: str = "", below: bool = False) -> None:
@@ -274,7 +274,7 @@ def _sync(path: Path, flags: int) -> None:
         os.close(handle)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """A renamed file is there for good when its folder is on the disk, too (Windows knows no such thing)."""
     if os.name == "posix":
         with suppress(OSError):  # some file systems of networks know no such thing, either

@@ -28,6 +28,13 @@ def bit_sums(tensors: Sequence[Tensor]) -> list[list[int]]:
     return torch.stack([each.to(sums[0].device) for each in sums]).tolist()
 
 
+def row_sums(rows: Tensor) -> Tensor:
+    """64 bits that tell each row of a tensor `(n, …)` from others: int64 `(n,)`, the same on any device."""
+    data = rows.detach().contiguous().flatten(1).view(torch.uint8)
+    data = torch.nn.functional.pad(data, (0, -data.shape[1] % 8))
+    return _mixed(data.view(torch.int64))
+
+
 def _sums(value: Tensor) -> Tensor:
     """Of words of 64 bits in rows: along rows, along columns, and of what is left over.
 
@@ -44,8 +51,8 @@ def _sums(value: Tensor) -> Tensor:
 
 
 def _mixed(values: Tensor) -> Tensor:
-    """One number modulo 2⁶⁴. Upper bits go into lower ones, or two signs could make up for each other;
+    """One number modulo 2⁶⁴ a row. Upper bits go into lower ones, or two signs could make up for each other;
     weights are odd, so that no single change is lost.
     """
     mixed = values ^ (values >> 31 & 0x1FFFFFFFF)
-    return (mixed * (2 * torch.arange(len(values), device=values.device) + 1)).sum()
+    return (mixed * (2 * torch.arange(values.shape[-1], device=values.device) + 1)).sum(-1)

@@ -443,7 +443,7 @@ def test_pixels_in_memory(tmp_path):
     encoder, dataset = float32_encoder(), pixel_dataset()
     store = encode_dataset(encoder, dataset, tmp_path / "store", dtype="float32", batch_size=4)
     torch.testing.assert_close(store.contributions(), decompose(encoder, dataset.pixels).contributions[:, 0])
-    assert store.digests.tolist() == [0] * 11
+    assert len(set(store.digests.tolist())) == 11
     assert store.sample_ids[:2] == ("000000", "000001")
 
 

@@ -120,6 +120,14 @@ class ImageDataset:
         image = self.load(index)
         return image, digest64(f"{image.mode} {image.size}".encode(), image.tobytes())
 
+    def digest(self, index: int) -> int:
+        """What tells the image of sample `index` from others, as `load_with_digest` gives it.
+
+        Raises:
+            UnreadableImageError: it can't be had.
+        """
+        return self.load_with_digest(index)[1]
+
     def subset(self, indices: Iterable[SupportsIndex]) -> ImageDataset:
         """The samples at `indices`, in that order, as a dataset of their own.
 
@@ -172,6 +180,10 @@ class FileDataset(ImageDataset, ABC):
         """Sample `index` as an RGB image, upright as its EXIF says, transparent parts on white."""
         return decode_image(self.content(index), self.sample_ids[index], self.where)
 
+    def digest(self, index: int) -> int:
+        """64 bits of the SHA-256 of its file, which isn't decoded."""
+        return digest64(self.content(index))
+
     def load_with_digest(self, index: int) -> tuple[Image.Image, int]:
         """The same, and 64 bits of the SHA-256 of its file."""
         content = self.content(index)
@@ -199,6 +211,9 @@ class _Subset(ImageDataset):
 
     def load_with_digest(self, index: int) -> tuple[Image.Image, int]:
         return self._parent.load_with_digest(self._indices[index])
+
+    def digest(self, index: int) -> int:
+        return self._parent.digest(self._indices[index])
 
 
 def _whole_numbers(values: object) -> np.ndarray:

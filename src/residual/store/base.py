@@ -49,7 +49,7 @@ class Store(ABC):
         linearization: from coordinates to contributions.
         labels: `(n,)`, int64.
         sample_ids: one a sample.
-        digests: `(n,)`, uint64: what tells each sample's image from others; 0 where pixels were encoded.
+        digests: `(n,)`, uint64: what tells each sample's image from others.
         groups: `(n,)`, int64, where the dataset has groups, else None.
         reasons: why each of the samples that could not be read could not, by id.
         class_names: one a class.

@@ -143,7 +143,7 @@ class ResidualStore(Store):
 
     @cached_property
     def digests(self) -> np.ndarray:
-        """`(n,)`, uint64: what tells each sample's image from others; 0 where pixels were encoded."""
+        """`(n,)`, uint64: what tells each image from others; 0 of pixels in stores of version 0.1."""
         return self._arrays.read("digest", self._arrays.positions)
 
     def __len__(self) -> int:

@@ -19,11 +19,13 @@ from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import safe_name
 from residual.progress import Progress
+from residual.store.arrays import CheckedArrays
 from residual.store.base import MemoryStore
 from residual.store.disk import ResidualStore
 from residual.store.forward import Encoding, Part, Pixels, encode_batches, read_pixels
 from residual.store.layout import Layout
 from residual.store.manifest import identity_of
+from residual.store.resume import check_choice, check_images, readable_again, spread
 from residual.store.storage import Storage
 from residual.store.writer import Writer
 from residual.tracing.coordinates import Coordinates
@@ -63,6 +65,7 @@ def encode_dataset(
     batch_size: int = ...,
     workers: int | None = ...,
     on_error: str = ...,
+    check: str = ...,
     progress: Progress | None = ...,
 ) -> ResidualStore: ...
 
@@ -79,6 +82,7 @@ def encode_dataset(
     batch_size: int = 64,
     workers: int | None = None,
     on_error: str = "raise",
+    check: str = "some",
     progress: Progress | None = None,
 ) -> MemoryStore | ResidualStore:
     """Run `encoder` over `dataset` and keep the coordinates of every sample.
@@ -101,13 +105,16 @@ def encode_dataset(
         workers: processes that read images; 0 for a thread; by default one a core (at most 16) for an encoder
             on a GPU, and a thread for one on the CPU, which needs the cores itself.
         on_error: an image that can't be read stops the run ("raise") or is left out and listed ("skip").
+        check: where a store is there already, whether it is of the same images: 64 of those that it holds are
+            looked at again, spread evenly over them, or "all". Those that couldn't be read are tried again.
         progress: called with the number of samples done and their total, after every batch.
 
     Raises:
         UnreadableImageError: with `on_error="raise"`; names the sample.
+        OtherResultError: the path holds something else, or other images of the same names.
         ResidualError: labels or groups aren't one a sample or have no name; no sample is there or none can be
-            read; the sum of units misses the model's own output (checked on the first batch); the path holds
-            something else; the disk is full; or a coordinate is too large for `dtype`.
+            read; the sum of units misses the model's own output (checked on the first batch); the disk is
+            full; or a pixel isn't finite, or a coordinate too large for `dtype`.
 
     Example:
         >>> import residual
@@ -119,6 +126,7 @@ def encode_dataset(
         True
     """
     settings = Encoding(pooling, tuple(kinds), batch_size, workers, on_error)
+    check_choice(check)
     dataset.check()
     if len(dataset) == 0:
         raise ResidualError(f"Dataset {dataset.full_name} has no samples.")
@@ -134,6 +142,7 @@ def encode_dataset(
     identity = identity_of(encoder, dataset, pooling, settings.kinds, dtype)
     writer = Writer(storage, identity, dataset, linearization, layout, mine)
     layout = writer.layout
+    _look_again(writer, encoder, dataset, settings, check)
     total = sum(len(layout.samples_of(shard)) for shard in mine.share(layout.shards))
     done = total - sum(len(layout.samples_of(shard)) for shard in writer.pending)
     if progress is not None:
@@ -153,6 +162,18 @@ def encode_dataset(
     if store.complete and not len(store):
         raise ResidualError(f"None of the {len(dataset)} images of {dataset.full_name} can be read.")
     return store
+
+
+def _look_again(
+    writer: Writer, encoder: Encoder, dataset: ImageDataset, settings: Encoding, check: str
+) -> None:
+    """Whether the shards that are there are of these images; what couldn't be read and now can comes in."""
+    arrays = CheckedArrays(writer.storage, writer.manifest, writer.whole, {})
+    held = arrays.positions if check == "all" else spread(arrays.positions)
+    digests = dict(zip(held.tolist(), arrays.read("digest", held).tolist(), strict=True))
+    check_images(encoder, dataset, digests, settings.on_error, writer.storage.address)
+    again = readable_again(encoder, dataset, list(arrays.skipped), settings)
+    writer.write_again(position // writer.layout.rows for position in again)
 
 
 def _into_memory(

@@ -22,6 +22,7 @@ from residual.data import ImageDataset, PixelDataset
 from residual.devices import cores
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, UnreadableImageError
+from residual.hashing import row_sums
 from residual.libraries import first_line
 from residual.read_ahead import ahead
 from residual.tracing.coordinates import Coordinates
@@ -178,21 +179,24 @@ def encode_batches(
 
     Raises:
         UnreadableImageError: with `on_error="raise"`; names the sample.
-        ResidualError: the sum of units misses the model's own output; or a coordinate isn't finite.
+        ResidualError: the sum of units misses the model's own output; or a pixel or coordinate isn't finite.
     """
     waiting: _Underway | None = None
     checked = False
     skip = settings.on_error == "skip"
     for read in read_pixels(encoder, dataset, batches, settings.workers, skip):
-        coordinates = None
+        coordinates = digests = None
         if read.pixels:
             with torch.inference_mode():
-                coordinates, output = trace(encoder, _moved(encoder, read.pixels), pooling=settings.pooling)
+                pixels = _moved(encoder, read.pixels)
+                coordinates, output = trace(encoder, pixels, pooling=settings.pooling)
+                digests = row_sums(pixels) if isinstance(dataset, PixelDataset) else None
             if not checked:
+                _check_pixels(dataset, read)
                 check_sum(encoder, linearization, coordinates, output)
                 checked = True
             coordinates = _narrowed(coordinates.only(settings.kinds), dtype)
-        begun = _Underway(dataset, read, coordinates, keep)
+        begun = _Underway(dataset, read, coordinates, digests, keep)
         if waiting is not None:
             yield waiting.arrived()
         waiting = begun
@@ -334,6 +338,14 @@ class _Reader(Dataset[Pixels]):
             raise UnreadableImageError(self.dataset.sample_ids[position], first_line(error)) from error
 
 
+def _check_pixels(dataset: ImageDataset, read: Pixels) -> None:
+    """Refuse pixels that aren't finite; which waits for them, so it is asked where a number already isn't."""
+    finite = torch.cat([part.flatten(1).isfinite().all(1) for part in read.pixels])
+    if not finite.all():
+        first = read.positions[int(finite.logical_not().nonzero()[0, 0])]
+        raise ResidualError(f"The pixels of {dataset.sample_ids[first]!r} hold NaN or infinity.")
+
+
 def _moved(encoder: Encoder, parts: list[Tensor]) -> Tensor:
     moved = [part.to(encoder.device, encoder.dtype, non_blocking=True) for part in parts]
     return moved[0] if len(moved) == 1 else torch.cat(moved)
@@ -348,8 +360,16 @@ def _narrowed(coordinates: Coordinates, dtype: torch.dtype) -> Coordinates:
 class _Underway:
     """Coordinates on their way off a GPU, while that goes on with the next batch."""
 
-    def __init__(self, dataset: ImageDataset, read: Pixels, coordinates: Coordinates | None, keep: str):
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        read: Pixels,
+        coordinates: Coordinates | None,
+        digests: Tensor | None,
+        keep: str,
+    ):
         self.dataset, self.read, self.coordinates, self.copied = dataset, read, coordinates, None
+        self.digests = None if digests is None else digests.to("cpu", non_blocking=True)
         if coordinates is not None:
             self.finite = coordinates.finite().to("cpu", non_blocking=True)
             self.coordinates = coordinates.to(keep, non_blocking=True)
@@ -362,9 +382,12 @@ class _Underway:
             self.copied.synchronize()
         if self.coordinates is not None and not self.finite.all():
             first = self.read.positions[int(self.finite.logical_not().nonzero()[0, 0])]
+            _check_pixels(self.dataset, self.read)
             raise ResidualError(
                 f"The coordinates of {self.dataset.sample_ids[first]!r} aren't finite numbers. If the model "
                 "itself doesn't give NaN there, they don't fit into float16, which ends at 65,504: keep them "
                 "in float32."
             )
+        if self.digests is not None:
+            self.read.digests = self.digests.numpy().view(np.uint64).tolist()
         return Encoded(self.read, self.coordinates)

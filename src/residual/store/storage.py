@@ -18,7 +18,7 @@ import numpy as np
 
 from residual.addresses import check_address, file_system
 from residual.errors import DamagedStoreError, ResidualError
-from residual.files import is_partial, make_folder, replacing, sweep
+from residual.files import is_partial, make_folder, replacing, sweep, sync_folder
 
 MOST_BYTES = 2**32  # of a file that is read whole; a linearization of the largest encoders has half of that
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -102,6 +102,23 @@ class Storage:
                 ) from error
             raise ResidualError(
                 f"{self.address!r} can't be written to ({error.strerror or error}). What is complete is kept."
+            ) from error
+
+    def remove(self, name: str) -> None:
+        """Take a file away, for good.
+
+        Raises:
+            ResidualError: it can't be.
+        """
+        try:
+            if self.local is None:
+                self._fs.rm_file(self._at(name))
+            else:
+                (self.local / name).unlink()
+                sync_folder((self.local / name).parent)
+        except OSError as error:
+            raise ResidualError(
+                f"{self.address}/{name} can't be removed ({error.strerror or error})."
             ) from error
 
     def size(self, name: str) -> int | None:

@@ -6,6 +6,7 @@ A second thread makes the bytes and waits for the disk while the encoder works o
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -82,12 +83,21 @@ class Writer:
         self.manifest = manifest
         share = part.share(layout.shards)
         packed = packed_receipts(storage, share, sizes)
-        self.pending = [
-            shard for shard in share if shard not in packed or not self._whole(shard, packed[shard], sizes)
-        ]
+        self.whole = {
+            shard: receipt
+            for shard, data in packed.items()
+            if (receipt := self._whole(shard, data, sizes)) is not None
+        }
+        self.pending = [shard for shard in share if shard not in self.whole]
+        self._again: set[int] = set()
         self._shard: _Shard | None = None
         self._thread = ThreadPoolExecutor(1, "residual-writer")
         self._waiting: deque[Future[None]] = deque()
+
+    def write_again(self, shards: Iterable[int]) -> None:
+        """Make whole shards of this part again, whose samples are others now."""
+        self._again |= set(shards)
+        self.pending = sorted({*self.pending, *self._again})
 
     def add(self, encoded: Encoded) -> None:
         """Take in the next samples; those of a shard come in order, and shards in the order of `pending`."""
@@ -129,16 +139,19 @@ class Writer:
             self.storage.write(name, files[name])
         return manifest
 
-    def _whole(self, shard: int, packed: bytes, sizes: dict[str, int]) -> bool:
-        """Whether what the receipt says is there; one that is damaged or of another store says nothing."""
+    def _whole(self, shard: int, packed: bytes, sizes: dict[str, int]) -> Receipt | None:
+        """The receipt, if what it says is there; one that is damaged or of another store says nothing."""
         try:
             receipt = self.manifest.receipt(shard, packed, Receipt.file(shard))
         except ResidualError:
-            return False
-        return all(sizes.get(self.layout.file(name, shard)) == size for name, size in receipt.sizes.items())
+            return None
+        there = (sizes.get(self.layout.file(name, shard)) == size for name, size in receipt.sizes.items())
+        return receipt if all(there) else None
 
     def _write(self, shard: _Shard) -> None:
         sizes, checksums, chunks = {}, {}, {}
+        if shard.number in self._again:  # the receipt must not speak for files that are others
+            self.storage.remove(Receipt.file(shard.number))
         for name, values in shard.values.items():
             array = self.layout.arrays[name]
             data = array.pack(values)

@@ -1,0 +1,91 @@
+"""Whether what is gone on with is of the same images as before, and which of those left out can be read now.
+
+Ids and labels are compared whole (`check_identity`); images are looked at again, some of them or all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from residual.data import ImageDataset, PixelDataset
+from residual.encoders.encoder import Encoder
+from residual.errors import OtherResultError, ResidualError, UnreadableImageError
+from residual.hashing import row_sums
+from residual.store.forward import Encoding, read_pixels
+
+SAMPLE = 64
+CHECKS = ("some", "all")
+_AT_ONCE = 64  # pixels that are moved to the encoder's device
+
+
+def spread(positions: Sequence[int] | np.ndarray, count: int = SAMPLE) -> np.ndarray:
+    """`count` of some positions, evenly over them and the same every time; all where there are no more."""
+    held = np.asarray(positions, np.int64)
+    return held[np.unique(np.linspace(0, len(held) - 1, min(count, len(held))).round().astype(np.int64))]
+
+
+def check_images(
+    encoder: Encoder, dataset: ImageDataset, digests: Mapping[int, int], on_error: str, where: str
+) -> None:
+    """Refuse to go on with what other images were encoded to.
+
+    Args:
+        encoder: tells in which precision pixels are encoded.
+        dataset: at hand.
+        digests: what is known of images of that time, by position; 0 says nothing.
+        on_error: "raise", or "skip" one that can't be read now.
+        where: names what is gone on with.
+
+    Raises:
+        OtherResultError: an image is another; names the sample.
+        UnreadableImageError: with `on_error="raise"`, one can't be read any more.
+    """
+    known = {position: digest for position, digest in digests.items() if digest}
+    for position, digest in _digests(encoder, dataset, list(known), on_error == "skip").items():
+        if digest != known[position]:
+            raise OtherResultError(
+                f"{where!r} holds something else: {dataset.sample_ids[position]!r} is another image than the "
+                "one that was encoded there."
+            )
+
+
+def readable_again(
+    encoder: Encoder, dataset: ImageDataset, positions: Sequence[int], settings: Encoding
+) -> list[int]:
+    """Those of some samples that couldn't be read which can be read now.
+
+    Raises:
+        UnreadableImageError: with `settings.on_error="raise"`, one still can't.
+    """
+    each = [range(position, position + 1) for position in positions]
+    reading = read_pixels(encoder, dataset, each, 0, settings.on_error == "skip") if each else ()
+    return [position for read in reading for position in read.positions]
+
+
+def check_choice(check: str) -> None:
+    """Refuse what isn't in `CHECKS`.
+
+    Raises:
+        ResidualError: it isn't.
+    """
+    if check not in CHECKS:
+        raise ResidualError(f"check is {' or '.join(map(repr, CHECKS))}, got {check!r}.")
+
+
+def _digests(encoder: Encoder, dataset: ImageDataset, positions: list[int], skip: bool) -> dict[int, int]:
+    found = {}
+    if isinstance(dataset, PixelDataset):
+        for start in range(0, len(positions), _AT_ONCE):
+            some = positions[start : start + _AT_ONCE]
+            pixels = dataset.pixels[some].to(encoder.device, encoder.dtype)
+            found |= dict(zip(some, row_sums(pixels).cpu().numpy().view(np.uint64).tolist(), strict=True))
+        return found
+    for position in positions:
+        try:
+            found[position] = dataset.digest(position)
+        except UnreadableImageError:
+            if not skip:
+                raise
+    return found
