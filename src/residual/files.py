@@ -197,6 +197,12 @@ def shareable(name: str) -> str:
     return start + last
 
 
+def shareable_split(name: str) -> str:
+    """The same of a dataset's name with its split after it: "folder:/mnt/me/pictures/train"."""
+    whole, slash, split = name.rpartition("/")
+    return f"{shareable(whole)}/{split}" if slash else shareable(name)
+
+
 def check_writable(path: str | Path) -> None:
     """Find out before the long work whether a file can be written there; makes its folder.
 

@@ -61,7 +61,7 @@ def test_json_has_every_unit_and_how_it_was_measured(stores, residual, tmp_path)
     path = tmp_path / "deep/letters.json"
     assert residual("analyze", stores / "letters", *words, "--json", path)[0] == 0
     found = read(path)
-    assert found["store"] == str(stores / "letters")
+    assert found["store"] == "letters"
     about = [found[name] for name in ("encoder", "dataset", "pooling", "samples")]
     assert about == ["picto", "letters/val", "own", N]
     how = GeometrySettings(threshold=0.8, halvings=0)
@@ -91,12 +91,12 @@ def test_two_stores_are_compared(stores, residual, tmp_path):
     )
     code, shown, _ = residual("analyze", stores / "letters", "--against", stores / "flags", *words)
     assert code == 0
-    assert f"picto: letters/val and {stores / 'flags'}" in shown
+    assert "picto: letters/val and flags" in shown
     assert "spectral cosine" in shown
     assert len(rows(shown, "heads")) == 16
     assert not rows(shown, "MLP")
     against = read(tmp_path / "told.json")["against"]
-    assert against["bases"] == str(stores / "flags")
+    assert against["bases"] == "flags"
     assert against["settings"] == {"explained": 0.8, "anchors": 256, "seed": 0}
     assert [unit["unit"] for unit in against["units"]] == list(range(9, 57))
     x, y = (

@@ -52,9 +52,9 @@ def test_the_accuracy_is_that_of_training(residual, kept, tmp_path, method):
     told = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     trained = kept.told[method]
     assert (told["adapter"], told["encoder"], told["dataset"]) == (
-        str(kept.place / method),
+        method,
         "picto",
-        kept.name,
+        f"folder:{kept.pictures.name}",
     )
     assert (told["method"], told["split"], told["samples"], told["skipped"]) == (method, "test", 12, [])
     wanted = {method: trained["accuracy_of_kept"]}

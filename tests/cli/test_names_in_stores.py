@@ -6,6 +6,7 @@ import http.server
 import json
 import sys
 import threading
+from shlex import quote
 
 import pytest
 from pictures import write_folder
@@ -15,7 +16,8 @@ from residual import ResidualStore, encode_dataset, load_dataset, wrap_encoder
 from residual.data.hub.catalogue import classes_of, templates_of
 from residual.data.load import ships
 from residual.encoders.load import is_listed
-from residual.errors import StoreEncoderError
+from residual.errors import StoreEncoderError, printable
+from residual.files import shareable
 from residual.workflows.store_origin import classifier_of, dataset_of, encoder_of
 
 SEEN: list[str] = []
@@ -79,9 +81,9 @@ def test_a_dataset_that_a_store_names_is_neither_fetched_nor_opened(picto, resid
         images = TinyImages(12, name=name)
         encode_dataset(picto, images, store := tmp_path / f"store {number}")
         seen.clear()
-        noted = f"The dataset of the store, {name!r}, isn't loaded because a store names it"
+        noted = f"The dataset of the store, {shareable(name)!r}, isn't loaded because a store names it"
         why = f"{noted}: pictures are left out and the template is 'a photo of a {{}}.'."
-        way_out = "If you trust it, name it and it is loaded: --dataset NAME.\n"
+        way_out = f"To load it, if you trust it, name it: --dataset {quote(printable(name))}\n"
         few = ("--dictionary", texts_in(tmp_path), "--head", "7.0", "--atoms", 2, "--json", told)
         code, shown, err = residual("describe", store, *few, "--page", tmp_path / "heads.html")
         assert (code, err) == (0, f"{why}\n{way_out}")
@@ -100,7 +102,7 @@ def test_a_dataset_that_a_store_names_is_neither_fetched_nor_opened(picto, resid
     kept = ResidualStore.open(store).load()
     for place in ("hf:me/mine", f"disk:{private}", f"wds:simplecache::{address}/a.tar", "nothing"):
         kept.dataset = f"{place}/train"
-        assert dataset_of(kept).unnamed
+        assert dataset_of(kept).unnamed == place
     assert [each for each in seen if "socket" in each or "private" in each] == []
     assert requests == []
 
@@ -121,7 +123,7 @@ def test_a_dataset_that_the_user_names_is_loaded_and_compared(picto, residual, t
         code, shown, err = residual(*words, "--dataset", name)
         assert (code, shown, message in err, err.count("\n")) == (2, "", True, 1)
     store = ResidualStore.open(tmp_path / "store")
-    assert dataset_of(store).unnamed
+    assert dataset_of(store).unnamed == f"folder:{place}"
     assert dataset_of(store, name=f"folder:{place}").images.sample_ids == mine.sample_ids
     assert dataset_of(store, mine).templates == mine.templates
 
@@ -132,7 +134,7 @@ def test_templates_of_the_papers_suite_are_known_without_its_pictures(picto, tmp
     store = encode_dataset(picto, images, tmp_path / "store")
     seen.clear()
     origin = dataset_of(store)
-    assert (origin.images, origin.templates, origin.unnamed) == (None, templates_of("cifar10"), True)
+    assert (origin.images, origin.templates, origin.unnamed) == (None, templates_of("cifar10"), "cifar10")
     assert origin.notes == (
         "The dataset of the store, 'cifar10', isn't loaded because a store names it: pictures are left out.",
     )

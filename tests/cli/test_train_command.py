@@ -54,7 +54,7 @@ def test_every_method_is_trained_and_kept(residual, folder, tmp_path, method):
     code, shown, error = residual(*words)
     assert (code, error) == (0, "")
     told = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-    name = f"folder:{folder}"
+    name = f"folder:{folder.name}"
     assert (told["method"], told["dataset"], told["encoder"], told["seeds"]) == (
         method,
         name,

@@ -36,6 +36,7 @@ def evaluate(
         residual evaluate OWNER/NAME --dataset folder:pictures --split val --json result.json
     """
     from residual.cli.console import check_outputs, out, show_skipped, stages, write_result
+    from residual.files import shareable
     from residual.progress import under
     from residual.report import evaluation_table
     from residual.workflows.evaluate import evaluate_adapter
@@ -48,4 +49,4 @@ def evaluate(
         )  # fmt: skip
     out.print(evaluation_table(done.summary))
     show_skipped(done.summary["skipped"])
-    write_result(json, {"adapter": adapter, **done.summary})
+    write_result(json, {"adapter": shareable(adapter), **done.summary})

@@ -105,7 +105,7 @@ def train(
         units, classifier = done.task.stores["train"].units, done.task.classifier
         stdout.print(components_table(done.adapter, units, classifier))
         if figures:
-            title = f"{model.name} on {done.task.name}: what the weights do"
+            title = f"{done.summary['encoder']} on {done.summary['dataset']}: what the weights do"
             figure = lambdas_figure(done.adapter, units, classifier, title)
             for path in save_figure(figure, figures, "lambdas"):
                 stdout.print(f"{path}")

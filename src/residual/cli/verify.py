@@ -19,6 +19,7 @@ def verify(store: o.Store, json: o.Json = None) -> None:
     from residual.cli import HINTS
     from residual.cli.console import check_outputs, err, out, stages, write_result
     from residual.errors import DamagedStoreError, printable
+    from residual.files import shareable
     from residual.store.disk import ResidualStore
 
     check_outputs(json)
@@ -30,7 +31,8 @@ def verify(store: o.Store, json: o.Json = None) -> None:
     for damage in damages:
         err.print(printable(f"{damage}"))
     rows = [{"file": each.file, "samples": each.samples, "reason": each.reason} for each in damages]
-    write_result(json, {"store": store, "samples": len(opened), "complete": opened.complete, "damages": rows})
+    result = {"store": shareable(store), "samples": len(opened), "complete": opened.complete}
+    write_result(json, {**result, "damages": rows})
     if damages:
         err.print(HINTS[DamagedStoreError])
         raise typer.Exit(1)

@@ -14,6 +14,7 @@ from residual.encoders.encoder import Encoder
 from residual.encoders.load import Alias
 from residual.encoders.pooling import AttentionPool, MeanPool
 from residual.errors import ResidualError
+from residual.files import shareable
 from residual.tracing.linearization import Linearization
 from residual.tracing.units import KINDS
 
@@ -42,7 +43,7 @@ def encoder_facts(encoder: Encoder) -> dict[str, Any]:
     """What is inside an encoder, read off its modules."""
     parts, units = encoder.parts, Linearization.of(encoder).units
     facts: dict[str, Any] = {
-        "name": encoder.name,
+        "name": shareable(encoder.name),
         "family": encoder.family.name,
         "parameters": sum(parameter.numel() for parameter in encoder.module.parameters()),
         "layers": len(parts.blocks),
@@ -113,7 +114,7 @@ def dataset_facts(splits: Mapping[str, ImageDataset]) -> dict[str, Any]:
     one = next(iter(splits.values()))
     known = {row["name"]: row for row in dataset_rows()}.get(one.name, {})
     return {
-        "name": one.name,
+        "name": shareable(one.name),
         "about": known.get("about"),
         "source": known.get("source"),
         "licence": one.licence,

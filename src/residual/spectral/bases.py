@@ -14,7 +14,7 @@ from torch import Tensor
 
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.files import shareable
+from residual.files import shareable, shareable_split
 from residual.store.base import Store
 from residual.tensor_files import load_tensors, save_tensors
 
@@ -43,9 +43,10 @@ class Origin:
 
     def to_json(self) -> dict[str, Any]:
         """As files hold it: the centering by its older name, no path of the user's machine."""
-        named = [name.rpartition("/") for name in self.datasets]
-        datasets = [f"{shareable(name)}{slash}{split}" for name, slash, split in named]
-        told = asdict(self) | {"encoder_name": shareable(self.encoder_name), "datasets": datasets}
+        told = asdict(self) | {
+            "encoder_name": shareable(self.encoder_name),
+            "datasets": list(map(shareable_split, self.datasets)),
+        }
         return {"split" if name == "centering" else name: value for name, value in told.items()}
 
     @classmethod

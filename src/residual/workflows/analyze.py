@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from residual.errors import printable
+from residual.files import shareable, shareable_split
 from residual.progress import Progress
 from residual.report import records
 from residual.spectral.bases import SpectralBases
@@ -65,19 +66,21 @@ def analyze_store(
     shapes = unit_geometry(store, chosen, geometry, device=device, progress=progress)
     done = time.perf_counter()
     result = {
-        "store": address,
-        "encoder": store.encoder_name,
-        "dataset": store.dataset,
+        "store": shareable(address),
+        "encoder": shareable(store.encoder_name),
+        "dataset": shareable_split(store.dataset),
         "pooling": store.pooling,
         "samples": len(store),
         "settings": asdict(geometry),
         "units": records(shapes),
         "seconds": {"compare": round(compared - start, 3), "measure": round(done - compared, 3)},
     }
-    if similar is not None:
-        result["against"] = {"bases": against, "settings": asdict(similarity), "units": records(similar)}
-    title = printable(f"{store.encoder_name} on {store.dataset}, {len(store):,} samples")
-    title_similar = printable(f"{store.encoder_name}: {store.dataset} and {against}")
+    title = printable(f"{result['encoder']} on {result['dataset']}, {len(store):,} samples")
+    title_similar = ""
+    if similar is not None and against is not None:
+        bases = shareable(against)
+        result["against"] = {"bases": bases, "settings": asdict(similarity), "units": records(similar)}
+        title_similar = printable(f"{result['encoder']}: {result['dataset']} and {bases}")
     return Analysis(title, title_similar, shapes, similar, result)
 
 

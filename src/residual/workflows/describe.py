@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from residual.errors import ResidualError, printable
+from residual.files import shareable, shareable_split
 from residual.heads.describe import (
     DescribeSettings,
     check_atoms,
@@ -88,12 +89,12 @@ def describe_store(
         progress=progress,
     )  # fmt: skip
     result = {
-        "store": address,
-        "encoder": store.encoder_name,
-        "dataset": store.dataset,
+        "store": shareable(address),
+        "encoder": shareable(store.encoder_name),
+        "dataset": shareable_split(store.dataset),
         "pooling": store.pooling,
         "samples": len(store),
-        "dictionary": {"source": dictionary, "entries": len(entries)},
+        "dictionary": {"source": shareable(dictionary), "entries": len(entries)},
         "settings": asdict(settings),
         "heads_of_encoder": int((store.units["kind"] == "head").sum()),
         "heads": [
@@ -104,11 +105,11 @@ def describe_store(
         "seconds": round(time.perf_counter() - start, 3),
     }
     shown = DescribedHeads(
-        title=printable(f"{store.encoder_name} on {store.dataset}, {len(store):,} samples"),
+        title=printable(f"{result['encoder']} on {result['dataset']}, {len(store):,} samples"),
         settings=settings,
         heads=described,
         of=result["heads_of_encoder"],
-        dictionary=dictionary,
+        dictionary=shareable(dictionary),
         entries=len(entries),
         notes=origin.notes,
     )

@@ -14,7 +14,7 @@ from residual.data.load import check_dataset_name
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
-from residual.files import check_writable
+from residual.files import check_writable, shareable, shareable_split
 from residual.progress import Progress
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases, stream_moments
@@ -78,7 +78,7 @@ def encode_split(
         else _store_of_images(model, images, settings, out, chosen, watch, dtype)
     )
     made["sentence"] = f"{made['sentence']}; {watch.sentence()}."
-    return {**made, "encoder": model.name, **watch.result()}
+    return {**made, "encoder": shareable(model.name), **watch.result()}
 
 
 def _store_of_images(
@@ -96,8 +96,8 @@ def _store_of_images(
     size = sum(store.storage.sizes().values())
     state = "complete" if store.complete else "not complete yet"
     return {
-        "store": out,
-        "dataset": store.dataset,
+        "store": shareable(out),
+        "dataset": shareable_split(store.dataset),
         "samples": len(store),
         "complete": store.complete,
         "bytes": size,
@@ -127,8 +127,8 @@ def _bases_of_images(
         what = f"part {part[0]} of {part[1]} ({moments.origin.samples:,} samples)"
     checkpoint.unlink(missing_ok=True)
     return {
-        "bases": out,
-        "dataset": moments.origin.datasets[0],
+        "bases": shareable(out),
+        "dataset": shareable_split(moments.origin.datasets[0]),
         "samples": moments.origin.samples,
         "skipped": moments.progress["skipped"],
         "sentence": f"{out}: {what}",
@@ -155,7 +155,7 @@ def bases_of(
     made.save(out)
     seconds = time.perf_counter() - start
     return {
-        "bases": str(out),
+        "bases": shareable(f"{out}"),
         "units": len(made),
         "components": sum(made.ranks),
         "samples": 0 if made.origin is None else made.origin.samples,

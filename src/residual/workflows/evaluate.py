@@ -15,6 +15,7 @@ from residual.data import ImageDataset, load_dataset
 from residual.data.load import check_dataset_name
 from residual.encoders.load import check_encoder_name
 from residual.errors import ResidualError
+from residual.files import shareable
 from residual.finite import correct
 from residual.progress import Progress
 from residual.store.forward import Encoding, read_pixels
@@ -122,9 +123,9 @@ def evaluate_encoder(
         if (labels == k).any()
     }
     summary = {
-        "encoder": adapted.name,
+        "encoder": shareable(adapted.name),
         "method": method,
-        "dataset": dataset.name,
+        "dataset": shareable(dataset.name),
         "split": dataset.split,
         "samples": len(kept),
         "accuracy": {name: float(each.mean()) for name, each in hits.items()},

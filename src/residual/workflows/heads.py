@@ -8,6 +8,7 @@ from typing import Any
 
 from residual.adapters import Coarse, FitSettings, fit
 from residual.errors import printable
+from residual.files import shareable, shareable_split
 from residual.heads.comparison import Scoreboard, ScoreboardSettings, check_alike, scoreboard
 from residual.heads.selections import jaccard_table
 from residual.progress import Progress
@@ -81,10 +82,10 @@ def scoreboard_of_stores(
     )
     overlaps = jaccard_table(board.selections)
     result = {
-        "store": address,
-        "test": test,
-        "encoder": store.encoder_name,
-        "dataset": store.dataset,
+        "store": shareable(address),
+        "test": test and shareable(test),
+        "encoder": shareable(store.encoder_name),
+        "dataset": shareable_split(store.dataset),
         "samples": len(store),
         "tested": len(stores.get("test", store)),
         "settings": asdict(settings),
@@ -95,8 +96,9 @@ def scoreboard_of_stores(
         "notes": list(origin.notes),
         "seconds": round(time.perf_counter() - start, 3),
     }
-    where = stores["test"].dataset if test else f"the other half of {store.dataset}"
-    title = printable(f"{store.encoder_name}: heads chosen on {store.dataset}, tested on {where}")
+    of, chosen = result["encoder"], result["dataset"]
+    where = shareable_split(stores["test"].dataset) if test else f"the other half of {chosen}"
+    title = printable(f"{of}: heads chosen on {chosen}, tested on {where}")
     return StoreScoreboard(title, board, origin, result)
 
 

@@ -11,6 +11,7 @@ from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import ADAPTERS, AdapterSettings, Reference
 from residual.encoders.encoder import Encoder
 from residual.errors import unknown_name
+from residual.files import shareable
 from residual.intervals import mean_and_interval
 from residual.progress import Progress, under
 from residual.store.base import Store
@@ -87,7 +88,7 @@ def run_tasks(
         bases_seconds += time.perf_counter() - start
         adapted = {method: adapt(task, reference, method, fits, settings, inside) for method in methods}
         summary = _summary(encoder, task, adapted)
-        summary["bases"] = bases
+        summary["bases"] = shareable(bases)
         summary["skipped"] = list(dict.fromkeys([*reference.skipped, *summary["skipped"]]))
         summary["seconds"]["bases"] = round(bases_seconds, 3)
         yield Run(summary, task, adapted)

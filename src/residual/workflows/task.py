@@ -22,6 +22,7 @@ from residual.adapters.scores import compute_scores
 from residual.data import SPLITS, ImageDataset, MixedDataset, load_dataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.files import shareable
 from residual.libraries import version_of
 from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
@@ -222,8 +223,8 @@ def reference_of(source: Store | Reference) -> Reference:
 def task_summary(encoder: Encoder, task: Task) -> dict[str, Any]:
     """What there is to tell of a task, whatever is done with it, for JSON."""
     return {
-        "encoder": encoder.name,
-        "dataset": task.name,
+        "encoder": shareable(encoder.name),
+        "dataset": shareable(task.name),
         **{f"n_{split}": len(store) for split, store in task.stores.items()},
         "classes": len(task.classifier),
         "classifier": "text" if encoder.has_text else "class means",
