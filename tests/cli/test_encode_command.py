@@ -29,7 +29,7 @@ def test_encode_tells_what_it_made(made):
     assert (len(store), store.dataset, store.encoder_name) == (60, "letters/val", "picto")
     assert (told["samples"], told["complete"], told["skipped"]) == (60, True, {})
     assert told["bytes"] == sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    assert told["sentence"].startswith(f"{path}: 60 samples of letters/val by picto")
+    assert told["sentence"].startswith("store: 60 samples of letters/val by picto")
 
 
 def test_again_does_nothing_and_other_arguments_are_refused(made, residual):
@@ -150,6 +150,9 @@ def test_broken_images_are_listed(residual, tmp_path):
     assert list(told["skipped"]) == list(store.skipped) == ["train/cat/2.png"]
     assert "left out, can't be read: train/cat/2.png (it is empty" in err
     assert len(store) == 7
+    (tmp_path / "pictures/train/dog/3.png").write_bytes((tmp_path / "pictures/train/dog/0.png").read_bytes())
+    code, _, err = residual(*words, "--on-error", "skip", "--check", "all")
+    assert (code, err.count("\n"), "'train/dog/3.png' is another image than the one" in err) == (2, 1, True)
 
 
 def test_settings_and_refusals(residual, tmp_path):
@@ -161,6 +164,8 @@ def test_settings_and_refusals(residual, tmp_path):
     assert fit_bases(store).all_means is None
     for more, message in (
         (("--part", "9"), "A part looks like 2/8"),
+        (("--check", "every"), "check is 'some' or 'all'"),
+        (("--bases-only", "--check", "all"), "only a store can be checked for all"),
         (("--part", "3/2"), "A part is"),
         (("--kinds", "heads"), "Kinds of unit are"),
         (("--dtype", "int8"), "dtype is 'float16' or 'float32'"),

@@ -33,6 +33,10 @@ def encode(
     part: Annotated[
         str, typer.Option(help="Write one of several parts, such as 2/8: writers can be at work at once.")
     ] = "1/1",
+    check: Annotated[
+        str,
+        typer.Option(help="Of the images that a store holds already, look at some (64) again, or at all."),
+    ] = "some",
     bases_only: Annotated[
         bool, typer.Option("--bases-only", help="Store nothing: fit the principal components on the way.")
     ] = False,
@@ -86,7 +90,7 @@ def encode(
     with stages() as show:
         stage = f"{chosen.dataset}: encode {chosen.split}"
         result = encode_split(
-            out, part=part, bases_only=bases_only, device=device, columns=columns,
+            out, part=part, check=check, bases_only=bases_only, device=device, columns=columns,
             progress=named(show, stage), **vars(chosen),
         )  # fmt: skip
     stdout.print(result["sentence"])

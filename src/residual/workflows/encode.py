@@ -22,6 +22,7 @@ from residual.spectral.unit_moments import UnitMoments
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
 from residual.store.forward import Encoding
+from residual.store.resume import check_choice
 
 
 def encode_split(
@@ -41,6 +42,7 @@ def encode_split(
     workers: int = -1,
     on_error: str = "raise",
     part: str = "1/1",
+    check: str = "some",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Encode a split of a dataset to a store, or fit its bases and store nothing else.
@@ -52,7 +54,7 @@ def encode_split(
         limit: only the first so many images; 0 for all.
         device: where to compute.
         bases_only: fit bases; of a part of several, leave its moments.
-        pooling, dtype, batch_size, on_error: see `encode_dataset`.
+        pooling, dtype, batch_size, on_error, check: see `encode_dataset`; "all" is for stores.
         kinds: of unit, with commas between.
         workers: as `encode_dataset` takes them, -1 for None.
         part: which of several, as "2/8".
@@ -65,6 +67,9 @@ def encode_split(
         ResidualError: see `load_encoder`, `load_dataset`, `encode_dataset` and `stream_moments`.
     """
     chosen = parse_part(part)
+    check_choice(check)
+    if bases_only and check == "all":
+        raise ResidualError("Bases alone keep digests of some images: only a store can be checked for all.")
     settings = Encoding(pooling, split_kinds(kinds), batch_size, None if workers < 0 else workers, on_error)
     check_dataset_name(dataset)
     model = load_encoder(encoder, device=device)
@@ -75,7 +80,7 @@ def encode_split(
     made = (
         _bases_of_images(model, images, settings, out, chosen, watch)
         if bases_only
-        else _store_of_images(model, images, settings, out, chosen, watch, dtype)
+        else _store_of_images(model, images, settings, out, chosen, watch, dtype, check)
     )
     made["sentence"] = f"{made['sentence']}; {watch.sentence()}."
     return {**made, "encoder": shareable(model.name), **watch.result()}
@@ -89,21 +94,22 @@ def _store_of_images(
     part: tuple[int, int],
     progress: Progress,
     dtype: str,
+    check: str,
 ) -> dict[str, Any]:
     store = encode_dataset(
-        encoder, images, out, dtype=dtype, part=part, progress=progress, **asdict(settings)
+        encoder, images, out, dtype=dtype, part=part, check=check, progress=progress, **asdict(settings)
     )
     size = sum(store.storage.sizes().values())
     state = "complete" if store.complete else "not complete yet"
+    name, of, by = shareable(out), shareable_split(store.dataset), shareable(encoder.name)
     return {
-        "store": shareable(out),
-        "dataset": shareable_split(store.dataset),
+        "store": name,
+        "dataset": of,
         "samples": len(store),
         "complete": store.complete,
         "bytes": size,
         "skipped": store.reasons,
-        "sentence": f"{out}: {len(store):,} samples of {store.dataset} by {encoder.name}, "
-        f"{size / 1e6:,.1f} MB, {state}",
+        "sentence": f"{name}: {len(store):,} samples of {of} by {by}, {size / 1e6:,.1f} MB, {state}",
     }
 
 
@@ -131,7 +137,7 @@ def _bases_of_images(
         "dataset": shareable_split(moments.origin.datasets[0]),
         "samples": moments.origin.samples,
         "skipped": moments.progress["skipped"],
-        "sentence": f"{out}: {what}",
+        "sentence": f"{shareable(out)}: {what}",
     }
 
 
@@ -160,7 +166,7 @@ def bases_of(
         "components": sum(made.ranks),
         "samples": 0 if made.origin is None else made.origin.samples,
         "seconds": round(seconds, 3),
-        "sentence": f"{out}: {made}, in {seconds:.1f} s.",
+        "sentence": f"{shareable(str(out))}: {made}, in {seconds:.1f} s.",
     }
 
 
