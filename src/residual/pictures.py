@@ -7,6 +7,7 @@ from PIL import Image
 from residual.errors import ResidualError
 
 MOST_PIXELS = 89_478_485  # Pillow's own bound, from which on it warns: a third of a GB as it keeps them
+MOST_BYTES = 2**28  # of a file: so many pixels of three bytes
 LONGEST = 100  # times the shorter side; resizing makes the shorter one as long as the encoder wants it
 _AT_ONCE = 2**22
 

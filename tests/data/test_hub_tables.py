@@ -1,5 +1,8 @@
 """`hf:` and `disk:`: any table with a column of images and one of labels, in every form and mistake."""
 
+import json
+import os
+import shutil
 import sys
 
 import hubs
@@ -179,18 +182,65 @@ def test_columns_are_named(tmp_path):
         load_dataset("mnist", "test", label_column="digit")
 
 
-def test_images_that_are_paths_are_read_from_there(tmp_path):
-    for index in range(6):
-        (tmp_path / f"{index}.png").write_bytes(hubs.picture(index))
-    paths = [str(tmp_path / f"{index}.png") for index in range(6)]
-    table = Dataset.from_dict({"file": paths, "label": [0, 1] * 3})
-    name = saved(tmp_path, table)
-    data = load_dataset(name, "train", image_column="file")
-    row = int(data.sample_ids[0].split("/")[1])
-    assert data[0][0].getpixel((0, 0))[0] == row
-    (tmp_path / f"{row}.png").unlink()
-    with pytest.raises(UnreadableImageError, match=f"all/0000{row}.*No such file"):
-        data[0]
+def test_files_that_cells_name_are_read_in_the_datasets_own_folder_alone(tmp_path):
+    folder, secret = tmp_path / "birds", tmp_path / "secret.png"
+    secret.write_bytes(hubs.picture(1))
+    named = [
+        "2.png",
+        str(folder / "3.png"),
+        "../secret.png",
+        str(secret),
+        "/dev/zero",
+        "pipe.png",
+        "link.png",
+    ]
+    named += ["https://host/a.png", "gone.png", "a\0b", "x" * 5000]
+    table = Dataset.from_dict({"file": named * 2, "label": [0, 1] * len(named)})
+    name = saved(tmp_path, {"train": table, "test": table})
+    for shade in (2, 3):
+        (folder / f"{shade}.png").write_bytes(hubs.picture(shade))
+    os.mkfifo(folder / "pipe.png")
+    (folder / "link.png").symlink_to(secret)
+    data = load_dataset(name, "test", image_column="file")
+    assert [data[row][0].getpixel((0, 0))[0] for row in (0, 1)] == [2, 3]
+    for row in range(2, len(named)):
+        with pytest.raises(
+            UnreadableImageError, match=r"none of the dataset's own|pipe or a device"
+        ) as caught:
+            data[row]
+        assert str(tmp_path) not in str(caught.value)
+
+
+def test_what_save_to_disk_does_not_write_is_refused(tmp_path):
+    name = saved(tmp_path, {"train": birds(20), "test": birds(8)})
+    folder, other = tmp_path / "birds", tmp_path / "other"
+    shutil.copytree(folder / "test", other)
+    state, splits = folder / "test" / "state.json", folder / "dataset_dict.json"
+    before = {file: file.read_text() for file in (state, splits)}
+
+    def refused(sentence):
+        with pytest.raises(ResidualError, match=rf"no dataset written by save_to_disk \(.*{sentence}"):
+            load_dataset(name, "test")
+        for file, text in before.items():
+            file.unlink()
+            file.write_text(text)
+
+    arrow = json.loads(before[state])["_data_files"][0]["filename"]
+    state.write_text(before[state].replace(arrow, f"../../other/{arrow}"))
+    refused("leads out of the folder")
+    splits.write_text('{"splits": ["train", "../other"]}')
+    refused("leads out of the folder")
+    state.write_text("[" * 100_000)
+    refused("nested too deeply")
+    state.unlink()
+    os.mkfifo(state)
+    refused("no regular file")
+    (folder / "test" / arrow).unlink()
+    (folder / "test" / arrow).symlink_to(other / arrow)
+    refused("leads out of the folder")
+    (folder / "test" / arrow).unlink()
+    os.mkfifo(folder / "test" / arrow)
+    refused("no regular file")
 
 
 def test_samples_without_a_label_are_named(tmp_path):

@@ -1,5 +1,7 @@
 """A user's own image folder, in every layout and with every mistake."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -94,6 +96,21 @@ def test_an_unreadable_image_is_named(tmp_path, content):
     assert caught.value.sample_id == data.sample_ids[2]
     with pytest.raises(UnreadableImageError, match='on_error="skip"'):
         data.subset([2])[0]
+
+
+def test_pipes_and_devices_are_named_and_never_opened(tmp_path):
+    for kind in ("cats", "dogs"):
+        (tmp_path / kind).mkdir()
+        os.mkfifo(tmp_path / kind / "pipe.png")
+        (tmp_path / kind / "zero.png").symlink_to("/dev/zero")
+        (tmp_path / kind / "gone.png").symlink_to(tmp_path / "nowhere")
+    data = [load_dataset(f"folder:{tmp_path}", split) for split in ("train", "val", "test")]
+    assert sum(map(len, data)) == 6
+    for part in data:
+        for row in range(len(part)):
+            with pytest.raises(UnreadableImageError, match=r"a pipe or a device|No such file") as caught:
+                part[row]
+            assert str(tmp_path) not in str(caught.value)
 
 
 def test_a_path_that_is_not_there(tmp_path):

@@ -166,6 +166,27 @@ def test_a_given_manifest_is_compared(tmp_path, name):
         load_dataset(name, "val", manifest=path)
 
 
+def test_files_that_are_no_manifests_are_refused(tmp_path):
+    path = tmp_path / "digits.json"
+    Manifest.of(load_dataset("digits", "test")).save(path)
+    fields = json.loads(path.read_text())
+    odd = [[["a", label, None]] for label in (99, -1, 1.5, True, 2**70, "0", None)]
+    for text in (
+        *(json.dumps(fields | {"samples": samples}) for samples in (*odd, [[7, 1, None]], 5, [[]])),
+        json.dumps(fields | {"class_names": [0, 1]}),
+        "[" * 100_000,
+        '{"format": NaN}',
+        "[]",
+    ):
+        path.write_text(text)
+        with pytest.raises(ResidualError, match=r"digits\.json' is no manifest of a split"):
+            Manifest.load(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ResidualError, match=r"is no manifest of a split .*no regular file"):
+        load_dataset("digits", "test", manifest=path)
+
+
 def test_contents_tell_images_apart(tmp_path):
     name = pictures(tmp_path / "pets")
     data = load_dataset(name, "test")

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import multiprocessing
+import os
 import pickle
 import re
 import tarfile
@@ -167,7 +168,7 @@ def test_what_was_written_is_read_and_split_60_20_20(tmp_path):
     assert [part.sample_ids for part in parts] == [part.sample_ids for part in again]
     train = parts[0]
     assert train.name == f"wds:{tmp_path}/*.tar"
-    assert train.where == f"shards '{tmp_path}/*.tar'"
+    assert train.where == "wds:*.tar"
     assert train.class_names == ("0", "1", "2")
     assert train.licence == "the user's own images; no licence known"
     image, label = train[3]
@@ -554,7 +555,7 @@ def test_a_broken_image_is_named_and_the_others_are_read(tmp_path):
     for part in parts:
         for i, name in enumerate(part.sample_ids):
             if name in ("0.tar/000004", "0.tar/000007"):
-                with pytest.raises(UnreadableImageError, match=rf"{name}.*; shards '.*0\.tar'"):
+                with pytest.raises(UnreadableImageError, match=rf"{name}.*; wds:0\.tar"):
                     part[i]
             else:
                 assert part[i][0].getpixel((0, 0)) == (int(name[-6:]), 0, 99)
@@ -700,6 +701,62 @@ def test_protocols_without_their_library_and_those_that_are_not_read(tmp_path, m
                 ResidualError, match=r"no address that is read\. Read are paths and .*https://"
             ):
                 opened(address)
+
+
+def header(name: str, size: int, kind: bytes = b"0") -> bytes:
+    """Of a tar's member, whatever size it says."""
+    buffer = bytearray(tarfile.TarInfo(name).tobuf())
+    buffer[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    buffer[156:157] = kind
+    buffer[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(buffer))[0]
+    return bytes(buffer)
+
+
+def pax(records: bytes, size: int | None = None) -> bytes:
+    return header("x", size or len(records), b"x") + records.ljust(-(-len(records) // 512) * 512, b"\0")
+
+
+def test_headers_that_lead_back_or_far_away_end_the_reading(tmp_path):
+    whole = write(tmp_path / "0.tar", [sample(i, i % 2) for i in range(6)]).read_bytes()
+    for first in (
+        header("a.png", -512),
+        header("a.png", 2**70),
+        header("a.png", 40 * 10**9),
+        header("a.png", 40 * 10**9, b"L"),
+        header("a.png", -1, b"K"),
+        pax(b"15 size=-99999\n") + header("a.png", 0),
+        pax(b"19 size=9999999999\n") + header("a.png", 0),
+        pax(b"", 2**40),
+        pax(b"9 a=1234\n") * 3000,
+        pax(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n") + header("a.png", 512) + bytes(512),
+    ):
+        for content in (first + whole, whole[:-10240] + first + bytes(1024)):
+            (tmp_path / "0.tar").write_bytes(content)
+            with pytest.raises(ResidualError, match=r"0\.tar' is cut off, damaged or no tar file"):
+                ShardsDataset(f"{tmp_path}/0.tar", "train")
+
+
+def test_pipes_devices_and_what_is_too_large_for_a_picture_or_a_text(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "0.tar")
+    (tmp_path / "1.tar").symlink_to("/dev/zero")
+    for address in ("0.tar", "1.tar", "*.tar"):
+        with pytest.raises(ResidualError, match="is a pipe or a device, not a tar file"):
+            ShardsDataset(f"{tmp_path}/{address}", "train")
+    (tmp_path / "0.tar").unlink()
+    write(tmp_path / "0.tar", [sample(i, i % 2) for i in range(6)])
+    data = ShardsDataset(f"{tmp_path}/0.tar", "train")
+    monkeypatch.setattr("residual.data.shards.MOST_BYTES", 10)
+    with pytest.raises(UnreadableImageError, match=r"bytes, at most 10 are read; wds:0\.tar"):
+        data[0]
+    for text, sentence in (("", "a class name on every line"), ("x" * 2**24 + "x", "bytes")):
+        (tmp_path / "classnames.txt").write_text(text)
+        for address in (tmp_path, to_memory(tmp_path, "wds-texts")):
+            with pytest.raises(ResidualError, match=f"classnames.txt.*{sentence}"):
+                ShardsDataset(f"{address}/0.tar", "train")
+    (tmp_path / "classnames.txt").unlink()
+    os.mkfifo(tmp_path / "classnames.txt")
+    with pytest.raises(ResidualError, match=r"classnames\.txt' is no regular file"):
+        ShardsDataset(f"{tmp_path}/0.tar", "train")
 
 
 def test_shards_without_samples(tmp_path):

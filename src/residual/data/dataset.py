@@ -7,13 +7,16 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import SupportsIndex
 
 import numpy as np
 from PIL import Image
 
 from residual.data.decode import decode_image
-from residual.errors import ResidualError
+from residual.errors import ResidualError, UnreadableImageError
+from residual.files import read_regular
+from residual.pictures import MOST_BYTES
 
 OWN_LICENCE = "the user's own images; no licence known"
 
@@ -174,7 +177,7 @@ class FileDataset(ImageDataset, ABC):
     @property
     @abstractmethod
     def where(self) -> str:
-        """Where the files are, for errors: "folder 'pictures'"."""
+        """Where the files are, for errors: "folder:pictures"; without a path, for it is kept in stores."""
 
     def load(self, index: int) -> Image.Image:
         """Sample `index` as an RGB image, upright as its EXIF says, transparent parts on white."""
@@ -188,6 +191,21 @@ class FileDataset(ImageDataset, ABC):
         """The same, and 64 bits of the SHA-256 of its file."""
         content = self.content(index)
         return decode_image(content, self.sample_ids[index], self.where), digest64(content)
+
+
+def file_content(path: Path, sample_id: str, where: str) -> bytes:
+    """All of a picture's file, if it is a file; the path isn't told, since why a picture was skipped is kept.
+
+    Raises:
+        UnreadableImageError: it isn't there, can't be read, or is none.
+    """
+    try:
+        return read_regular(path, MOST_BYTES)
+    except OSError as problem:
+        raise UnreadableImageError(sample_id, f"{problem.strerror or problem}; {where}") from problem
+    except ValueError as problem:
+        reason = f"it is a pipe or a device, or has over {MOST_BYTES:,} bytes; {where}"
+        raise UnreadableImageError(sample_id, reason) from problem
 
 
 class _Subset(ImageDataset):

@@ -9,11 +9,10 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from residual.errors import UnreadableImageError
-from residual.pictures import MOST_PIXELS, check_size, on_white
+from residual.pictures import MOST_BYTES, MOST_PIXELS, check_size, on_white
 
 # Those of Pillow's whose decoders are in daily use everywhere; others run programs, or rare code.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
-MOST_BYTES = 2**28  # of a file: 89 million pixels of three bytes
 MOST_OF_WEBP = 40_000_000  # pixels, of which its decoder keeps several copies
 MOST_OF_A_TILE = 2**24
 MOST_READS = 500_000

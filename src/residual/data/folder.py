@@ -8,9 +8,10 @@ from typing import NoReturn
 
 import numpy as np
 
-from residual.data.dataset import OWN_LICENCE, FileDataset
+from residual.data.dataset import OWN_LICENCE, FileDataset, file_content
 from residual.data.splits import ALL, SPLITS, divided_part, rows_of_split
-from residual.errors import ResidualError, UnreadableImageError
+from residual.errors import ResidualError
+from residual.files import shareable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image of a {}", "a {}", "{}")
@@ -24,8 +25,9 @@ class FolderDataset(FileDataset):
 
     Layouts: `PATH/train|val|test/CLASS/image`; the same without val, which is then 20 % of train; or
     `PATH/CLASS/image`, split 60/20/20. Splits made here keep the classes' proportions and never change
-    (seed 42, files sorted by name). Hidden files and folders are skipped, and so is what is no image by name;
-    a link to nothing is a sample that can't be read.
+    (seed 42, files sorted by name). Hidden files and folders are skipped, and so is what is no image by name.
+    Links to files are followed, out of the folder too; one to nothing, a pipe or a device is a sample that
+    can't be read.
 
     Raises:
         ResidualError: there is no such folder, it is laid out in another way, or a class has too few images.
@@ -57,16 +59,12 @@ class FolderDataset(FileDataset):
 
     def content(self, index: int) -> bytes:
         """The bytes of sample `index`'s file."""
-        try:
-            return self._files[index].read_bytes()
-        except OSError as problem:
-            reason = f"{problem.strerror or problem}; {self.where}"
-            raise UnreadableImageError(self.sample_ids[index], reason) from problem
+        return file_content(self._files[index], self.sample_ids[index], self.where)
 
     @property
     def where(self) -> str:
         """Named in errors."""
-        return f"folder '{self.root}'"
+        return shareable(self.name)
 
 
 def _class_names(root: Path, folders: list[str]) -> list[str]:
@@ -121,9 +119,7 @@ def _images(folder: Path) -> list[tuple[str, Path]]:
         (sub.name, file)
         for sub in _folders(folder)
         for file in _files(sub)
-        if file.suffix.lower() in SUFFIXES
-        and (file.is_file() or (file.is_symlink() and not file.exists()))  # a dead link is named when read
-        and not file.name.startswith(".")
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
     ]
     if not files:
         kinds = ", ".join(s[1:] for s in SUFFIXES)

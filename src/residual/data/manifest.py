@@ -11,10 +11,11 @@ import numpy as np
 
 from residual.data.dataset import ImageDataset
 from residual.errors import ResidualError
-from residual.files import write_text
+from residual.files import parse_json, read_regular, write_text
 from residual.progress import Progress
 
 FORMAT = "residual split manifest 1"
+MOST_BYTES = 2**30  # of a file: ten million samples
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,17 @@ class Manifest:
             ResidualError: the file isn't there, isn't a manifest, or was changed since.
         """
         try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            if fields["format"] != FORMAT:
+            fields = parse_json(read_regular(path, MOST_BYTES), path)
+            samples, names = fields["samples"], fields["class_names"]
+            texts = all(isinstance(text, str) for text in (*names, *(sample for sample, _, _ in samples)))
+            whole = all(type(label) is int and 0 <= label < len(names) for _, label, _ in samples)
+            if fields["format"] != FORMAT or not texts or not whole:
                 raise KeyError("format")
-            samples = fields["samples"]
             digests = [digest for _, _, digest in samples]
             manifest = cls(
                 name=fields["name"],
                 split=fields["split"],
-                class_names=tuple(fields["class_names"]),
+                class_names=tuple(names),
                 sample_ids=tuple(sample for sample, _, _ in samples),
                 labels=np.array([label for _, label, _ in samples], np.int64),
                 digests=tuple(int(digest, 16) for digest in digests) if digests and digests[0] else None,
@@ -122,7 +125,8 @@ class Manifest:
         except OSError as error:
             raise ResidualError(f"The manifest {str(path)!r} can't be read: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise ResidualError(f"{str(path)!r} is no manifest of a split.") from error
+            why = f" ({error.message})" if isinstance(error, ResidualError) else ""
+            raise ResidualError(f"{str(path)!r} is no manifest of a split{why}.") from error
         if checksums != (manifest.checksum, manifest.contents_checksum):
             raise ResidualError(
                 f"The manifest {str(path)!r} was changed: its checksum doesn't fit what it says."

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -19,12 +20,14 @@ from typing import Any
 from residual.addresses import check_address, file_system
 from residual.data.splits import ALL, SPLITS
 from residual.errors import ResidualError
+from residual.files import read_regular
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 FORMS = (
     "Name shards as in 'shards/{000..012}.tar' or 'shards/{split}-*.tar', or a folder with train/0.tar and "
     "test/0.tar in it."
 )
+MOST_TEXT = 2**24  # bytes; 100,000 class names take a few million
 MOST_SHARDS = 100_000
 BLOCK = 8 * 2**20
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -270,7 +273,9 @@ def _with_size(shard: Shard) -> Shard | None:
         try:
             if shard.local:
                 status = os.stat(shard.path)
-                size, folder = status.st_size, os.path.isdir(shard.path)
+                size, folder = status.st_size, stat.S_ISDIR(status.st_mode)
+                if not folder and not stat.S_ISREG(status.st_mode):
+                    raise ResidualError(f"{shard.path!r} is a pipe or a device, not a tar file.")
                 version = _local_version(status)
             else:
                 info = file_system(shard.address)[0].info(shard.path)
@@ -326,7 +331,16 @@ def _below(path: str, depth: int) -> str:
 def _text(address: str, path: str) -> str | None:
     with readable_errors(path):
         try:
-            return file_system(address)[0].cat_file(path).decode("utf-8-sig")
+            if _is_local(address):
+                content = read_regular(path, MOST_TEXT)
+            else:
+                with file_system(address)[0].open(path, "rb") as file:
+                    content = file.read(MOST_TEXT + 1)
+            if len(content) > MOST_TEXT:
+                raise ResidualError(
+                    f"{path!r} has more than the {MOST_TEXT:,} bytes that are read of a text."
+                )
+            return content.decode("utf-8-sig")
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         except PermissionError:

@@ -13,9 +13,10 @@ import itertools
 import json
 import re
 import tarfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -23,17 +24,21 @@ from residual.data.dataset import OWN_LICENCE, FileDataset
 from residual.data.folder import SUFFIXES, TEMPLATES
 from residual.data.shard_files import FORMS, Shard, ShardReader, find_shards, for_each, read_beside
 from residual.data.splits import divided_part, rows_of_split
-from residual.errors import ResidualError
-from residual.files import cache_folder, write_text
+from residual.errors import ResidualError, UnreadableImageError
+from residual.files import cache_folder, shareable, write_text
+from residual.pictures import MOST_BYTES
 
 CLASS_FILES = ("classnames.txt", "classes.txt")
 TEMPLATE_FILE = "zeroshot_classification_templates.txt"
 MOST_CLASSES = 100_000
 FORMAT = "residual shard index 1"
 LABEL_KEYS = ("label", "cls", "class", "class_id")
+LARGEST_HEADER = 2**16  # bytes of long names and attributes
 LARGEST_LABEL = 2**20
 TOGETHER = "files of one sample stand next to each other and have one name up to its first dot"
 _NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]*)", re.DOTALL)
+_EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_EXTENDED += (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstandard"}
 
 
@@ -89,14 +94,18 @@ class ShardsDataset(FileDataset):
         """The bytes of sample `index`'s image.
 
         Raises:
+            UnreadableImageError: it is too large.
             ResidualError: its shard can't be read any more.
         """
+        if self._sizes[index] > MOST_BYTES:
+            reason = f"it has {self._sizes[index]:,} bytes, at most {MOST_BYTES:,} are read; {self.where}"
+            raise UnreadableImageError(self.sample_ids[index], reason)
         return self._reader.read(int(self._shards[index]), int(self._offsets[index]), int(self._sizes[index]))
 
     @property
     def where(self) -> str:
         """Named in errors."""
-        return f"shards {self._address!r}"
+        return shareable(self.name)
 
 
 def without_query(address: str) -> str:
@@ -108,7 +117,7 @@ def _class_names(address: str, shard: Shard) -> list[str] | None:
     for file in CLASS_FILES:
         if (text := read_beside(address, shard, file)) is not None:
             names = [line.strip() for line in text.strip().splitlines()]
-            if not all(names):
+            if not names or not all(names):
                 raise ResidualError(f"{file} of {address!r} must have a class name on every line.")
             return names
     return None
@@ -225,32 +234,60 @@ def _read_index(file: Any, shard: Shard) -> TarIndex:
                 "to a plain .tar."
             )
     file.seek(0)
-    samples: list[tuple[str, list[tuple[str, tarfile.TarInfo, bytes | None]]]] = []
+    rows: dict[str, tuple[int | str, int, int]] = {}
+    problem: ResidualError | None = None
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            named = ((_NAME.fullmatch(member.name), member) for member in tar if member.isreg())
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as tar:
+            named = ((_NAME.fullmatch(member.name), member) for member in _members(tar) if member.isreg())
             files = ((name[1], name[2].lower(), member) for name, member in named if name)
             for key, group in itertools.groupby(files, key=lambda file: file[0]):
                 of_key = [
                     (suffix, member, _label_content(tar, suffix, member)) for _, suffix, member in group
                 ]
-                samples.append((key, of_key))
+                try:
+                    if key in rows:
+                        raise _refused(shard, key, f"is there twice, or not all in one place; {TOGETHER}")
+                    rows[key] = _sample(shard, key, of_key)
+                except ResidualError as error:  # of a shard that is cut off that is told instead
+                    problem = problem or error
             end = tar.offset
         # tarfile takes a broken or missing header for the end, which is a block of zeros.
         file.seek(end)
         if file.read(512) != bytes(512):
             raise tarfile.ReadError("it has no end mark")
-    except (tarfile.TarError, EOFError) as error:
+    except ResidualError:
+        raise
+    except (tarfile.TarError, EOFError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
         raise ResidualError(
             f"Shard {shard.path!r} is cut off, damaged or no tar file ({error}). Get it again."
         ) from error
-    rows: dict[str, tuple[int | str, int, int]] = {}
-    for key, of_key in samples:
-        if key in rows:
-            raise _refused(shard, key, "is there twice, or its files don't stand next to each other")
-        rows[key] = _sample(shard, key, of_key)
+    if problem:
+        raise problem
     labels, offsets, sizes = zip(*rows.values(), strict=True) if rows else ((), (), ())
     return TarIndex(tuple(rows), labels, offsets, sizes)
+
+
+class _Member(tarfile.TarInfo):
+    """A header of less than nothing, or of longer names and attributes than anyone has, ends the reading:
+    tarfile itself would go back for ever, or take them all into memory.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """A header, from its 512 bytes."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or (member.type in _EXTENDED and member.size > LARGEST_HEADER):
+            raise ValueError(f"a header says {member.size:,} bytes")
+        return member
+
+
+def _members(tar: Any) -> Iterator[tarfile.TarInfo]:
+    """Each in turn, none kept; sizes in extended headers are read after the headers, so tested here."""
+    while (member := tar.next()) is not None:
+        if member.size < 0 or tar.offset <= member.offset or len(tar.pax_headers) > 1000:
+            raise ValueError(f"the headers of {member.name!r} make no sense")
+        tar.members.clear()
+        yield member
 
 
 def _label_content(tar: tarfile.TarFile, suffix: str, member: tarfile.TarInfo) -> bytes | None:

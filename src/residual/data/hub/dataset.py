@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from residual.data.dataset import FileDataset
+from residual.data.dataset import FileDataset, file_content
 from residual.data.folder import TEMPLATES
 from residual.data.hub.catalogue import Classes, HubEntry, classes_of, hub_entries, matched, templates_of
 from residual.data.hub.columns import image_column, label_column, read_labels, with_labels
-from residual.data.hub.fetch import from_disk, from_hub, library
+from residual.data.hub.fetch import from_disk, from_hub, library, own_folders
 from residual.data.hub.splits import given_split, made_split
 from residual.errors import ResidualError, UnreadableImageError
+from residual.files import shareable
 
 
 class HubDataset(FileDataset):
@@ -28,6 +30,7 @@ class HubDataset(FileDataset):
         column: of the images.
         labels: `(n,)`.
         where: names the source in errors.
+        folders: in which cells may name files.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class HubDataset(FileDataset):
         labels: np.ndarray,
         licence: str,
         where: str,
+        folders: Sequence[Path],
         groups: np.ndarray | None = None,
         group_names: Sequence[str] = (),
     ):
@@ -51,6 +55,7 @@ class HubDataset(FileDataset):
         self._images = images.cast_column(column, library(name).Image(decode=False)).select(rows)
         self._column = column
         self._where = where
+        self._folders = tuple(folders)
         width = max(5, len(str(len(table) - 1)))
         ids = [f"{source}/{row:0{width}d}" for row in rows.tolist()]
         super().__init__(name, split, class_names, templates, labels, ids, licence, groups, group_names)
@@ -58,15 +63,20 @@ class HubDataset(FileDataset):
     def content(self, index: int) -> bytes:
         """The bytes of sample `index`, from the table or from the file that it names."""
         cell = self._images[int(index)][self._column] or {}
-        try:
-            if cell.get("bytes"):
-                return cell["bytes"]
-            if cell.get("path"):
-                return Path(cell["path"]).read_bytes()
-        except OSError as problem:
-            reason = f"{problem.strerror or problem}; {self.where}"
-            raise UnreadableImageError(self.sample_ids[index], reason) from problem
-        return b""
+        if cell.get("bytes") or not cell.get("path"):
+            return cell.get("bytes") or b""
+        return file_content(self._named(cell["path"], index), self.sample_ids[index], self.where)
+
+    def _named(self, name: str, index: int) -> Path:
+        """The file that a cell names, which has to be one of the dataset's own: a table may name any."""
+        for folder in map(Path.resolve, self._folders):
+            with suppress(OSError, ValueError, RuntimeError):  # the last one is pathlib's, of links in a ring
+                path = (folder / name).resolve()
+                if path.is_relative_to(folder) and path.exists():
+                    return path
+        last = Path(name).name[:80]
+        reason = f"its cell names a file, {last!r}, that is none of the dataset's own; {self.where}"
+        raise UnreadableImageError(self.sample_ids[index], reason)
 
     @property
     def where(self) -> str:
@@ -117,6 +127,7 @@ def load_hub(name: str, split: str) -> HubDataset:
         numbers,
         entry.licence,
         where,
+        own_folders(entry.repository, None),
         groups,
         group_names,
     )
@@ -135,11 +146,12 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
     """
     form, _, address = name.partition(":")
     if form == "disk":
-        tables = from_disk(name, address)
+        tables, folders = from_disk(name, address), [Path(address).expanduser()]
     else:
         pinned, _, config = address.partition(":")
         repository, _, revision = pinned.partition("@")
         tables = from_hub(name, repository, config or None, revision or None)
+        folders = own_folders(repository, revision or None)
     features = next(iter(tables.values())).features
     column, labelled = image_column(features, image, name), label_column(features, label, name)
     for source, table in tables.items():
@@ -168,7 +180,8 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
         TEMPLATES,
         labels[source][rows],
         "the user's own data; no licence known" if form == "disk" else "as the repository's card says",
-        name,
+        shareable(name),
+        folders,
     )
 
 
