@@ -25,7 +25,7 @@ from residual.adapters.fine_tuning import loop, pictures
 from residual.data import PixelDataset
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError, UnreadableImageError
-from residual.tensor_files import save_tensors
+from residual.tensor_files import load_tensors, save_tensors
 
 
 @pytest.fixture(autouse=True)
@@ -330,8 +330,17 @@ def test_what_is_no_checkpoint_of_today_is_named(tmp_path):
     with pytest.raises(ResidualError, match=r"is of an older kind: remove it to start anew, or go on with"):
         tune(folder=tmp_path)
     path.unlink()
+    with pytest.raises(StopError, match="enough"):
+        tune(folder=tmp_path, progress=stopping(1))
+    tensors, note = load_tensors(path, "checkpoint")
+    for lacks in ("state/vision_model.pre_layrnorm.bias", "total", "history", "groups"):
+        few = {name: value for name, value in tensors.items() if not name.startswith(lacks)}
+        save_tensors(path, "checkpoint", few, {name: each for name, each in note.items() if name != lacks})
+        with pytest.raises(ResidualError, match=r"checkpoint.safetensors' isn't whole \(.*\): remove it to"):
+            tune(folder=tmp_path)
+    path.unlink()
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResidualError, match=r"file' can't be made: File exists"):
+    with pytest.raises(ResidualError, match=r"file' can't be written: File exists"):
         tune(folder=tmp_path / "file")
 
 
@@ -342,14 +351,14 @@ def test_a_checkpoint_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     encoder = tuned.encoder()
     before = tuned.weights_of(encoder)
-    with pytest.raises(ResidualError, match=r"checkpoint.safetensors' can't be written \(.*No space left"):
+    with pytest.raises(ResidualError, match=r"checkpoint.safetensors' can't be written: the disk is full"):
         tune(encoder, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert tuned.same(tuned.weights_of(encoder), before)
 
 
 def test_what_a_killed_process_began_to_write_is_swept(tmp_path):
-    (tmp_path / ".checkpoint.safetensors.abc123").write_bytes(b"half")
+    (tmp_path / ".checkpoint.safetensors.abc123.partial").write_bytes(b"half")
     (tmp_path / "mine.txt").write_text("stays")
     tune(folder=tmp_path, settings=replace(tuned.FAST, epochs=1))
     assert {path.name for path in tmp_path.iterdir()} == {"finished.safetensors", "mine.txt"}
@@ -481,6 +490,21 @@ def test_a_loss_that_is_not_finite_leaves_the_encoder_as_it_was():
         tune(encoder, replace(tuned.FAST, learning_rate=1e38))
     assert tuned.same(tuned.weights_of(encoder), before)
     assert not any(module.training for module in encoder.module.modules())
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_EVERY", -1.0)  # after every step
+
+    def spoil(stage, done, total):
+        with torch.no_grad():
+            encoder.module.visual_projection.weight[0, 0] = torch.inf
+
+    encoder = tuned.encoder()
+    with pytest.raises(ResidualError, match="no longer finite in epoch 2: try a smaller learning_rate"):
+        tune(encoder, folder=tmp_path, progress=spoil)
+    tensors, note = load_tensors(tmp_path / "checkpoint.safetensors", "checkpoint")
+    assert (note["number"], note["step"]) == (2, 0)
+    assert all(value.isfinite().all() for value in tensors.values())
 
 
 def test_settings_are_checked_where_they_are_made():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import statistics
 import sys
@@ -13,6 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from families import CASES
 from pictures import write_folder
@@ -24,6 +26,7 @@ from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.experiments import EXPERIMENTS, Plan, Results, read_results, run_experiment
 from residual.experiments.plan import Work
+from residual.experiments.results import shown
 from residual.spectral import (
     GeometrySettings,
     SimilaritySettings,
@@ -397,7 +400,10 @@ def test_the_limit_cuts_a_dataset_always_alike(tmp_path):
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("pyarrow", r"Results of experiments are Parquet files: pip install 'residual-vit\[experiments\]'"),
+        (
+            "pyarrow",
+            r"results of experiments needs pyarrow.* pip install 'residual-vit\[experiments\]'",
+        ),
         ("matplotlib", r"Figures need matplotlib: pip install 'residual-vit\[figures\]'"),
     ],
 )
@@ -554,12 +560,23 @@ def test_an_encoder_that_averages_has_its_class_token_stored_apart(tmp_path):
 
 
 def test_an_encoder_by_its_folder_gives_the_same_numbers(made, copied):
-    """Its name is no name of a folder; two encoders share one folder of results."""
+    """Its name is no name of a folder; two encoders share one folder of results, which tell no path."""
     shutil.copytree(made[0] / "stores", copied / "stores")
-    name = f"hf:{Path(encoders.__file__).parent / 'picto'}"
-    told = run("2", plan_in(copied, encoders=("picto", name)))
+    whole = f"hf:{Path(encoders.__file__).parent / 'picto'}"
+    told, name = run("2", plan_in(copied, encoders=("picto", whole))), shown(whole)
     assert [each["measured"] for each in told["cells"]] == [False, False, True, True]
+    assert name.startswith("hf:picto-")
     assert list(told["summary"]) == ["picto", name]
+    assert whole not in json.dumps(told)
+    for path in (copied / "2_similarity").rglob("*.parquet"):
+        assert os.fsencode(whole) not in path.read_bytes()
+        table = pq.read_table(path)  # as it was until 0.2: with whole names, without a checksum
+        note = json.loads(table.schema.metadata[b"residual.cell"])
+        del note["sha256"]
+        note["encoder"]["name"] = note["encoder"]["name"].replace(name, whole)
+        pq.write_table(table.replace_schema_metadata({"residual.cell": json.dumps(note)}), path)
+    again = run("2", plan_in(copied, encoders=("picto", whole)))
+    assert not any(each["measured"] for each in again["cells"])
     found = read_results(copied / "2_similarity")
     assert sorted(found) == sorted(["picto", name])
     for dataset in ("letters", "flags"):

@@ -19,8 +19,8 @@ from residual.data import SPLITS
 from residual.errors import ResidualError, unknown_name
 from residual.experiments.base import Experiment, Tables
 from residual.experiments.plan import Plan, Work
-from residual.experiments.results import outputs_path, save_outputs
-from residual.files import safe_name, write_text, written_beside
+from residual.experiments.results import outputs_path, save_outputs, write_table
+from residual.files import safe_name, write_text
 from residual.progress import Progress
 from residual.report.accuracies import (
     accuracies_latex,
@@ -182,8 +182,7 @@ class Adapters(Experiment):
         for file, table in (("table.md", accuracies_markdown), ("table.tex", accuracies_latex)):
             write_text(folder / file, "\n".join(table(frame, name) for name, frame in frames.items()))
         every = pd.concat([frame.assign(encoder=name) for name, frame in frames.items()])
-        with written_beside(folder / "accuracy.parquet") as beside:
-            every.to_parquet(beside, index=False)
+        write_table(folder / "accuracy.parquet", {"experiment": self.folder}, every)
 
     @staticmethod
     def figures(tables: Tables) -> Iterable[tuple[str, Figure]]:

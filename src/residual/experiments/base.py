@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 
 from residual.experiments.plan import Plan, Work
-from residual.experiments.results import Results
+from residual.experiments.results import Results, shown
 from residual.files import safe_name, write_text
 from residual.progress import Progress
 from residual.report.figures import check_matplotlib, save_figure
@@ -103,9 +103,10 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
             if table is None:
                 table = experiment.measure(work, cell)
                 results.write(name, cell, note, table)
-            tables.setdefault(name, {})[cell] = table
+            tables.setdefault(shown(name), {})[shown(cell)] = table
             seconds = round(time.perf_counter() - start, 3)
-            cells.append({"encoder": name, "dataset": cell, "measured": measured, "seconds": seconds})
+            told = {"encoder": shown(name), "dataset": shown(cell)}
+            cells.append({**told, "measured": measured, "seconds": seconds})
     summary = {name: experiment.summary(rows) for name, rows in tables.items()}
     experiment.tabulate(folder, tables)
     figures: list[Path] = []

@@ -1,5 +1,8 @@
 """What experiments keep, each with a note of what it is of, so that others are never mixed in: a Parquet file
-a cell, and of experiment 4 the outputs of adapted encoders, for whoever describes them."""
+a cell, and of experiment 4 the outputs of adapted encoders, for whoever describes them.
+
+Notes hold a checksum over the numbers and themselves, and no path of the user's machine: see `shown`.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from residual.data import SPLITS
 from residual.errors import OtherResultError, ResidualError
 from residual.experiments.plan import Work
-from residual.files import safe_name, written_beside
+from residual.files import parse_json, read_regular, safe_name, shareable, written_beside
+from residual.hashing import sha256
+from residual.libraries import library
+from residual.report.tables import METHOD_NAMES
 from residual.tensor_files import load_tensors, save_tensors
 
-_NOTE = "residual.cell"
+_NOTE, _CHECKSUM = "residual.cell", "sha256"
 _OUTPUTS = "4_adapters/outputs"
 
 
@@ -36,13 +43,7 @@ class Results:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        try:
-            import pyarrow.parquet as parquet
-        except ImportError as error:
-            raise ResidualError(
-                "Results of experiments are Parquet files: pip install 'residual-vit[experiments]'."
-            ) from error
-        self._parquet = parquet
+        library("pyarrow.parquet", "Keeping results of experiments", "experiments")
 
     def path(self, encoder: str, dataset: str) -> Path:
         """The file of one cell."""
@@ -57,33 +58,101 @@ class Results:
         path = self.path(encoder, dataset)
         if not path.is_file():
             return None
-        table, kept = self._read(path)
-        if differing := _differing(kept, json.loads(json.dumps(note))):
+        table, kept = _read_table(path)
+        if differing := _differing(kept, _noted(note)):
             raise OtherResultError(f"'{path}' is a result of something else: {'; '.join(differing)}.")
         return table
 
     def write(self, encoder: str, dataset: str, note: dict[str, Any], table: pd.DataFrame) -> None:
         """Keep one cell, with what it is of."""
-        import pyarrow
-
-        made = pyarrow.Table.from_pandas(table, preserve_index=False)
-        made = made.replace_schema_metadata({**(made.schema.metadata or {}), _NOTE: json.dumps(note)})
-        with written_beside(self.path(encoder, dataset)) as beside:
-            self._parquet.write_table(made, beside)
+        write_table(self.path(encoder, dataset), _noted(note), table)
 
     def cells(self) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
         """Every cell of the folder, with what it is of."""
         for path in sorted(self.folder.glob("*/*.parquet")):
-            table, note = self._read(path)
+            table, note = _read_table(path)
             yield note, table
 
-    def _read(self, path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-        try:
-            table = self._parquet.read_table(path)
-            note = json.loads((table.schema.metadata or {})[_NOTE.encode()])
-        except (OSError, ValueError, KeyError) as error:
-            raise ResidualError(f"'{path}' is no whole result of an experiment: remove it.") from error
-        return table.to_pandas(), note
+
+def write_table(path: Path, note: dict[str, Any], table: pd.DataFrame) -> None:
+    """Write a table as Parquet, with its note and a checksum over both.
+
+    Raises:
+        ResidualError: the place can't be written to.
+    """
+    import pyarrow.parquet
+
+    made = pyarrow.Table.from_pandas(table, preserve_index=False)
+    told = json.dumps({**note, _CHECKSUM: _checksum(made.to_pandas(), note)})
+    made = made.replace_schema_metadata({**(made.schema.metadata or {}), _NOTE: told})
+    with written_beside(path) as beside:
+        pyarrow.parquet.write_table(made, beside)
+
+
+def _read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """What `write_table` wrote; tables of before 0.3 have no checksum.
+
+    Raises:
+        ResidualError: it is damaged, or another table.
+    """
+    import pyarrow.parquet
+
+    wrong = (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, pyarrow.ArrowException)
+    try:
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(read_regular(path)))
+        note = parse_json(table.schema.metadata[_NOTE.encode()], path)
+        checksum, frame = note.pop(_CHECKSUM, None), table.to_pandas()
+        if checksum not in (None, _checksum(frame, note)):
+            raise ValueError("other numbers than were written")
+        return frame, _noted(note)
+    except wrong as error:  # whatever a reader of Parquet says of bytes that were changed
+        raise ResidualError(f"'{path}' is no whole result of an experiment: remove it.") from error
+
+
+def _checksum(table: pd.DataFrame, note: dict[str, Any]) -> str:
+    """SHA-256 of all numbers to the last bit, and of what the table is of."""
+    columns = [[str(name), values.tolist()] for name, values in table.items()]
+    return sha256(json.dumps([note, columns], default=str).encode())
+
+
+def shown(name: str) -> str:
+    """The name of an encoder, a dataset or a cell without the path of the user's machine.
+
+    In place of that there is a digest, so that two folders of one name stay apart.
+
+    Example:
+        >>> from residual.experiments.results import shown
+        >>> shown("letters.linear"), shown("folder:/mnt/me/pictures.linear")
+        ('letters.linear', 'folder:pictures-51c73bb4.linear')
+    """
+    whole, dot, method = name.rpartition(".")
+    whole, rest = (whole, dot + method) if method in METHOD_NAMES else (name, "")
+    short = shareable(whole)
+    return (short if short == whole else f"{short}-{sha256(whole.encode())[:8]}") + rest
+
+
+def _noted(note: dict[str, Any]) -> dict[str, Any]:
+    """A note as files hold it. Those of before 0.3 have whole names, and are of the same all the same."""
+    told = json.loads(json.dumps(note))
+    for name in ("cell", "reference"):
+        told[name] = shown(told[name])
+    told["encoder"]["name"] = shown(told["encoder"]["name"])
+    if "datasets" in told:
+        datasets = told["datasets"].items()
+        told["datasets"] = {_shown_split(key): _short(each) for key, each in datasets}
+    else:
+        told["dataset"] = _short(told["dataset"])
+    return told
+
+
+def _shown_split(name: str) -> str:
+    """The same of a dataset's name that a split may follow."""
+    whole, slash, split = name.rpartition("/")
+    return f"{shown(whole)}/{split}" if slash and split in SPLITS else shown(name)
+
+
+def _short(dataset: dict[str, Any]) -> dict[str, Any]:
+    return {**dataset, "name": shareable(dataset["name"])}
 
 
 def read_results(folder: str | Path) -> dict[str, dict[str, pd.DataFrame]]:
@@ -161,11 +230,13 @@ def read_outputs(work: Work, cell: str, split: str) -> Outputs | None:
     if not path.is_file():
         return None
     tensors, note = load_tensors(path, "outputs")
-    if note["of"] != json.loads(json.dumps(_output_note(work, cell, split))):
+    if _noted(note["of"]) != _output_note(work, cell, split):
         return None
     return Outputs(tensors["features"], tensors["logits"], tensors["labels"])
 
 
 def _output_note(work: Work, cell: str, split: str) -> dict[str, Any]:
     """What they are of."""
-    return {"cell": cell, "reference": work.plan.reference, **work.identity(cell.rpartition(".")[0], split)}
+    of = work.identity(cell.rpartition(".")[0], split)
+    encoder = {**of["encoder"], "name": work.name}
+    return _noted({"cell": cell, "reference": work.plan.reference, **of, "encoder": encoder})

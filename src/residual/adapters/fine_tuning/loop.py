@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment
-from safetensors import SafetensorError
 from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -28,7 +27,9 @@ from residual.adapters.fine_tuning.pictures import Pictures
 from residual.adapters.fit_settings import TrainSettings
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.files import make_folder, sweep, write_errors
 from residual.finite import hits
+from residual.libraries import first_line
 from residual.progress import Progress
 from residual.tensor_files import load_tensors, save_tensors
 from residual.text.classifier import ZeroShotClassifier
@@ -151,8 +152,6 @@ class Training:
             self._step(pixels, labels)
             self.step += 1
             if time.monotonic() > self.save_at:
-                if not self.total.isfinite():  # else the last good checkpoint would be gone
-                    raise self.stopping.diverged(self.number)
                 self.save()
         self._mode(False)
         epoch = Epoch(self.number, self.total.item() / len(train), *self._validated(val))
@@ -213,10 +212,12 @@ class Training:
         """Everything that it takes to go on from here, if there is a folder.
 
         Raises:
-            ResidualError: it can't be written.
+            ResidualError: it can't be written, or isn't finite: the last good checkpoint stays.
         """
         if self.folder is None:
             return
+        if not all(value.isfinite().all() for value in (self.total, *self.state.values())):
+            raise self.stopping.diverged(self.number)
         optimizer = self.optimizer.state_dict()
         tensors = {f"state/{name}": value for name, value in self.state.items()}
         for number, moments in optimizer["state"].items():
@@ -248,28 +249,26 @@ class Training:
         """
         if self.folder is None:
             return False
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ResidualError(
-                f"The folder {str(self.folder)!r} can't be made: {error.strerror}."
-            ) from error
+        with write_errors(self.folder):
+            make_folder(self.folder)
+        sweep(self.folder)
         for name in ("finished", "checkpoint"):
             path = _file(self.folder, name)
-            for left in self.folder.glob(f".{path.name}.*"):  # begun by a process that was killed
-                left.unlink(missing_ok=True)
             if path.exists():
                 tensors, note = _read(path, self.work.identity)
-                self.before = note["seconds"]
-                for epoch in note["history"]:
-                    self.stopping.add(Epoch(*epoch))
-                self.best = {key: value.to(self.device) for key, value in _under("best/", tensors).items()}
-                if name == "finished":
+                with _whole(path):
+                    self.before = note["seconds"]
+                    for epoch in note["history"]:
+                        self.stopping.add(Epoch(*epoch))
+                    best = _under("best/", tensors)
+                    self.best = {key: value.to(self.device) for key, value in best.items()}
+                    if name == "checkpoint":
+                        self._go_on(tensors, note)
+                        return False
                     self._take(self.best)
-                    _file(self.folder, "checkpoint").unlink(missing_ok=True)
-                    self.begun = time.perf_counter()
-                    return True
-                self._go_on(tensors, note)
+                _file(self.folder, "checkpoint").unlink(missing_ok=True)
+                self.begun = time.perf_counter()
+                return True
         return False
 
     def _go_on(self, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
@@ -296,16 +295,12 @@ class Training:
             "seconds": self.before + time.perf_counter() - self.begun,
             "history": [astuple(epoch) for epoch in self.stopping.history],
         }
-        try:
-            save_tensors(path, _KIND, tensors | best, common | note)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise ResidualError(f"The checkpoint {str(path)!r} can't be written ({error}).") from error
+        save_tensors(path, _KIND, tensors | best, common | note)
 
     def _take(self, state: dict[str, Tensor]) -> None:
         """Put these weights in place."""
-        mine = self.state
-        for name, value in state.items():
-            mine[name].copy_(value)
+        for name, mine in self.state.items():
+            mine.copy_(state[name])
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -343,6 +338,23 @@ def _read(path: Path, identity: dict[str, str]) -> tuple[dict[str, Tensor], dict
             "another folder, or remove it to start anew."
         )
     return tensors, note
+
+
+@contextmanager
+def _whole(path: Path) -> Generator[None]:
+    """Turn what goes wrong with a checkpoint that lacks something into one sentence.
+
+    Raises:
+        ResidualError: in place of what went wrong.
+    """
+    try:
+        yield
+    except ResidualError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ResidualError(
+            f"The checkpoint {str(path)!r} isn't whole ({first_line(error)}): remove it to start anew."
+        ) from error
 
 
 @contextmanager
