@@ -21,7 +21,6 @@ REPORT = (
         (RuntimeError("no \x1b[31mluck.\nand more"), "RuntimeError: no \\x1b[31mluck. "),
         (KeyError("shard"), "KeyError: 'shard'. "),
         (RecursionError(), "RecursionError. "),
-        (PermissionError(13, "Closed", "x"), "PermissionError: [Errno 13] Closed: 'x'. "),
     ],
 )
 def test_an_error_that_nobody_foresaw(residual, monkeypatch, error, told):
@@ -34,10 +33,18 @@ def test_an_error_that_nobody_foresaw(residual, monkeypatch, error, told):
         code, _, err = residual(*words)
         assert (code, err.startswith("Traceback"), err.endswith(f"{told}{REPORT}")) == (70, True, True)
     monkeypatch.setenv("RESIDUAL_DEBUG", "1")
-    assert residual("datasets")[2].startswith("Traceback")
     assert "Traceback" in residual("datasets", "nosuch")[2]
+    assert residual("datasets")[2].startswith("Traceback")
     monkeypatch.setenv("RESIDUAL_DEBUG", "0")
     assert residual("datasets", "nosuch")[:2] == (2, "")
+
+
+def test_what_the_machine_refuses_is_no_fault(residual, tmp_path):
+    for words in (("verify",), ("run", "--cfg"), ("encoders",), ("datasets", "letters", "--manifest")):
+        code, shown, err = residual(*words, f"folder:{'x' * 5000}")
+        assert (code, shown, err.count("\n")) == (2, "", 1), err
+    code, shown, err = residual("verify", "x" * 5000)
+    assert (code, shown, err[:43]) == (2, "", "residual: File name too long: 'xxxxxxxxxxxx")
 
 
 def test_letters_that_a_terminal_lacks_cost_no_result(residual, monkeypatch):

@@ -31,8 +31,6 @@ HINTS: dict[type[ResidualError], str] = {
     AdapterEncoderError: "Name the one that you load it by: --encoder NAME.",
     OtherResultError: "Choose another folder (--out, --stores), or remove it.",
 }
-
-
 FAULT = 70  # the exit code of what no input should cause
 
 
@@ -56,6 +54,9 @@ def main() -> None:
         _end(error, f"{error.message} Name the one that is meant: --{option}.", debug)
     except ResidualError as error:
         _end(error, f"{error.message} {HINTS.get(type(error), error.hint)}", debug)
+    except OSError as error:  # of the machine: a name that is too long, a closed folder, a network
+        where = "" if error.filename is None else f": {str(error.filename)!r}"
+        _end(error, f"{printable(error.strerror or first_line(error))}{where}.", debug)
     except Exception as error:
         name = type(error).__name__
         what = printable(f"{name}: {first_line(error)}" if str(error) else name).rstrip(".")
