@@ -8,7 +8,9 @@ from tiny import TinyImages, tiny_encoder
 
 from residual.errors import ResidualError
 from residual.spectral import SpectralBases, fit_bases, fit_output, pca
+from residual.spectral.unit_moments import UnitMoments
 from residual.store.encode import encode_dataset
+from residual.tensor_files import load_tensors, save_tensors
 
 
 @pytest.mark.parametrize("centering", ["shared", "own"])
@@ -119,8 +121,60 @@ GOOD = {
         ({"eigenvalues": [torch.tensor([1.0, -2.0])]}, "must be finite, not negative, and descend"),
         ({"eigenvalues": [torch.tensor([float("nan"), 1.0])]}, "must be finite"),
         ({"all_means": torch.zeros(1, 3)}, "must be .* and reach unit 1"),
+        ({"means": torch.tensor([[0.0, torch.inf, 0.0]])}, "means of bases must be .* finite"),
+        ({"means": torch.zeros(1)}, "means of bases must be .* the shape"),
+        ({"all_means": torch.full((2, 3), torch.nan)}, "all_means of bases must be .* finite"),
+        ({"components": [torch.full((2, 3), torch.nan)]}, "aren't orthonormal: off by nan"),
     ],
 )
 def test_bad_bases_are_refused(change, message):
     with pytest.raises(ResidualError, match=message):
         SpectralBases(**{**GOOD, **change})
+
+
+ORIGIN = {"encoder_name": "e", "fingerprint": "f", "split": "shared", "datasets": ["d"], "samples": 3}
+
+
+def test_files_of_bases_that_others_made(tmp_path):
+    """Their checksum fits."""
+    path, good = tmp_path / "bases", SpectralBases(**GOOD).to_tensors()
+    for tensors, note, message in (
+        (good, {"origin": 2}, "isn't what was written: the origin isn't an object"),
+        (good, {"origin": "x"}, "the origin isn't an object"),
+        (good, {"origin": ORIGIN | {"datasets": "d"}}, "'datasets' isn't a list"),
+        (good, {"origin": ORIGIN | {"pooling": 1}}, "the pooling is of another type"),
+        (good, {}, "the note has no 'origin'"),
+        ({"means": good["means"]}, {"origin": None}, "there are no ranks"),
+        (good | {"ranks": torch.tensor([3])}, {"origin": None}, "don't belong together"),
+        (good | {"ranks": torch.tensor([-1, 3])}, {"origin": None}, "don't belong together"),
+        (good | {"ranks": torch.tensor(2)}, {"origin": None}, "don't belong together"),
+        (good | {"components": torch.eye(3)[0]}, {"origin": None}, "don't belong together"),
+        ({key: good[key] for key in good if key != "means"}, {"origin": None}, "don't belong together"),
+    ):
+        save_tensors(path, "bases", tensors, note)
+        with pytest.raises(ResidualError, match=message):
+            SpectralBases.load(path)
+    save_tensors(path, "bases", good, {"origin": {**ORIGIN, "more": 1}})
+    assert SpectralBases.load(path).origin.samples == 3
+
+
+def test_files_of_moments_that_others_made(tmp_path):
+    path = tmp_path / "moments"
+    moments = UnitMoments.of_store(encode_dataset(tiny_encoder(), TinyImages(9)), ("head",))
+    moments.save(path)
+    good, note = load_tensors(path, "moments")
+    for tensors, change, message in (
+        (good, {"counts": "x"}, "'counts' isn't a list"),
+        (good, {"counts": [9]}, "the note is of other units"),
+        (good, {"counts": [-9] * len(note["counts"])}, "holds moments of other units than it says"),
+        (good, {"kinds": None}, "'kinds' isn't a list"),
+        (good, {"split": "x"}, "centering is"),
+        (good, {"origin": []}, "the origin isn't an object"),
+        (good | {"0.mean": good["0.mean"][:, :3]}, {}, "holds moments of other units than it says"),
+        (good | {"0.mean": good["0.mean"] * torch.nan}, {}, "holds NaN or infinity in mean"),
+        ({key: good[key] for key in good if key != "0.mean"}, {}, "holds moments of other units"),
+        ({key: good[key] for key in good if "norm" not in key}, {}, "aren't those of one encoder"),
+    ):
+        save_tensors(path, "moments", tensors, note | change)
+        with pytest.raises(ResidualError, match=message):
+            UnitMoments.load(path)

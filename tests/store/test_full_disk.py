@@ -13,8 +13,10 @@ from store_files import files_of, float32_encoder, same_files, small_shards
 from tiny import TinyImages
 
 from residual.errors import ResidualError
+from residual.spectral import fit_bases, stream_moments
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
+from residual.store.forward import Encoding
 
 N, ROWS, PAGE = 42, 8, 4096
 FULL = r"The disk of '.*store' is full\. What is complete is kept: make room and run the same again"
@@ -144,6 +146,25 @@ def test_a_disk_that_fills_up_under_two_writers(disk, whole):
     disk("size=4m")
     encode(root / "store", part=(2, 2))
     same_files(files_of(root / "store"), whole)
+
+
+def test_bases_on_a_disk_that_is_full(disk, tmp_path):
+    """Theirs, and what is kept on the way: what was there stays whole, and nothing is left beside it."""
+    root, images = disk("size=200k"), TinyImages(N)
+    bases = fit_bases(encode_dataset(float32_encoder(), images))
+    bases.save(root / "bases")
+    before = (root / "bases").read_bytes()
+    (root / "ballast").write_bytes(bytes(free(root) * PAGE))
+    settings = Encoding(batch_size=8)
+    message = r"can't be written: the disk is full\. Make room and run the same"
+    with pytest.raises(ResidualError, match=f"bases' {message}"):
+        bases.save(root / "bases")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("residual.spectral.fit.SECONDS_BETWEEN", -1)
+        with pytest.raises(ResidualError, match=f"unfinished' {message}"):
+            stream_moments(float32_encoder(), images, settings, checkpoint=root / "unfinished")
+    assert sorted(files_of(root)) == ["ballast", "bases"]
+    assert (root / "bases").read_bytes() == before
 
 
 def test_a_disk_that_is_read_only(disk, whole):

@@ -157,6 +157,18 @@ def test_killed_while_it_mends(nursery, few, tmp_path):
     same_files(files_of(path), files_of(expected))
 
 
+def test_bases_alone_go_on_to_the_same_bytes(nursery, tmp_path):
+    """Killed at a batch, at a checkpoint, and again when it has gone on; nothing is encoded twice."""
+    how = {"n": 130, "rows": 8, "bases": True}
+    assert nursery.run(tmp_path / "whole", **how) == 0
+    for kills in ((3,), (2, 4), (10,)):
+        path = tmp_path / "-".join(map(str, kills))
+        for number in kills:
+            assert nursery.run(path, call="replace", kill_at=number, **how) == -9
+        assert nursery.run(path, **how) == 0
+        assert path.read_bytes() == (tmp_path / "whole").read_bytes(), kills
+
+
 # Several writers
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,10 @@ from tiny import random_pixels
 from residual.data import PixelDataset
 from residual.errors import OtherResultError, ResidualError, UnreadableImageError
 from residual.hashing import row_sums
+from residual.spectral import stream_moments
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
+from residual.store.forward import Encoding
 from residual.store.resume import spread
 from residual.store.storage import Storage
 
@@ -138,3 +142,54 @@ def test_an_image_that_is_gone(tmp_path):
     with pytest.raises(UnreadableImageError, match="Image 'tiny/0' can't be read"):
         encode(tmp_path / "store", images(broken=(0,)))
     assert len(encode(tmp_path / "store", images(broken=(0,)), on_error="skip")) == N
+
+
+def test_no_path_of_this_machine_is_in_a_store(tmp_path):
+    """Nor in what is made of it; a store that has one, as of version 0.1, is gone on with."""
+
+    def named(name):
+        dataset = images()
+        dataset.name = name
+        return dataset
+
+    path = tmp_path / "store"
+    store = encode(path, named("folder:/data/me/pics"), part=(1, 2))
+    memory = encode(None, named("folder:/data/me/pics"))
+    assert store.dataset == memory.dataset == "folder:pics/train"
+    assert not [name for name, data in files_of(path).items() if b"/data/me" in data]
+    with pytest.raises(OtherResultError, match="dataset folder:pics/train, not folder:other/train"):
+        encode(path, named("folder:/data/me/other"))
+    identity = store.manifest.identity
+    identity["dataset"]["name"] = "folder:/data/me/pics"  # as it was written until now
+    for receipt in (path / "receipts").iterdir():
+        receipt.unlink()
+    (path / "manifest.json").write_bytes(replace(store.manifest, identity=identity).pack())
+    assert ResidualStore.open(path, cut_off=True).dataset == "folder:pics/train"
+    assert len(encode(path, named("folder:/mnt/pics"))) == N
+    assert ResidualStore.open(path).manifest.identity["dataset"]["name"] == "folder:/data/me/pics"
+    moments = stream_moments(float32_encoder(), named("folder:/data/me/pics"), Encoding())
+    assert moments.origin.datasets == ("folder:pics/train",)
+
+
+def test_moments_go_on_with_the_same_images_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("residual.spectral.fit.SECONDS_BETWEEN", -1)
+
+    def moments(dataset, stop=N, on_error="skip"):
+        def progress(_, done, total):
+            if done >= stop:
+                raise KeyboardInterrupt
+
+        settings = Encoding(batch_size=16, on_error=on_error)
+        return stream_moments(
+            float32_encoder(), dataset, settings, checkpoint=tmp_path / "kept", progress=progress
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        moments(images(broken=(3, 9)), stop=40)
+    with pytest.raises(OtherResultError, match="kept' holds something else: 'tiny/0' is another image"):
+        moments(images(*range(N)))
+    with pytest.raises(UnreadableImageError, match="Image 'tiny/3' can't be read"):
+        moments(images(broken=(3, 9)), on_error="raise")
+    done = moments(images(broken=(9,)), stop=N + 1)
+    assert done.origin.samples == N - 1
+    assert done.progress["skipped"] == {"tiny/9": "cut off"}

@@ -15,7 +15,7 @@ from PIL import Image
 
 from residual.data.decode import decode_image
 from residual.errors import ResidualError, UnreadableImageError
-from residual.files import read_regular
+from residual.files import read_regular, shareable
 from residual.pictures import MOST_BYTES
 
 OWN_LICENCE = "the user's own images; no licence known"
@@ -109,6 +109,11 @@ class ImageDataset:
     def full_name(self) -> str:
         """Name and split, as "name/split"."""
         return f"{self.name}/{self.split}"
+
+    @property
+    def shared_name(self) -> str:
+        """Name and split for files that others may see: without the path on this machine."""
+        return f"{shareable(self.name)}/{self.split}"
 
     def load(self, index: int) -> Image.Image:
         """Sample `index` (not negative) as an RGB image.

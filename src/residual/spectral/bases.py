@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import shareable, shareable_split
 from residual.store.base import Store
+from residual.store.form import FormError, check_form
 from residual.tensor_files import load_tensors, save_tensors
 
 _ORTHONORMAL = 1e-4
+_ORIGIN = {"encoder_name": str, "fingerprint": str, "split": str, "datasets": [str], "samples": int}
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,17 @@ class Origin:
     pooling: str = "own"
 
     @classmethod
-    def of_json(cls, fields: dict[str, Any]) -> Origin:
-        """Read what `to_json` made, by way of a file."""
-        known = dict(fields)
-        return cls(centering=known.pop("split"), datasets=tuple(known.pop("datasets")), **known)
+    def of_json(cls, held: Any) -> Origin:
+        """Read what `to_json` made, by way of a file.
+
+        Raises:
+            FormError: it isn't of that form.
+        """
+        check_form(held, _ORIGIN, "the origin")
+        pooling = held.get("pooling", "own")
+        check_form(pooling, str, "the pooling")
+        centering, datasets = held["split"], tuple(held["datasets"])
+        return cls(held["encoder_name"], held["fingerprint"], centering, datasets, held["samples"], pooling)
 
     def to_json(self) -> dict[str, Any]:
         """As files hold it: the centering by its older name, no path of the user's machine."""
@@ -94,8 +104,8 @@ class SpectralBases:
         origin: where they come from, if known.
 
     Raises:
-        ResidualError: shapes disagree, a unit comes twice, components aren't orthonormal, or eigenvalues are
-            negative, not finite or not in descending order.
+        ResidualError: shapes disagree, a unit comes twice, means aren't finite, components aren't
+            orthonormal, or eigenvalues are negative, not finite or not in descending order.
 
     Example:
         >>> import torch
@@ -179,7 +189,11 @@ class SpectralBases:
             ResidualError: the file isn't there, is damaged, or holds something else.
         """
         tensors, note = load_tensors(path, "bases")
-        origin = None if note["origin"] is None else Origin.of_json(note["origin"])
+        with whole_note(path):
+            check_form(note, {"origin": object}, "the note")
+            origin = None if note["origin"] is None else Origin.of_json(note["origin"])
+            if "ranks" not in tensors:
+                raise FormError("there are no ranks")
         return cls.from_tensors(tensors, tensors["ranks"], origin)
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -195,8 +209,17 @@ class SpectralBases:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], ranks: Tensor, origin: Origin | None) -> SpectralBases:
-        """What `to_tensors` took apart."""
-        counts = ranks.tolist()
+        """What `to_tensors` took apart.
+
+        Raises:
+            ResidualError: they don't belong together; and as the constructor.
+        """
+        axes = {"units": 1, "means": 2, "components": 2, "eigenvalues": 1}
+        fits = ranks.ndim == 1 and all(name in tensors and tensors[name].ndim == axes[name] for name in axes)
+        counts = ranks.tolist() if fits and not ranks.is_floating_point() else [-1]
+        lengths = {len(tensors[name]) for name in ("components", "eigenvalues")} if fits else set()
+        if min(counts, default=-1) < 0 or lengths != {sum(counts)}:
+            raise ResidualError("The tensors of the bases don't belong together: their shapes differ.")
         return cls(
             units=tensors["units"].tolist(),
             means=tensors["means"],
@@ -215,6 +238,12 @@ class SpectralBases:
                 f"Bases of {len(self.units)} units need as many means, components and eigenvalues; got "
                 f"{len(self.means)}, {len(self.components)} and {len(self.eigenvalues)}."
             )
+        for name, values in (("means", self.means), ("all_means", self.all_means)):
+            if values is not None and (values.ndim != 2 or not values.isfinite().all()):
+                raise ResidualError(
+                    f"The {name} of bases must be (units, d) and finite; got NaN, infinity or "
+                    f"the shape {tuple(values.shape)}."
+                )
         if self.all_means is not None and (
             self.all_means.shape[1] != self.dim or len(self.all_means) <= max(self.units)
         ):
@@ -224,6 +253,15 @@ class SpectralBases:
             )
         for unit, rows, values in zip(self.units, self.components, self.eigenvalues, strict=True):
             _check_basis(unit, rows, values, self.dim)
+
+
+@contextmanager
+def whole_note(path: str | Path) -> Generator[None]:
+    """Turn what isn't of the form of a note into an error that names the file."""
+    try:
+        yield
+    except FormError as error:
+        raise ResidualError(f"{path} isn't what was written: {error}.") from error
 
 
 def _check_basis(unit: int, rows: Tensor, values: Tensor, dim: int) -> None:

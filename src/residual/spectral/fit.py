@@ -13,15 +13,19 @@ from residual.data import ImageDataset, Manifest
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.files import shareable
 from residual.progress import Progress
-from residual.spectral.bases import Origin, SpectralBases
+from residual.spectral.bases import Origin, SpectralBases, whole_note
 from residual.spectral.pca import PCA, IncrementalPCA
 from residual.spectral.unit_moments import UnitMoments
 from residual.store.base import Store
+from residual.store.form import check_form
 from residual.store.forward import Encoding, Part, encode_batches
+from residual.store.resume import check_images, readable_again, spread
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 
+_PROGRESS = {"split": str, "part": [int], "done": int, "skipped": {str: str}, "digests": [[int]]}
 SECONDS_BETWEEN = 60.0  # two checkpoints: what a kill loses at most
 _ROWS = 512  # read at a time
 
@@ -117,40 +121,59 @@ def stream_moments(
         settings: how; several tokens of an image (`pooling="patches"`) count as so many samples.
         part: `(number, of)`: only that of so many equal parts of the dataset; the parts' moments merge.
         checkpoint: a file in which the state is kept once a minute. If it is there already, the run goes on
-            from it.
+            from it, to the same bytes, and looks at some images again, as `encode_dataset` does.
         progress: told of the images that are done, after every batch.
 
     Raises:
         UnreadableImageError: with `on_error="raise"`; names the sample.
+        OtherResultError: the checkpoint is of other images of the same names.
         ResidualError: the checkpoint is of something else; or see `encode_dataset`.
     """
     samples = Part(*part).share(len(dataset))
     linearization = Linearization.of(encoder, pooling=settings.pooling)
-    origin = Origin(
-        encoder.name, encoder.fingerprint, encoder.centering, (dataset.full_name,), 0, settings.pooling
-    )
+    about = (encoder.centering, (dataset.shared_name,), 0, settings.pooling)
+    origin = Origin(shareable(encoder.name), encoder.fingerprint, *about)
     moments = UnitMoments(linearization, settings.kinds, settings.kinds, origin, encoder.device)
-    moments.progress = {"split": Manifest.of(dataset).checksum, "part": list(part), "done": 0, "skipped": {}}
+    split = Manifest.of(dataset).checksum
+    moments.progress = {"split": split, "part": list(part), "done": 0, "skipped": {}, "digests": []}
+    again: list[int] = []
     if checkpoint is not None and Path(checkpoint).is_file():
         moments = _resumed(moments, checkpoint)
+        done = samples[: moments.progress["done"]]
+        known = dict(moments.progress["digests"])
+        check_images(encoder, dataset, known, settings.on_error, str(checkpoint))
+        left_out = [
+            position for position in done if dataset.sample_ids[position] in moments.progress["skipped"]
+        ]
+        again = readable_again(encoder, dataset, left_out, settings)
     if progress is not None:
         progress("encode", moments.progress["done"], len(samples))
-    saved = time.monotonic()
-    batches = settings.batches(samples[moments.progress["done"] :])
+    saved, looked_at = time.monotonic(), set(spread(samples).tolist())
+    batches = [range(position, position + 1) for position in again]
+    batches += settings.batches(samples[moments.progress["done"] :])
     precision = torch.promote_types(encoder.dtype, torch.float32)
     for encoded in encode_batches(
         encoder, dataset, batches, settings, linearization, precision, str(encoder.device)
     ):
+        read = encoded.read
         if encoded.coordinates is not None:
             moments.update(encoded.coordinates)
-        moments.progress["done"] += len(encoded.read.positions) + len(encoded.read.skipped)
-        for position, reason in encoded.read.skipped.items():
+        for position, digest in zip(read.positions, read.digests, strict=True):
+            moments.progress["skipped"].pop(dataset.sample_ids[position], None)
+            if position in looked_at:
+                moments.progress["digests"].append([position, digest])
+        for position, reason in read.skipped.items():
             moments.progress["skipped"][dataset.sample_ids[position]] = reason
+        if again:
+            again.pop()
+        else:
+            moments.progress["done"] += len(read.positions) + len(read.skipped)
         if progress is not None:
             progress("encode", moments.progress["done"], len(samples))
         if checkpoint is not None and time.monotonic() - saved > SECONDS_BETWEEN:
-            moments.save(checkpoint)
+            moments.save(checkpoint, unfinished=True)
             saved = time.monotonic()
+    del moments.progress["digests"]
     return moments
 
 
@@ -158,8 +181,11 @@ def _resumed(fresh: UnitMoments, checkpoint: str | Path) -> UnitMoments:
     """The state in a checkpoint, if it is one of the same run."""
     kept = UnitMoments.load(checkpoint, fresh.device)
     fresh.check(kept)
-    same = [kept.progress.get(name) == fresh.progress[name] for name in ("split", "part")]
-    if not all(same) or kept.origin.datasets != fresh.origin.datasets:
+    kept.progress = {"digests": [], **kept.progress}  # version 0.1 kept none
+    with whole_note(checkpoint):
+        check_form(kept.progress, _PROGRESS, "the progress")
+    same = [kept.progress[name] == fresh.progress[name] for name in ("split", "part")]
+    if not all(same) or list(map(shareable, kept.origin.datasets)) != list(fresh.origin.datasets):
         of = ", ".join(kept.origin.datasets)
         raise ResidualError(
             f"{str(checkpoint)!r} is of another run (of {of}, or of another part): choose another place, or "

@@ -215,6 +215,19 @@ class Moments:
             scatter = scatter + more.to(device) + between * (self.count * other.count / total)
         self.restore(total, mean + step * (other.count / total), scatter)
 
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All that is kept but the count, with which `go_on` goes on to the last bit."""
+        kept = {"shift": self._shift, "total": self._total}
+        return kept if self._products is None else kept | {"products": self._products}
+
+    def go_on(self, count: int, state: dict[str, Tensor]) -> None:
+        """Take another's `state` in place of its own."""
+        device, products = self._shift.device, state.get("products")
+        self.count = count
+        self._shift, self._total = (state[name].to(device, copy=True) for name in ("shift", "total"))
+        self._products = None if products is None else products.to(device, copy=True)
+
     def restore(self, count: int, mean: Float[Tensor, "b f"], scatter: Float[Tensor, "b f f"] | None) -> None:
         """Take the state of others in place of its own."""
         device = self._shift.device

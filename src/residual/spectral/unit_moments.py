@@ -17,14 +17,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
-from residual.spectral.bases import Origin, SpectralBases
+from residual.spectral.bases import Origin, SpectralBases, whole_note
 from residual.spectral.pca import PCA, Moments, components_of, components_of_image
 from residual.store.base import Store
+from residual.store.form import FormError, check_form
 from residual.tensor_files import load_tensors, save_tensors
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.units import KINDS, checked_kinds
 
+_NOTE = {"split": str, "kinds": [str], "held": [str], "counts": [int], "progress": {}}
 _ROOM = 2**23  # numbers in float64 that are held of a group of units' features at a time: 64 MB
 
 
@@ -162,13 +164,15 @@ class UnitMoments:
             origin=self.origin,
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write as safetensors, with the linearization: enough to go on, to merge and to compute."""
+    def save(self, path: str | Path, unfinished: bool = False) -> None:
+        """Write as safetensors, with the linearization: enough to merge and to compute; where `unfinished`,
+        to go on as if nothing had been between.
+        """
         tensors = {f"linearization.{name}": value for name, value in self.linearization.state.items()}
         for place, group in enumerate(self.groups):
-            tensors[f"{place}.mean"] = group.moments.mean
-            if (scatter := group.moments.scatter) is not None:
-                tensors[f"{place}.scatter"] = scatter
+            moments = group.moments
+            kept = moments.state if unfinished else {"mean": moments.mean, "scatter": moments.scatter}
+            tensors |= {f"{place}.{name}": value for name, value in kept.items() if value is not None}
         note = {
             "split": self.linearization.centering,
             "kinds": self.kinds,
@@ -184,14 +188,22 @@ class UnitMoments:
         """Read what `save` wrote.
 
         Raises:
-            ResidualError: the file isn't there, is damaged, or holds something else.
+            ResidualError: the file isn't there, is damaged, or holds something else, or numbers that aren't
+                finite.
         """
         got, note = load_tensors(path, "moments")
         state = {name.removeprefix("linearization."): got[name] for name in got if name.startswith("lin")}
-        origin = Origin.of_json(note["origin"])
-        made = cls(Linearization(state, note["split"]), note["kinds"], note["held"], origin, device)
-        for place, group in enumerate(made.groups):
-            group.moments.restore(note["counts"][place], got[f"{place}.mean"], got.get(f"{place}.scatter"))
+        with whole_note(path):
+            check_form(note, _NOTE, "the note")
+            origin = Origin.of_json(note["origin"])
+            made = cls(Linearization(state, note["split"]), note["kinds"], note["held"], origin, device)
+            if len(note["counts"]) != len(made.groups):
+                raise FormError("the note is of other units")
+        for place, (group, count) in enumerate(zip(made.groups, note["counts"], strict=True)):
+            kept = {
+                name: got.get(f"{place}.{name}") for name in ("shift", "total", "products", "mean", "scatter")
+            }
+            group.take(count, kept, str(path))
         made.origin, made.progress = origin, note["progress"]
         return made
 
@@ -207,6 +219,23 @@ class _Group:
         self.width = width if self.narrow else output
         self.moments = Moments(len(units), self.width, device, scatter=whole)
         self.rows = max(1, _ROOM // (len(units) * self.width))  # samples taken in at a time
+
+    def take(self, count: int, kept: dict[str, Tensor | None], where: str) -> None:
+        """What `UnitMoments.save` wrote of this group, if it can be."""
+        exact = kept["shift"] is not None
+        vector = (len(self.units), self.width)
+        shapes: dict[str, tuple[int, ...]] = {"shift": vector, "total": vector} if exact else {"mean": vector}
+        if self.whole:
+            shapes["products" if exact else "scatter"] = (*vector, self.width)
+        found = {name: value for name, value in kept.items() if value is not None}
+        if count < 0 or {name: value.shape for name, value in found.items()} != shapes:
+            raise ResidualError(f"{where!r} holds moments of other units than it says.")
+        if wrong := [name for name, value in found.items() if not value.sum().isfinite()]:
+            raise ResidualError(f"{where!r} holds NaN or infinity in {wrong[0]}.")
+        if exact:
+            self.moments.go_on(count, found)
+        else:
+            self.moments.restore(count, found["mean"], found.get("scatter"))
 
     def update(self, part: Coordinates, room: Tensor) -> None:
         shape = len(self.units), len(part), self.width

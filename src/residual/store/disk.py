@@ -15,6 +15,7 @@ from torch import Tensor
 
 from residual.devices import cores
 from residual.errors import DamagedStoreError, NoStoreError, ResidualError
+from residual.files import shareable
 from residual.progress import Progress
 from residual.read_ahead import ahead
 from residual.store.arrays import CheckedArrays, Damage
@@ -62,8 +63,8 @@ class ResidualStore(Store):
     ):
         self.storage, self.manifest, self.layout = storage, manifest, manifest.layout
         encoder, dataset, settings = (manifest.identity[part] for part in ("encoder", "dataset", "settings"))
-        self.encoder_name, self.fingerprint = encoder["name"], encoder["weights"]
-        self.dataset = f"{dataset['name']}/{dataset['split']}"
+        self.encoder_name, self.fingerprint = shareable(encoder["name"]), encoder["weights"]
+        self.dataset = f"{shareable(dataset['name'])}/{dataset['split']}"
         self.class_names = tuple(dataset["class_names"])
         self.group_names = tuple(dataset["group_names"])
         self.pooling, self.kinds = settings["pooling"], tuple(settings["kinds"])

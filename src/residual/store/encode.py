@@ -17,7 +17,7 @@ from torch import Tensor
 from residual.data import ImageDataset, PixelDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.files import safe_name
+from residual.files import safe_name, shareable
 from residual.progress import Progress
 from residual.store.arrays import CheckedArrays
 from residual.store.base import MemoryStore
@@ -207,8 +207,8 @@ def _into_memory(
         reasons={dataset.sample_ids[position]: reason for position, reason in seen.skipped.items()},
         class_names=tuple(dataset.class_names),
         group_names=tuple(dataset.group_names),
-        dataset=dataset.full_name,
-        encoder_name=encoder.name,
+        dataset=dataset.shared_name,
+        encoder_name=shareable(encoder.name),
         fingerprint=fingerprint.result(),
         pooling=settings.pooling,
         kinds=settings.kinds,

@@ -15,6 +15,7 @@ from typing import Any
 from residual.data import ImageDataset, Manifest
 from residual.encoders.encoder import Encoder
 from residual.errors import DamagedStoreError, OtherResultError, ResidualError
+from residual.files import shareable
 from residual.hashing import sha256
 from residual.libraries import version_of
 from residual.store.form import FormError, check_form
@@ -60,14 +61,14 @@ def identity_of(
     """What a store is of; a run with another identity is refused."""
     return {
         "encoder": {
-            "name": encoder.name,
+            "name": shareable(encoder.name),
             "weights": encoder.fingerprint,
             "split": encoder.centering,
             "precision": str(encoder.dtype).removeprefix("torch."),
             "preprocessing": re.sub(r" at 0x[0-9a-f]+", "", repr(encoder.preprocess)),
         },
         "dataset": {
-            "name": dataset.name,
+            "name": shareable(dataset.name),
             "split": dataset.split,
             "samples": len(dataset),
             "checksum": Manifest.of(dataset).checksum,
@@ -101,7 +102,7 @@ def _in_words(identity: dict[str, Any]) -> dict[str, str]:
         "centering of the last norm": repr(encoder["split"]),
         "encoder precision": encoder["precision"],
         "preprocessing": encoder["preprocessing"],
-        "dataset": f"{dataset['name']}/{dataset['split']}",
+        "dataset": f"{shareable(dataset['name'])}/{dataset['split']}",
         "number of samples": f"{dataset['samples']:,}",
         "samples and labels (checksum)": dataset["checksum"][:16],
         "groups (checksum)": (dataset["groups"] or "none")[:16],

@@ -77,7 +77,8 @@ class Writer:
             storage.sweep()
         self.layout = layout
         if manifest is None or not manifest.files.keys() <= sizes.keys():
-            manifest = self._begin(identity, dataset, linearization)
+            of = identity if manifest is None else manifest.identity  # older ones have names with paths
+            manifest = self._begin(of, dataset, linearization)
         now = versions()
         self.other_versions = {name: now[name] for name in now if manifest.versions.get(name) != now[name]}
         self.manifest = manifest
