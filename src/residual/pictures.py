@@ -19,10 +19,10 @@ def check_size(width: int, height: int) -> None:
         ResidualError: it has over `MOST_PIXELS` pixels, or one side is over `LONGEST` times the other.
     """
     if width * height > MOST_PIXELS:
-        raise ResidualError(f"it has over {MOST_PIXELS / 1e6:.0f} million pixels")
+        raise ResidualError(f"it has over {MOST_PIXELS / 1e6:.0f} million pixels: save it smaller")
     if max(width, height) > LONGEST * min(width, height):
         raise ResidualError(
-            f"it has {width:,} by {height:,} pixels, and one side may be {LONGEST} times the other at most"
+            f"it has {width:,} by {height:,} pixels, and one side may be {LONGEST} times the other: crop it"
         )
 
 

@@ -49,28 +49,34 @@ def tiff_of_tiles(width: int, height: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + zlib.compress(bytes(10**6))
 
 
+def icon(content: bytes) -> bytes:
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 32, 32, 0, 0, 1, 32, len(content), 22) + content
+
+
 def test_what_would_cost_much_is_refused_by_name(monkeypatch):
     monkeypatch.setattr(decode, "MOST_READS", 1000)
-    monkeypatch.setattr(decode, "MOST_OF_WEBP", 80)
+    monkeypatch.setitem(decode.MOST_OF, "WEBP", 80)
     jpeg = coded(Image.new("RGB", (9, 9)), "JPEG")
     costly = {
-        "100,000 by 1 pixels, and one side may be 100 times": png(100_000, 1),
+        "100,000 by 1 pixels, and one side may be 100 times the other: crop it": png(100_000, 1),
         "1 by 1,000,000 pixels, and one side": png(1, 1_000_000),
-        "it has over 89 million pixels": png(20_000, 20_000, 16),
-        "it has over 89 million pixels;": png(9460, 9460),
+        "it has over 89 million pixels: save it smaller": png(20_000, 20_000, 16),
+        "over 89 million pixels: save": png(9460, 9460),
         "JPEG of 1,0[0-9]{2} scans, too many for its size": jpeg_of_scans(1000, 1000),
         "too many small pieces": jpeg[:2] + b"\xff" * 2000 + jpeg[2:],
         "in too many small pieces": png(9, 9, between=chunk(b"abCd", b"") * 2000),
-        "TIFF in tiles of over 17 million pixels": tiff_of_tiles(2**15, 2**14),
-        "a WebP of over 0 million pixels": coded(Image.new("L", (9, 9)), "WEBP"),
-        "pixels are written as text": b"P2 9 9 255 " + b"0 " * 81,
-        "no image of a format that is read: PNG, JPEG, WEBP": coded(Image.new("RGB", (9, 9)), "PCX"),
-        "268,435,457 bytes, at most 268,435,456 are read": bytes(2**28 + 1),
+        "in tiles of over 17 million pixels": tiff_of_tiles(2**15, 2**14),
+        "a WEBP of over 0 million pixels: save it smaller, or as PNG": coded(Image.new("L", (9, 9)), "WEBP"),
+        "pixels are over 16,777,216 bytes of text: save it as PNG": b"P2 9 9 255 " + b"0 " * 2**23,
+        "5,000 by 2 pixels": icon(png(5000, 2)),
+        "268,435,457 bytes, over 268,435,456: save it smaller": bytes(2**28 + 1),
     }
     for sentence, content in costly.items():
         with pytest.raises(UnreadableImageError, match=f"'a'.*{sentence}.*here"):
             decode_image(content, "a", "here")
     decode_image(jpeg_of_scans(100, 30), "a", "here")
+    decode_image(b"P2 9 9 255 " + b"0 " * 81, "a", "here")
+    decode_image(icon(png(32, 32)), "a", "here")
     assert decode_image(png(1000, 10), "a", "here").size == (1000, 10)
 
 

@@ -222,11 +222,7 @@ def test_a_broken_image_is_named_by_its_row(own_hub):
     own_hub("mnist-full", tables)
     data = load_dataset("mnist-full", "test")
     assert data[6][0].size == (3, 3)
-    for row, reason in (
-        (7, "test/00007"),
-        (8, "no image of a format that is read: .*; mnist-full"),
-        (9, "it is empty"),
-    ):
+    for row, reason in ((7, "test/00007"), (8, "no image of a known format; mnist-full"), (9, "it is empty")):
         with pytest.raises(UnreadableImageError, match=reason) as caught:
             data[row]
         assert caught.value.sample_id == f"test/{row:05d}"

@@ -230,6 +230,8 @@ def test_what_save_to_disk_does_not_write_is_refused(tmp_path):
     refused("leads out of the folder")
     splits.write_text('{"splits": ["train", "../other"]}')
     refused("leads out of the folder")
+    splits.write_text('{"splits": ""}')
+    refused("no splits")
     state.write_text("[" * 100_000)
     refused("nested too deeply")
     state.unlink()

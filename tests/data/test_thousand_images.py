@@ -361,7 +361,7 @@ def test_a_picture_is_not_lost_to_what_is_wrong_with_its_exif():
 
 def test_a_program_in_postscript_is_not_run():
     content = coded(quarters(), "EPS")
-    with pytest.raises(UnreadableImageError, match="no image of a format that is read"):
+    with pytest.raises(UnreadableImageError, match="a PostScript program, no picture"):
         decode_image(content, "a.png", "here")
 
 

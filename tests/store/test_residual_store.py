@@ -723,8 +723,9 @@ def test_bad_requests_leave_nothing(tmp_path):
     ):
         with pytest.raises(ResidualError, match=message):
             encode_dataset(encoder, dataset, tmp_path / "store", **how)
-    with pytest.raises(ResidualError, match="workers is 0 or more, got -1"):
-        encode_dataset(encoder, dataset, tmp_path / "other", workers=-1)
+    for workers in (-1, 100_000):
+        with pytest.raises(ResidualError, match=f"workers is from 0 to 256, got {workers}"):
+            encode_dataset(encoder, dataset, tmp_path / "other", workers=workers)
     assert not (tmp_path / "store").exists()
 
 

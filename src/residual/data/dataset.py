@@ -18,6 +18,7 @@ from residual.errors import ResidualError, UnreadableImageError
 from residual.files import read_regular, shareable
 from residual.pictures import MOST_BYTES
 
+LONGEST_TEXT = 1000  # letters of a class name or a template: no text tower reads more, tokenizers take long
 OWN_LICENCE = "the user's own images; no licence known"
 
 
@@ -78,7 +79,7 @@ class ImageDataset:
         self.check()
 
     def check(self) -> None:
-        """Refuse labels, groups and ids that aren't one a sample, or have no name.
+        """Refuse labels, groups and ids that aren't one a sample, or have no name, and names without an end.
 
         Raises:
             ResidualError: there are not as many ids or groups as labels, they aren't whole numbers, or one is
@@ -89,6 +90,12 @@ class ImageDataset:
                 raise ResidualError(
                     f"{self.full_name} has {len(self.labels)} labels but {len(values)} {what}; every sample "
                     "has one of each."
+                )
+        for text in (*self.class_names, *self.group_names, *self.templates):
+            if len(text) > LONGEST_TEXT:
+                raise ResidualError(
+                    f"{self.full_name}: {text[:40]!r}… has {len(text):,} letters; a name or a template may "
+                    f"have {LONGEST_TEXT:,}."
                 )
         named = ("label", self.labels, self.class_names), ("group", self.groups, self.group_names)
         for what, values, names in named:

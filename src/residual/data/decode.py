@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import struct
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,18 @@ from PIL import ExifTags, Image
 from residual.errors import UnreadableImageError
 from residual.pictures import MOST_BYTES, MOST_PIXELS, check_size, on_white
 
-# Those of Pillow's whose decoders are in daily use everywhere; others run programs, or rare code.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
-MOST_OF_WEBP = 40_000_000  # pixels, of which its decoder keeps several copies
+# What Pillow decodes by itself is read; this one it has Ghostscript run.
+PROGRAMS = ("EPS",)
+MOST_TEXT = 2**24  # bytes of pixels that are written as text, of which Pillow reads five million a second
+# Of a file whose decoder keeps several copies of the picture; others have `MOST_PIXELS`.
+MOST_OF = dict.fromkeys(("WEBP", "AVIF", "HEIF", "JPEG2000"), 40_000_000)
 MOST_OF_A_TILE = 2**24
 MOST_READS = 500_000
 MOST_SCANNED = 10**9  # pixels of all of a JPEG's scans together: seconds
 _OF_A_SCAN = 2000  # pixels that beginning one costs as much as
 _AT_ONCE = 2**20
+_ICONS = (b"\0\0\1\0", b"\0\0\2\0", b"icns")
+_PNG_INSIDE = re.compile(rb"\x89PNG\r\n\x1a\n....IHDR(.{8})", re.DOTALL)
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,15 +46,18 @@ def decode_image(content: bytes, sample_id: str, where: str) -> Image.Image:
         where: the folder, file or repository that it is from, for the error.
 
     Raises:
-        UnreadableImageError: it is empty, cut off, no image of the `FORMATS`, or takes too long or too much
-            memory to decode (`check_size`, `MOST_BYTES`, `MOST_SCANNED`).
+        UnreadableImageError: it is empty, cut off, no image that Pillow decodes by itself, or takes too long
+            or too much memory to decode (`check_size`, `MOST_BYTES`, `MOST_OF`, `MOST_SCANNED`).
     """
     try:
         if not content:
             raise ValueError("it is empty")
         if len(content) > MOST_BYTES:
-            raise ValueError(f"its file has {len(content):,} bytes, at most {MOST_BYTES:,} are read")
-        with Image.open(_Pieces(content), formats=FORMATS) as image:
+            raise ValueError(f"its file has {len(content):,} bytes, over {MOST_BYTES:,}: save it smaller")
+        if content.startswith(_ICONS):  # Pillow decodes what is in there as it opens them
+            for size in _PNG_INSIDE.findall(content):
+                check_size(*struct.unpack(">II", size))
+        with Image.open(_Pieces(content)) as image:
             _check_costs(image, content)
             image.load()
             turn = _TURNS.get(_orientation(image))
@@ -66,27 +75,32 @@ class _Pieces(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads += 1
         if self.reads > MOST_READS:
-            raise ValueError("its file is in too many small pieces")
+            raise ValueError("its file is in too many small pieces: save it anew")
         return super().read(size)
 
 
 def _check_costs(image: Image.Image, content: bytes) -> None:
     """Refuse what a small file may make of it, before it is decoded."""
+    kind, pixels = image.format or "", image.width * image.height
+    if kind in PROGRAMS:
+        raise ValueError("it is a PostScript program, no picture: save it as PNG")
     check_size(*image.size)
-    if image.format == "WEBP" and image.width * image.height > MOST_OF_WEBP:
-        raise ValueError(f"it is a WebP of over {MOST_OF_WEBP / 1e6:.0f} million pixels")
-    if image.format == "TIFF" and _tile(image) > MOST_OF_A_TILE:
-        raise ValueError(f"it is a TIFF in tiles of over {MOST_OF_A_TILE / 1e6:.0f} million pixels")
-    if content[:2] in (b"P1", b"P2", b"P3"):
-        raise ValueError("its pixels are written as text")
+    if pixels > MOST_OF.get(kind, pixels):
+        raise ValueError(
+            f"it is a {kind} of over {MOST_OF[kind] / 1e6:.0f} million pixels: save it smaller, or as PNG"
+        )
     if image.mode == "F":
         raise ValueError("its pixels are fractions: save it with 8 bits")
-    each = image.width * image.height + _OF_A_SCAN
+    if kind == "TIFF" and _tile(image) > MOST_OF_A_TILE:
+        raise ValueError(f"it is in tiles of over {MOST_OF_A_TILE / 1e6:.0f} million pixels: save it as PNG")
+    if content[:2] in (b"P1", b"P2", b"P3") and len(content) > MOST_TEXT:
+        raise ValueError(f"its pixels are over {MOST_TEXT:,} bytes of text: save it as PNG")
+    each = pixels + _OF_A_SCAN
     # In the data of a JPEG no other byte than 0 follows FF; a scan has eleven bytes or more.
-    if image.format in ("JPEG", "MPO") and len(content) // 11 * each > MOST_SCANNED:
+    if kind in ("JPEG", "MPO") and len(content) // 11 * each > MOST_SCANNED:
         scans = content.count(b"\xff\xda")
         if scans * each > MOST_SCANNED:
-            raise ValueError(f"it is a JPEG of {scans:,} scans, too many for its size")
+            raise ValueError(f"it is a JPEG of {scans:,} scans, too many for its size: save it anew")
 
 
 def _tile(image: Any) -> int:
@@ -120,8 +134,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _reason(problem: Exception) -> str:
     if isinstance(problem, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"it has over {MOST_PIXELS / 1e6:.0f} million pixels"
+        return f"it has over {MOST_PIXELS / 1e6:.0f} million pixels: save it smaller"
     text = str(problem).split("\n")[0]
     if text.startswith("cannot identify"):
-        return f"it is no image of a format that is read: {', '.join(FORMATS)}"
+        return "it is no image of a known format"
     return text or type(problem).__name__

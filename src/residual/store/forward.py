@@ -33,6 +33,7 @@ from residual.tracing.units import KINDS
 
 ON_ERROR = ("raise", "skip")
 _PIECE = 64  # images that a worker reads at a time
+MOST_PROCESSES = 256
 _MOST_WORKERS = 16
 
 
@@ -219,14 +220,14 @@ def read_pixels(
 
     Raises:
         UnreadableImageError: without `skip`; names the sample.
-        ResidualError: `workers` is below 0; or a process ended early, most often since memory ran out.
+        ResidualError: `workers` is out of bounds; or a process ended early, most often since memory ran out.
     """
     on_gpu = encoder.device.type == "cuda"
     reader = _Reader(dataset, encoder.preprocess, encoder.dtype, on_gpu)
     if workers is None:
         workers = min(_MOST_WORKERS, cores()) if on_gpu else 0
-    if workers < 0:
-        raise ResidualError(f"workers is 0 or more, got {workers}.")
+    if not 0 <= workers <= MOST_PROCESSES:
+        raise ResidualError(f"workers is from 0 to {MOST_PROCESSES}, got {workers}.")
     if isinstance(dataset, PixelDataset) or not (workers and _can_have_workers()):
         whole = ahead(reader.read, batches)
     else:

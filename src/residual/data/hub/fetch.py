@@ -123,6 +123,8 @@ def _check_saved(path: Path) -> None:
     parts = [path]
     if (path / "dataset_dict.json").exists():
         parts = [_inside(path, split) for split in _json(path, "dataset_dict.json")["splits"]]
+        if not parts:
+            raise ResidualError("It has no splits.")
     for part in parts:
         _json(part, "dataset_info.json")
         for entry in _json(part, "state.json")["_data_files"]:
