@@ -61,7 +61,7 @@ def test_as_many_ids_and_groups_as_labels():
         PixelDataset(pixels, labels, ["x", "y"], sample_ids=["a"])
     with pytest.raises(ResidualError, match="pixels/train has 2 labels but 3 groups"):
         ImageDataset("pixels", "train", ["x"], (), labels, ["a", "b"], "", np.zeros(3, int))
-    with pytest.raises(ResidualError, match="'xxx.* has 1,001 letters; a name or a template may have 1,000"):
+    with pytest.raises(ResidualError, match=r"'xxx.* has 1,001 letters; a name or a template may have 1,000"):
         ImageDataset("pixels", "train", ["a", "x" * 1001], (), labels, ["a", "b"], "")
 
 
