@@ -13,7 +13,7 @@ from residual.data import ImageDataset, Manifest
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.files import shareable
+from residual.files import shareable, shareable_split
 from residual.progress import Progress
 from residual.spectral.bases import Origin, SpectralBases, whole_note
 from residual.spectral.pca import PCA, IncrementalPCA
@@ -185,7 +185,7 @@ def _resumed(fresh: UnitMoments, checkpoint: str | Path) -> UnitMoments:
     with whole_note(checkpoint):
         check_form(kept.progress, _PROGRESS, "the progress")
     same = [kept.progress[name] == fresh.progress[name] for name in ("split", "part")]
-    if not all(same) or list(map(shareable, kept.origin.datasets)) != list(fresh.origin.datasets):
+    if not all(same) or list(map(shareable_split, kept.origin.datasets)) != list(fresh.origin.datasets):
         of = ", ".join(kept.origin.datasets)
         raise ResidualError(
             f"{str(checkpoint)!r} is of another run (of {of}, or of another part): choose another place, or "
