@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,15 @@ from kit import NAMES, case, classifier_of, pixels_of, plain, residual_of
 from tiny import TinyImages, random_pixels, tiny_encoder
 
 from residual import AdaptedEncoder, decompose, encode_dataset, fit_bases, load_encoder, wrap_encoder
-from residual.adapters import Coarse, LinearMap, ResiDual, ResiDualStar, SpectralMap, compute_scores
+from residual.adapters import (
+    Coarse,
+    LinearMap,
+    ResiDual,
+    ResiDualStar,
+    SpectralMap,
+    compute_scores,
+    onnx_files,
+)
 from residual.errors import ResidualError
 from residual.spectral.pca import pca
 from residual.text import ZeroShotClassifier
@@ -261,17 +271,43 @@ def _check_onnx(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_onnx_of_features_and_of_maps_of_the_output(tmp_path):
-    encoder = case("clip")
-    pixels = pixels_of(encoder, 4)
-    adapters = (LinearMap(12, torch.randn(12, 12)), residual_of(encoder, "head", others="zero"))
-    for adapter in adapters:
+def test_onnx_of_features_and_of_maps_of_the_output_in_two_files(tmp_path, monkeypatch):
+    """Weights in a second file; an export that is cut off leaves the model of before, or the new one."""
+    encoder, programs, wanted = case("clip"), [], []
+    pixels, path = pixels_of(encoder, 4), tmp_path / "a.onnx"
+    save = onnx_files._save_program
+    monkeypatch.setattr(onnx_files, "_ONE_FILE", 0)
+    monkeypatch.setattr(onnx_files, "_save_program", lambda *of: (programs.append(of), save(*of)))
+    (tmp_path / "a.onnx.data").write_bytes(b"as it was called until 0.2")
+    for adapter in (LinearMap(12, torch.randn(12, 12)), residual_of(encoder, "head", others="zero")):
         adapted = AdaptedEncoder(encoder, adapter, classifier_of(encoder))
-        adapted.export_onnx(tmp_path / "a.onnx", logits=False)
-        got, _, called = _run_onnx(tmp_path / "a.onnx", pixels)
+        adapted.export_onnx(path, logits=False)
+        got, _, called = _run_onnx(path, pixels)
         with torch.no_grad():
-            torch.testing.assert_close(got, adapted.encode_image(pixels), **CLOSE)
+            wanted.append(adapted.encode_image(pixels))
+        torch.testing.assert_close(got, wanted[-1], **CLOSE)
         assert called == "features"
+        assert len(list(tmp_path.iterdir())) == 2
+    real = os.replace
+    found = []
+    while not found or found[-1] == [False, True]:
+        calls = []
+
+        def cut_off(*args, calls=calls):
+            calls.append(args)
+            if len(calls) > len(found):
+                raise KeyboardInterrupt
+            real(*args)
+
+        save(*programs[1])
+        monkeypatch.setattr(os, "replace", cut_off)
+        with suppress(KeyboardInterrupt):
+            save(*programs[0])
+        monkeypatch.setattr(os, "replace", real)
+        got, _, _ = _run_onnx(path, pixels)
+        found.append([torch.allclose(got, each, 1e-3, 1e-4) for each in wanted])
+    assert len(found) > 4
+    assert found[-1] == [True, False]
 
 
 def test_exports_that_cant_be(tmp_path, monkeypatch):

@@ -8,9 +8,6 @@ the encoder does by itself. `sharing` saves, loads and shares it.
 from __future__ import annotations
 
 import copy
-import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
@@ -26,19 +23,15 @@ from residual.adapters.adapter import Adapter
 from residual.adapters.card import TrainingRecord
 from residual.adapters.config import making_sense
 from residual.adapters.folding import OUTPUT, features_of
+from residual.adapters.onnx_files import write_onnx
 from residual.adapters.sharing import AdaptedParts, load_parts, push_parts, save_parts
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.files import check_writable
-from residual.libraries import first_line, library
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.capture import Capture, exclusively, place_hooks, without_autocast
 from residual.tracing.linearization import Linearization
 from residual.tracing.token_choice import resolve
 from residual.tracing.trace import captured_pass, twin_of
-
-_ONE_FILE = 1_500_000_000  # bytes; ONNX holds no more than 2 GB without a second file for the weights
-_ONNX_SIZE = (224, 224)  # of an encoder that takes any
 
 
 class AdaptedEncoder(nn.Module):
@@ -202,7 +195,7 @@ class AdaptedEncoder(nn.Module):
         """Write as ONNX, for any number of images: "pixels" goes in, "logits" or "features" comes out.
 
         Class names are in the file's metadata, as JSON under "class_names". Weights over 1.5 GB go into a
-        second file, `PATH.data`.
+        second file beside it, `PATH.DIGEST.data`; one of an earlier export goes.
 
         Args:
             path: of the file.
@@ -213,36 +206,7 @@ class AdaptedEncoder(nn.Module):
             ResidualError: onnx or onnxscript is missing (`pip install 'residual-vit[onnx]'`), the weights are
                 in half precision, the place can't be written to, or the model can't be exported.
         """
-        library("onnx", "export_onnx", "onnx")
-        library("onnxscript", "export_onnx", "onnx")
-        gives = "logits" if self._gives_logits(logits) else "features"
-        if self.encoder.dtype in (torch.bfloat16, torch.float16):
-            raise ResidualError(
-                f"ONNX is written in float32, and {self.name} is in {str(self.encoder.dtype)[6:]}: say "
-                "adapted.float().export_onnx(path)."
-            )
-        check_writable(path)
-        height, width = self.encoder.image_size or size or _ONNX_SIZE
-        pixels = torch.zeros(2, 3, height, width, dtype=self.encoder.dtype, device=self.encoder.device)
-        try:
-            program = torch.onnx.export(
-                _Giving(self, gives == "logits"),
-                (pixels,),
-                dynamo=True,
-                input_names=["pixels"],
-                output_names=[gives],
-                dynamic_shapes={"pixels": {0: torch.export.Dim("n")}},
-                verbose=False,
-            )
-        except Exception as error:  # whatever the exporter says of a model that it can't follow
-            raise ResidualError(
-                f"{self.name} can't be written as ONNX ({type(error).__name__}: {first_line(error)})."
-            ) from error
-        if program is None:
-            raise ResidualError(f"{self.name} can't be written as ONNX: torch gave no program.")
-        told = {"encoder": self.name, "class_names": json.dumps(self.class_names)}
-        program.model.metadata_props.update(told)
-        _save_program(program, Path(path), sum(value.nbytes for value in self.state_dict().values()))
+        write_onnx(self, self.encoder, path, self._gives_logits(logits), self.class_names, size)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `adapter.safetensors`, `adapter_config.json` and a model card, `README.md`, into a folder.
@@ -324,18 +288,6 @@ class AdaptedEncoder(nn.Module):
         return self
 
 
-class _Giving(nn.Module):
-    """Pixels to one kind of output: exported inputs are tensors only."""
-
-    def __init__(self, whole: AdaptedEncoder, logits: bool):
-        super().__init__()
-        self.whole, self.logits = whole, logits
-        self.eval()
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.whole(pixels, self.logits)
-
-
 def _loaded(module: nn.Module, keys: Any) -> None:
     if isinstance(module, AdaptedEncoder):
         module.changed = True
@@ -381,14 +333,3 @@ def _check(encoder: Encoder, adapter: Adapter | None, classifier: ZeroShotClassi
                 f"The classifier is of an encoder with weights {classifier.fingerprint[:8]}, the adapter of "
                 f"{encoder.name} (weights {encoder.fingerprint[:8]})."
             )
-
-
-def _save_program(program: Any, path: Path, size: int) -> None:
-    """Write it whole or not at all: beside its place, under the name it will have, which it holds."""
-    try:
-        with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=f".{path.name}.") as beside:
-            program.save(Path(beside) / path.name, external_data=size > _ONE_FILE)
-            for file in sorted(Path(beside).iterdir(), reverse=True):  # the weights before what names them
-                os.replace(file, path.resolve().with_name(file.name))
-    except OSError as error:
-        raise ResidualError(f"{str(path)!r} can't be written: {error.strerror or error}.") from error

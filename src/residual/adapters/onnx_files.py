@@ -1,0 +1,112 @@
+"""An adapted encoder as ONNX: in one file, or with its weights in a second one beside it."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from residual.encoders.encoder import Encoder
+from residual.errors import ResidualError
+from residual.files import check_writable, shareable, write_errors, written_beside
+from residual.hashing import bit_sums, sha256
+from residual.libraries import first_line, library
+
+_ONE_FILE = 1_500_000_000  # bytes; ONNX holds no more than 2 GB without a second file for the weights
+_SIZE = (224, 224)  # of an encoder that takes any
+
+
+def write_onnx(
+    whole: nn.Module,
+    encoder: Encoder,
+    path: str | Path,
+    logits: bool,
+    class_names: Sequence[str],
+    size: tuple[int, int] | None,
+) -> None:
+    """See `AdaptedEncoder.export_onnx`.
+
+    Args:
+        whole: from pixels, and whether logits are wanted, to these or to features.
+        encoder: in it.
+        path, logits, size: see there.
+        class_names: of the logits.
+
+    Raises:
+        ResidualError: see there.
+    """
+    library("onnx", "export_onnx", "onnx")
+    library("onnxscript", "export_onnx", "onnx")
+    if encoder.dtype in (torch.bfloat16, torch.float16):
+        raise ResidualError(
+            f"ONNX is written in float32, and {encoder.name} is in {str(encoder.dtype)[6:]}: say "
+            "adapted.float().export_onnx(path)."
+        )
+    check_writable(path)
+    height, width = encoder.image_size or size or _SIZE
+    pixels = torch.zeros(2, 3, height, width, dtype=encoder.dtype, device=encoder.device)
+    try:
+        program = torch.onnx.export(
+            _Giving(whole, logits),
+            (pixels,),
+            dynamo=True,
+            input_names=["pixels"],
+            output_names=["logits" if logits else "features"],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("n")}},
+            verbose=False,
+        )
+    except Exception as error:  # whatever the exporter says of a model that it can't follow
+        raise ResidualError(
+            f"{encoder.name} can't be written as ONNX ({type(error).__name__}: {first_line(error)})."
+        ) from error
+    if program is None:
+        raise ResidualError(f"{encoder.name} can't be written as ONNX: torch gave no program.")
+    told = {"encoder": shareable(encoder.name), "class_names": json.dumps(class_names)}
+    program.model.metadata_props.update(told)
+    _save_program(program, Path(path).resolve(), list(whole.state_dict().values()))
+
+
+class _Giving(nn.Module):
+    """Pixels to one kind of output: exported inputs are tensors only."""
+
+    def __init__(self, whole: nn.Module, logits: bool):
+        super().__init__()
+        self.whole, self.logits = whole, logits
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.whole(pixels, self.logits)
+
+
+def _save_program(program: Any, path: Path, weights: Sequence[Tensor]) -> None:
+    """Write it whole or not at all. A second file has a name of its own, by what is in it: it is there before
+    the first one names it, and that of an earlier program goes after.
+    """
+    own = ""
+    if sum(value.nbytes for value in weights) <= _ONE_FILE:
+        with written_beside(path) as beside:
+            program.save(beside, external_data=False)
+    else:
+        named = f"{path.name}.{sha256(json.dumps(bit_sums(weights)).encode())[:16]}"
+        own, room = f"{named}.data", path.with_name(f".{path.name}.partial")
+        shutil.rmtree(room, ignore_errors=True)  # of a killed writer
+        try:
+            with write_errors(path):
+                room.mkdir()
+                program.save(room / named, external_data=True)
+            for made, place in ((own, path.with_name(own)), (named, path)):
+                with written_beside(place) as beside:
+                    os.replace(room / made, beside)
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+    for pattern in ("data", f"{'[0-9a-f]' * 16}.data"):
+        for other in path.parent.glob(f"{glob.escape(path.name)}.{pattern}"):
+            if other.name != own:
+                other.unlink(missing_ok=True)
