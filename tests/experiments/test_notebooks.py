@@ -16,8 +16,8 @@ from residual.cli import main
 ROOT = Path(__file__).parents[2] / "experiments"
 NOTEBOOKS = sorted(ROOT.glob("*/*.ipynb"))
 FEW = {
-    "experiment.limit": 60,
-    "experiment.datasets": ["digits", "emoji-groups", "flags"],
+    "experiment.limit": 30,
+    "experiment.datasets": ["emoji-groups", "flags"],
     "experiment.reference": "letters",
 }
 BRIEFLY = {

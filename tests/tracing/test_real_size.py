@@ -40,10 +40,10 @@ def miss(got: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)], ids=str)
-def test_vit_b_16_of_open_clip(dtype, allowed, tmp_path):
-    model = randomized(open_clip.CLIP(**open_clip.get_model_config("ViT-B-16"))).to(dtype)
-    pixels = random_pixels(2, 224, dtype=dtype)
+def test_vit_b_16_of_open_clip(tmp_path):
+    text = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
+    model = randomized(open_clip.CLIP(**open_clip.get_model_config("ViT-B-16") | {"text_cfg": text}))
+    pixels, allowed = random_pixels(2, 224, dtype=torch.float32), 1e-5
     with torch.no_grad():
         expected = model.encode_image(pixels)
     got = decompose(wrap_encoder(model), pixels)
@@ -112,10 +112,7 @@ class Counting:
         ("timm norm after average", "eager"),
         ("siglip", "eager"),
         ("dinov2 registers", "eager"),
-        *(
-            pytest.param(name, "aot_eager", marks=pytest.mark.slow)
-            for name in ("open_clip", "timm attention pool")
-        ),
+        pytest.param("timm attention pool", "aot_eager", marks=pytest.mark.slow),
     ],
 )
 def test_a_compiled_encoder_gives_the_same(name, backend):
