@@ -47,6 +47,15 @@ def test_what_the_machine_refuses_is_no_fault(residual, tmp_path):
     assert (code, shown, err[:43]) == (2, "", "residual: File name too long: 'xxxxxxxxxxxx")
 
 
+def test_memory_that_runs_out(residual, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(report, "datasets_table", fail)
+    told = "residual: Memory ran out (MemoryError); fewer pictures at a time need less: --batch-size.\n"
+    assert residual("datasets") == (2, "", told)
+
+
 def test_letters_that_a_terminal_lacks_cost_no_result(residual, monkeypatch):
     said = io.BytesIO()
     monkeypatch.setattr(report, "datasets_table", lambda _: "12 ± 3")

@@ -116,7 +116,7 @@ def test_nothing_in_settings_runs(tmp_path, monkeypatch):
         ("run:\n    seed = 1\n  seeds = 2\n", "line 3, 'seeds = 2': "),
         ("run.seed = 1; run.seeds = 2", "line 1, .*Expected newline"),
         ("run.seed = 1 # \x1b[31m\x07\nx\x1b = 2", r"line 2, 'x\\x1b = 2'"),
-        ("#" * 70_000, "'a.gin' is larger than 32,768 bytes"),
+        ("é" * 20_000, "'a.gin' is larger than 32,768 bytes"),
         (b"run.dataset = '\xff'", "no text: its byte 15 isn't UTF-8"),
         ("run.dataset = 'a\0b'", "no text: it holds a zero byte"),
         ("run.dataset = ['letters']", r"run.dataset is of type str, got \['letters'\]"),

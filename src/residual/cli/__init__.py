@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from io import TextIOWrapper
 from itertools import pairwise
+from typing import NoReturn
 
 from residual.errors import (
     AdapterEncoderError,
@@ -60,6 +61,8 @@ def main() -> None:
     except Exception as error:
         name = type(error).__name__
         what = printable(f"{name}: {first_line(error)}" if str(error) else name).rstrip(".")
+        if name in ("MemoryError", "OutOfMemoryError"):  # the latter is torch's
+            _end(error, f"Memory ran out ({what}); fewer pictures at a time need less: --batch-size.", debug)
         report = "report it in the issue tracker of the project, with the command and what --debug shows"
         _end(error, f"{what}. This is a fault of residual: {report}.", debug, FAULT)
 
@@ -73,7 +76,7 @@ def _check_words(words: Sequence[str]) -> None:
             raise ResidualError(f"{name} is empty: a shell's variable, perhaps, that isn't set.")
 
 
-def _end(error: Exception, sentence: str, debug: bool, code: int = 2) -> None:
+def _end(error: Exception, sentence: str, debug: bool, code: int = 2) -> NoReturn:
     if debug:
         traceback.print_exception(error)
     print(f"residual: {sentence}".rstrip(), file=sys.stderr)

@@ -122,6 +122,8 @@ def _read(file: Path) -> str:
     try:
         with file.open("rb") as opened:
             data = opened.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise ResidualError(f"The settings file {str(file)!r} is larger than {_MOST_BYTES:,} bytes.")
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except OSError as error:
         raise ResidualError(f"The settings file {str(file)!r} can't be read: {error.strerror}.") from error
@@ -129,8 +131,6 @@ def _read(file: Path) -> str:
         raise ResidualError(
             f"The settings file {str(file)!r} is no text: its byte {error.start} isn't UTF-8."
         ) from error
-    if len(data) > _MOST_BYTES:
-        raise ResidualError(f"The settings file {str(file)!r} is larger than {_MOST_BYTES:,} bytes.")
     if "\0" in text:
         raise ResidualError(f"The settings file {str(file)!r} is no text: it holds a zero byte.")
     return text
