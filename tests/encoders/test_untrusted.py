@@ -1,6 +1,9 @@
 """Files that ask for code of their own to be run, inputs that don't fit, models that nothing can split."""
 
 import json
+import shutil
+import socket
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -14,37 +17,127 @@ from residual import decompose, load_encoder, wrap_encoder
 from residual.errors import ResidualError
 
 
-def test_a_tokenizer_of_its_own_code_is_not_run(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    config = json.loads(json.dumps(CLIP_CONFIG))
-    config["text_cfg"] |= {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"trust_remote_code": True}}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-    (folder / "config.json").write_text(json.dumps({"model_type": "mine"}))
-    auto = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}}
-    (folder / "tokenizer_config.json").write_text(json.dumps(auto))
-    ran = tmp_path / "ran"
-    (folder / "mine.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
-    save_file(open_clip_model(text=dict(CLIP_CONFIG["text_cfg"])).state_dict(), folder / open_clip_file())
+@pytest.fixture
+def alone(monkeypatch):
+    """Nobody answers a question, and whatever is asked for over a network is noted."""
+    asked = []
+
+    def connect(self, address):
+        asked.append(address)
+        raise OSError("no network")
+
+    monkeypatch.setattr("builtins.input", lambda *_: asked.append("the user"))
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *about, **_: connect(None, about))
+    return asked
+
+
+def write(folder: Path, name: str, fields: dict) -> None:
+    folder.mkdir(exist_ok=True)
+    before = json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
+    (folder / name).write_text(json.dumps(before | fields))
+
+
+def test_an_open_clip_folder_names_no_other_model(tmp_path, alone):
+    weights = open_clip_model(text=dict(CLIP_CONFIG["text_cfg"])).state_dict()
+    other, ran = tmp_path / "other", tmp_path / "ran"
+    write(other, "config.json", {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}})
+    (other / "mine.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    for number, (where, sets, sentence) in enumerate(
+        [
+            (
+                "text_cfg",
+                {"hf_model_name": str(other)},
+                "text tower is .*other' of a hub, which isn't fetched",
+            ),
+            ("text_cfg", {"hf_model_name": "them/theirs"}, "text tower is 'them/theirs' of a hub"),
+            (
+                "vision_cfg",
+                {"timm_model_name": "hf-hub:them/theirs"},
+                "'hf-hub:them/theirs', which is no model of",
+            ),
+            ("vision_cfg", {"timm_model_name": f"local-dir:{other}"}, "which is no model of timm's own"),
+            (
+                "text_cfg",
+                {"tokenizer_kwargs": {"bpe_path": "/etc/passwd"}},
+                "gives its tokenizer bpe_path; taken",
+            ),
+            ("vision_cfg", {"image_size": 100_000}, "asks for image_size 100000, over 8,192"),
+            ("text_cfg", {"layers": 10**6}, "asks for layers 1000000, over 1,000"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        config = json.loads(json.dumps(CLIP_CONFIG))
+        config[where] |= sets
+        write(folder, "open_clip_config.json", {"model_cfg": config, "preprocess_cfg": {}})
+        save_file(weights, folder / "open_clip_model.safetensors")
+        with pytest.raises(ResidualError, match=sentence):
+            load_encoder(f"open_clip:{folder}", device="cpu")
+    write(folder, "open_clip_config.json", {"model_cfg": CLIP_CONFIG | {"text_cfg": text_with_a_tokenizer()}})
+    write(folder, "config.json", {"model_type": "mine"})
     encoder = load_encoder(f"open_clip:{folder}", device="cpu")
     with pytest.raises(ResidualError, match="it can't be had from the hub"):
-        encoder.encode_text(["a"])
+        encoder.encode_text(["a"])  # its tokenizer is looked for in the folder alone
+    write(folder, "tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["mine.Mine", None]}})
+    with pytest.raises(
+        ResidualError, match=r"tokenizer_config\.json asks for other code or files \(auto_map"
+    ):
+        load_encoder(f"open_clip:{folder}", device="cpu")
+    assert not alone
     assert not ran.exists()
 
 
-def open_clip_file() -> str:
-    return "open_clip_model.safetensors"
+def text_with_a_tokenizer() -> dict:
+    return CLIP_CONFIG["text_cfg"] | {"hf_tokenizer_name": "them/theirs"}
 
 
-@pytest.mark.parametrize(
-    "asks", [{"attn_implementation": "some/kernels"}, {"quantization_config": {"quant_method": "x"}}], ids=str
-)
-def test_configs_that_ask_for_other_code_are_refused(tmp_path, asks):
-    transformers_model("ViTModel").save_pretrained(tmp_path)
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | asks))
-    with pytest.raises(ResidualError, match=r"config\.json asks for other code .* which isn't run"):
-        load_encoder(f"hf:{tmp_path}", device="cpu")
+def test_folders_that_ask_for_code_other_files_or_other_models_are_refused(tmp_path, alone):
+    transformers_model("ViTModel").save_pretrained(tmp_path / "vit")
+    timm.models.save_for_hf(timm.create_model("test_vit"), tmp_path / "timm", safe_serialization=True)
+    index = {"weight_map": {"a": "../other/model.safetensors"}}
+    for number, (kind, file, fields, sentence) in enumerate(
+        [
+            ("vit", "config.json", {"attn_implementation": "some/kernels"}, "other code or files .attn_impl"),
+            (
+                "vit",
+                "config.json",
+                {"vision_config": {"_attn_implementation": "some/kernels"}},
+                "some/kernels",
+            ),
+            ("vit", "config.json", {"quantization_config": {"quant_method": "x"}}, "which isn't run"),
+            ("vit", "config.json", {"auto_map": {"AutoModel": "them/theirs--mine.Mine"}}, "auto_map"),
+            ("vit", "config.json", {"custom_pipelines": {"x": {"impl": "mine.Mine"}}}, "custom_pipelines"),
+            ("vit", "config.json", {"num_hidden_layers": 10**6}, "num_hidden_layers 1000000, over 1,000"),
+            ("vit", "processor_config.json", {"auto_map": {"AutoProcessor": "mine.Mine"}}, "auto_map"),
+            ("vit", "tokenizer_config.json", {"vocab_file": "/etc/passwd"}, "vocab_file: /etc/passwd"),
+            ("vit", "adapter_config.json", {"base_model_name_or_path": "them/theirs"}, "names another model"),
+            ("vit", "model.safetensors.index.json", index, "names files that are none of its own"),
+            ("vit", "preprocessor_config.json", {"size": {"height": 10**5, "width": 1}}, "size .*over 8,192"),
+            (
+                "vit",
+                "preprocessor_config.json",
+                {"image_std": [0, 0, 0]},
+                "that aren't 0 normalise a picture",
+            ),
+            (
+                "vit",
+                "preprocessor_config.json",
+                {"crop_size": -3, "do_center_crop": True},
+                "A picture's side",
+            ),
+            ("vit", "preprocessor_config.json", {"image_processor_type": "pipeline"}, "processor 'pipeline'"),
+            ("timm", "config.json", {"pretrained_cfg": {"input_size": [3, 10**5, 10**5]}}, "input_size"),
+            ("timm", "config.json", {"auto_map": {"AutoModel": "mine.Mine"}}, "auto_map"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        shutil.copytree(tmp_path / kind, folder)
+        if kind == "vit":
+            write(folder, "preprocessor_config.json", {"image_processor_type": "ViTImageProcessor"})
+        write(folder, file, fields)
+        with pytest.raises(ResidualError, match=sentence):
+            load_encoder(f"{'hf' if kind == 'vit' else 'timm'}:{folder}", device="cpu")
+    assert not alone
 
 
 @pytest.mark.parametrize("config", ["[]", '{"model_type": "vit", "hidden_size": "x"}'])

@@ -6,7 +6,6 @@ only normalised. open_clip's and timm's models keep those libraries' own transfo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from residual.errors import ResidualError
+from residual.files import parse_json, read_regular
 from residual.pictures import check_size, on_white
 
 # OpenAI's statistics, which CLIP models keep (transformers.image_utils.OPENAI_CLIP_MEAN, OPENAI_CLIP_STD).
@@ -35,6 +35,8 @@ _INTERPOLATIONS: dict[int, dict[str, Any]] = {
     Image.Resampling.BICUBIC.value: {"mode": "bicubic", "antialias": True},
 }
 
+_MOST_SIDE = 8192
+_MOST_JSON = 2**20  # bytes
 _PROCESSORS = {"vit": "ViT", "siglip": "Siglip", "blip": "Blip", "dinov2": "Bit"}
 
 
@@ -62,6 +64,14 @@ class Preprocess:
         if self.interpolation not in _INTERPOLATIONS:
             known = ", ".join(f"{kind} ({mode['mode']})" for kind, mode in _INTERPOLATIONS.items())
             raise ResidualError(f"Resampling filter {self.interpolation} isn't known. Known: {known}.")
+        sides = [*(self.resize if isinstance(self.resize, tuple) else [self.resize or 1]), *(self.crop or ())]
+        if not all(isinstance(side, int) and 1 <= side <= _MOST_SIDE for side in sides):
+            raise ResidualError(f"A picture's side is a number of pixels up to {_MOST_SIDE}, got {sides}.")
+        if len(self.mean) != 3 or len(self.std) != 3 or 0 in self.std or not self.rescale:
+            raise ResidualError(
+                f"Three means, three standard deviations and a factor that aren't 0 normalise a picture, got "
+                f"{self.mean}, {self.std} and {self.rescale}."
+            )
 
     @classmethod
     def square(cls, size: int) -> Preprocess:
@@ -78,9 +88,9 @@ class Preprocess:
         alone, together = (Path(folder) / f"{name}_config.json" for name in ("preprocessor", "processor"))
         config = {}
         if alone.is_file():
-            config = json.loads(alone.read_text(encoding="utf-8"))
+            config = parse_json(read_regular(alone, _MOST_JSON), alone.name)
         elif together.is_file():
-            config = json.loads(together.read_text(encoding="utf-8")).get("image_processor", {})
+            config = parse_json(read_regular(together, _MOST_JSON), together.name).get("image_processor", {})
         if config:
             named = config.get("image_processor_type") or config.get("feature_extractor_type")
             return cls.from_config(config | {"image_processor_type": named or _usual(Path(folder))})
@@ -124,7 +134,7 @@ class Preprocess:
             ResidualError: its size is out of bounds, see `check_size`.
         """
         check_size(*image.size)
-        pixels = torch.from_numpy(np.array(on_white(image))).permute(2, 0, 1)  # (3, h, w), bytes
+        pixels = torch.from_numpy(np.array(_colours(image))).permute(2, 0, 1)  # (3, h, w), bytes
         if (size := self._resized(image.height, image.width)) != (image.height, image.width):
             pixels = interpolate(pixels[None], size, **_INTERPOLATIONS[self.interpolation])[0]
         if self.crop and self.crop != size:
@@ -156,7 +166,14 @@ class OnWhite:
             ResidualError: its size is out of bounds, see `check_size`.
         """
         check_size(*image.size)
-        return self.transform(on_white(image))
+        return self.transform(_colours(image))
+
+
+def _colours(image: Image.Image) -> Image.Image:
+    """Those alone; white behind what transformers takes for transparent, which a palette with alpha isn't."""
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        return on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _center_crop(pixels: Tensor, height: int, width: int) -> Tensor:
@@ -170,7 +187,8 @@ def _center_crop(pixels: Tensor, height: int, width: int) -> Tensor:
 def _usual(folder: Path) -> str:
     """The image processor of the kind of model in a folder, for old files that don't name one."""
     config = folder / "config.json"
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type", "") if config.is_file() else ""
+    known = parse_json(read_regular(config, _MOST_JSON), config.name) if config.is_file() else {}
+    kind = known.get("model_type", "")
     family = kind.partition("_")[0]
     return f"{_PROCESSORS.get(family, 'CLIP')}ImageProcessor"
 
@@ -184,6 +202,6 @@ def _defaults(processor: str | None) -> Any:
     name = (processor or "CLIPImageProcessor").removesuffix("Fast").removesuffix("Pil")
     name = name.replace("FeatureExtractor", "ImageProcessor")
     found = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name, None)
-    if found is None:
+    if found is None or not name.endswith("ImageProcessor"):
         raise ResidualError(f"The image processor {processor!r} isn't known to this transformers.")
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from residual.errors import ResidualError
+from residual.files import parse_json, read_regular
 from residual.libraries import first_line
+
+MOST_JSON = 2**26  # bytes; of the largest tokenizers' files a third
+# What has transformers run or unpack something, and what sizes a config may say.
+_CODE = ("auto_map", "custom_pipelines", "quantization_config", "compression_config", "transformers_weights")
+_MOST = {
+    ("image_size", "img_size", "input_size", "size", "crop_size", "height", "width", "shortest_edge"): 8192,
+    ("num_hidden_layers", "layers", "depth"): 1000,
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,67 @@ def require_safetensors(name: str, folder: Path, file: str) -> None:
             "can run code. Convert them to safetensors, or name a revision of the repository that holds them "
             "(REPO@refs/pr/N)."
         )
+
+
+def read_config(folder: Path, file: str) -> Any:
+    """What a JSON file of a model says, which may be anybody's.
+
+    Raises:
+        ResidualError: it is no regular file, too large or no JSON.
+        OSError: it isn't there.
+    """
+    try:
+        return parse_json(read_regular(folder / file, MOST_JSON), file)
+    except ResidualError as error:
+        raise ResidualError(f"The model in {str(folder)!r} can't be loaded: {error.message}") from error
+
+
+def check_configs(name: str, folder: Path) -> None:
+    """Refuse a folder whose settings have code run, other models fetched or other files read, or say sizes
+    that nobody has: the libraries that load it would do as they are told, or ask on the terminal.
+
+    Raises:
+        ResidualError: one of them does; it says which file and how to go on.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise ResidualError(
+            f"{name}: {folder} holds an adapter_config.json, which names another model to be loaded.",
+            "Load that one, or merge the adapter into it and save the whole.",
+        )
+    for file in sorted(folder.glob("*config.json")):
+        for key, value in _settings(read_config(folder, file.name)):
+            outside = key.endswith("_file") and isinstance(value, str) and Path(value).name != value
+            implemented = key.endswith("attn_implementation") and "/" in str(value)
+            if value and (key in _CODE or implemented or outside):
+                raise ResidualError(
+                    f"{name}: its {file.name} asks for other code or files ({key}: {str(value)[:60]}), which "
+                    "isn't run and aren't read. Take that line out, or load the whole model's own weights."
+                )
+            most = next((most for keys, most in _MOST.items() if key in keys), None)
+            if most and any(number > most for number in _numbers(value)):
+                raise ResidualError(
+                    f"{name}: its {file.name} asks for {key} {str(value)[:60]}, over {most:,}: it is no "
+                    "model's."
+                )
+    for file in folder.glob("*.index.json"):
+        weights = read_config(folder, file.name)
+        parts = weights.get("weight_map") if isinstance(weights, dict) else None
+        if not isinstance(parts, dict) or any(Path(str(part)).name != part for part in parts.values()):
+            raise ResidualError(f"{name}: its {file.name} names files that are none of its own folder.")
+
+
+def _settings(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every name in a config and what it is set to, in parts of it, too."""
+    for key, inside in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(key, str):
+            yield key, inside
+        if isinstance(inside, dict | list):
+            yield from _settings(inside)
+
+
+def _numbers(value: Any) -> list[float]:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return [part for part in parts if isinstance(part, int | float)]
 
 
 @contextmanager

@@ -5,7 +5,6 @@ Weights come from safetensors only, and everything from that one folder.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from residual.encoders.family import Family
 from residual.encoders.preprocess import Preprocess
-from residual.encoders.sources import Loaded, load_errors, require_safetensors
+from residual.encoders.sources import Loaded, check_configs, load_errors, read_config, require_safetensors
 from residual.errors import ResidualError
 from residual.libraries import first_line
 
@@ -47,8 +46,8 @@ def load(
             f"{name}: {folder} holds no config.json, so it isn't a model saved by transformers."
         )
     with load_errors(name, folder), _quiet():
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        _refuse_code(name, config)
+        check_configs(name, folder)
+        config = read_config(folder, "config.json")
         kind = config.get("model_type")
         family, made = _known(name, kind, families, classifier)
         if not any(folder.glob("*.safetensors")):  # in several files if the model is large
@@ -90,18 +89,6 @@ def _tokenizer(name: str, folder: Path) -> Any:
             )
 
         return lacking
-
-
-def _refuse_code(name: str, config: Any) -> None:
-    """Refuse a config that has kernels fetched and run, or weights unpacked by other libraries."""
-    parts = [config, *(value for value in config.values() if isinstance(value, dict))]
-    for part in parts:
-        kernel = part.get("attn_implementation") or part.get("_attn_implementation") or ""
-        if "/" in str(kernel) or "quantization_config" in part:
-            raise ResidualError(
-                f"{name}: its config.json asks for other code ({kernel or 'quantization_config'}), which "
-                "isn't run. Take that line out, or load the whole model's own weights."
-            )
 
 
 def _known(name: str, kind: str, families: Sequence[Family], classifier: bool) -> tuple[Family, str]:

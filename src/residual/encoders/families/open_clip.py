@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,21 @@ from residual.encoders.families import timm
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import EndPool, MeanPool, TokenPool
 from residual.encoders.preprocess import OnWhite
-from residual.encoders.sources import Loaded, hub_errors, load_errors, require_safetensors, snapshot
+from residual.encoders.sources import (
+    Loaded,
+    check_configs,
+    hub_errors,
+    load_errors,
+    read_config,
+    require_safetensors,
+    snapshot,
+)
 from residual.errors import ResidualError
 from residual.libraries import library
 
 _WEIGHTS = "open_clip_model.safetensors"
+# Others name files to be read, or code to be run.
+_TOKENIZER_SETTINGS = {"clean", "strip_sep_token", "language", "context_length", "reduction_mask"}
 _BLOCKS = Anatomy(
     blocks="transformer.resblocks",
     attention_output="attn.out_proj",
@@ -137,6 +146,7 @@ def load(name: str, source: str) -> Loaded:
         if not folder.is_dir():
             folder = snapshot(name, source.removeprefix("hf-hub:"), ["*.json", "*.txt", "*.model", _WEIGHTS])
         require_safetensors(name, folder, _WEIGHTS)
+        _check_folder(name, folder)
         return _load(open_clip, name, f"local-dir:{folder}", {})
     architecture, _, weights = source.partition("/")
     known = open_clip.list_models()
@@ -186,22 +196,49 @@ def _load(open_clip: Any, name: str, model: str, how: dict[str, Any]) -> Loaded:
     def tokenize(texts: list[str]) -> Tensor:
         nonlocal tokenizer
         if tokenizer is None:
-            # A config may ask for code of its own to be run: never.
-            named = open_clip.get_model_config(model) or {} if ":" not in model else _config(model)
-            safely = (
-                {"trust_remote_code": False} if named.get("text_cfg", {}).get("hf_tokenizer_name") else {}
+            # A tokenizer may ask for code of its own to be run: never.
+            local = ":" in model
+            named = (
+                _config(Path(model.partition(":")[2])) if local else open_clip.get_model_config(model) or {}
             )
+            of_hub = named.get("text_cfg", {}).get("hf_tokenizer_name")
+            safely = {"trust_remote_code": False} | ({"local_files_only": True} if local else {})
             with hub_errors(name):
-                tokenizer = open_clip.get_tokenizer(model, **safely)
+                tokenizer = open_clip.get_tokenizer(model, **(safely if of_hub else {}))
         return tokenizer(texts)
 
     return Loaded(module, _preprocess(module), tokenize)
 
 
-def _config(model: str) -> dict[str, Any]:
-    """What `open_clip_config.json` says of the model in "local-dir:FOLDER"."""
-    file = Path(model.partition(":")[2]) / "open_clip_config.json"
-    return json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
+def _config(folder: Path) -> dict[str, Any]:
+    """What `open_clip_config.json` says of the model in a folder."""
+    return read_config(folder, "open_clip_config.json")["model_cfg"]
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    """Refuse a config that names other models: open_clip would fetch them from a hub, whatever is in them.
+
+    Raises:
+        ResidualError: it does, or isn't there.
+    """
+    with load_errors(name, folder):
+        check_configs(name, folder)
+        config = _config(folder)
+        text, vision = config["text_cfg"], config["vision_cfg"]
+        if text.get("hf_model_name"):
+            raise ResidualError(
+                f"{name}: by its config its text tower is {text['hf_model_name']!r} of a hub, which isn't "
+                "fetched.",
+                "Name an architecture of open_clip's own, and the weights: open_clip:ARCH/FILE.safetensors.",
+            )
+        trunk = vision.get("timm_model_name")
+        if trunk and not library("timm", name, extra="timm").is_model(trunk):
+            raise ResidualError(f"{name}: its config names {trunk!r}, which is no model of timm's own.")
+        if odd := set(text.get("tokenizer_kwargs") or {}) - _TOKENIZER_SETTINGS:
+            raise ResidualError(
+                f"{name}: its config gives its tokenizer {', '.join(sorted(odd))}; taken are "
+                f"{', '.join(sorted(_TOKENIZER_SETTINGS))}. Take that line out."
+            )
 
 
 def _pooled(output: Any) -> Tensor:

@@ -16,7 +16,7 @@ from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import AttentionPool, LatentPool, MeanPool, TokenPool
 from residual.encoders.preprocess import OnWhite
-from residual.encoders.sources import Loaded, load_errors, require_safetensors, snapshot
+from residual.encoders.sources import Loaded, check_configs, load_errors, require_safetensors, snapshot
 from residual.errors import ResidualError, unknown_name
 from residual.libraries import library
 
@@ -120,6 +120,7 @@ def load(name: str, source: str, classifier: bool) -> Loaded:
 
 def _from_folder(timm: Any, name: str, folder: Path, classifier: bool) -> Loaded:
     require_safetensors(name, folder, _WEIGHTS)
+    check_configs(name, folder)
     return _load(timm, name, f"local-dir:{folder}", folder, classifier)
 
 
