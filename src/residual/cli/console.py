@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -75,8 +74,8 @@ def show_origin(origin: StoreDataset) -> None:
     """What is left out because of a store's dataset, and the way out where it has only to be named."""
     for note in origin.notes:
         err.print(printable(note))
-    if origin.unnamed is not None:
-        err.print(f"To load it, if you trust it, name it: --dataset {quote(printable(origin.unnamed))}")
+    if origin.unnamed:
+        err.print("If you trust it, name it to load it: --dataset NAME.")
 
 
 class _Speed(ProgressColumn):

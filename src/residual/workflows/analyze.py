@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from residual.errors import printable
-from residual.files import shareable, shareable_split
+from residual.files import shareable
 from residual.progress import Progress
 from residual.report import records
 from residual.spectral.bases import SpectralBases
@@ -67,8 +67,8 @@ def analyze_store(
     done = time.perf_counter()
     result = {
         "store": shareable(address),
-        "encoder": shareable(store.encoder_name),
-        "dataset": shareable_split(store.dataset),
+        "encoder": store.encoder_name,
+        "dataset": store.dataset,
         "pooling": store.pooling,
         "samples": len(store),
         "settings": asdict(geometry),

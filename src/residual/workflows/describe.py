@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from residual.errors import ResidualError, printable
-from residual.files import shareable, shareable_split
+from residual.files import shareable
 from residual.heads.describe import (
     DescribeSettings,
     check_atoms,
@@ -90,8 +90,8 @@ def describe_store(
     )  # fmt: skip
     result = {
         "store": shareable(address),
-        "encoder": shareable(store.encoder_name),
-        "dataset": shareable_split(store.dataset),
+        "encoder": store.encoder_name,
+        "dataset": store.dataset,
         "pooling": store.pooling,
         "samples": len(store),
         "dictionary": {"source": shareable(dictionary), "entries": len(entries)},

@@ -14,7 +14,7 @@ from residual.data.load import check_dataset_name
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
-from residual.files import check_writable, shareable, shareable_split
+from residual.files import check_writable, shareable
 from residual.progress import Progress
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases, stream_moments
@@ -101,15 +101,15 @@ def _store_of_images(
     )
     size = sum(store.storage.sizes().values())
     state = "complete" if store.complete else "not complete yet"
-    name, of, by = shareable(out), shareable_split(store.dataset), shareable(encoder.name)
     return {
-        "store": name,
-        "dataset": of,
+        "store": shareable(out),
+        "dataset": store.dataset,
         "samples": len(store),
         "complete": store.complete,
         "bytes": size,
         "skipped": store.reasons,
-        "sentence": f"{name}: {len(store):,} samples of {of} by {by}, {size / 1e6:,.1f} MB, {state}",
+        "sentence": f"{shareable(out)}: {len(store):,} samples of {store.dataset} by {store.encoder_name}, "
+        f"{size / 1e6:,.1f} MB, {state}",
     }
 
 
@@ -134,7 +134,7 @@ def _bases_of_images(
     checkpoint.unlink(missing_ok=True)
     return {
         "bases": shareable(out),
-        "dataset": shareable_split(moments.origin.datasets[0]),
+        "dataset": moments.origin.datasets[0],
         "samples": moments.origin.samples,
         "skipped": moments.progress["skipped"],
         "sentence": f"{shareable(out)}: {what}",

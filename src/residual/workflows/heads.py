@@ -8,7 +8,7 @@ from typing import Any
 
 from residual.adapters import Coarse, FitSettings, fit
 from residual.errors import printable
-from residual.files import shareable, shareable_split
+from residual.files import shareable
 from residual.heads.comparison import Scoreboard, ScoreboardSettings, check_alike, scoreboard
 from residual.heads.selections import jaccard_table
 from residual.progress import Progress
@@ -84,8 +84,8 @@ def scoreboard_of_stores(
     result = {
         "store": shareable(address),
         "test": test and shareable(test),
-        "encoder": shareable(store.encoder_name),
-        "dataset": shareable_split(store.dataset),
+        "encoder": store.encoder_name,
+        "dataset": store.dataset,
         "samples": len(store),
         "tested": len(stores.get("test", store)),
         "settings": asdict(settings),
@@ -97,7 +97,7 @@ def scoreboard_of_stores(
         "seconds": round(time.perf_counter() - start, 3),
     }
     of, chosen = result["encoder"], result["dataset"]
-    where = shareable_split(stores["test"].dataset) if test else f"the other half of {chosen}"
+    where = stores["test"].dataset if test else f"the other half of {chosen}"
     title = printable(f"{of}: heads chosen on {chosen}, tested on {where}")
     return StoreScoreboard(title, board, origin, result)
 

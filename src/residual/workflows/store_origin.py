@@ -14,7 +14,6 @@ from residual.data.load import ships
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import is_listed, load_encoder
 from residual.errors import ResidualError, StoreEncoderError
-from residual.files import shareable, shareable_split
 from residual.store.base import Store
 from residual.text.classifier import PLAIN, ZeroShotClassifier
 
@@ -27,13 +26,13 @@ class StoreDataset:
         images: the pictures, or None.
         templates: its prompt templates, or a plain one.
         notes: what is left out, and why.
-        unnamed: the name that it wasn't loaded by, as nobody but the store gave it.
+        unnamed: whether it is left out because nobody but the store names it.
     """
 
     images: ImageDataset | None
     templates: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    unnamed: str | None = None
+    unnamed: bool = False
 
 
 def encoder_of(store: Store, name: str | None = None, device: str | None = None) -> Encoder:
@@ -81,10 +80,9 @@ def dataset_of(store: Store, images: ImageDataset | None = None, *, name: str | 
                 raise
             why = (error.message if isinstance(error, ResidualError) else str(error)).rstrip(".")
             return StoreDataset(None, PLAIN, (f"The dataset can't be loaded any more, {plain}: {why}.",))
-    shown = shareable_split(images.full_name)  # notes go into pages
+    shown = images.shared_name  # notes go into pages
     if images.class_names != store.class_names:
-        encoded = shareable_split(store.dataset)
-        note = f"{shown} has other classes than {encoded} when it was encoded, {plain}."
+        note = f"{shown} has other classes than {store.dataset} when it was encoded, {plain}."
         return StoreDataset(None, PLAIN, (note,))
     known = set(images.sample_ids)
     if gone := [sample for sample in store.sample_ids if sample not in known]:
@@ -102,9 +100,8 @@ def _unloaded(store: Store, name: str) -> StoreDataset:
     entry = hub_entries().get(name)
     if entry is not None and classes_of(entry.classes).names == store.class_names:
         templates, left_out = templates_of(name), "pictures are left out"
-    shown = shareable(name)
-    note = f"The dataset of the store, {shown!r}, isn't loaded because a store names it: {left_out}."
-    return StoreDataset(None, templates, (note,), unnamed=name)
+    note = f"The dataset of the store, {name!r}, isn't loaded because a store names it: {left_out}."
+    return StoreDataset(None, templates, (note,), unnamed=True)
 
 
 def classifier_of(
