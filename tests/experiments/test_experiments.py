@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from families import CASES
+from matplotlib.text import Text
 from pictures import write_folder
 from PIL import Image
 from plain import plain_angle, plain_rank, plain_spectral_cosine, plain_spectrum
@@ -25,6 +26,7 @@ from residual import ResidualStore, decompose, encoders, load_dataset, load_enco
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.experiments import EXPERIMENTS, Plan, Results, read_results, run_experiment
+from residual.experiments.base import _note
 from residual.experiments.plan import Work
 from residual.experiments.results import shown
 from residual.spectral import (
@@ -608,8 +610,27 @@ def test_a_cell_of_something_else_is_told_before_anything_is_measured(copied):
     assert state(copied) == before
 
 
-def test_figures_of_a_folder_lie_in_the_folder_of_figures(tmp_path):
-    name = f"folder:{write_folder(tmp_path / 'pictures', each=8)}"
-    told = run("1", plan_in(tmp_path / "out", reference=name, datasets=()))
-    folder = tmp_path / "out/1_dimension/figures"
-    assert {Path(path).parent for path in told["figures"]} == {folder}
+def test_two_folders_of_one_name_stay_apart_and_nothing_tells_where_they_are(tmp_path, monkeypatch):
+    said = []
+
+    def save(figure, folder, name):
+        said.extend([name, *(text.get_text() for text in figure.findobj(Text))])
+        return [folder / f"{name}.svg"]
+
+    monkeypatch.setattr("residual.experiments.base.save_figure", save)
+    one, other = (f"folder:{write_folder(tmp_path / name / 'pictures', each=8)}" for name in ("one", "other"))
+    plan = plan_in(tmp_path / "out", reference=one, datasets=(other,))
+    told = run("1", plan)
+    folder = tmp_path / "out/1_dimension"
+    assert {Path(path).parent for path in told["figures"]} == {folder / "figures"}
+    (rows,) = told["summary"].values()
+    assert len(rows) == 2
+    assert list(rows) == list(read_results(folder)["picto"])
+    assert all(name.startswith("folder:pictures-") for name in rows)
+    assert str(tmp_path) not in "\n".join(said)
+    assert "picto on folder:pictures-" in "\n".join(said)
+    for path in folder.rglob("*"):
+        assert path.is_dir() or os.fsencode(tmp_path) not in path.read_bytes(), path
+    experiment, work = EXPERIMENTS["1"](GeometrySettings()), Work(plan, "picto", quiet)
+    for name in (one, other):  # nothing is measured again
+        assert Results(folder).read("picto", name, _note(experiment, plan, work, name)) is not None

@@ -91,7 +91,7 @@ def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], titl
     """Lines as a Markdown table, under a title if there is one; the first column is left, others right."""
     whole = [headings, ["---", *["---:"] * (len(headings) - 1)], *lines]
     rows_of_text = (" | ".join(printable(cell).replace("|", r"\|") for cell in line) for line in whole)
-    return (f"{title}\n\n" if title else "") + "".join(f"| {line} |\n" for line in rows_of_text)
+    return (f"{printable(title)}\n\n" if title else "") + "".join(f"| {line} |\n" for line in rows_of_text)
 
 
 def latex_table(headings: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> str:
