@@ -278,7 +278,7 @@ def test_onnx_of_features_and_of_maps_of_the_output_in_two_files(tmp_path, monke
     save = onnx_files._save_program
     monkeypatch.setattr(onnx_files, "_ONE_FILE", 0)
     monkeypatch.setattr(onnx_files, "_save_program", lambda *of: (programs.append(of), save(*of)))
-    (tmp_path / "a.onnx.data").write_bytes(b"as it was called until 0.2")
+    (tmp_path / "a.onnx.data").write_bytes(b"as it was called until 0.1")
     for adapter in (LinearMap(12, torch.randn(12, 12)), residual_of(encoder, "head", others="zero")):
         adapted = AdaptedEncoder(encoder, adapter, classifier_of(encoder))
         adapted.export_onnx(path, logits=False)

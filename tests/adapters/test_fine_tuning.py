@@ -333,6 +333,16 @@ def test_what_is_no_checkpoint_of_today_is_named(tmp_path):
     with pytest.raises(StopError, match="enough"):
         tune(folder=tmp_path, progress=stopping(1))
     tensors, note = load_tensors(path, "checkpoint")
+    for wrong in (
+        {"step": "x"},
+        {"number": 1.5},
+        {"history": [{"epoch": 1}]},
+        {"groups": 3},
+        {"precision": []},
+    ):
+        save_tensors(path, "checkpoint", tensors, note | wrong)
+        with pytest.raises(ResidualError, match=r"checkpoint.safetensors' isn't whole \(.*\): remove it to"):
+            tune(folder=tmp_path)
     for lacks in ("state/vision_model.pre_layrnorm.bias", "total", "history", "groups"):
         few = {name: value for name, value in tensors.items() if not name.startswith(lacks)}
         save_tensors(path, "checkpoint", few, {name: each for name, each in note.items() if name != lacks})

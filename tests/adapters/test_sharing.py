@@ -192,7 +192,7 @@ def test_damaged_and_hostile_files_are_one_sentence(tmp_path):
     AdaptedEncoder(encoder, adapter, classifier_of(encoder), RECORD).save_pretrained(good)
     tensors, config = (good / "adapter.safetensors").read_bytes(), (good / "adapter_config.json").read_text()
     bare = pack_tensors("adapted encoder", unpack_tensors(tensors, "adapted encoder", "")[0], {})
-    # Until 0.2 the tensors held no copy of the config, so that anything can be in it.
+    # Until 0.1 the tensors held no copy of the config, so that anything can be in it.
     told = json.loads(config) | {"sha256": hashlib.sha256(bare).hexdigest()}
     folder.mkdir()
 
@@ -225,11 +225,11 @@ def test_damaged_and_hostile_files_are_one_sentence(tmp_path):
     refused("is of format 2, and this residual-vit .* reads format 1", config=changed(told, format=2))
     refused("make no adapter", config=changed(told, encoder={}))
     refused("make no adapter", config=changed(told, encoder=told["encoder"] | {"pooling": "avg"}))
-    refused("make no adapter .no 'adapter'", config=without(told, "adapter"))
+    refused("make no adapter .the config has no 'adapter'", config=without(told, "adapter"))
     refused("make no adapter .no 'others'", config=changed(told, adapter={"dim": 12}))
     refused("method 'magic' isn't known", config=changed(told, method="magic"))
     refused("2 classes need as many rows, got 3", config=changed(told, class_names=["a", "b"]))
-    refused("class_names is 'abc', not a list of texts", config=changed(told, class_names="abc"))
+    refused("'class_names' is of another type", config=changed(told, class_names="abc"))
     refused("others is 'keep'", config=changed(told, adapter=told["adapter"] | {"others": "eat"}))
     refused("make no adapter", config=changed(told, bases={"datasets": ["x"]}))
     refused("Accuracies are parts", config=changed(told, training=asdict(RECORD) | {"accuracy": {"a": 3}}))
@@ -239,8 +239,7 @@ def test_damaged_and_hostile_files_are_one_sentence(tmp_path):
         for name, value in told[what].items():
             for wrong in ({"a": []}, [[3]], 10**400, "\x1b[2J"):
                 if type(wrong) is not type(value or ""):
-                    says = rf"make no adapter \(({what}\.{name} is .*, not|int too large)"
-                    refused(says, config=changed(told, **{what: told[what] | {name: wrong}}))
+                    refused("make no adapter", config=changed(told, **{what: told[what] | {name: wrong}}))
 
 
 def test_a_save_that_is_cut_off_leaves_the_old_or_the_new_one(tmp_path, monkeypatch):

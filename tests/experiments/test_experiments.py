@@ -572,7 +572,7 @@ def test_an_encoder_by_its_folder_gives_the_same_numbers(made, copied):
     assert whole not in json.dumps(told)
     for path in (copied / "2_similarity").rglob("*.parquet"):
         assert os.fsencode(whole) not in path.read_bytes()
-        table = pq.read_table(path)  # as it was until 0.2: with whole names, without a checksum
+        table = pq.read_table(path)  # as it was until 0.1: with whole names, without a checksum
         note = json.loads(table.schema.metadata[b"residual.cell"])
         del note["sha256"]
         note["encoder"]["name"] = note["encoder"]["name"].replace(name, whole)

@@ -4,7 +4,7 @@ field is of its kind, and it names the encoder but has nothing loaded that the l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,36 +17,33 @@ from residual.encoders.load import is_listed, load_encoder
 from residual.errors import AdapterEncoderError, ResidualError
 from residual.files import parse_json, read_regular
 from residual.libraries import first_line, version_of
+from residual.store.form import check_form
 
 FORMAT = 1
 _LARGEST = 2**23  # bytes; names of 100,000 classes are a quarter of it
-_NUMBERS = (int, float)
-_KINDS: dict[str, Callable[[Any], bool]] = {
-    "a text": lambda value: isinstance(value, str),
-    "a whole number": lambda value: type(value) is int,
-    "a number": lambda value: type(value) in _NUMBERS,
-    "an object": lambda value: isinstance(value, dict),
-    "a list of texts": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
-    "a list of whole numbers": lambda value: isinstance(value, list) and all(type(v) is int for v in value),
-    "numbers by name": lambda value: (
-        isinstance(value, dict) and all(v is None or type(v) in _NUMBERS for v in value.values())
-    ),
+_FORM = {
+    "method": str,
+    "encoder": {
+        **dict.fromkeys(("name", "fingerprint", "split", "pooling"), str),
+        "original_fingerprint": str | None,
+        "output_dim": int,
+    },
+    **dict.fromkeys(("adapter", "bases", "classifier", "training"), dict | None),
+    "class_names": list | None,
 }
-_FIELDS = {
-    "a text": "method sha256 training.dataset encoder.name encoder.fingerprint encoder.split encoder.pooling "
-    "bases.encoder_name bases.fingerprint bases.split bases.pooling adapter.tail adapter.mean adapter.others",
-    "a whole number": "encoder.output_dim adapter.dim bases.samples",
-    "a number": "adapter.l1 classifier.scale",
-    "an object": "encoder training.settings",
-    "a list of texts": "bases.datasets",
-    "a list of whole numbers": "adapter.ranks training.seeds",
-    "numbers by name": "training.accuracy training.interval",
-}
-_FIELDS_OR_NULL = {
-    "a text": "encoder.original_fingerprint classifier.fingerprint",
-    "a whole number": "training.n_train training.n_test",
-    "an object": "adapter bases classifier training",
-    "a list of texts": "class_names",
+# Of what may be null, and may lack some.
+_ROOMS = {
+    "adapter": {"dim": int, "ranks": [int], "tail": str, "mean": str, "others": str, "l1": int | float},
+    "classifier": {"scale": int | float, "fingerprint": str | None},
+    "training": {
+        "dataset": str,
+        "accuracy": {str: int | float},
+        "interval": {str: int | float | None},
+        "n_train": int | None,
+        "n_test": int | None,
+        "seeds": [int],
+        "settings": dict,
+    },
 }
 
 
@@ -121,22 +118,18 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def check_fields(config: dict[str, Any]) -> None:
-    """Refuse fields of another kind; one that is missing is for whoever needs it.
+def check_fields(config: Any) -> None:
+    """Refuse fields of another kind; what the bases come from is looked at where it is read.
 
     Raises:
-        ValueError: names the field.
+        FormError: names the field.
     """
-    for fields, null in ((_FIELDS, False), (_FIELDS_OR_NULL, True)):
-        for kind, names in fields.items():
-            for name in names.split():
-                room, _, field = name.rpartition(".")
-                holder = config.get(room) if room else config
-                if not isinstance(holder, dict) or field not in holder:
-                    continue
-                value = holder[field]
-                if not (_KINDS[kind](value) or (null and value is None)):
-                    raise ValueError(f"{name} is {_short(value)}, not {kind}")
+    check_form(config, _FORM, "the config")
+    if config["class_names"] is not None:
+        check_form(config["class_names"], [str], "class_names")
+    for room, form in _ROOMS.items():
+        if (held := config[room]) is not None:
+            check_form(held, {name: part for name, part in form.items() if name in held}, room)
 
 
 @contextmanager

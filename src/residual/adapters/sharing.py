@@ -205,7 +205,7 @@ def _saved(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise
         raise _of_another_save(path) from error
     own = note.get("config")
-    if own is None:  # until 0.2
+    if own is None:  # until 0.1
         if not belong:
             raise _of_another_save(path)
         return tensors, config

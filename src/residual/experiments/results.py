@@ -90,7 +90,7 @@ def write_table(path: Path, note: dict[str, Any], table: pd.DataFrame) -> None:
 
 
 def _read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """What `write_table` wrote; tables of before 0.3 have no checksum.
+    """What `write_table` wrote; tables of 0.1 have no checksum.
 
     Raises:
         ResidualError: it is damaged, or another table.
@@ -132,7 +132,7 @@ def shown(name: str) -> str:
 
 
 def _noted(note: dict[str, Any]) -> dict[str, Any]:
-    """A note as files hold it. Those of before 0.3 have whole names, and are of the same all the same."""
+    """A note as files hold it. Those of 0.1 have whole names, and are of the same all the same."""
     told = json.loads(json.dumps(note))
     for name in ("cell", "reference"):
         told[name] = shown(told[name])

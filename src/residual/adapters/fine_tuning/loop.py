@@ -31,12 +31,15 @@ from residual.files import make_folder, sweep, write_errors
 from residual.finite import hits
 from residual.libraries import first_line
 from residual.progress import Progress
+from residual.store.form import check_form
 from residual.tensor_files import load_tensors, save_tensors
 from residual.text.classifier import ZeroShotClassifier
 
 SAVE_EVERY = 120.0  # seconds between checkpoints inside of an epoch
 _VALIDATED = 256  # pictures at a time, if not more
 _KIND = "checkpoint"
+_FORM = {"seconds": int | float, "history": [[int | float]]}
+_ON_THE_WAY = {"number": int, "step": int, "groups": [dict], "precision": dict}
 
 
 @dataclass(frozen=True)
@@ -257,6 +260,7 @@ class Training:
             if path.exists():
                 tensors, note = _read(path, self.work.identity)
                 with _whole(path):
+                    check_form(note, _FORM | (_ON_THE_WAY if name == "checkpoint" else {}), "its note")
                     self.before = note["seconds"]
                     for epoch in note["history"]:
                         self.stopping.add(Epoch(*epoch))
