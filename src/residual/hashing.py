@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 _ROW = 1024
+_IN_CACHE = 2**18  # words that are mixed at a time on a CPU
 
 
 def sha256(data: bytes | bytearray) -> str:
@@ -31,8 +32,10 @@ def bit_sums(tensors: Sequence[Tensor]) -> list[list[int]]:
 def row_sums(rows: Tensor) -> Tensor:
     """64 bits that tell each row of a tensor `(n, …)` from others: int64 `(n,)`, the same on any device."""
     data = rows.detach().contiguous().flatten(1).view(torch.uint8)
-    data = torch.nn.functional.pad(data, (0, -data.shape[1] % 8))
-    return _mixed(data.view(torch.int64))
+    words = torch.nn.functional.pad(data, (0, -data.shape[1] % 8)).view(torch.int64)
+    if words.is_cuda or not words.numel():
+        return _mixed(words)
+    return torch.cat([_mixed(part) for part in words.split(max(1, _IN_CACHE // words.shape[1]))])
 
 
 def _sums(value: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from residual.errors import ResidualError
 from residual.spectral import (
     linear_cka,
+    linear_dimension,
     mean_correlation,
     mean_cosine,
     mean_distance,
@@ -457,3 +458,20 @@ def test_not_relative_to_that():
         relative(_normal(4, 6), _normal(3, 5))
     with pytest.raises(ResidualError, match=r"Anchors are \(m, 6\), one or more .*; got \(0, 6\)"):
         relative(_normal(6), _normal(0, 6))
+
+
+def test_what_is_not_finite_is_refused():
+    good, bad = torch.eye(4)[:2], torch.eye(4)[:2].clone()
+    for wrong in (torch.nan, torch.inf):
+        bad[1, 2] = wrong
+        for call in (
+            lambda: spectral_cosine(good, bad),
+            lambda: spectral_cosine(good, good, torch.ones(2), bad[1, 1:3]),
+            lambda: principal_angles(bad, good),
+            lambda: linear_cka(good, bad),
+            lambda: relative(good, bad),
+        ):
+            with pytest.raises(ResidualError, match="Numbers to be compared hold NaN or infinity: 1 of"):
+                call()
+        with pytest.raises(ResidualError, match="Eigenvalues hold NaN or infinity: 1 of 4"):
+            linear_dimension(bad[1])

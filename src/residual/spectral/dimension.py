@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from residual.errors import ResidualError
+from residual.finite import check_finite
 from residual.spectral.neighbours import nearest_two
 from residual.spectral.pca import PCA
 
@@ -28,7 +29,8 @@ def linear_dimension(pca: PCA | Float[Tensor, " k"], threshold: float = 0.99) ->
         threshold: in (0, 1).
 
     Raises:
-        ResidualError: a threshold outside (0, 1), or one that a PCA's components don't reach as it was cut.
+        ResidualError: eigenvalues that aren't finite, a threshold outside (0, 1), or one that a PCA's
+            components don't reach as it was cut.
 
     Example:
         >>> import torch
@@ -38,7 +40,7 @@ def linear_dimension(pca: PCA | Float[Tensor, " k"], threshold: float = 0.99) ->
     """
     if not 0 < threshold < 1:
         raise ResidualError(f"A share of the variance lies in (0, 1), got {threshold}.")
-    eigenvalues = pca if isinstance(pca, Tensor) else pca.eigenvalues
+    eigenvalues = check_finite(pca if isinstance(pca, Tensor) else pca.eigenvalues, "Eigenvalues")
     total = float(eigenvalues.sum()) if isinstance(pca, Tensor) else pca.total_variance
     if total <= 0:
         return 0

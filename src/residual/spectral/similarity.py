@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
+from residual.finite import check_finite
 from residual.spectral.bases import SpectralBases
 from residual.spectral.dimension import linear_dimension
 from residual.store.base import Store
@@ -289,7 +290,7 @@ def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         raise ResidualError(
             f"Two means need one width, got {len(a)} and {len(b)}: `relative` makes them comparable."
         )
-    return _double(a), _double(b)
+    return a.detach().to("cpu", torch.float64), b.detach().to("cpu", torch.float64)
 
 
 def _centred(values: Tensor) -> Tensor:
@@ -299,4 +300,4 @@ def _centred(values: Tensor) -> Tensor:
 
 
 def _double(values: Tensor) -> Tensor:
-    return values.detach().to("cpu", torch.float64)
+    return check_finite(values.detach().to("cpu", torch.float64), "Numbers to be compared")
