@@ -83,8 +83,7 @@ ADDRESSES = [
         "timm:hf-hub:someone/evil",
         f"timm:{SECRET}",
         f"open_clip:{SECRET}",
-        "openclip_l",
-        "clip_b",
+        "waterbirds",
         "imagenet",
     ),
 ]

@@ -1,8 +1,10 @@
 """Hostile files of every kind, drawn by hypothesis and opened by the real code: nothing runs, hangs or leaks.
 
-pytest tests/safety                                        a minute, the same examples every time
-RESIDUAL_FUZZ_SECONDS=3600 pytest tests/safety/test_fuzz.py -s      an hour, others every time
-RESIDUAL_FUZZ_REPORT=FOLDER …                              goes on behind a finding, and keeps each in FOLDER
+In CI half a minute, the same examples every time. By hand as long as is said, and others every time:
+
+RESIDUAL_FUZZ_SECONDS=3600 pytest tests/safety/test_fuzz.py -s
+RESIDUAL_FUZZ_REPORT=FOLDER  goes on behind a finding, and keeps each in FOLDER
+RESIDUAL_FUZZ_SEED=NUMBER    the examples of the run that told this number
 """
 
 from __future__ import annotations
@@ -214,7 +216,7 @@ def test_nothing_runs_reads_elsewhere_hangs_or_takes_over_a_gigabyte(jail, kind)
             raise AssertionError(f"{problem}\n{case}")
 
     problems: list[str] = []
-    number = random.randrange(2**32) if HOURS else 0
+    first = number = int(os.environ.get("RESIDUAL_FUZZ_SEED", random.randrange(2**32) if HOURS else 0))
     while time.monotonic() - start < SECONDS:
         phases = (Phase.generate,) if REPORT else (Phase.generate, Phase.shrink)
         limits = settings(
@@ -226,7 +228,7 @@ def test_nothing_runs_reads_elsewhere_hangs_or_takes_over_a_gigabyte(jail, kind)
         )
         seed(number)(limits(given(strategy)(lambda case: one(case))))()
         number += 1
-    told = {"kind": kind, "examples": endings.total(), **endings, **peak, "of seconds": round(SECONDS)}
+    told = {"kind": kind, "examples": endings.total(), **endings, **peak, "seed": first}
     print(f"\n{json.dumps(told)}")
     if REPORT:
         keep(Path(REPORT), kind, told, found)
