@@ -62,8 +62,13 @@ def test_an_open_clip_folder_names_no_other_model(tmp_path, alone):
                 {"tokenizer_kwargs": {"bpe_path": "/etc/passwd"}},
                 "gives its tokenizer bpe_path; taken",
             ),
-            ("vision_cfg", {"image_size": 100_000}, "asks for image_size 100000, over 8,192"),
-            ("text_cfg", {"layers": 10**6}, "asks for layers 1000000, over 1,000"),
+            ("vision_cfg", {"image_size": 100_000}, "says image_size 100000, and any picture has 8,192"),
+            (
+                "text_cfg",
+                {"vocab_size": 10**8},
+                "a model of 1,6.*, and its weights have 830,881",
+            ),
+            ("text_cfg", {"layers": 10**6}, "says layers 1000000, and its weights have 10 at most"),
         ]
     ):
         folder = tmp_path / str(number)
@@ -107,12 +112,22 @@ def test_folders_that_ask_for_code_other_files_or_other_models_are_refused(tmp_p
             ("vit", "config.json", {"quantization_config": {"quant_method": "x"}}, "which isn't run"),
             ("vit", "config.json", {"auto_map": {"AutoModel": "them/theirs--mine.Mine"}}, "auto_map"),
             ("vit", "config.json", {"custom_pipelines": {"x": {"impl": "mine.Mine"}}}, "custom_pipelines"),
-            ("vit", "config.json", {"num_hidden_layers": 10**6}, "num_hidden_layers 1000000, over 1,000"),
+            (
+                "vit",
+                "config.json",
+                {"num_hidden_layers": 10**6},
+                "10{6}, and its weights",
+            ),
             ("vit", "processor_config.json", {"auto_map": {"AutoProcessor": "mine.Mine"}}, "auto_map"),
             ("vit", "tokenizer_config.json", {"vocab_file": "/etc/passwd"}, "vocab_file: /etc/passwd"),
             ("vit", "adapter_config.json", {"base_model_name_or_path": "them/theirs"}, "names another model"),
             ("vit", "model.safetensors.index.json", index, "names files that are none of its own"),
-            ("vit", "preprocessor_config.json", {"size": {"height": 10**5, "width": 1}}, "size .*over 8,192"),
+            (
+                "vit",
+                "preprocessor_config.json",
+                {"size": {"height": 10**5, "width": 1}},
+                "any picture has 8,192",
+            ),
             (
                 "vit",
                 "preprocessor_config.json",
@@ -127,6 +142,12 @@ def test_folders_that_ask_for_code_other_files_or_other_models_are_refused(tmp_p
             ),
             ("vit", "preprocessor_config.json", {"image_processor_type": "pipeline"}, "processor 'pipeline'"),
             ("timm", "config.json", {"pretrained_cfg": {"input_size": [3, 10**5, 10**5]}}, "input_size"),
+            (
+                "timm",
+                "config.json",
+                {"pretrained_cfg": {"std": "apache-2.0"}},
+                "the model in .* can't be loaded",
+            ),
             ("timm", "config.json", {"auto_map": {"AutoModel": "mine.Mine"}}, "auto_map"),
         ]
     ):

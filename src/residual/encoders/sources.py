@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from residual.errors import ResidualError
@@ -17,10 +20,10 @@ from residual.libraries import first_line
 MOST_JSON = 2**26  # bytes; of the largest tokenizers' files a third
 # What has transformers run or unpack something, and what sizes a config may say.
 _CODE = ("auto_map", "custom_pipelines", "quantization_config", "compression_config", "transformers_weights")
-_MOST = {
-    ("image_size", "img_size", "input_size", "size", "crop_size", "height", "width", "shortest_edge"): 8192,
-    ("num_hidden_layers", "layers", "depth"): 1000,
-}
+_SIDES = ("image_size", "img_size", "input_size", "size", "crop_size", "height", "width", "shortest_edge")
+_MOST_SIDE = 8192
+_LAYERS = ("num_hidden_layers", "layers", "depth")
+_OF_A_LAYER = 6  # tensors at least: two norms, four matrices
 
 
 @dataclass(frozen=True)
@@ -88,26 +91,62 @@ def check_configs(name: str, folder: Path) -> None:
             f"{name}: {folder} holds an adapter_config.json, which names another model to be loaded.",
             "Load that one, or merge the adapter into it and save the whole.",
         )
+    tensors = [shape for file in folder.glob("*.safetensors") for shape in _shapes(name, file)]
     for file in sorted(folder.glob("*config.json")):
         for key, value in _settings(read_config(folder, file.name)):
-            outside = key.endswith("_file") and isinstance(value, str) and Path(value).name != value
+            # Most tokenizers name files of whoever made them, which aren't here and aren't missed.
+            outside = key.endswith("_file") and isinstance(value, str) and _leads_out(folder, value)
             implemented = key.endswith("attn_implementation") and "/" in str(value)
             if value and (key in _CODE or implemented or outside):
                 raise ResidualError(
                     f"{name}: its {file.name} asks for other code or files ({key}: {str(value)[:60]}), which "
                     "isn't run and aren't read. Take that line out, or load the whole model's own weights."
                 )
-            most = next((most for keys, most in _MOST.items() if key in keys), None)
+            most = len(tensors) // _OF_A_LAYER if key in _LAYERS else _MOST_SIDE if key in _SIDES else 0
             if most and any(number > most for number in _numbers(value)):
+                why = "its weights have" if key in _LAYERS else "any picture has"
                 raise ResidualError(
-                    f"{name}: its {file.name} asks for {key} {str(value)[:60]}, over {most:,}: it is no "
-                    "model's."
+                    f"{name}: its {file.name} says {key} {str(value)[:60]}, and {why} {most:,} at most."
                 )
     for file in folder.glob("*.index.json"):
         weights = read_config(folder, file.name)
         parts = weights.get("weight_map") if isinstance(weights, dict) else None
         if not isinstance(parts, dict) or any(Path(str(part)).name != part for part in parts.values()):
             raise ResidualError(f"{name}: its {file.name} names files that are none of its own folder.")
+
+
+def check_built(name: str, folder: Path, build: Callable[[], nn.Module]) -> None:
+    """Refuse a config of a much larger model than its weights, before there is memory of it.
+
+    Args:
+        name: how messages call it.
+        folder: with the weights.
+        build: the model of the config; it is called where tensors have shapes alone.
+
+    Raises:
+        ResidualError: it is one.
+    """
+    with torch.device("meta"), load_errors(name, folder):
+        module = build()
+    asked = sum(each.numel() for each in (*module.parameters(), *module.buffers()))
+    held = sum(math.prod(shape) for file in folder.glob("*.safetensors") for shape in _shapes(name, file))
+    if asked > 2 * held + 10**7:
+        raise ResidualError(
+            f"{name}: its config is of a model of {asked:,} numbers, and its weights have {held:,}."
+        )
+
+
+def _shapes(name: str, file: Path) -> list[list[int]]:
+    with load_errors(name, file), safe_open(file, "pt") as tensors:
+        return [tensors.get_slice(key).get_shape() for key in tensors.keys()]  # noqa: SIM118 (it is no dict)
+
+
+def _leads_out(folder: Path, name: str) -> bool:
+    try:
+        path = (folder / name).resolve()
+        return path.exists() and not path.is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # no file could be called so
+        return False
 
 
 def _settings(value: Any) -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,7 @@ from residual.encoders.pooling import EndPool, MeanPool, TokenPool
 from residual.encoders.preprocess import OnWhite
 from residual.encoders.sources import (
     Loaded,
+    check_built,
     check_configs,
     hub_errors,
     load_errors,
@@ -147,7 +148,9 @@ def load(name: str, source: str) -> Loaded:
             folder = snapshot(name, source.removeprefix("hf-hub:"), ["*.json", "*.txt", "*.model", _WEIGHTS])
         require_safetensors(name, folder, _WEIGHTS)
         _check_folder(name, folder)
-        return _load(open_clip, name, f"local-dir:{folder}", {})
+        model = f"local-dir:{folder}"
+        check_built(name, folder, lambda: open_clip.create_model(model, load_weights=False, device="meta"))
+        return _load(open_clip, name, model, {})
     architecture, _, weights = source.partition("/")
     known = open_clip.list_models()
     if architecture not in known:
@@ -207,7 +210,8 @@ def _load(open_clip: Any, name: str, model: str, how: dict[str, Any]) -> Loaded:
                 tokenizer = open_clip.get_tokenizer(model, **(safely if of_hub else {}))
         return tokenizer(texts)
 
-    return Loaded(module, _preprocess(module), tokenize)
+    with load_errors(name, model):
+        return Loaded(module, _preprocess(module), tokenize)
 
 
 def _config(folder: Path) -> dict[str, Any]:

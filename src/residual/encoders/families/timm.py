@@ -16,7 +16,14 @@ from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import AttentionPool, LatentPool, MeanPool, TokenPool
 from residual.encoders.preprocess import OnWhite
-from residual.encoders.sources import Loaded, check_configs, load_errors, require_safetensors, snapshot
+from residual.encoders.sources import (
+    Loaded,
+    check_built,
+    check_configs,
+    load_errors,
+    require_safetensors,
+    snapshot,
+)
 from residual.errors import ResidualError, unknown_name
 from residual.libraries import library
 
@@ -121,6 +128,7 @@ def load(name: str, source: str, classifier: bool) -> Loaded:
 def _from_folder(timm: Any, name: str, folder: Path, classifier: bool) -> Loaded:
     require_safetensors(name, folder, _WEIGHTS)
     check_configs(name, folder)
+    check_built(name, folder, lambda: timm.create_model(f"local-dir:{folder}"))
     return _load(timm, name, f"local-dir:{folder}", folder, classifier)
 
 
@@ -132,4 +140,5 @@ def _load(timm: Any, name: str, model: str, source: Path, classifier: bool, **ho
         module.reset_classifier(0)
     elif not module.num_classes:
         raise ResidualError(f"{name}: the model in {source} was saved without a classifier.")
-    return Loaded(module, preprocess_of(module))
+    with load_errors(name, source):
+        return Loaded(module, preprocess_of(module))
