@@ -67,6 +67,8 @@ def test_refusals(encoder):
     rows = torch.eye(2)
     with pytest.raises(ResidualError, match="come twice: a"):
         ZeroShotClassifier(rows, ["a", "a"])
+    with pytest.raises(ResidualError, match="1000000 classes need as many rows, got 2"):
+        ZeroShotClassifier(rows, [str(k) for k in range(10**6)])
     with pytest.raises(ResidualError, match="can't be empty"):
         ZeroShotClassifier(rows, ["a", " "])
     with pytest.raises(ResidualError, match="at least one class"):

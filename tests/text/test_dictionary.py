@@ -113,6 +113,7 @@ def test_nearest_texts():
         ([], "at least one text, got none"),
         (["a", " "], "Entry 1 of the dictionary is empty"),
         (["a", "b", "a"], "has 'a' twice"),
+        (["a", "b" * 10**6], "has 1,000,000 letters; a text may have 2,000"),
         ("emojis", r"Unknown dictionary .* 'emojis'. Did you mean 'emoji'"),
     ],
 )
@@ -123,7 +124,12 @@ def test_bad_sources(encoder, source, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"\xff\xfe\x00", "can't be read as texts"), (b"{}", "no list of texts"), (b"[1]", "no list of texts")],
+    [
+        (b"\xff\xfe\x00", "can't be read as texts"),
+        (b"{}", "no list of texts"),
+        (b"[1]", "no list of texts"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
 )
 def test_bad_files(encoder, tmp_path, content, message):
     path = tmp_path / "bad.json"

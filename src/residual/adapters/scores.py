@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from residual.adapters.adapter import Adapter
 from residual.devices import find_device
 from residual.errors import ResidualError
+from residual.files import write_errors
 from residual.store.base import Store
 
 _ROWS = {"cpu": 1024, "cuda": 4096}  # of a store read at a time
@@ -87,7 +89,8 @@ def compute_scores(
             of each batch as it comes to them. The file isn't needed afterwards.
 
     Raises:
-        ResidualError: the adapter's bases are of another encoder, centering, width or number of units.
+        ResidualError: the adapter's bases are of another encoder, centering, width or number of units; or the
+            file can't be written.
     """
     widest = adapter if isinstance(adapter, Adapter) else widest_of(adapter)
     check_origin(widest, store)
@@ -160,5 +163,9 @@ def _room(n: int, like: Tensor, file: str | Path | None) -> Tensor:
         fits = not like.is_cuda or n * like[0].nbytes < _FREE * torch.cuda.mem_get_info(like.device)[0]
         return like.new_empty(n, like.shape[1], device=like.device if fits else "cpu")
     kept = like.cpu().numpy().dtype
-    mapped = np.lib.format.open_memmap(file, mode="w+", dtype=kept, shape=(n, like.shape[1]))
+    with write_errors(file):
+        mapped = np.lib.format.open_memmap(file, mode="w+", dtype=kept, shape=(n, like.shape[1]))
+        if hasattr(os, "posix_fallocate"):  # a full disk is told now; in a mapped file it ends the process
+            with open(file, "r+b") as room:
+                os.posix_fallocate(room.fileno(), 0, Path(file).stat().st_size)
     return torch.from_numpy(mapped)

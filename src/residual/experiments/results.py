@@ -25,9 +25,12 @@ from residual.files import parse_json, read_regular, safe_name, shareable, writt
 from residual.hashing import sha256
 from residual.libraries import library
 from residual.report.tables import METHOD_NAMES
+from residual.store.form import FormError, check_form
 from residual.tensor_files import load_tensors, save_tensors
 
 _NOTE, _CHECKSUM = "residual.cell", "sha256"
+_ABOUT = {"cell": str, "reference": str, "encoder": {"name": str}}
+_FORM = {**_ABOUT, "settings": dict, "datasets": {str: {"name": str}}}
 _OUTPUTS = "4_adapters/outputs"
 
 
@@ -101,6 +104,7 @@ def _read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
         table = pyarrow.parquet.read_table(pyarrow.BufferReader(read_regular(path)))
         note = parse_json(table.schema.metadata[_NOTE.encode()], path)
+        check_form(note, _FORM, "the note")
         checksum, frame = note.pop(_CHECKSUM, None), table.to_pandas()
         if checksum not in (None, _checksum(frame, note)):
             raise ValueError("other numbers than were written")
@@ -230,9 +234,13 @@ def read_outputs(work: Work, cell: str, split: str) -> Outputs | None:
     if not path.is_file():
         return None
     tensors, note = load_tensors(path, "outputs")
-    if _noted(note["of"]) != _output_note(work, cell, split):
-        return None
-    return Outputs(tensors["features"], tensors["logits"], tensors["labels"])
+    try:
+        check_form(note, {"of": {**_ABOUT, "dataset": {"name": str}}}, "its note")
+        if _noted(note["of"]) != _output_note(work, cell, split):
+            return None
+        return Outputs(tensors["features"], tensors["logits"], tensors["labels"])
+    except (FormError, KeyError) as error:
+        raise ResidualError(f"'{path}' holds no outputs of an experiment ({error}): remove it.") from error
 
 
 def _output_note(work: Work, cell: str, split: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -179,6 +180,6 @@ def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
         raise ResidualError("A classifier needs at least one class, got none.")
     if any(not name.strip() for name in names):
         raise ResidualError(f"Class names can't be empty: {list(names)}.")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise ResidualError(f"Class names come twice: {', '.join(twice)}.")
     return names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -15,9 +14,12 @@ from torch.nn.functional import normalize
 
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, unknown_name
+from residual.files import parse_json, read_regular
 from residual.finite import check_finite
 from residual.progress import Progress
 from residual.text.embedding import embed_prompts
+
+_LARGEST = 2**26  # bytes of a file of texts
 
 
 class TextDictionary:
@@ -119,9 +121,9 @@ def read_texts(source: str | Path | Sequence[str]) -> list[str]:
     if not path.is_file():
         raise unknown_name("dictionary (a list that ships, or a file)", str(source), dictionary_names())
     try:
-        content = path.read_text(encoding="utf-8")
-        texts = json.loads(content) if path.suffix == ".json" else _lines(content)
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_regular(path, _LARGEST).decode("utf-8")
+        texts = parse_json(content, path) if path.suffix == ".json" else _lines(content)
+    except (OSError, UnicodeDecodeError) as error:
         raise ResidualError(f"{path} can't be read as texts ({error}).") from error
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ResidualError(f"{path} holds no list of texts.")

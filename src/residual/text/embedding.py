@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from residual.data.dataset import LONGEST_TEXT
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import cache_folder
@@ -19,6 +20,7 @@ from residual.progress import Progress
 from residual.tensor_files import load_tensors, save_tensors
 
 _TEXTS = 256  # encoded at a time
+_LONGEST = 2 * LONGEST_TEXT  # letters: a name in a template; tokenizers take long
 
 
 def embed_texts(
@@ -35,8 +37,13 @@ def embed_texts(
         progress: told of the texts that are done.
 
     Raises:
-        ResidualError: no text, no text tower, or an embedding that isn't finite.
+        ResidualError: no text, one that is too long, no text tower, or an embedding that isn't finite.
     """
+    if long := [text for text in texts if len(text) > _LONGEST]:
+        raise ResidualError(
+            f"{long[0][:40]!r}… has {len(long[0]):,} letters; a text may have {_LONGEST:,}: no text tower "
+            "reads more."
+        )
     ids = encoder.tokenize(texts)
     what = f"{encoder.text_fingerprint} {encoder.dtype} {tuple(ids.shape)} {ids.dtype}"
     digest = hashlib.sha256(what.encode() + ids.cpu().contiguous().numpy().tobytes()).hexdigest()
