@@ -5,6 +5,7 @@ Only data is read, never a repository's own code: the library has no loading scr
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -150,17 +151,17 @@ def _unpacked(address: str, folders: Sequence[str]) -> Any:
 
     folder = Path(datasets.DownloadManager().download_and_extract(address))
     number = {folder: index for index, folder in enumerate(folders)}
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.parent.name in number
-        and file.is_file()
-        and not any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
-    )
+    files = []
+    for at, inside, names in os.walk(folder):
+        inside[:] = [name for name in inside if not name.startswith((".", "__"))]
+        if os.path.basename(at) in number:
+            files += [os.path.join(at, name) for name in names if not name.startswith((".", "__"))]
+    files.sort(key=lambda file: file.split(os.sep))
     if not files:
         raise ValueError(f"{address.rpartition('/')[2]} has no folders of the classes in it")
     kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(folders))}
-    columns = {"image": list(map(str, files)), "label": [number[file.parent.name] for file in files]}
+    labels = [number[os.path.basename(os.path.dirname(file))] for file in files]
+    columns = {"image": files, "label": labels}
     return datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
 
 
