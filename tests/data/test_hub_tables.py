@@ -120,6 +120,20 @@ def test_from_the_hub(tmp_path):
         load_dataset("hf:me/birds:big", "test")
 
 
+def test_a_card_names_files_of_its_own_repository_alone(tmp_path):
+    folder = tmp_path / "hub" / "me" / "birds"
+    hubs.write_repository(folder, {"train": birds(20), "test": birds(8)})
+    whole = (folder / "README.md").read_text()
+    for place in ("https://host/a.parquet", str(tmp_path / "a.parquet"), "../theirs/*", "zip://a::b.zip"):
+        (folder / "README.md").write_text(whole.replace("data/train-*", place))
+        with pytest.raises(ResidualError, match=r"its README\.md names data of another place, .*isn't read"):
+            load_dataset("hf:me/birds", "test")
+    (folder / "README.md").write_text("")
+    (folder / ".huggingface.yaml").write_text("configs:\n- data_files: /etc/*\n")
+    with pytest.raises(ResidualError, match=r"\.huggingface\.yaml names data of another place, '/etc/\*'"):
+        load_dataset("hf:me/birds", "test")
+
+
 def test_a_revision_is_asked_for(monkeypatch):
     import datasets
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ def from_hub(
         with _bars(datasets):
             if folders:
                 return {split: _unpacked(f"{root}/{file}", folders) for split, file in (files or {}).items()}
+            if not files:
+                _check_card(path, repository, revision)
             return dict(datasets.load_dataset(path, config, **options))
     except Exception as error:  # whatever the library, the network or the hub say
         reason = _reason(error)
@@ -102,6 +104,46 @@ def from_disk(name: str, path: str | Path) -> dict[str, Any]:
             "A folder of image files is read as folder:PATH."
         ) from error
     return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"all": loaded}
+
+
+def _check_card(path: str, repository: str, revision: str | None) -> None:
+    """Refuse a repository whose card has data files of other places: the library reads any path or address.
+
+    Raises:
+        ResidualError: it names one.
+    """
+    import yaml
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.repocard import metadata_load
+
+    for file in ("README.md", ".huggingface.yaml"):
+        try:
+            if Path(path).is_dir():
+                kept = Path(path) / file
+            else:
+                kept = Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision))
+            text = read_regular(kept, MOST_JSON).decode()
+        except (OSError, ValueError):  # it has none, or can't be had: the library says so
+            continue
+        fields = yaml.safe_load(text) if file.endswith(".yaml") else metadata_load(kept)
+        configs = fields.get("configs") if isinstance(fields, dict) else None
+        for name in _texts(configs or []):
+            if "::" in name or "://" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ResidualError(
+                    f"its {file} names data of another place, {name[:80]!r}, which isn't read"
+                )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in lists and dictionaries; each of these once, for YAML can repeat them without an end."""
+    waiting, seen = [value], set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, list | dict) and id(part) not in seen:
+            seen.add(id(part))
+            waiting += part.values() if isinstance(part, dict) else part
 
 
 def own_folders(repository: str, revision: str | None) -> list[Path]:
