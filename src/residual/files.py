@@ -132,16 +132,21 @@ def read_regular(path: str | Path, most: int | None = None) -> bytes:
         ResidualError: it is no regular file, or a larger one.
         OSError: it isn't there or can't be read.
     """
+    _check_regular(path, os.stat(path))  # opening is an act of its own for a device
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(handle, "rb") as file:
         about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            raise ResidualError(f"{str(path)!r} is no regular file, so it isn't read.")
+        _check_regular(path, about)  # and it may have been exchanged
         if most is not None and about.st_size > most:
             raise ResidualError(
                 f"{str(path)!r} has {about.st_size:,} bytes, more than the {most:,} that are read."
             )
         return file.read()
+
+
+def _check_regular(path: str | Path, about: os.stat_result) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        raise ResidualError(f"{str(path)!r} is no regular file, so it isn't read.")
 
 
 def parse_json(data: bytes | str, where: str | Path) -> Any:
