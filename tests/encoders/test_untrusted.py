@@ -161,7 +161,7 @@ def test_folders_that_ask_for_code_other_files_or_other_models_are_refused(tmp_p
     assert not alone
 
 
-@pytest.mark.parametrize("config", ["[]", '{"model_type": "vit", "hidden_size": "x"}'])
+@pytest.mark.parametrize("config", ["5", "[]", '{"model_type": "vit", "hidden_size": "x"}'])
 def test_configs_that_make_no_sense_are_one_sentence(tmp_path, config):
     transformers_model("ViTModel").save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(config)
@@ -175,6 +175,16 @@ def test_pixels_that_are_no_images(shape):
     encoder = wrap_encoder(CASES["timm"].make())
     with pytest.raises(ResidualError, match=r"takes one image or more as \(n, 3, height, width\), got"):
         encoder.checked_pixels(torch.zeros(shape))
+
+
+def test_a_tokenizer_of_another_text_tower_is_refused():
+    encoder = wrap_encoder(
+        CASES["clip"].make(), tokenizer=lambda texts, **_: {"input_ids": torch.tensor([[10**6]])}
+    )
+    with pytest.raises(
+        ResidualError, match=r"gives the id 1000000, and the text tower has embeddings for \d+"
+    ):
+        encoder.encode_text(["a"])
 
 
 @pytest.mark.parametrize("ids", [torch.ones(0, 10).long(), torch.ones(2, 10), torch.ones(10).long()], ids=str)

@@ -151,16 +151,29 @@ def _leads_out(folder: Path, name: str) -> bool:
 
 def _settings(value: Any) -> Iterator[tuple[str, Any]]:
     """Every name in a config and what it is set to, in parts of it, too."""
-    for key, inside in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(key, str):
-            yield key, inside
-        if isinstance(inside, dict | list):
-            yield from _settings(inside)
+    if isinstance(value, dict):
+        yield from ((key, inside) for key, inside in value.items())
+    for inside in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _settings(inside)
 
 
 def _numbers(value: Any) -> list[float]:
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
     return [part for part in parts if isinstance(part, int | float)]
+
+
+def known_ids(ids: Tensor, count: int) -> Tensor:
+    """The token ids, if a text tower has so many embeddings: a GPU would end the process.
+
+    Raises:
+        ResidualError: it hasn't.
+    """
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < count:
+        raise ResidualError(
+            f"The tokenizer gives the id {int(ids.max())}, and the text tower has embeddings for {count:,}: "
+            "they don't belong together."
+        )
+    return ids
 
 
 @contextmanager

@@ -15,7 +15,14 @@ from torch import Tensor
 
 from residual.encoders.family import Family
 from residual.encoders.preprocess import Preprocess
-from residual.encoders.sources import Loaded, check_configs, load_errors, read_config, require_safetensors
+from residual.encoders.sources import (
+    Loaded,
+    check_configs,
+    known_ids,
+    load_errors,
+    read_config,
+    require_safetensors,
+)
 from residual.errors import ResidualError
 from residual.libraries import first_line
 
@@ -146,13 +153,16 @@ def logit_scale(module: Any) -> float:
 def padded(tokenizer: Callable[..., Any], module: Any) -> Tokenize:
     """Padded to the model's context length and cut there, as CLIP and SigLIP were trained."""
     length = module.config.text_config.max_position_embeddings
-    return _ids(tokenizer, padding="max_length", truncation=True, max_length=length)
+    return _ids(tokenizer, module, padding="max_length", truncation=True, max_length=length)
 
 
 def longest(length: int) -> Callable[[Callable[..., Any], Any], Tokenize]:
     """Padded to the longest text and cut at `length`, for models that mask what is padding."""
-    return lambda tokenizer, module: _ids(tokenizer, padding="longest", truncation=True, max_length=length)
+    return lambda tokenizer, module: _ids(
+        tokenizer, module, padding="longest", truncation=True, max_length=length
+    )
 
 
-def _ids(tokenizer: Callable[..., Any], **how: Any) -> Tokenize:
-    return lambda texts: tokenizer(texts, return_tensors="pt", **how)["input_ids"]
+def _ids(tokenizer: Callable[..., Any], module: Any, **how: Any) -> Tokenize:
+    count = module.config.text_config.vocab_size
+    return lambda texts: known_ids(tokenizer(texts, return_tensors="pt", **how)["input_ids"], count)

@@ -18,6 +18,7 @@ from residual.encoders.sources import (
     check_built,
     check_configs,
     hub_errors,
+    known_ids,
     load_errors,
     read_config,
     require_safetensors,
@@ -208,7 +209,7 @@ def _load(open_clip: Any, name: str, model: str, how: dict[str, Any]) -> Loaded:
             safely = {"trust_remote_code": False} | ({"local_files_only": True} if local else {})
             with hub_errors(name):
                 tokenizer = open_clip.get_tokenizer(model, **(safely if of_hub else {}))
-        return tokenizer(texts)
+        return known_ids(tokenizer(texts), getattr(module, "text", module).vocab_size)
 
     with load_errors(name, model):
         return Loaded(module, _preprocess(module), tokenize)
