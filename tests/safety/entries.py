@@ -97,7 +97,7 @@ def read_store(opened: Any) -> str:
         whole, opened.labels, opened.digests, *(value for value in values if value is not None), bases.means,
         *opened.sample_ids, opened.encoder_name, opened.dataset, *opened.class_names, *opened.reasons,
     )  # fmt: skip
-    finite("contributions", whole)
+    finite("bases", bases.means, *bases.components, *bases.eigenvalues)
     return made
 
 
