@@ -8,16 +8,19 @@ import sys
 import threading
 
 import pytest
+import torch
 from pictures import write_folder
 from tiny import TinyImages, tiny_clip
 
-from residual import ResidualStore, encode_dataset, load_dataset, wrap_encoder
+from residual import ResidualStore, encode_dataset, fit_bases, load_dataset, wrap_encoder
+from residual.adapters import AdaptedEncoder, Coarse, sharing
 from residual.data.hub.catalogue import classes_of, templates_of
 from residual.data.load import ships
 from residual.encoders.load import is_listed
 from residual.errors import StoreEncoderError
 from residual.files import shareable
 from residual.store import manifest
+from residual.text import ZeroShotClassifier
 from residual.workflows.store_origin import classifier_of, dataset_of, encoder_of
 
 SEEN: list[str] = []
@@ -64,7 +67,8 @@ def server():
 @pytest.fixture
 def whole_names(monkeypatch):
     """Stores as others may write them: whatever the name of an encoder or a dataset is."""
-    monkeypatch.setattr(manifest, "shareable", str)
+    for module in (manifest, sharing):
+        monkeypatch.setattr(module, "shareable", str)
 
 
 def texts_in(folder):
@@ -150,13 +154,19 @@ def test_templates_of_the_papers_suite_are_known_without_its_pictures(picto, tmp
 
 
 @pytest.mark.usefixtures("whole_names")
-def test_an_encoder_that_a_store_names_is_loaded_only_if_it_is_listed(residual, tmp_path, server, seen):
+def test_an_encoder_that_a_file_names_is_loaded_only_if_it_is_listed(residual, tmp_path, server, seen):
     address, requests = server
     private = tmp_path / "private"
-    for name in ("hf:me/mine", f"hf:{private}", f"timm:{address}/{private}", "picto\x1b[2J"):
+    for name in ("hf:me/mine", f"timm:{address}/{private}", "picto\x1b[2J"):
         store = tmp_path / "stores" / str(len(list(tmp_path.glob("stores/*"))))
-        encode_dataset(wrap_encoder(tiny_clip(), name=name), TinyImages(8), store, dtype="float32")
+        encoder = wrap_encoder(tiny_clip(dtype=torch.float32), name=name)
+        made = encode_dataset(encoder, TinyImages(8), store, dtype="float32")
+        rows = torch.eye(4, 12)
+        classifier = ZeroShotClassifier(rows, made.class_names, fingerprint=encoder.fingerprint)
+        AdaptedEncoder(encoder, Coarse(fit_bases(made)), classifier).save_pretrained(store / "adapter")
         seen.clear()
+        code, shown, err = residual("evaluate", store / "adapter", "--dataset", "flags")
+        assert (code, shown, err.count("\n"), "--encoder NAME" in err) == (2, "", 1, True), err
         for command in (("describe", store, "--dictionary", "words"), ("heads", store)):
             code, shown, err = residual(*command)
             assert (code, shown) == (2, "")
