@@ -326,9 +326,12 @@ def test_what_is_no_checkpoint_of_today_is_named(tmp_path):
     save_tensors(path, "adapter", {}, {})
     with pytest.raises(ResidualError, match=r"checkpoint.safetensors holds no checkpoint but adapter"):
         tune(folder=tmp_path)
-    save_tensors(path, "checkpoint", {}, {"holds": {"dict": []}})  # as 0.1.0 wrote them
-    with pytest.raises(ResidualError, match=r"is of an older kind: remove it to start anew, or go on with"):
-        tune(folder=tmp_path)
+    for note in ({"holds": {"dict": []}}, {"identity": "x"}):  # the first as 0.1.0 wrote them
+        save_tensors(path, "checkpoint", {}, note)
+        with pytest.raises(
+            ResidualError, match=r"is of an older kind: remove it to start anew, or go on with"
+        ):
+            tune(folder=tmp_path)
     path.unlink()
     with pytest.raises(StopError, match="enough"):
         tune(folder=tmp_path, progress=stopping(1))

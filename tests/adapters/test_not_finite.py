@@ -63,9 +63,7 @@ def test_logits_scores_and_means_are_refused(by):
         "the rest": lambda: Scores(features, torch.eye(12), spoilt(features, by), labels, "x"),
     }
     for what, make in refused.items():
-        with pytest.raises(
-            ResidualError, match=r"NaN or infinity|not finite|finite numbers|be positive"
-        ) as caught:
+        with pytest.raises(ResidualError, match=r"NaN|not finite|finite numbers|be positive") as caught:
             make()
         assert "\n" not in str(caught.value), what
     with pytest.raises(ResidualError, match="eigenvalues over their sums, hold NaN"):

@@ -325,7 +325,7 @@ def _read(path: Path, identity: dict[str, str]) -> tuple[dict[str, Tensor], dict
         ResidualError: it can't be read, or is of something else: names what differs.
     """
     tensors, note = load_tensors(path, _KIND)
-    if "identity" not in note:
+    if not isinstance(note.get("identity"), dict):
         raise ResidualError(
             f"The checkpoint {str(path)!r} is of an older kind: remove it to start anew, or go on with the "
             "version that wrote it."
