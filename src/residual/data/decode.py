@@ -57,7 +57,8 @@ def decode_image(content: bytes, sample_id: str, where: str) -> Image.Image:
         if content.startswith(_ICONS):  # Pillow decodes what is in there as it opens them
             for size in _PNG_INSIDE.findall(content):
                 check_size(*struct.unpack(">II", size))
-        with Image.open(_Pieces(content)) as image:
+        file = _Pieces(content) if len(content) > MOST_READS else io.BytesIO(content)
+        with Image.open(file) as image:
             _check_costs(image, content)
             image.load()
             turn = _TURNS.get(_orientation(image))
