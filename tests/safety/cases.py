@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import hostile as h
+import yaml
 from hypothesis import strategies as st
 
 from residual.store.manifest import signed
@@ -306,6 +307,50 @@ def tables(files: Any) -> st.SearchStrategy[Case]:
     return made()
 
 
+EVIL = b"open('ran', 'w').close()\nimport os\nos.system('touch ran')\nclass Evil: pass\n"
+PLACES = [
+    *("{secret}/canary.png", "{secret}/*", "../../secret/*", "data/../../../secret/canary.png"),
+    *("http://127.0.0.1:9/x.parquet", "hf://datasets/a/b/x.parquet", "https://example.invalid/x.csv"),
+    *("zip://*::data/x.zip", "simplecache::http://127.0.0.1:9/x", "data/pipe"),
+    *("**", "data/*", "/dev/zero", "/etc/passwd"),
+]
+
+
+def repositories(files: Any) -> st.SearchStrategy[Case]:
+    """Clones of repositories: what their cards name, scripts and other files in them, damaged tables."""
+
+    @st.composite
+    def made(draw: Any) -> Case:
+        good = files("repository")
+        card = yaml.safe_load(good["README.md"].decode().split("---")[1])
+        what = draw(st.sampled_from(["place", "place", "card", "bytes", "beside"]))
+        changed: dict[str, Any] = {"data/pipe": PIPE}
+        if what == "place":
+            place = draw(st.sampled_from(PLACES))
+            given: Any = [{"split": "train", "path": place}, {"split": "test", "path": "data/test-*"}]
+            card["configs"][0]["data_files"] = draw(
+                st.sampled_from([given, place, [place], {"train": place}])
+            )
+            card["configs"][0] |= draw(st.sampled_from([{}, {"data_dir": place}, {"base_path": place}]))
+        elif what == "card":
+            card = h.changed_json(card, draw(h.CHANGES))
+        elif what == "bytes":
+            name = draw(st.sampled_from(sorted(good)))
+            changed[name] = h.changed_bytes(good[name], draw(h.BYTES))
+        else:
+            name = draw(
+                st.sampled_from(["files.py", "data.py", "data/train.csv", "dataset_infos.json", "data/x.zip"])
+            )
+            csv = b"image,label\n{secret}/canary.png,0\n/dev/zero,1\n"
+            changed[name] = draw(st.sampled_from([EVIL, csv, b"{}", b"[" * 100_000, "/dev/zero", PIPE]))
+        if what != "bytes":
+            changed["README.md"] = f"---\n{json.dumps(card)}\n---\n".encode()
+        options = {"dataset": "hf:{place}", "split": draw(st.sampled_from(["train", "test"]))}
+        return Case("pictures", "repository", changed, options)
+
+    return made()
+
+
 def pictures(files: Any) -> st.SearchStrategy[Case]:
     def made(data: bytes, suffix: str) -> Case:
         return Case("pictures", "folder", {f"train/cat/x.{suffix}": data})
@@ -379,7 +424,6 @@ ASKS = [
     {"vision_cfg": {"width": 10**6, "layers": 10**6}},
 ]
 MODELS = {"hf": "hf:{place}", "open_clip": "open_clip:{place}", "timm": "timm:{place}"}
-EVIL = b"open('ran', 'w').close()\nimport os\nos.system('touch ran')\nclass Evil: pass\n"
 
 
 def models(files: Any) -> st.SearchStrategy[Case]:
@@ -446,6 +490,7 @@ def _attempt(make: Any, otherwise: Any) -> Any:
 KINDS = {
     each.__name__: each
     for each in (
-        *(settings, adapters, stores, commands, tensor_files, damaged, tars, tables, pictures, names, models),
+        *(settings, adapters, stores, commands, tensor_files, damaged),
+        *(tars, tables, repositories, pictures, names, models),
     )
 }

@@ -164,6 +164,12 @@ def table(at: Path) -> None:
     DatasetDict(made).save_to_disk(at)
 
 
+def repository(at: Path) -> None:
+    """A clone of a repository of the hub: Parquet files, and a card that tells of them."""
+    kinds = {"label": ClassLabel(names=["cat", "dog"])}
+    hubs.write_repository(at, {split: hubs.table(np.arange(8) % 2, kinds) for split in ("train", "test")})
+
+
 def texts(at: Path) -> None:
     (at / "texts.txt").write_text("a cat\na dog\nsomething red\n")
     (at / "texts.json").write_text(json.dumps(["a cat", "a dog"]))
@@ -198,6 +204,7 @@ EXAMPLES: dict[str, Callable[[Path], None]] = {
     "listed": listed,
     "shards": shards,
     "table": table,
+    "repository": repository,
     "texts": texts,
     "settings": settings,
     **{f"model {kind}": lambda at, kind=kind: model(at, kind) for kind in ("hf", "open_clip", "timm")},
