@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -23,6 +24,7 @@ def library(module: str, name: str, extra: str) -> Any:
         ) from error
 
 
+@cache  # it is looked for in files
 def version_of(name: str) -> str:
     """Of an installed library."""
     try:

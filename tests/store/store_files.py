@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import fsspec
@@ -46,6 +47,12 @@ def small_shards(monkeypatch, rows: int = 8) -> None:
 
 def float32_encoder(seed: int = 0, centering: str = "shared", **sizes: int) -> Encoder:
     return tiny_encoder(seed, torch.float32, centering, **sizes)
+
+
+@cache
+def same_encoder(seed: int = 0) -> Encoder:
+    """`float32_encoder` for tests that change nothing of it: made once."""
+    return float32_encoder(seed)
 
 
 def same_coordinates(got: Coordinates, expected: Coordinates, **tolerance: float) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_files import NamedImages, files_of, float32_encoder, same_coordinates, same_files
+from store_files import NamedImages, files_of, same_coordinates, same_encoder, same_files
 
 from residual.errors import DamagedStoreError, ResidualError
 from residual.store.arrays import Damage
@@ -45,7 +45,7 @@ def encode(path, seed: int = 0, images: int = 0, **how):
         patch.setattr("residual.store.layout.MOST_ROWS", ROWS)
         patch.setattr("residual.store.layout.MOST_CHUNK_ROWS", CHUNK)
         patch.setattr("residual.store.layout.CHUNK_BYTES", 300)
-        return encode_dataset(float32_encoder(seed), dataset(images), path, on_error="skip", **how)
+        return encode_dataset(same_encoder(seed), dataset(images), path, on_error="skip", **how)
 
 
 @pytest.fixture(scope="module")

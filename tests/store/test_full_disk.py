@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from store_files import files_of, float32_encoder, same_files, small_shards
+from store_files import files_of, same_encoder, same_files, small_shards
 from tiny import TinyImages
 
 from residual.errors import ResidualError
@@ -61,7 +61,7 @@ def disk(tmp_path):
 
 
 def encode(path, **how):
-    return encode_dataset(float32_encoder(), TinyImages(N), path, batch_size=4, **how)
+    return encode_dataset(same_encoder(), TinyImages(N), path, batch_size=4, **how)
 
 
 def pages(files: dict[str, bytes]) -> int:
@@ -151,7 +151,7 @@ def test_a_disk_that_fills_up_under_two_writers(disk, whole):
 def test_bases_on_a_disk_that_is_full(disk, tmp_path):
     """Theirs, and what is kept on the way: what was there stays whole, and nothing is left beside it."""
     root, images = disk("size=200k"), TinyImages(N)
-    bases = fit_bases(encode_dataset(float32_encoder(), images))
+    bases = fit_bases(encode_dataset(same_encoder(), images))
     bases.save(root / "bases")
     before = (root / "bases").read_bytes()
     (root / "ballast").write_bytes(bytes(free(root) * PAGE))
@@ -162,7 +162,7 @@ def test_bases_on_a_disk_that_is_full(disk, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("residual.spectral.fit.SECONDS_BETWEEN", -1)
         with pytest.raises(ResidualError, match=f"unfinished' {message}"):
-            stream_moments(float32_encoder(), images, settings, checkpoint=root / "unfinished")
+            stream_moments(same_encoder(), images, settings, checkpoint=root / "unfinished")
     assert sorted(files_of(root)) == ["ballast", "bases"]
     assert (root / "bases").read_bytes() == before
 

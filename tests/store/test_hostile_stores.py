@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
-from store_files import NamedImages, files_of, float32_encoder, same_coordinates, small_shards
+from store_files import NamedImages, files_of, float32_encoder, same_coordinates, same_encoder, small_shards
 
 from residual.errors import DamagedStoreError, ResidualError
 from residual.store.disk import ResidualStore
@@ -29,7 +29,7 @@ def stores(tmp_path_factory):
         for name, seed in (("whole", 0), ("other", 5)):
             dataset = NamedImages(N, groups=True, seed=seed)
             dataset.labels = NamedImages(N).labels
-            encode_dataset(float32_encoder(), dataset, folder / name, batch_size=8)
+            encode_dataset(same_encoder(), dataset, folder / name, batch_size=8)
     return folder
 
 
@@ -339,7 +339,7 @@ def test_a_linearization_of_another_encoder(copy):
     from residual.tracing.linearization import Linearization
 
     other = Linearization.of(float32_encoder(layers=2))
-    broken = Linearization.of(float32_encoder())
+    broken = Linearization.of(same_encoder())
     for made, message in ((other, "isn't of an encoder with such coordinates"), (broken, "NaN or infinity")):
         broken.state["norm_weight"][0] = float("nan")
         data = made.pack()
@@ -354,5 +354,5 @@ def test_what_is_there_stays(copy, stores):
     before = files_of(copy)
     rewritten(copy / "manifest.json", as_many(10**12))
     with pytest.raises(DamagedStoreError, match="number of samples"):
-        encode_dataset(float32_encoder(), NamedImages(N, groups=True), copy)
+        encode_dataset(same_encoder(), NamedImages(N, groups=True), copy)
     assert {name for name, data in files_of(copy).items() if data != before[name]} == {"manifest.json"}

@@ -345,7 +345,7 @@ def test_the_order_of_kinds_doesnt_matter(tmp_path):
 # Samples
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=9, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_sizes_and_broken_images(tmp_path, monkeypatch, data):
     n = data.draw(st.integers(1, 40), "n")

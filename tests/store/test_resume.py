@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from store_files import NamedImages, files_of, float32_encoder, same_files, small_shards
+from store_files import NamedImages, files_of, same_encoder, same_files, small_shards
 from tiny import random_pixels
 
 from residual.data import PixelDataset
@@ -35,7 +35,7 @@ def images(*replaced: int, broken: tuple[int, ...] = ()):
 
 
 def encode(path, dataset, **how):
-    return encode_dataset(float32_encoder(), dataset, path, batch_size=16, **how)
+    return encode_dataset(same_encoder(), dataset, path, batch_size=16, **how)
 
 
 def test_other_images_of_the_same_names_are_refused(tmp_path):
@@ -167,7 +167,7 @@ def test_no_path_of_this_machine_is_in_a_store(tmp_path):
     assert ResidualStore.open(path, cut_off=True).dataset == "folder:pics/train"
     assert len(encode(path, named("folder:/mnt/pics"))) == N
     assert ResidualStore.open(path).manifest.identity["dataset"]["name"] == "folder:/data/me/pics"
-    moments = stream_moments(float32_encoder(), named("folder:/data/me/pics"), Encoding())
+    moments = stream_moments(same_encoder(), named("folder:/data/me/pics"), Encoding())
     assert moments.origin.datasets == ("folder:pics/train",)
 
 
@@ -181,7 +181,7 @@ def test_moments_go_on_with_the_same_images_alone(tmp_path, monkeypatch):
 
         settings = Encoding(batch_size=16, on_error=on_error)
         return stream_moments(
-            float32_encoder(), dataset, settings, checkpoint=tmp_path / "kept", progress=progress
+            same_encoder(), dataset, settings, checkpoint=tmp_path / "kept", progress=progress
         )
 
     with pytest.raises(KeyboardInterrupt):
