@@ -164,7 +164,7 @@ def names(place: Path) -> str:
     few = list(data.class_names[:4])
     residual.text.ZeroShotClassifier.from_text(PICTO, few, data.templates[:2])
     values = pd.DataFrame(np.eye(len(few)), index=few, columns=few)
-    save_figure(matrix_figure(values, few[0], few[-1]), place, "figure")
+    save_figure(matrix_figure(values, "similarity", few[-1]), place, "figure")
     return str(len(data.class_names))
 
 
