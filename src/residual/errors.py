@@ -48,6 +48,7 @@ class UnreadableImageError(ResidualError):
     """An image that cannot be decoded; `sample_id` names it, `reason` says why not."""
 
     def __init__(self, sample_id: str, reason: str):
+        reason = printable(reason)
         super().__init__(
             f"Image {sample_id!r} can't be read ({reason}).",
             'Mend or remove it, or go on without such images: on_error="skip".',

@@ -7,6 +7,7 @@ import sys
 
 import hubs
 import numpy as np
+import pyarrow
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence, Value
 from hypothesis import given, settings
@@ -240,6 +241,14 @@ def test_what_save_to_disk_does_not_write_is_refused(tmp_path):
             file.write_text(text)
 
     arrow = json.loads(before[state])["_data_files"][0]["filename"]
+    plain = (folder / "test" / arrow).read_bytes()
+    rows = pyarrow.ipc.open_stream(plain).read_all()
+    packed = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+    with pyarrow.ipc.new_stream(folder / "test" / arrow, rows.schema, options=packed) as stream:
+        stream.write_table(rows)
+    refused("is packed")
+    (folder / "test" / arrow).write_bytes(plain)
+    load_dataset(name, "test")
     state.write_text(before[state].replace(arrow, f"../../other/{arrow}"))
     refused("leads out of the folder")
     splits.write_text('{"splits": ["train", "../other"]}')

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from residual.data.folder import LAYOUT
+from residual.data.hub.saved import MOST_JSON, check_saved
 from residual.errors import ResidualError, printable
-from residual.files import parse_json, read_regular
+from residual.files import read_regular
 
-MOST_JSON = 2**26  # bytes of a file that tells of a table; a thousand classes take 30 kB
 OLDEST_DATASETS = 4  # earlier ones run loading scripts
 
 
@@ -96,7 +96,7 @@ def from_disk(name: str, path: str | Path) -> dict[str, Any]:
     if not path.is_dir():
         raise ResidualError(f"{name}: there is no folder '{path}'.")
     try:
-        _check_saved(path)
+        check_saved(path)
         loaded = datasets.load_from_disk(str(path))
     except Exception as error:  # whatever the library says of files that it can't read
         raise ResidualError(
@@ -155,36 +155,6 @@ def own_folders(repository: str, revision: str | None) -> list[Path]:
     unpacked = config.DOWNLOADED_DATASETS_PATH, config.EXTRACTED_DATASETS_PATH
     here = Path(_addresses(repository, revision)[0])  # the library takes a folder for a repository, too
     return [kept, *map(Path, unpacked), *([here] if here.is_dir() else [])]
-
-
-def _check_saved(path: Path) -> None:
-    """Refuse what `save_to_disk` doesn't write: pipes and devices, and names that lead out of the folder.
-
-    Raises:
-        ResidualError: there is such a thing.
-    """
-    parts = [path]
-    if (path / "dataset_dict.json").exists():
-        parts = [_inside(path, split) for split in _json(path, "dataset_dict.json")["splits"]]
-        if not parts:
-            raise ResidualError("It has no splits.")
-    for part in parts:
-        _json(part, "dataset_info.json")
-        for entry in _json(part, "state.json")["_data_files"]:
-            if not _inside(part, entry["filename"]).is_file():
-                raise ResidualError(f"{entry['filename']!r} in {part.name!r} is no regular file.")
-
-
-def _json(folder: Path, name: str) -> Any:
-    return parse_json(read_regular(_inside(folder, name), MOST_JSON), folder / name)
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """The file or folder of that name in a folder, where it is in it."""
-    path = folder / name
-    if path.name != name or not path.resolve().is_relative_to(folder.resolve()):
-        raise ResidualError(f"{name!r} leads out of the folder {folder.name!r}.")
-    return path
 
 
 def _unpacked(address: str, folders: Sequence[str]) -> Any:
