@@ -124,7 +124,7 @@ class CheckedArrays:
         array, file = whole_array(name, n), f"{name}/c/0"
         if not n or file not in self.manifest.files:
             return np.empty(0, array.dtype)
-        data = self.checked_file(file, array.size_of(n))
+        data = self.checked_file(file, min(array.size_of(n), MOST_OF_FILE))
         try:
             return array.unpack(lambda start, count: data[start : start + count], len(data), range(n))
         except BadChunkError as error:
