@@ -98,8 +98,9 @@ def made(tmp_path_factory) -> tuple[Path, dict[str, dict], dict[str, dict]]:
 
 
 @pytest.fixture
-def copied(made, tmp_path) -> Path:
-    """A copy of all results, without the stores."""
+def copied(made, tmp_path, monkeypatch) -> Path:
+    """A copy of all results, without the stores; figures are made, but not drawn again."""
+    monkeypatch.setattr("residual.experiments.base.save_figure", lambda *_: [])
     for kind in (EXPERIMENTS[number] for number in NUMBERS):
         shutil.copytree(made[0] / kind.folder, tmp_path / "out" / kind.folder)
     return tmp_path / "out"
