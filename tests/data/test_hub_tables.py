@@ -111,6 +111,15 @@ def test_numbers_have_no_names(tmp_path, kind):
     assert data.labels.dtype == np.int64
 
 
+def test_names_that_are_numbers_are_texts(tmp_path):
+    name = saved(tmp_path, birds(20))
+    about = tmp_path / "birds" / "dataset_info.json"
+    fields = json.loads(about.read_text())
+    fields["features"]["label"]["names"] = [3, 1]
+    about.write_text(json.dumps(fields))
+    assert load_dataset(name, "train").class_names == ("3", "1")
+
+
 def test_from_the_hub(tmp_path):
     folder = tmp_path / "hub" / "me" / "birds"
     hubs.write_repository(folder, {"train": birds(20), "test": birds(8)}, config="small")
