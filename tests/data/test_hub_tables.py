@@ -138,6 +138,11 @@ def test_a_card_names_files_of_its_own_repository_alone(tmp_path):
         (folder / "README.md").write_text(whole.replace("data/train-*", place))
         with pytest.raises(ResidualError, match=r"its README\.md names data of another place, .*isn't read"):
             load_dataset("hf:me/birds", "test")
+    listed = whole.replace("names:", "num_classes: 1000000000\n        names:", 1)
+    assert listed != whole
+    (folder / "README.md").write_text(listed)
+    with pytest.raises(ResidualError, match="class names in another file, or has too many"):
+        load_dataset("hf:me/birds", "test")
     (folder / "README.md").write_text("")
     (folder / ".huggingface.yaml").write_text("configs:\n- data_files: /etc/*\n")
     with pytest.raises(ResidualError, match=r"\.huggingface\.yaml names data of another place, '/etc/\*'"):
@@ -262,6 +267,15 @@ def test_what_save_to_disk_does_not_write_is_refused(tmp_path):
     refused("leads out of the folder")
     splits.write_text('{"splits": ["train", "../other"]}')
     refused("leads out of the folder")
+    about = folder / "test" / "dataset_info.json"
+    kept, secret = about.read_text(), tmp_path / "secret"
+    secret.write_text("private\nnames\n")
+    for odd in ({"names_file": str(secret)}, {"num_classes": 10**9}):
+        fields = json.loads(kept)
+        fields["features"]["label"] = {"_type": "ClassLabel"} | odd
+        about.write_text(json.dumps(fields))
+        refused("class names in another file, or has too many")
+    about.write_text(kept)
     splits.write_text('{"splits": ""}')
     refused("no splits")
     state.write_text("[" * 100_000)

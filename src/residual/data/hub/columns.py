@@ -105,6 +105,8 @@ def read_labels(
         number = {name: index for index, name in enumerate(names)}
         return {s: np.array([number[t] for t in text], np.int64) for s, text in texts.items()}, names
     labels = {split: cell.to_numpy().astype(np.int64) for split, cell in cells.items()}
+    if getattr(first, "names_file", None):
+        raise ResidualError(f"{where}: the class names of column {column!r} are in another file.")
     names = tuple(map(str, first.names)) if isinstance(first, datasets.ClassLabel) else None
     for split, numbers in labels.items():
         odd = np.flatnonzero((numbers < 0) | (numbers >= (np.inf if names is None else len(names))))

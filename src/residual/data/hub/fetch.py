@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from residual.data.folder import LAYOUT
-from residual.data.hub.saved import MOST_JSON, check_saved
+from residual.data.hub.saved import MOST_JSON, check_features, check_saved
 from residual.errors import ResidualError, printable
 from residual.files import read_regular
 
@@ -126,6 +126,7 @@ def _check_card(path: str, repository: str, revision: str | None) -> None:
         except (OSError, ValueError):  # it has none, or can't be had: the library says so
             continue
         fields = yaml.safe_load(text) if file.endswith(".yaml") else metadata_load(kept)
+        check_features(fields)
         configs = fields.get("configs") if isinstance(fields, dict) else None
         for name in _texts(configs or []):
             if "::" in name or "://" in name or Path(name).is_absolute() or ".." in Path(name).parts:

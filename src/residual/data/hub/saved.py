@@ -10,6 +10,7 @@ from residual.errors import ResidualError
 from residual.files import parse_json, read_regular
 
 MOST_JSON = 2**26  # bytes of a file that tells of a table; a thousand classes take 30 kB
+MOST_CLASSES = 100_000
 _HEADER, _BATCH, _COMPRESSION = 2, 1, 3  # numbers of fields in Arrow's Message, DictionaryBatch, RecordBatch
 
 
@@ -26,11 +27,12 @@ def check_saved(path: Path) -> None:
         if not parts:
             raise ResidualError("It has no splits.")
     for part in parts:
-        _json(part, "dataset_info.json")
+        check_features(_json(part, "dataset_info.json"))
         for entry in _json(part, "state.json")["_data_files"]:
             file = _inside(part, entry["filename"])
             if not file.is_file():
                 raise ResidualError(f"{file.name!r} in {part.name!r} is no regular file.")
+            check_features(_own_features(file))
             if _packed(file):
                 raise ResidualError(f"{file.name!r} in {part.name!r} is packed: load it and save it anew.")
 
@@ -45,6 +47,34 @@ def _inside(folder: Path, name: str) -> Path:
     if path.name != name or not path.resolve().is_relative_to(folder.resolve()):
         raise ResidualError(f"{name!r} leads out of the folder {folder.name!r}.")
     return path
+
+
+def check_features(value: Any) -> None:
+    """Refuse settings of columns that have the library read a file for class names, or make up billions.
+
+    Raises:
+        ResidualError: they do.
+    """
+    waiting, seen = [value], set()
+    while waiting:
+        part = waiting.pop()
+        if not isinstance(part, list | dict) or id(part) in seen:  # YAML can repeat them without an end
+            continue
+        seen.add(id(part))
+        if isinstance(part, dict):
+            count = part.get("num_classes")
+            if part.get("names_file") or (isinstance(count, int) and count > MOST_CLASSES):
+                raise ResidualError("a column has its class names in another file, or has too many")
+        waiting += part.values() if isinstance(part, dict) else part
+
+
+def _own_features(file: Path) -> Any:
+    """What an Arrow stream says of its columns to the library."""
+    import pyarrow
+
+    with pyarrow.memory_map(str(file)) as source:
+        about = pyarrow.ipc.open_stream(source).schema.metadata or {}
+    return parse_json(about.get(b"huggingface", b"{}"), file.name)
 
 
 def _packed(file: Path) -> bool:
