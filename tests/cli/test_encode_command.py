@@ -128,6 +128,13 @@ def test_verify_finds_a_changed_byte(made, residual, tmp_path):
     (copy / "z/c/0/0/0/0").unlink()
     assert residual("encode", *DATA, "--limit", "60", "--batch-size", "16", "--out", copy)[0] == 0
     assert (copy / "z/c/0/0/0/0").read_bytes() == (path / "z/c/0/0/0/0").read_bytes()
+    receipt = copy / "receipts/000000.json"
+    receipt.write_bytes(b"{}")
+    code, _, err = residual("verify", copy)
+    assert (code, "receipts/000000.json isn't what was written. Spoilt: 60 samples" in err) == (1, True)
+    receipt.unlink()
+    code, _, err = residual("verify", copy)
+    assert (code, f"'{copy}' isn't complete: 0 of 60 samples are there" in err) == (1, True)
 
 
 def test_broken_images_are_listed(residual, tmp_path):

@@ -10,7 +10,7 @@ from residual.cli import options as o
 def verify(store: o.Store, json: o.Json = None) -> None:
     """Read every byte of a store; say which files aren't what was written, and which samples that spoils.
 
-    Exit code 1 if there are any.
+    Exit code 1 if there are any, or if samples are missing.
 
     Example:
 
@@ -23,7 +23,7 @@ def verify(store: o.Store, json: o.Json = None) -> None:
     from residual.store.disk import ResidualStore
 
     check_outputs(json)
-    opened = ResidualStore.open(store, damaged=True)
+    opened = ResidualStore.open(store, cut_off=True, damaged=True)
     with stages() as show:
         damages = opened.verify(show)
     count = f"{len(damages) or 'no'} damaged file{'' if len(damages) == 1 else 's'}"
@@ -33,6 +33,9 @@ def verify(store: o.Store, json: o.Json = None) -> None:
     rows = [{"file": each.file, "samples": each.samples, "reason": each.reason} for each in damages]
     result = {"store": shareable(store), "samples": len(opened), "complete": opened.complete}
     write_result(json, {**result, "damages": rows})
+    if opened.shortfall:
+        err.print(printable(opened.shortfall))
     if damages:
         err.print(HINTS[DamagedStoreError])
+    if damages or not opened.complete:
         raise typer.Exit(1)

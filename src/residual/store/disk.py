@@ -99,14 +99,29 @@ class ResidualStore(Store):
                     raise
                 spoilt[shard] = error
         store = cls(storage, manifest, receipts, spoilt)
-        if not store.complete and not cut_off:
-            warnings.warn(store._what_is_missing(), stacklevel=2)
+        if store.shortfall and not cut_off:
+            warnings.warn(store.shortfall, stacklevel=2)
         return store
 
     @property
     def complete(self) -> bool:
         """Whether every shard is there."""
         return len(self._arrays.receipts) == self.layout.shards
+
+    @property
+    def shortfall(self) -> str:
+        """What is missing of a store that isn't complete, in a sentence."""
+        if self.complete:
+            return ""
+        layout, holes, where = self.layout, self._arrays.holes, ""
+        done = sum(len(layout.samples_of(shard)) for shard in self._arrays.receipts)
+        if holes:
+            first, last = layout.samples_of(holes[0][0])[0], layout.samples_of(holes[-1][-1])[-1]
+            where = f" Some are missing in front of others, from number {first:,} to {last:,}."
+        return (
+            f"{self.storage.address!r} isn't complete: {done:,} of {layout.samples:,} samples are "
+            f"there.{where} Encoding the same again goes on from there."
+        )
 
     @property
     def centering(self) -> str:
@@ -242,18 +257,6 @@ class ResidualStore(Store):
             progress: told of "verify", in shards.
         """
         return self._arrays.verify(progress)
-
-    def _what_is_missing(self) -> str:
-        layout, holes = self.layout, self._arrays.holes
-        done = sum(len(layout.samples_of(shard)) for shard in self._arrays.receipts)
-        where = ""
-        if holes:
-            first, last = layout.samples_of(holes[0][0])[0], layout.samples_of(holes[-1][-1])[-1]
-            where = f" Some are missing in front of others, from number {first:,} to {last:,}."
-        return (
-            f"{self.storage.address!r} isn't complete: {done:,} of {layout.samples:,} samples are "
-            f"there.{where} Encoding the same again goes on from there."
-        )
 
     def _positions(self, samples: Samples | None) -> np.ndarray:
         positions = self._arrays.positions
