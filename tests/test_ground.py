@@ -106,7 +106,18 @@ def test_errors_are_one_line_that_does_nothing_to_a_terminal():
         ("open_clip:ViT-B-32/laion2b", "open_clip:ViT-B-32/laion2b"),
         ("/mnt/me/bases.safetensors", "bases.safetensors"),
         ("mixed", "mixed"),
+        ("hf:a/b@refs/pr/2", "hf:a/b@refs/pr/2"),
+        ("hf:C:\\me\\model", "hf:model"),
+        ("folder:~nobody-of-this-name/pictures", "folder:pictures"),
+        ("wds:https://me:p@ss@host/a.tar", "wds:https://host/a.tar"),
+        ("n" * 5000, "n" * 5000),
+        ("folder:\\\\host\\share\\", "folder:share"),
+        ("a/relative/name", "name"),
+        ("timm:vit_base/~/w.safetensors", "timm:vit_base/w.safetensors"),
+        ("timm:hf-hub:a/b", "timm:hf-hub:a/b"),
+        ("", ""),
     ],
 )
 def test_names_that_others_see_hold_no_path_of_this_machine(name, shown):
     assert shareable(name) == shown
+    assert shareable(shown) == shown

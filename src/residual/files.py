@@ -20,6 +20,7 @@ from residual.errors import ResidualError
 
 _PARTIAL = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_LOCAL = ("file://", "local://")
 _LONGEST_NAME = 200  # bytes; most file systems end at 255
 
 
@@ -50,16 +51,14 @@ def replacing(path: Path) -> Generator[Path]:
     Raises:
         OSError: it can't be written.
     """
-    beside, handle = _begun(path)
+    beside, lock = _begun(path)
     try:
         yield beside
         _sync(beside, os.O_RDWR)
-        if os.name != "posix":
-            os.close(handle)
         os.replace(beside, path)
     finally:
-        if os.name == "posix":
-            os.close(handle)
+        if lock is not None:
+            os.close(lock)
         with suppress(OSError):
             beside.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -71,10 +70,12 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: it can't be made.
     """
-    if not folder.is_dir():
+    if folder.is_dir():
+        return
+    if folder.parent != folder:  # a drive that isn't there is its own
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sweep(folder: Path, stem: str = "", below: bool = False) -> None:
@@ -175,9 +176,12 @@ def safe_name(name: str) -> str:
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def shareable(name: str) -> str:
+def shareable(name: str, path: bool = False) -> str:
     """The name of a dataset, an encoder or a file as others may see it: of a path on this machine the last
     part is left, of an address all but user, password and query.
+
+    It is told from the name alone, which may be anyone's: `hf:a/b` is a repository. `path` says that what has
+    no form in front of it is a path.
 
     Example:
         >>> from residual.files import shareable
@@ -185,21 +189,31 @@ def shareable(name: str) -> str:
         ('folder:pictures', 'open_clip:ViT-B-32/mine.safetensors')
         >>> shareable("hf:openai/clip-vit-base-patch32"), shareable("wds:https://me:pw@host/a.tar?token=1")
         ('hf:openai/clip-vit-base-patch32', 'wds:https://host/a.tar')
+        >>> shareable("stores/letters", path=True)
+        'letters'
     """
+    if not name:
+        return name
     form, colon, place = name.partition(":")
     if not colon or len(form) == 1 or place.startswith("//"):  # no form, or the drive or protocol of a path
         form, place = "", name
     start = f"{form}:" if form else ""
-    if "://" in place and not place.startswith(("file://", "local://")):
-        return start + re.sub(r"(?<=://)[^/@]*@", "", place).partition("?")[0]
-    place = place.removeprefix("file://").removeprefix("local://")
-    if form == "open_clip" and not _is_path(place) and place.count("/") > 1:
-        architecture, _, place = place.partition("/")
-        start += f"{architecture}/"
-    elif form not in ("folder", "disk", "wds") and not _is_path(place):
-        return name
-    last = Path(place).expanduser().name if Path(place).name not in ("", "..") else Path(place).resolve().name
-    return start + last
+    if "://" in place and not place.startswith(_LOCAL):
+        return start + re.sub(r"(?<=://)[^/]*@", "", place).partition("?")[0]
+    for protocol in _LOCAL:
+        place = place.removeprefix(protocol)
+    rooted = re.match(r"[/~.\\]|\w:[/\\]", place)
+    if form in ("open_clip", "timm") and place.endswith(".safetensors") and not rooted:
+        return f"{start}{place.partition('/')[0]}/{_last_part(place)}"
+    deep = re.split("[@:]", place)[0].count("/") > 1  # deeper than any repository
+    if rooted or deep or form in ("folder", "disk", "wds") or (path and not form):
+        return start + _last_part(place)
+    return name
+
+
+def _last_part(place: str) -> str:
+    last = re.split(r"[/\\]", place.rstrip("/\\"))[-1]
+    return Path.cwd().name if last in ("", ".") else last
 
 
 def shareable_split(name: str) -> str:
@@ -244,11 +258,6 @@ def write_text(path: str | Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
-def _is_path(place: str) -> bool:
-    """Whether it is one on this machine for sure: what looks like `a/b` may be the name of a repository."""
-    return place.startswith(("/", "~", ".", "\\")) or place[1:3] in (":\\", ":/") or Path(place).exists()
-
-
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} isn't a number of JSON")
 
@@ -257,11 +266,17 @@ def _stem(path: Path) -> str:
     return path.name.encode()[:_LONGEST_NAME].decode(errors="ignore") + "."
 
 
-def _begun(path: Path) -> tuple[Path, int]:
-    """A new file beside `path`, with the permissions that the process gives, locked as long as it is open."""
+def _begun(path: Path) -> tuple[Path, int | None]:
+    """A new file beside `path`, with the permissions that the process gives, and the lock on it.
+
+    Windows lets nobody remove or rename a file that is open, so there nothing is locked, or swept.
+    """
     while True:
         beside = path.with_name(f".{_stem(path)}{secrets.token_hex(4)}{_PARTIAL}")
         handle = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        if os.name != "posix":
+            os.close(handle)
+            return beside, None
         with suppress(OSError):  # a file system that knows no locks, on which nothing is swept
             _lock(handle)
         if os.fstat(handle).st_nlink:  # else it was swept before the lock was there
@@ -270,11 +285,9 @@ def _begun(path: Path) -> tuple[Path, int]:
 
 
 def _lock(handle: int, wait: bool = True) -> None:
-    """Lock an open file; Windows lets nobody rename one that is open, so there nothing is locked or swept."""
-    if os.name == "posix":
-        import fcntl
+    import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _sync(path: Path, flags: int) -> None:

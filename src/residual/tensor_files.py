@@ -14,6 +14,8 @@ from torch import Tensor
 from residual.errors import ResidualError
 from residual.files import parse_json, read_regular, written_beside
 
+MOST_BYTES = 2**32  # of a file of tensors
+MOST_OF_WEIGHTS = 2**36  # of one that holds all of a model's, and what optimizers keep of them
 _CHECKSUM = "sha256"
 _NOT_YET = "0" * 64
 
@@ -64,14 +66,16 @@ def save_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], note: 
         beside.write_bytes(pack_tensors(kind, tensors, note))
 
 
-def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote.
+def load_tensors(
+    path: str | Path, kind: str, most: int = MOST_BYTES
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote, of so many bytes at most.
 
     Raises:
-        ResidualError: the file isn't there, isn't whole, was changed, or is of another kind.
+        ResidualError: the file isn't there, isn't whole, is too large, was changed, or is of another kind.
     """
     try:
-        data = read_regular(path)
+        data = read_regular(path, most)
     except OSError as error:
         raise ResidualError(f"{path} can't be read ({error.strerror}).") from error
     return unpack_tensors(data, kind, path)

@@ -30,7 +30,7 @@ from residual.finite import check_finite
 from residual.hashing import sha256
 from residual.libraries import first_line, version_of
 from residual.spectral.bases import Origin
-from residual.tensor_files import pack_tensors, unpack_tensors
+from residual.tensor_files import MOST_OF_WEIGHTS, pack_tensors, unpack_tensors
 from residual.text.classifier import ZeroShotClassifier
 
 TENSORS, CONFIG, CARD = "adapter.safetensors", "adapter_config.json", "README.md"
@@ -194,7 +194,7 @@ def _saved(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     config, path = read_config(folder / CONFIG), folder / TENSORS
     try:
-        data = read_regular(path)
+        data = read_regular(path, MOST_OF_WEIGHTS)
     except OSError as error:
         raise ResidualError(f"{path} can't be read ({error.strerror}).") from error
     belong = sha256(data) == config.pop("sha256", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -49,4 +50,4 @@ def evaluate(
         )  # fmt: skip
     out.print(evaluation_table(done.summary))
     show_skipped(done.summary["skipped"])
-    write_result(json, {"adapter": shareable(adapter), **done.summary})
+    write_result(json, {"adapter": shareable(adapter, path=os.path.isdir(adapter)), **done.summary})

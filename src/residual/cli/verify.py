@@ -31,7 +31,7 @@ def verify(store: o.Store, json: o.Json = None) -> None:
     for damage in damages:
         err.print(printable(f"{damage}"))
     rows = [{"file": each.file, "samples": each.samples, "reason": each.reason} for each in damages]
-    result = {"store": shareable(store), "samples": len(opened), "complete": opened.complete}
+    result = {"store": shareable(store, path=True), "samples": len(opened), "complete": opened.complete}
     write_result(json, {**result, "damages": rows})
     if opened.shortfall:
         err.print(printable(opened.shortfall))

@@ -26,7 +26,7 @@ from residual.hashing import sha256
 from residual.libraries import library
 from residual.report.tables import METHOD_NAMES
 from residual.store.form import FormError, check_form
-from residual.tensor_files import load_tensors, save_tensors
+from residual.tensor_files import MOST_BYTES, load_tensors, save_tensors
 
 _NOTE, _CHECKSUM = "residual.cell", "sha256"
 _ABOUT = {"cell": str, "reference": str, "encoder": {"name": str}}
@@ -102,7 +102,7 @@ def _read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
     wrong = (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, pyarrow.ArrowException)
     try:
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(read_regular(path)))
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(read_regular(path, MOST_BYTES)))
         note = parse_json(table.schema.metadata[_NOTE.encode()], path)
         check_form(note, _FORM, "the note")
         checksum, frame = note.pop(_CHECKSUM, None), table.to_pandas()

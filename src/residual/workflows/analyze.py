@@ -66,7 +66,7 @@ def analyze_store(
     shapes = unit_geometry(store, chosen, geometry, device=device, progress=progress)
     done = time.perf_counter()
     result = {
-        "store": shareable(address),
+        "store": shareable(address, path=True),
         "encoder": store.encoder_name,
         "dataset": store.dataset,
         "pooling": store.pooling,
@@ -78,7 +78,7 @@ def analyze_store(
     title = printable(f"{result['encoder']} on {result['dataset']}, {len(store):,} samples")
     title_similar = ""
     if similar is not None and against is not None:
-        bases = shareable(against)
+        bases = shareable(against, path=True)
         result["against"] = {"bases": bases, "settings": asdict(similarity), "units": records(similar)}
         title_similar = printable(f"{result['encoder']}: {result['dataset']} and {bases}")
     return Analysis(title, title_similar, shapes, similar, result)

@@ -89,12 +89,12 @@ def describe_store(
         progress=progress,
     )  # fmt: skip
     result = {
-        "store": shareable(address),
+        "store": shareable(address, path=True),
         "encoder": store.encoder_name,
         "dataset": store.dataset,
         "pooling": store.pooling,
         "samples": len(store),
-        "dictionary": {"source": shareable(dictionary), "entries": len(entries)},
+        "dictionary": {"source": shareable(dictionary, path=True), "entries": len(entries)},
         "settings": asdict(settings),
         "heads_of_encoder": int((store.units["kind"] == "head").sum()),
         "heads": [
@@ -109,7 +109,7 @@ def describe_store(
         settings=settings,
         heads=described,
         of=result["heads_of_encoder"],
-        dictionary=shareable(dictionary),
+        dictionary=shareable(dictionary, path=True),
         entries=len(entries),
         notes=origin.notes,
     )

@@ -102,14 +102,14 @@ def _store_of_images(
     size = sum(store.storage.sizes().values())
     state = "complete" if store.complete else "not complete yet"
     return {
-        "store": shareable(out),
+        "store": shareable(out, path=True),
         "dataset": store.dataset,
         "samples": len(store),
         "complete": store.complete,
         "bytes": size,
         "skipped": store.reasons,
-        "sentence": f"{shareable(out)}: {len(store):,} samples of {store.dataset} by {store.encoder_name}, "
-        f"{size / 1e6:,.1f} MB, {state}",
+        "sentence": f"{shareable(out, path=True)}: {len(store):,} samples of {store.dataset} by "
+        f"{store.encoder_name}, {size / 1e6:,.1f} MB, {state}",
     }
 
 
@@ -133,11 +133,11 @@ def _bases_of_images(
         what = f"part {part[0]} of {part[1]} ({moments.origin.samples:,} samples)"
     checkpoint.unlink(missing_ok=True)
     return {
-        "bases": shareable(out),
+        "bases": shareable(out, path=True),
         "dataset": moments.origin.datasets[0],
         "samples": moments.origin.samples,
         "skipped": moments.progress["skipped"],
-        "sentence": f"{shareable(out)}: {what}",
+        "sentence": f"{shareable(out, path=True)}: {what}",
     }
 
 
@@ -161,12 +161,12 @@ def bases_of(
     made.save(out)
     seconds = time.perf_counter() - start
     return {
-        "bases": shareable(f"{out}"),
+        "bases": shareable(str(out), path=True),
         "units": len(made),
         "components": sum(made.ranks),
         "samples": 0 if made.origin is None else made.origin.samples,
         "seconds": round(seconds, 3),
-        "sentence": f"{shareable(str(out))}: {made}, in {seconds:.1f} s.",
+        "sentence": f"{shareable(str(out), path=True)}: {made}, in {seconds:.1f} s.",
     }
 
 

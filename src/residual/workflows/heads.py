@@ -82,8 +82,8 @@ def scoreboard_of_stores(
     )
     overlaps = jaccard_table(board.selections)
     result = {
-        "store": shareable(address),
-        "test": test and shareable(test),
+        "store": shareable(address, path=True),
+        "test": test and shareable(test, path=True),
         "encoder": store.encoder_name,
         "dataset": store.dataset,
         "samples": len(store),

@@ -88,7 +88,7 @@ def run_tasks(
         bases_seconds += time.perf_counter() - start
         adapted = {method: adapt(task, reference, method, fits, settings, inside) for method in methods}
         summary = _summary(encoder, task, adapted)
-        summary["bases"] = shareable(bases)
+        summary["bases"] = shareable(bases, path=True)
         summary["skipped"] = list(dict.fromkeys([*reference.skipped, *summary["skipped"]]))
         summary["seconds"]["bases"] = round(bases_seconds, 3)
         yield Run(summary, task, adapted)

@@ -32,7 +32,7 @@ from residual.finite import hits
 from residual.libraries import first_line
 from residual.progress import Progress
 from residual.store.form import check_form
-from residual.tensor_files import load_tensors, save_tensors
+from residual.tensor_files import MOST_OF_WEIGHTS, load_tensors, save_tensors
 from residual.text.classifier import ZeroShotClassifier
 
 SAVE_EVERY = 120.0  # seconds between checkpoints inside of an epoch
@@ -324,7 +324,7 @@ def _read(path: Path, identity: dict[str, str]) -> tuple[dict[str, Tensor], dict
     Raises:
         ResidualError: it can't be read, or is of something else: names what differs.
     """
-    tensors, note = load_tensors(path, _KIND)
+    tensors, note = load_tensors(path, _KIND, MOST_OF_WEIGHTS)
     if not isinstance(note.get("identity"), dict):
         raise ResidualError(
             f"The checkpoint {str(path)!r} is of an older kind: remove it to start anew, or go on with the "
