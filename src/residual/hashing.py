@@ -32,10 +32,13 @@ def bit_sums(tensors: Sequence[Tensor]) -> list[list[int]]:
 def row_sums(rows: Tensor) -> Tensor:
     """64 bits that tell each row of a tensor `(n, …)` from others: int64 `(n,)`, the same on any device."""
     data = rows.detach().contiguous().flatten(1).view(torch.uint8)
-    words = torch.nn.functional.pad(data, (0, -data.shape[1] % 8)).view(torch.int64)
-    if words.is_cuda or not words.numel():
-        return _mixed(words)
-    return torch.cat([_mixed(part) for part in words.split(max(1, _IN_CACHE // words.shape[1]))])
+    if left_over := -data.shape[1] % 8:
+        data = torch.nn.functional.pad(data, (0, left_over))
+    elif data.storage_offset() % 8:
+        data = data.clone()
+    words = data.view(torch.int64)
+    at_once = len(words) if words.is_cuda else _IN_CACHE // max(1, words.shape[1])
+    return torch.cat([_mixed(part) + 1 for part in words.split(max(1, at_once))])  # 0 says nothing
 
 
 def _sums(value: Tensor) -> Tensor:

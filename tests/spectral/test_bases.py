@@ -166,7 +166,7 @@ def test_files_of_moments_that_others_made(tmp_path):
     for tensors, change, message in (
         (good, {"counts": "x"}, "'counts' isn't a list"),
         (good, {"counts": [9]}, "the note is of other units"),
-        (good, {"counts": [-9] * len(note["counts"])}, "holds moments of other units than it says"),
+        (good, {"counts": [-9] * len(note["counts"])}, "the note has other counts than its origin"),
         (good, {"kinds": None}, "'kinds' isn't a list"),
         (good, {"split": "x"}, "centering is"),
         (good, {"origin": []}, "the origin isn't an object"),

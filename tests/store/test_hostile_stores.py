@@ -275,7 +275,7 @@ def test_only_files_of_the_folder_are_read(copy, tmp_path):
         refuses(copy, name)
         path.unlink()
         elsewhere.write_bytes(good)
-        for target in ("/dev/zero", elsewhere):
+        for target in ("/dev/zero", elsewhere, path.name):
             path.symlink_to(target)
             refuses(copy, name)
             if name.startswith("z/c/"):
@@ -289,8 +289,20 @@ def test_only_files_of_the_folder_are_read(copy, tmp_path):
     assert ResidualStore.open(copy).verify() == []
     shutil.move(copy / "receipts", elsewhere.with_name("receipts"))
     (copy / "receipts").symlink_to("/")
-    with pytest.raises(DamagedStoreError, match="receipts leads out of the store's folder"):
+    with pytest.raises(ResidualError, match=r"receipts leads out of the store's folder.*links followed"):
         ResidualStore.open(copy)
+
+
+def test_a_store_in_a_cache_of_the_hub(copy, tmp_path):
+    """Its files are links to blobs beside."""
+    place, blobs = tmp_path / "models--me--store" / "snapshots" / "0a1b" / "store", "models--me--store/blobs"
+    (tmp_path / blobs).mkdir(parents=True)
+    for number, (name, data) in enumerate(files_of(copy).items()):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / blobs / str(number)).write_bytes(data)
+        (place / name).symlink_to(tmp_path / blobs / str(number))
+    assert ResidualStore.open(place).verify() == []
+    read_all_of(place)
 
 
 def read_all_of(path) -> None:

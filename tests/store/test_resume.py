@@ -19,6 +19,7 @@ from residual.store.encode import encode_dataset
 from residual.store.forward import Encoding
 from residual.store.resume import spread
 from residual.store.storage import Storage
+from residual.tensor_files import load_tensors, save_tensors
 
 N = 70
 
@@ -93,6 +94,7 @@ def test_row_sums_see_every_bit_and_every_exchange():
         whole = torch.cat([bits, *changed]).view(dtype)
         assert len(set(row_sums(whole).tolist())) == len(whole)
         assert row_sums(whole[3:4]).tolist() == row_sums(whole).tolist()[3:4]
+        assert 0 not in row_sums(torch.zeros_like(rows)).tolist()
         assert row_sums(rows.flip(1)).item() != row_sums(rows).item()
 
 
@@ -186,6 +188,20 @@ def test_moments_go_on_with_the_same_images_alone(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         moments(images(broken=(3, 9)), stop=40)
+    kept, note = load_tensors(tmp_path / "kept", "moments")
+    for change, message in (
+        ({"done": -4}, "number of images that are done isn't from 0 to 70"),
+        ({"done": 10**9}, "number of images that are done isn't from 0 to 70"),
+        ({"done": 16}, "moments of another number of images"),
+        ({"done": "x"}, "'done' is of another type"),
+        ({"digests": [[1]]}, "digests of none of its images"),
+        ({"digests": [[69, 1]]}, "digests of none of its images"),
+        ({"digests": [[1, -1]]}, "digests of none of its images"),
+    ):
+        save_tensors(tmp_path / "kept", "moments", kept, {**note, "progress": note["progress"] | change})
+        with pytest.raises(ResidualError, match=message):
+            moments(images(broken=(3, 9)))
+    save_tensors(tmp_path / "kept", "moments", kept, note)
     with pytest.raises(OtherResultError, match="kept' holds something else: 'tiny/0' is another image"):
         moments(images(*range(N)))
     with pytest.raises(UnreadableImageError, match="Image 'tiny/3' can't be read"):

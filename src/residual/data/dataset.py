@@ -85,6 +85,13 @@ class ImageDataset:
             ResidualError: there are not as many ids or groups as labels, they aren't whole numbers, or one is
                 of no class or group.
         """
+        named = ("label", self.labels, self.class_names), ("group", self.groups, self.group_names)
+        for what, values, _ in named:
+            if values is not None and (values.ndim != 1 or (values.size and values.dtype.kind not in "iu")):
+                raise ResidualError(
+                    f"{self.full_name} needs {what}s that are whole numbers, one a sample; got "
+                    f"{values.dtype} of the shape {values.shape}."
+                )
         for what, values in (("ids", self.sample_ids), ("groups", self.groups)):
             if values is not None and len(values) != len(self.labels):
                 raise ResidualError(
@@ -97,15 +104,9 @@ class ImageDataset:
                     f"{self.full_name}: {text[:40]!r}… has {len(text):,} letters; a name or a template may "
                     f"have {LONGEST_TEXT:,}."
                 )
-        named = ("label", self.labels, self.class_names), ("group", self.groups, self.group_names)
         for what, values, names in named:
             if values is None or not values.size:
                 continue
-            if values.ndim != 1 or values.dtype.kind not in "iu":
-                raise ResidualError(
-                    f"{self.full_name} needs {what}s that are whole numbers, one a sample; got "
-                    f"{values.dtype} of the shape {values.shape}."
-                )
             if (wrong := np.flatnonzero((values < 0) | (values >= len(names)))).size:
                 raise ResidualError(
                     f"{self.full_name}: the {what} of {self.sample_ids[wrong[0]]!r} is {values[wrong[0]]}; "
@@ -249,6 +250,8 @@ class _Subset(ImageDataset):
 def _whole_numbers(values: object) -> np.ndarray:
     """As int64 where that changes none; `ImageDataset.check` refuses others."""
     numbers = np.asarray(values)
+    if numbers.dtype == object and all(isinstance(each, int | np.integer) for each in numbers.flat):
+        numbers = np.array(numbers.tolist())  # as pandas has them
     return numbers.astype(np.int64) if numbers.dtype.kind in "iub" or not numbers.size else numbers
 
 

@@ -19,7 +19,7 @@ from residual.spectral.bases import Origin, SpectralBases, whole_note
 from residual.spectral.pca import PCA, IncrementalPCA
 from residual.spectral.unit_moments import UnitMoments
 from residual.store.base import Store
-from residual.store.form import check_form
+from residual.store.form import FormError, check_form, check_range
 from residual.store.forward import Encoding, Part, encode_batches
 from residual.store.resume import check_images, readable_again, spread
 from residual.tracing.coordinates import Coordinates
@@ -138,7 +138,7 @@ def stream_moments(
     moments.progress = {"split": split, "part": list(part), "done": 0, "skipped": {}, "digests": []}
     again: list[int] = []
     if checkpoint is not None and Path(checkpoint).is_file():
-        moments = _resumed(moments, checkpoint)
+        moments = _resumed(moments, checkpoint, samples, dataset)
         done = samples[: moments.progress["done"]]
         known = dict(moments.progress["digests"])
         check_images(encoder, dataset, known, settings.on_error, str(checkpoint))
@@ -177,7 +177,9 @@ def stream_moments(
     return moments
 
 
-def _resumed(fresh: UnitMoments, checkpoint: str | Path) -> UnitMoments:
+def _resumed(
+    fresh: UnitMoments, checkpoint: str | Path, samples: range, dataset: ImageDataset
+) -> UnitMoments:
     """The state in a checkpoint, if it is one of the same run."""
     kept = UnitMoments.load(checkpoint, fresh.device)
     fresh.check(kept)
@@ -191,7 +193,22 @@ def _resumed(fresh: UnitMoments, checkpoint: str | Path) -> UnitMoments:
             f"{str(checkpoint)!r} is of another run (of {of}, or of another part): choose another place, or "
             "remove it."
         )
+    with whole_note(checkpoint):
+        _check_counts(kept, samples, dataset)
     return kept
+
+
+def _check_counts(kept: UnitMoments, samples: range, dataset: ImageDataset) -> None:
+    """Refuse a checkpoint that counts otherwise than a run does."""
+    progress, rows = kept.progress, kept.origin.samples
+    check_range(progress["done"], 0, len(samples), "the number of images that are done")
+    done = samples[: progress["done"]]
+    read = sum(dataset.sample_ids[position] not in progress["skipped"] for position in done)
+    if (rows % read if read else rows) or rows < read:  # several tokens of an image may count
+        raise FormError("it holds moments of another number of images than are done")
+    for held in progress["digests"]:
+        if len(held) != 2 or held[0] not in done or not 0 <= held[1] < 2**64:
+            raise FormError("it holds digests of none of its images")
 
 
 def _stores(store: Store | Sequence[Store]) -> list[Store]:

@@ -199,6 +199,8 @@ class UnitMoments:
             made = cls(Linearization(state, note["split"]), note["kinds"], note["held"], origin, device)
             if len(note["counts"]) != len(made.groups):
                 raise FormError("the note is of other units")
+            if set(note["counts"]) != {origin.samples} or origin.samples < 0:
+                raise FormError("the note has other counts than its origin")
         for place, (group, count) in enumerate(zip(made.groups, note["counts"], strict=True)):
             kept = {
                 name: got.get(f"{place}.{name}") for name in ("shift", "total", "products", "mean", "scatter")
@@ -228,7 +230,7 @@ class _Group:
         if self.whole:
             shapes["products" if exact else "scatter"] = (*vector, self.width)
         found = {name: value for name, value in kept.items() if value is not None}
-        if count < 0 or {name: value.shape for name, value in found.items()} != shapes:
+        if {name: value.shape for name, value in found.items()} != shapes:
             raise ResidualError(f"{where!r} holds moments of other units than it says.")
         if wrong := [name for name, value in found.items() if not value.sum().isfinite()]:
             raise ResidualError(f"{where!r} holds NaN or infinity in {wrong[0]}.")

@@ -60,7 +60,8 @@ def readable_again(
         UnreadableImageError: with `settings.on_error="raise"`, one still can't.
     """
     each = [range(position, position + 1) for position in positions]
-    reading = read_pixels(encoder, dataset, each, 0, settings.on_error == "skip") if each else ()
+    workers = settings.workers if len(each) > SAMPLE else 0  # which take seconds to begin
+    reading = read_pixels(encoder, dataset, each, workers, settings.on_error == "skip") if each else ()
     return [position for read in reading for position in read.positions]
 
 

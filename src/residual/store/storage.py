@@ -134,10 +134,9 @@ class Storage:
         """Bytes of every file below a folder, by name, partly written ones left out."""
         if self.local is not None:
             sizes, start = {}, self.local / folder
-            if not start.resolve().is_relative_to(self.local.resolve()):
-                raise DamagedStoreError(f"{self.address}/{folder} leads out of the store's folder.")
+            self._check_inside(start, folder)
             for path in start.rglob("*"):
-                with contextlib.suppress(FileNotFoundError):  # another writer's, renamed since
+                with contextlib.suppress(OSError):  # another writer's, renamed since; a link to itself
                     if stat.S_ISREG((about := path.stat()).st_mode):
                         sizes[path.relative_to(self.local).as_posix()] = about.st_size
         else:
@@ -162,16 +161,33 @@ class Storage:
     def _checked(self, root: Path, name: str, most: int | None = None) -> Path:
         """A local file that can be read without harm."""
         path = root / name
-        about = path.stat()
+        try:
+            about = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as error:
+            why = error.strerror or error
+            raise DamagedStoreError(f"{self.address}/{name} can't be read ({why}).") from error
         if stat.S_ISDIR(about.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(about.st_mode):
+            raise DamagedStoreError(f"{self.address}/{name} is a pipe, a device or the like.")
         if name not in self._inside:
-            if not stat.S_ISREG(about.st_mode) or not path.resolve().is_relative_to(root.resolve()):
-                raise DamagedStoreError(f"{self.address}/{name} is no file of the store's own folder.")
+            self._check_inside(path, name)
             self._inside.add(name)
         if most is not None:
             self._check_size(name, about.st_size, most)
         return path
+
+    def _check_inside(self, path: Path, name: str) -> None:
+        """Refuse links out of the folder, but for those to the blobs of the hub's cache that it is in."""
+        place, root = (Path(os.path.realpath(each)) for each in (path, self.local or path))
+        caches = [above.parent / "blobs" for above in (root, *root.parents) if above.name == "snapshots"]
+        if not any(place.is_relative_to(each) for each in (root, *caches[:1])):
+            raise ResidualError(
+                f"{self.address}/{name} leads out of the store's folder, and such links aren't followed.",
+                "Copy the store with its links followed (cp -rL), if it is yours.",
+            )
 
     def _check_size(self, name: str, size: int | None, most: int) -> None:
         if size is not None and size > most:

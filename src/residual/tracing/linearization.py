@@ -194,7 +194,7 @@ class Linearization:
     def unpack(cls, data: bytes, where: str) -> Linearization:
         """Read what `pack` made; `where` names it in errors."""
         state, note = unpack_tensors(data, "linearization", where)
-        return cls(state, note["split"])
+        return cls(state, str(note.get("split")))
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors."""
@@ -205,7 +205,7 @@ class Linearization:
     def load(cls, path: str | Path) -> Linearization:
         """Read what `save` wrote."""
         state, note = load_tensors(path, "linearization")
-        return cls(state, note["split"])
+        return cls(state, str(note.get("split")))
 
     @cached_property
     def _to_output(self) -> Float[Tensor, "P D d"]:
@@ -238,24 +238,18 @@ class Linearization:
 def _check(state: dict[str, Tensor]) -> None:
     """Refuse tensors that can't be of one encoder: a file may be anyone's."""
     shapes = {name: tuple(value.shape) for name, value in state.items()}
-    (layers, *_, width), (*_, output) = (
-        shapes.get(f"{name}_weight", (0,)) for name in ("attention", "projection")
-    )
-    axes = {
-        "attention_weight": 4,
-        "projection_weight": 3,
-        "attention_bias": 2,
-        "norm_weight": 1,
-        "norm_bias": 1,
-    }
-    fits = (
-        all(len(shapes.get(name, ())) == count for name, count in axes.items())
-        and shapes["attention_bias"] == (layers, width)
-        and shapes["norm_weight"] == shapes["norm_bias"] == (width,)
-        and shapes["projection_weight"][1] == width
-        and shapes.get("projection_bias", ())[-1:] == (output,)
-        and shapes.get("pool_mlp_weight", (output,))[-1:] == (output,)
-    )
+    axes = {"attention_weight": 4, "projection_weight": 3, "attention_bias": 2}
+    axes |= {"norm_weight": 1, "norm_bias": 1}
+    fits = all(len(shapes.get(name, ())) == count for name, count in axes.items())
+    if fits:
+        (layers, *_, width), (*_, output) = shapes["attention_weight"], shapes["projection_weight"]
+        fits = (
+            shapes["attention_bias"] == (layers, width)
+            and shapes["norm_weight"] == shapes["norm_bias"] == (width,)
+            and shapes["projection_weight"][1] == width
+            and shapes.get("projection_bias", ())[-1:] == (output,)
+            and shapes.get("pool_mlp_weight", (output,))[-1:] == (output,)
+        )
     if not fits:
         raise ResidualError("The tensors of a linearization aren't those of one encoder.")
     if wrong := [name for name, value in state.items() if not value.sum().isfinite()]:
