@@ -208,7 +208,7 @@ def results(place: Path) -> str:
 def tensors(place: Path, kind: str = "outputs") -> str:
     """Any file of tensors."""
     values, note = load_tensors(place / "file.safetensors", kind)
-    return digest(*values.values(), json.dumps(note))
+    return digest(*values.values(), json.dumps(note.get("of")))
 
 
 def texts(place: Path) -> str:
