@@ -17,7 +17,7 @@ from residual.adapters import AdaptedEncoder, Coarse, sharing
 from residual.data.hub.catalogue import classes_of, templates_of
 from residual.data.load import ships
 from residual.encoders.load import is_listed
-from residual.errors import StoreEncoderError
+from residual.errors import ResidualError, StoreEncoderError
 from residual.files import shareable
 from residual.store import manifest
 from residual.text import ZeroShotClassifier
@@ -77,8 +77,8 @@ def texts_in(folder):
 
 
 def test_which_names_a_file_may_have_loaded():
-    assert all(map(is_listed, ("picto", "openclip_b")))
-    assert not any(map(is_listed, ("hf:me/mine", "picto ", "open_clip:ViT-B-16/openai", "timm:vit", "")))
+    assert all(map(is_listed, ("picto", "clip_b", "open_clip:ViT-B-16/openai")))
+    assert not any(map(is_listed, ("hf:me/mine", "picto ", "open_clip:ViT-B-16/mine", "timm:vit", "")))
     assert all(map(ships, ("mnist", "flags", "mixed", "random")))
     assert not any(map(ships, ("cifar10", "folder:mnist", "hf:mnist", "wds:http://h/a.tar", "")))
 
@@ -115,6 +115,8 @@ def test_a_dataset_that_a_store_names_is_neither_fetched_nor_opened(picto, resid
         kept.dataset = f"{place}/train"
         assert dataset_of(kept).unnamed
     assert [each for each in seen if "socket" in each or "private" in each] == []
+    with pytest.raises(ResidualError, match="Unknown dataset ''"):
+        dataset_of(kept, name="")
     assert requests == []
 
 
@@ -178,4 +180,25 @@ def test_an_encoder_that_a_file_names_is_loaded_only_if_it_is_listed(residual, t
         assert [each for each in seen if "socket" in each or "private" in each] == []
         with pytest.raises(StoreEncoderError, match="isn't loaded because a store names it"):
             encoder_of(ResidualStore.open(store))
+        for load in (
+            lambda store: encoder_of(ResidualStore.open(store), ""),
+            lambda store: AdaptedEncoder.from_pretrained(store / "adapter", encoder=""),
+        ):
+            with pytest.raises(ResidualError, match="Unknown encoder ''"):
+                load(store)
     assert requests == []
+
+
+def test_a_listed_encoder_that_cannot_be_had(picto, residual, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ResidualError("There is no network.", "Mend it.")
+
+    encode_dataset(picto, TinyImages(4), tmp_path / "store")
+    monkeypatch.setattr("residual.workflows.store_origin.load_encoder", fail)
+    code, shown, err = residual("heads", tmp_path / "store")
+    told = "The encoder of the store, 'picto', can't be loaded: There is no network. Mend it. Name "
+    assert (code, shown, err) == (
+        2,
+        "",
+        f"residual: {told}the encoder that made the store: --encoder NAME.\n",
+    )

@@ -72,15 +72,16 @@ class EncoderFacts:
             AdapterEncoderError: none is given, and this name isn't listed.
             ResidualError: the weights, the centering or the width are others; or as `load_encoder`.
         """
+        chosen = self.name if given is None else given
         if given is None and not is_listed(self.name):
             raise AdapterEncoderError(
                 f"{place} is for an encoder called {self.name!r}, which isn't one that the library lists, so "
                 "it isn't loaded because a file names it.",
                 self.name,
             )
-        encoder = given
+        encoder = chosen
         if not isinstance(encoder, Encoder):
-            encoder = load_encoder(encoder or self.name, device, centering=self.split)
+            encoder = load_encoder(encoder, device, centering=self.split)
         wrong = encoder.fingerprint not in (self.fingerprint, self.original_fingerprint)
         if wrong or (encoder.centering, encoder.output_dim) != (self.split, self.output_dim):
             wanted = self.original_fingerprint or self.fingerprint

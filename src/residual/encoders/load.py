@@ -170,11 +170,11 @@ def check_encoder_name(name: str) -> None:
 
 
 def is_listed(name: str) -> bool:
-    """Whether an encoder's name is one that the library lists: its own, or a place that the library chose.
+    """Whether an encoder's name is one that the library lists, or the address that such a name stands for.
 
     Only such a name is loaded where a file tells it; any other, the user gives.
     """
-    return name in ALIASES
+    return name in ALIASES or name in {alias.spec for alias in ALIASES.values()}
 
 
 def find_family(module: nn.Module) -> Family:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from residual.data import ImageDataset, load_dataset
 from residual.data.hub.catalogue import classes_of, hub_entries, templates_of
 from residual.data.load import ships
+from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import is_listed, load_encoder
 from residual.errors import ResidualError, StoreEncoderError
@@ -46,7 +47,13 @@ def encoder_of(store: Store, name: str | None = None, device: str | None = None)
             f"The encoder of the store, {store.encoder_name!r}, isn't loaded because a store names it: it is "
             "none that the library lists."
         )
-    encoder = load_encoder(name or store.encoder_name, device=device, centering=store.centering)
+    chosen, found = store.encoder_name if name is None else name, find_device(device)
+    try:
+        encoder = load_encoder(chosen, device=found, centering=store.centering)
+    except ResidualError as error:
+        if name is not None:
+            raise
+        raise StoreEncoderError(f"The encoder of the store, {chosen!r}, can't be loaded: {error}") from error
     if encoder.fingerprint != store.fingerprint:
         raise StoreEncoderError(
             f"{store.dataset} was encoded by {store.encoder_name} (weights {store.fingerprint[:8]}), not by "
@@ -74,7 +81,7 @@ def dataset_of(store: Store, images: ImageDataset | None = None, *, name: str | 
         if name is None and not ships(noted):
             return _unloaded(store, noted)
         try:
-            images = load_dataset(name or noted, split)
+            images = load_dataset(noted if name is None else name, split)
         except (ResidualError, OSError) as error:
             if name is not None:
                 raise
