@@ -51,10 +51,19 @@ def correct(logits: Float[Tensor, "*n c"], labels: Tensor) -> Bool[Tensor, "*n"]
     Raises:
         ResidualError: logits that aren't finite; says of how many samples.
     """
-    measured = hits(logits, labels)
-    if wrong := int(measured.isnan().sum()):
+    return all_measured(hits(logits, labels))
+
+
+def all_measured(measured: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
+    """Which `hits` are hits; it waits for the device that they are on.
+
+    Raises:
+        ResidualError: logits weren't finite; says of how many samples.
+    """
+    missing = torch.atleast_2d(measured.isnan()).flatten(0, -2).any(0)  # (n,)
+    if wrong := int(missing.sum()):
         raise ResidualError(
-            f"Logits hold NaN or infinity for {wrong:,} of {measured.numel():,} samples: what they were made "
-            "of, pixels, weights or scores, isn't finite."
+            f"Logits hold NaN or infinity for {wrong:,} of {len(missing):,} samples: what they were made of, "
+            "pixels, weights or scores, isn't finite."
         )
     return measured > 0

@@ -159,6 +159,10 @@ def test_what_does_not_belong_together_is_refused(stores, classifier):
         scoreboard(store, classifier, replace(test, fingerprint="other"))
     with pytest.raises(ResidualError, match="12 units need as many trained weights, got 2"):
         scoreboard(store, classifier, test, trained=torch.ones(2))
+    for few in (1, 7):
+        with pytest.raises(ResidualError, match=f"needs 8 at least, and tiny/train has {few}: encode more"):
+            scoreboard(store.subset(range(few)), classifier, test)
+    assert len(scoreboard(store.subset(range(8)), classifier, settings=SETTINGS).rows) == 2 + 2 * 4
 
 
 @pytest.mark.parametrize(

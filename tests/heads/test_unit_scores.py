@@ -11,6 +11,7 @@ from families import CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyImages, tiny_encoder
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from residual import encode_dataset, fit_bases, wrap_encoder
 from residual.errors import ResidualError
@@ -21,6 +22,7 @@ from residual.heads import (
     unit_accuracy,
     unit_correlation,
 )
+from residual.heads.accuracy import correct_by_unit
 from residual.heads.contributions import ranks
 from residual.heads.scores import OutputCorrelations
 from residual.text import TextDictionary, ZeroShotClassifier, somp
@@ -152,6 +154,28 @@ def test_scores_of_a_store_are_those_of_its_contributions(store, method):
         np.testing.assert_allclose(found[name], wanted, atol=2e-4)
     wanted = unit_accuracy(contributions, classifier, store.labels)[chosen]
     np.testing.assert_allclose(found["accuracy"], wanted, atol=1 / 39)
+
+
+class Reads(TorchDispatchMode):
+    """Counts numbers that are read off a tensor, for which one waits for its device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_more_is_read_off_the_device_for_more_units():
+    store = encode_dataset(tiny_encoder(), TinyImages(12))
+    classifier, contributions, found = random_classifier(store), store.contributions(), set()
+    for units in (1, 12):
+        with Reads() as reads:
+            alone = correct_by_unit(store, classifier, range(units))
+            unit_accuracy(contributions[:, :units], classifier, store.labels)
+        found.add(reads.count)
+    assert len(found) == 1
+    assert alone.shape == (12, 12)
 
 
 def test_parts_of_the_samples_add_up(store):

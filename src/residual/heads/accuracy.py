@@ -16,7 +16,7 @@ from torch import Tensor
 
 from residual.devices import find_device
 from residual.errors import ResidualError
-from residual.finite import check_finite, correct
+from residual.finite import all_measured, check_finite, correct, hits
 from residual.heads.contributions import check_labels, check_mode, kept_units
 from residual.progress import Progress
 from residual.store.base import Store, parts_of
@@ -44,8 +44,9 @@ def correct_by_unit(
     logits_of = _UnitLogits(store, classifier, find_device(device))
     right = torch.empty(len(store), len(units), dtype=torch.bool)
     for rows, batch in batches_of(store, logits_of.device, progress):
-        for place, unit in enumerate(units):
-            right[rows, place] = correct(logits_of(batch, unit), logits_of.labels[rows]).cpu()
+        measured = [hits(logits_of(batch, unit), logits_of.labels[rows]) for unit in units]
+        if measured:
+            right[rows] = all_measured(torch.stack(measured).cpu()).T  # one wait for the device
     return right
 
 

@@ -120,12 +120,18 @@ def scoreboard(
         progress: told of every pass.
 
     Raises:
-        ResidualError: stores of different encoders or classes, or as `score_units`.
+        ResidualError: fewer than 8 samples to choose by, stores of different encoders or classes, or as
+            `score_units`.
     """
     settings = settings or ScoreboardSettings()
     check_whole(store)
     if test is not None:
         check_alike(store, test)
+    if len(store) < _PARTS:
+        raise ResidualError(
+            f"Heads are chosen by halves of the samples, which needs {_PARTS} at least, and {store.dataset} "
+            f"has {len(store)}: encode more of it."
+        )
 
     units = store.linearization.units.positions(settings.kinds)
     random = np.random.default_rng(settings.seed)

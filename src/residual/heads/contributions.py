@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from residual.errors import ResidualError
-from residual.finite import check_finite, correct
+from residual.finite import all_measured, check_finite, hits
 from residual.text.classifier import ZeroShotClassifier
 
 METHODS = ("pearson", "spearman")
@@ -82,7 +82,8 @@ def unit_accuracy(
     check_labels(labels, len(contributions), len(classifier))
     truth = torch.as_tensor(labels).to(contributions.device)
     alone = (classifier.logits(contributions[:, unit]) for unit in range(contributions.shape[1]))
-    return torch.stack([correct(logits, truth).double().mean() for logits in alone])
+    measured = torch.stack([hits(logits, truth) for logits in alone])
+    return all_measured(measured).double().mean(1)
 
 
 def ablate(
