@@ -20,7 +20,7 @@ from schedulefree import AdamWScheduleFree
 from tiny import TinyImages
 from torch.nn.functional import cross_entropy
 
-from residual.adapters import TrainSettings, fine_tune
+from residual.adapters import AdaptedEncoder, TrainSettings, fine_tune
 from residual.adapters.fine_tuning import loop, pictures
 from residual.data import PixelDataset
 from residual.encoders.load import wrap_encoder
@@ -518,6 +518,20 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path, mon
     tensors, note = load_tensors(tmp_path / "checkpoint.safetensors", "checkpoint")
     assert (note["number"], note["step"]) == (2, 0)
     assert all(value.isfinite().all() for value in tensors.values())
+
+
+def test_a_buffer_may_hold_infinity(tmp_path, monkeypatch):
+    """As a mask of attention does; it is saved, and loaded, as it is."""
+    monkeypatch.setattr(loop, "SAVE_EVERY", -1.0)
+    encoder, other = tuned.encoder(), tuned.encoder()
+    for each in (encoder, other):
+        each.module.vision_model.register_buffer("mask", torch.full((2, 2), -torch.inf))
+    tune(encoder, replace(tuned.FAST, epochs=1), folder=tmp_path / "run")
+    kept = load_tensors(tmp_path / "run" / "finished.safetensors", "checkpoint")[0]
+    assert kept["best/vision_model.mask"].isinf().all()
+    AdaptedEncoder(encoder, original=other.fingerprint).save_pretrained(tmp_path / "saved")
+    loaded = AdaptedEncoder.from_pretrained(tmp_path / "saved", other)
+    assert tuned.same(loaded.encoder.module.state_dict(), encoder.module.state_dict())
 
 
 def test_settings_are_checked_where_they_are_made():

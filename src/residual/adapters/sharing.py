@@ -234,11 +234,12 @@ def _with_weights(
 ) -> Encoder:
     """Put the saved weights of an image tower in the place of the encoder's own."""
     saved = {k.removeprefix(_WEIGHT_OF): v for k, v in tensors.items() if k.startswith(_WEIGHT_OF)}
-    own = _image_weights(encoder)
+    own, trained = _image_weights(encoder), encoder.image_parameters()
     if {name: value.shape for name, value in saved.items()} != {k: v.shape for k, v in own.items()}:
         raise ResidualError(f"{place} holds other weights than {encoder.name} has: it isn't of this model.")
     for name, value in saved.items():
-        check_finite(value, f"The weights {name!r} in {place}")
+        if name in trained or not torch.equal(value, own[name].to(value)):  # a mask is of -inf
+            check_finite(value, f"The weights {name!r} in {place}")
     encoder.module.load_state_dict(saved, strict=False)
     if encoder.fingerprint != fingerprint:
         raise ResidualError(f"The weights in {place} aren't those that its {CONFIG} tells of.")

@@ -219,7 +219,8 @@ class Training:
         """
         if self.folder is None:
             return
-        if not all(value.isfinite().all() for value in (self.total, *self.state.values())):
+        numbers = (self.total, *self.work.trained.values())  # a buffer may well hold -inf, as a mask does
+        if not torch.stack([each.detach().isfinite().all() for each in numbers]).all():
             raise self.stopping.diverged(self.number)
         optimizer = self.optimizer.state_dict()
         tensors = {f"state/{name}": value for name, value in self.state.items()}
