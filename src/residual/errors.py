@@ -107,5 +107,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ResidualError:
     """The error for a name that isn't there: it lists the nearest known names, or all where none is near."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."
+    every = f"Known: {', '.join(known)}." if known else "There is none."
+    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else every
     return ResidualError(f"Unknown {kind} {name!r}. {hint}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: of whatever failed for it, nothing else is known.
+
+    torch says it on a CPU as a `RuntimeError` that only its text tells from others.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

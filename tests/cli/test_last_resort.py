@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from pictures import write_folder
 
 from residual import report
+from residual.adapters.config import making_sense
+from residual.adapters.fine_tuning.loop import _whole
+from residual.cli import settings
 
 REPORT = (
     "This is a fault of residual: report it in the issue tracker of the project, with the command and what "
@@ -48,12 +55,45 @@ def test_what_the_machine_refuses_is_no_fault(residual, tmp_path):
 
 
 def test_memory_that_runs_out(residual, monkeypatch):
-    def fail(*_):
-        raise MemoryError
+    def fail(*_, **__):
+        raise error
 
+    for reader in ("read_run_settings", "read_experiment_settings"):
+        monkeypatch.setattr(settings, reader, fail)
     monkeypatch.setattr(report, "datasets_table", fail)
-    told = "residual: Memory ran out (MemoryError); fewer pictures at a time need less: --batch-size.\n"
-    assert residual("datasets") == (2, "", told)
+    for error in (MemoryError("malloc"), torch.OutOfMemoryError("CUDA out of memory."), allocation_error()):
+        for words, way_out in (
+            (("datasets",), ""),
+            (("run", "--dataset", "flags"), "; fewer pictures at a time need less: --batch-size N"),
+            (("experiment", "1"), "; fewer pictures at a time need less: --param experiment.batch_size=N"),
+        ):
+            code, shown, err = residual(*words)
+            assert (code, shown, err.startswith("residual: Memory ran out (")) == (2, "", True), err
+            assert err.endswith(f"){way_out}.\n")
+        for part in (making_sense(Path("config.json")), _whole(Path("checkpoint.safetensors"))):
+            with pytest.raises(type(error), match=re.escape(str(error))), part:
+                raise error
+
+
+def allocation_error():
+    with pytest.raises(RuntimeError, match="allocat") as told:
+        torch.empty(2**55)
+    return told.value
+
+
+def test_only_what_a_command_takes_is_its_way_out(residual, tmp_path):
+    place = write_folder(tmp_path / "pictures", each=4)
+    for path in place.rglob("*.png"):
+        path.write_bytes(b"none")
+    dataset, skip = f"folder:{place}", "Mend or remove it, or go on without such images: "
+    few = ("--param", "experiment.datasets=[]", "--param", f"experiment.reference={dataset}")
+    for words, way_out in (
+        (("datasets", dataset, "--split", "test", "--manifest", tmp_path / "m"), "Mend or remove it"),
+        (("encode", "--dataset", dataset, "--out", tmp_path / "store"), f"{skip}--on-error skip"),
+        (("experiment", "1", *few, "--out", tmp_path / "out"), f"{skip}--param experiment.on_error=skip"),
+    ):
+        code, _, err = residual(*words)
+        assert (code, err.endswith(f"). {way_out}.\n")) == (2, True), err
 
 
 def test_letters_that_a_terminal_lacks_cost_no_result(residual, monkeypatch):

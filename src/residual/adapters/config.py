@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import is_listed, load_encoder
-from residual.errors import AdapterEncoderError, ResidualError
+from residual.errors import AdapterEncoderError, ResidualError, is_out_of_memory
 from residual.files import parse_json, read_regular
 from residual.libraries import first_line, version_of
 from residual.store.form import check_form
@@ -143,9 +141,9 @@ def making_sense(path: str | Path) -> Generator[None]:
     wrong = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, ArithmeticError)
     try:
         yield
-    except (ResidualError, torch.OutOfMemoryError):
-        raise
     except wrong as error:
+        if isinstance(error, ResidualError) or is_out_of_memory(error):
+            raise
         what = f"no {error}" if isinstance(error, KeyError) else first_line(error)
         raise ResidualError(f"{path} and the tensors beside it make no adapter ({what}).") from error
 

@@ -19,13 +19,13 @@ from residual.errors import (
     StoreEncoderError,
     UnclearColumnError,
     UnreadableImageError,
+    is_out_of_memory,
     printable,
 )
 from residual.libraries import first_line
 
 # The way out of an error, where the command line has other words for it than Python.
 HINTS: dict[type[ResidualError], str] = {
-    UnreadableImageError: "Mend or remove it, or go on without such images: --on-error skip.",
     NoStoreError: "`residual encode` makes one.",
     DamagedStoreError: "Remove that file and run the same `encode` again: it makes good what is missing.",
     StoreEncoderError: "Name the encoder that made the store: --encoder NAME.",
@@ -53,6 +53,9 @@ def main() -> None:
     except UnclearColumnError as error:
         option = error.argument.replace("_", "-")
         _end(error, f"{error.message} Name the one that is meant: --{option}.", debug)
+    except UnreadableImageError as error:
+        skip = _way(words, "on_error", "skip", ", or go on without such images: ")
+        _end(error, f"{error.message} Mend or remove it{skip}.", debug)
     except ResidualError as error:
         _end(error, f"{error.message} {HINTS.get(type(error), error.hint)}", debug)
     except OSError as error:  # of the machine: a name that is too long, a closed folder, a network
@@ -61,8 +64,9 @@ def main() -> None:
     except Exception as error:
         name = type(error).__name__
         what = printable(f"{name}: {first_line(error)}" if str(error) else name).rstrip(".")
-        if name in ("MemoryError", "OutOfMemoryError"):  # the latter is torch's
-            _end(error, f"Memory ran out ({what}); fewer pictures at a time need less: --batch-size.", debug)
+        if is_out_of_memory(error):
+            fewer = _way(words, "batch_size", "N", "; fewer pictures at a time need less: ")
+            _end(error, f"Memory ran out ({what}){fewer}.", debug)
         report = "report it in the issue tracker of the project, with the command and what --debug shows"
         _end(error, f"{what}. This is a fault of residual: {report}.", debug, FAULT)
 
@@ -74,6 +78,20 @@ def _check_words(words: Sequence[str]) -> None:
         if not word or (option.startswith("--") and equals and not value):
             name = option or (before if before.startswith("-") else "An argument")
             raise ResidualError(f"{name} is empty: a shell's variable, perhaps, that isn't set.")
+
+
+def _way(words: Sequence[str], setting: str, value: str, why: str) -> str:
+    """Why and how to give a setting to the command that runs, or nothing where it takes none."""
+    from typer.main import get_command
+
+    from residual.cli.app import app
+
+    name = next((word for word in words if not word.startswith("-")), "")
+    option = f"--{setting.replace('_', '-')}"
+    command = getattr(get_command(app), "commands", {}).get(name)
+    if command is not None and any(option in each.opts for each in command.params):
+        return f"{why}{option} {value}"
+    return f"{why}--param experiment.{setting}={value}" if name == "experiment" else ""
 
 
 def _end(error: Exception, sentence: str, debug: bool, code: int = 2) -> NoReturn:

@@ -61,8 +61,9 @@ class _Source:
     def refused(self, line: int, reason: str) -> ResidualError:
         """The error for a line that can't be used."""
         said = _short([*self.text.split("\n"), ""][line - 1].strip(), 80)
-        where = f"{self.name}, line {line}, {said!r}"
-        return ResidualError(f"A setting can't be used: {where}: {_short(reason, 250)}.", self.hint)
+        where, why = f"{self.name}, line {line}, {said!r}", _short(reason, 250)
+        end = "" if why.endswith((".", "?")) else "."
+        return ResidualError(f"A setting can't be used: {where}: {why}{end}", self.hint)
 
 
 @dataclass(frozen=True)
@@ -205,10 +206,10 @@ def _check_literal(binding: _Binding, value: Any) -> None:
 
 def _check_known(binding: _Binding, name: str, kinds: Mapping[str, Any]) -> None:
     if name not in kinds:
-        raise binding.refused(unknown_name("settings", name, kinds).message.rstrip("."))
+        raise binding.refused(unknown_name("settings", name, kinds).message)
     known = [each.name for each in fields(kinds[name])]
     if binding.field not in known:
-        raise binding.refused(unknown_name(f"setting of {name}", binding.field, known).message.rstrip("."))
+        raise binding.refused(unknown_name(f"setting of {name}", binding.field, known).message)
 
 
 def _resolved(binding: _Binding, macros: Mapping[str, Any], used: set[str]) -> Any:
@@ -222,14 +223,17 @@ def _resolved(binding: _Binding, macros: Mapping[str, Any], used: set[str]) -> A
             raise binding.refused(f"its value has more than {_MOST_ITEMS:,} parts")
         if isinstance(value, _Macro):
             if value.name not in macros:
-                raise binding.refused(unknown_name("macro", value.name, macros).message.rstrip("."))
+                raise binding.refused(unknown_name("macro", value.name, macros).message)
             used.add(value.name)
             return resolve(macros[value.name])
         if isinstance(value, dict):
             return {resolve(key): resolve(each) for key, each in value.items()}
         return type(value)(map(resolve, value)) if isinstance(value, list | tuple) else value
 
-    return resolve(binding.value)
+    try:
+        return resolve(binding.value)
+    except TypeError as error:
+        raise binding.refused("a list or a dictionary is no key") from error
 
 
 def _short(text: str, most: int) -> str:

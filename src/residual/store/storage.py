@@ -163,11 +163,10 @@ class Storage:
         path = root / name
         try:
             about = path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            raise
         except OSError as error:
-            why = error.strerror or error
-            raise DamagedStoreError(f"{self.address}/{name} can't be read ({why}).") from error
+            if error.errno != errno.ELOOP:
+                raise
+            raise DamagedStoreError(f"{self.address}/{name} is a link to itself.") from error
         if stat.S_ISDIR(about.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(about.st_mode):

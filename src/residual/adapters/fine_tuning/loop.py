@@ -26,7 +26,7 @@ from residual.adapters.fine_tuning.log import Log, quiet
 from residual.adapters.fine_tuning.pictures import Pictures
 from residual.adapters.fit_settings import TrainSettings
 from residual.encoders.encoder import Encoder
-from residual.errors import ResidualError
+from residual.errors import ResidualError, is_out_of_memory
 from residual.files import make_folder, sweep, write_errors
 from residual.finite import hits
 from residual.libraries import first_line
@@ -354,9 +354,9 @@ def _whole(path: Path) -> Generator[None]:
     """
     try:
         yield
-    except ResidualError:
-        raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if isinstance(error, ResidualError) or is_out_of_memory(error):
+            raise
         raise ResidualError(
             f"The checkpoint {str(path)!r} isn't whole ({first_line(error)}): remove it to start anew."
         ) from error
