@@ -13,17 +13,23 @@ from PIL import ExifTags, Image
 from residual.errors import UnreadableImageError
 from residual.pictures import MOST_BYTES, MOST_PIXELS, check_size, on_white
 
-# What Pillow decodes by itself is read; this one it has Ghostscript run.
-PROGRAMS = ("EPS",)
+# What Pillow decodes by itself is read; the first it has Ghostscript run, and it opens what is in the second.
+PROGRAMS = {"EPS": "a PostScript program, no picture", "IPTC": "IPTC, which holds a file of any kind"}
 MOST_TEXT = 2**24  # bytes of pixels that are written as text, of which Pillow reads five million a second
 # Of a file whose decoder keeps several copies of the picture; others have `MOST_PIXELS`.
 MOST_OF = dict.fromkeys(("WEBP", "AVIF", "HEIF", "JPEG2000"), 40_000_000)
+# Of a file that Pillow decodes a pixel at a time in Python, a million in three seconds.
+MOST_BY_ONE = 2**22
+_BY_ONE = ("BLP1", "BLP2", "bmp_rle", "dds_rgb", "fits_gzip", "ppm", "qoi", "xpm")
+_READS_OF_A_PIXEL = 4
 MOST_OF_A_TILE = 2**24
 MOST_READS = 500_000
 MOST_SCANNED = 10**9  # pixels of all of a JPEG's scans together: seconds
 _OF_A_SCAN = 2000  # pixels that beginning one costs as much as
 _AT_ONCE = 2**20
 _ICONS = (b"\0\0\1\0", b"\0\0\2\0", b"icns")
+_BLP_OF_JPEG = b"BLP1\0\0\0\0"
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # but for those of a byte alone, and filling
 _PNG_INSIDE = re.compile(rb"\x89PNG\r\n\x1a\n....IHDR(.{8})", re.DOTALL)
 
 _TURNS = {
@@ -47,7 +53,7 @@ def decode_image(content: bytes, sample_id: str, where: str) -> Image.Image:
 
     Raises:
         UnreadableImageError: it is empty, cut off, no image that Pillow decodes by itself, or takes too long
-            or too much memory to decode (`check_size`, `MOST_BYTES`, `MOST_OF`, `MOST_SCANNED`).
+            or too much memory to decode (`check_size`, and the numbers above).
     """
     try:
         if not content:
@@ -57,13 +63,16 @@ def decode_image(content: bytes, sample_id: str, where: str) -> Image.Image:
         if content.startswith(_ICONS):  # Pillow decodes what is in there as it opens them
             for size in _PNG_INSIDE.findall(content):
                 check_size(*struct.unpack(">II", size))
-        file = _Pieces(content) if len(content) > MOST_READS else io.BytesIO(content)
-        with Image.open(file) as image:
-            _check_costs(image, content)
+        file = _Pieces(content)
+        with Image.open(file if len(content) > MOST_READS else io.BytesIO(content)) as image:
+            if _check_costs(image, content):
+                file.most += _READS_OF_A_PIXEL * image.width * image.height
             image.load()
             turn = _TURNS.get(_orientation(image))
             seen = _eight_bits(image)
-            return on_white(seen if turn is None else seen.transpose(turn))
+            made = on_white(seen if turn is None else seen.transpose(turn))
+            # Pillow's own object keeps the file; copying the pixels would take a third as long as decoding.
+            return made._new(made.im) if made is image else made
     except Exception as problem:  # a decoder raises whatever a damaged file makes it trip over
         raise UnreadableImageError(sample_id, f"{_reason(problem)}; {where}") from problem
 
@@ -71,24 +80,33 @@ def decode_image(content: bytes, sample_id: str, where: str) -> Image.Image:
 class _Pieces(io.BytesIO):
     """A file that Pillow can't be made to walk through for minutes, a byte or an empty chunk at a time."""
 
-    reads = 0
+    def __init__(self, content: bytes):
+        super().__init__(content)
+        self.reads, self.most = 0, MOST_READS
 
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads += 1
-        if self.reads > MOST_READS:
+        if self.reads > self.most:
             raise ValueError("its file is in too many small pieces: save it anew")
         return super().read(size)
 
 
-def _check_costs(image: Image.Image, content: bytes) -> None:
-    """Refuse what a small file may make of it, before it is decoded."""
+def _check_costs(image: Any, content: bytes) -> bool:
+    """Refuse what would cost much, before it is decoded; True of what is decoded a pixel at a time."""
     kind, pixels = image.format or "", image.width * image.height
     if kind in PROGRAMS:
-        raise ValueError("it is a PostScript program, no picture: save it as PNG")
+        raise ValueError(f"it is {PROGRAMS[kind]}: save it as PNG")
+    if content.startswith(_BLP_OF_JPEG):
+        raise ValueError("it is a BLP with a JPEG in it: save it as PNG")
     check_size(*image.size)
     if pixels > MOST_OF.get(kind, pixels):
         raise ValueError(
             f"it is a {kind} of over {MOST_OF[kind] / 1e6:.0f} million pixels: save it smaller, or as PNG"
+        )
+    by_one = any(part[0] in _BY_ONE for part in getattr(image, "tile", ()))
+    if by_one and pixels > MOST_BY_ONE:
+        raise ValueError(
+            f"it is a {kind} of over {MOST_BY_ONE / 1e6:.0f} million pixels, slow to read: save it as PNG"
         )
     if image.mode == "F":
         raise ValueError("its pixels are fractions: save it with 8 bits")
@@ -98,15 +116,30 @@ def _check_costs(image: Image.Image, content: bytes) -> None:
         raise ValueError(f"its pixels are over {MOST_TEXT:,} bytes of text: save it as PNG")
     each = pixels + _OF_A_SCAN
     # In the data of a JPEG no other byte than 0 follows FF; a scan has eleven bytes or more.
-    if kind in ("JPEG", "MPO") and len(content) // 11 * each > MOST_SCANNED:
-        scans = content.count(b"\xff\xda")
+    scanned = kind in ("JPEG", "MPO") and len(content) // 11 * each > MOST_SCANNED
+    if scanned and content.count(b"\xff\xda") * each > MOST_SCANNED:
+        scans = _scans(content)
         if scans * each > MOST_SCANNED:
             raise ValueError(f"it is a JPEG of {scans:,} scans, too many for its size: save it anew")
+    return by_one
+
+
+def _scans(content: bytes) -> int:
+    """Of a JPEG up to its end: a video or another picture may follow, and a preview be in it."""
+    at, scans, left = 2, 0, MOST_READS
+    while left and (found := _MARKER.search(content, at)) and (marker := content[found.end() - 1]) != 0xD9:
+        scans, left = scans + (marker == 0xDA), left - 1
+        at = found.end()
+        at += max(2, int.from_bytes(content[at : at + 2]))
+    return scans if left else content.count(b"\xff\xda")
 
 
 def _tile(image: Any) -> int:
     """Pixels of a TIFF's tiles, which its decoder makes room for, however small the picture is."""
-    return image.tag_v2.get(322, 0) * image.tag_v2.get(323, 0)  # TileWidth, TileLength
+    width, height = (image.tag_v2.get(tag, 0) for tag in (322, 323))  # TileWidth, TileLength
+    if not isinstance(width, int) or not isinstance(height, int):  # a text times a number is a long text
+        raise ValueError("the size of its tiles is no number: save it as PNG")
+    return width * height
 
 
 def _orientation(image: Image.Image) -> object:
