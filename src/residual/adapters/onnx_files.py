@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import check_writable, shareable, write_errors, written_beside
-from residual.hashing import bit_sums, sha256
-from residual.libraries import first_line, library
+from residual.hashing import sha256
+from residual.libraries import first_line, library, version_of
 
 _ONE_FILE = 1_500_000_000  # bytes; ONNX holds no more than 2 GB without a second file for the weights
 _SIZE = (224, 224)  # of an encoder that takes any
@@ -68,9 +67,10 @@ def write_onnx(
         ) from error
     if program is None:
         raise ResidualError(f"{encoder.name} can't be written as ONNX: torch gave no program.")
+    _clear_notes(program.model)
     told = {"encoder": shareable(encoder.name), "class_names": json.dumps(class_names)}
     program.model.metadata_props.update(told)
-    _save_program(program, Path(path).resolve(), list(whole.state_dict().values()))
+    _save_program(program, Path(path).resolve())
 
 
 class _Giving(nn.Module):
@@ -85,16 +85,39 @@ class _Giving(nn.Module):
         return self.whole(pixels, self.logits)
 
 
-def _save_program(program: Any, path: Path, weights: Sequence[Tensor]) -> None:
+def _clear_notes(model: Any) -> None:
+    """The exporter notes at each node and value in which lines of which files of this machine it was made."""
+    model.metadata_props.clear()
+    graphs = [model.graph, *model.functions.values()]
+    for graph in graphs:  # which grows
+        noted = [graph, *graph.inputs, *graph.outputs, *getattr(graph, "initializers", {}).values()]
+        for node in graph:
+            noted += [node, *node.outputs]
+            for attribute in node.attributes.values():
+                held = attribute.value if isinstance(attribute.value, (list, tuple)) else [attribute.value]
+                graphs += [each for each in held if isinstance(each, type(model.graph))]
+        for each in noted:
+            each.metadata_props.clear()
+            each.doc_string = None
+
+
+def _save_program(program: Any, path: Path) -> None:
     """Write it whole or not at all. A second file has a name of its own, by what is in it: it is there before
     the first one names it, and that of an earlier program goes after.
     """
     own = ""
-    if sum(value.nbytes for value in weights) <= _ONE_FILE:
+    weights = {name: value.const_value for name, value in program.model.graph.initializers.items()}
+    if sum(value.nbytes for value in weights.values()) <= _ONE_FILE:
         with written_beside(path) as beside:
             program.save(beside, external_data=False)
     else:
-        named = f"{path.name}.{sha256(json.dumps(bit_sums(weights)).encode())[:16]}"
+        digest = sha256(
+            json.dumps(
+                [[version_of(name) for name in ("torch", "onnxscript", "onnx-ir")]]
+                + [[name, sha256(value.tobytes())] for name, value in weights.items()]
+            ).encode()
+        )
+        named = f"{path.name}.{digest[:16]}"
         own, room = f"{named}.data", path.with_name(f".{path.name}.partial")
         shutil.rmtree(room, ignore_errors=True)  # of a killed writer
         try:
@@ -103,7 +126,7 @@ def _save_program(program: Any, path: Path, weights: Sequence[Tensor]) -> None:
                 program.save(room / named, external_data=True)
             for made, place in ((own, path.with_name(own)), (named, path)):
                 with written_beside(place) as beside:
-                    os.replace(room / made, beside)
+                    shutil.copyfile(room / made, beside)  # into the file that is locked
         finally:
             shutil.rmtree(room, ignore_errors=True)
     for pattern in ("data", f"{'[0-9a-f]' * 16}.data"):
