@@ -148,6 +148,12 @@ def test_folders_that_ask_for_code_other_files_or_other_models_are_refused(tmp_p
                 {"pretrained_cfg": {"std": "apache-2.0"}},
                 "the model in .* can't be loaded",
             ),
+            (
+                "timm",
+                "config.json",
+                {"pretrained_cfg": {"input_size": [3, 33, 33]}, "model_args": {"dynamic_img_size": True}},
+                r"pictures of \(33, 33\), which patches of \(\d+, \d+\) don't divide",
+            ),
             ("timm", "config.json", {"auto_map": {"AutoModel": "mine.Mine"}}, "auto_map"),
         ]
     ):

@@ -71,13 +71,23 @@ def anatomy_of(module: Any, anatomy: Anatomy) -> Anatomy:
 
 
 def preprocess_of(module: Any) -> OnWhite:
-    """timm's own transform for this model."""
+    """timm's own transform for this model.
+
+    Raises:
+        ResidualError: it makes pictures of a size that the model doesn't take.
+    """
     from timm.data import create_transform, resolve_data_config
 
     # A model may have been made for another size than its settings say, or have none.
     fixed = not getattr(module, "dynamic_img_size", True)
     size = {"input_size": (3, *module.patch_embed.img_size)} if fixed else {}
-    return OnWhite(create_transform(**resolve_data_config(size, model=module), is_training=False))
+    config, patches = resolve_data_config(size, model=module), module.patch_embed
+    if any(side % patch for side, patch in zip(config["input_size"][1:], patches.patch_size, strict=True)):
+        raise ResidualError(
+            f"Its pretrained_cfg asks for pictures of {tuple(config['input_size'][1:])}, which patches of "
+            f"{tuple(patches.patch_size)} don't divide."
+        )
+    return OnWhite(create_transform(**config, is_training=False))
 
 
 FAMILIES = (
