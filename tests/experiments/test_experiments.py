@@ -24,11 +24,11 @@ from plain import plain_angle, plain_rank, plain_spectral_cosine, plain_spectrum
 
 from residual import ResidualStore, decompose, encoders, load_dataset, load_encoder, wrap_encoder
 from residual.encoders.encoder import Encoder
-from residual.errors import ResidualError
+from residual.errors import OtherResultError, ResidualError
 from residual.experiments import EXPERIMENTS, Plan, Results, read_results, run_experiment
 from residual.experiments.base import _note
 from residual.experiments.plan import Work
-from residual.experiments.results import shown
+from residual.experiments.results import shown, write_table
 from residual.spectral import (
     GeometrySettings,
     SimilaritySettings,
@@ -128,7 +128,7 @@ def test_a_cell_for_each_encoder_and_dataset(made, number):
         ("picto", "flags", True),
     ]
     assert told[number]["experiment"] == EXPERIMENTS[number].folder
-    assert told[number]["out"] == str(folder)
+    assert told[number]["out"] == folder.name
     json.dumps(told[number], allow_nan=False)
 
 
@@ -171,9 +171,9 @@ def test_the_table_in_markdown_is_of_means_over_heads(made, number):
 @ALL
 def test_figures_are_whole_pictures(made, number):
     out, told, _ = made
-    folder = out / EXPERIMENTS[number].folder / "figures"
-    paths = [Path(path) for path in told[number]["figures"]]
-    assert sorted(paths) == sorted(folder.iterdir())
+    folder = out / EXPERIMENTS[number].folder
+    paths = [folder / path for path in told[number]["figures"]]
+    assert sorted(paths) == sorted((folder / "figures").iterdir())
     assert len(paths) == {"1": 2 * (2 + len(MEASURES)), "2": 8, "class-token": 4}[number]
     for path in paths:
         if path.suffix == ".png":
@@ -597,6 +597,23 @@ def test_an_encoder_by_its_folder_gives_the_same_numbers(made, copied):
     assert not any(math.isnan(value) for value in told["summary"][name]["flags"].values())
 
 
+def test_a_file_of_texts_is_told_without_its_folder(copied):
+    results = Results(copied / "class_token")
+    note, table = next(iter(results.cells()))
+    mine, other = (
+        {**note, "settings": {**note["settings"], "dictionary": place}}
+        for place in ("/mnt/me/birds.txt", "/mnt/you/birds.txt")
+    )
+    results.write("picto", "letters", mine, table)
+    path = results.path("picto", "letters")
+    assert b"/mnt" not in path.read_bytes()
+    for _ in range(2):
+        pd.testing.assert_frame_equal(results.read("picto", "letters", mine), table)
+        with pytest.raises(OtherResultError, match=r"dictionary birds\.txt-\w{8}, not birds\.txt-\w{8}\."):
+            results.read("picto", "letters", other)
+        write_table(path, mine, table)  # as it was until 0.1, with the whole path
+
+
 def test_results_with_different_references_are_not_read_together(made, copied):
     shutil.copytree(made[0] / "stores", copied / "stores")
     (copied / "2_similarity/picto/flags.parquet").unlink()
@@ -632,7 +649,8 @@ def test_two_folders_of_one_name_stay_apart_and_nothing_tells_where_they_are(tmp
     plan = plan_in(tmp_path / "out", reference=one, datasets=(other,))
     told = run("1", plan)
     folder = tmp_path / "out/1_dimension"
-    assert {Path(path).parent for path in told["figures"]} == {folder / "figures"}
+    assert {Path(path).parent for path in told["figures"]} == {Path("figures")}
+    assert str(tmp_path) not in json.dumps(told)
     (rows,) = told["summary"].values()
     assert len(rows) == 2
     assert list(rows) == list(read_results(folder)["picto"])

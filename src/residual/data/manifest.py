@@ -11,7 +11,7 @@ import numpy as np
 
 from residual.data.dataset import ImageDataset
 from residual.errors import ResidualError
-from residual.files import parse_json, read_regular, write_text
+from residual.files import parse_json, read_regular, shareable, write_text
 from residual.progress import Progress
 
 FORMAT = "residual split manifest 1"
@@ -83,7 +83,7 @@ class Manifest:
         """
         head = {
             "format": FORMAT,
-            "name": self.name,
+            "name": shareable(self.name),
             "split": self.split,
             "checksum": self.checksum,
             "contents_checksum": self.contents_checksum,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 
 from residual.experiments.plan import Plan, Work
-from residual.experiments.results import Results, shown
+from residual.experiments.results import Results, shown, shown_settings
 from residual.files import safe_name, write_text
 from residual.progress import Progress
 from residual.report.figures import check_matplotlib, save_figure
@@ -83,8 +83,8 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
     and `table.md` and `table.tex` hold the summary of each encoder.
 
     Returns:
-        `experiment`, `out`, `cells` (with `measured`, whether it was done now, and `seconds`), `summary`,
-        `details`, `figures`.
+        `experiment`, `out` (the folder's name), `settings`, `cells` (with `measured`, whether it was done
+        now, and `seconds`), `summary`, `details`, `figures` (files in that folder).
 
     Raises:
         ResidualError: an unknown name, results of other settings in the folder, a missing library.
@@ -114,12 +114,12 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
         figures += save_figure(figure, folder / "figures", safe_name(name))
     return {
         "experiment": experiment.folder,
-        "out": str(folder),
-        "settings": asdict(experiment.settings),
+        "out": folder.name,
+        "settings": shown_settings(asdict(experiment.settings)),
         "cells": cells,
         "summary": summary,
         "details": {name: experiment.details(rows) for name, rows in tables.items()},
-        "figures": [str(path) for path in figures],
+        "figures": [path.relative_to(folder).as_posix() for path in figures],
     }
 
 

@@ -131,8 +131,18 @@ def shown(name: str) -> str:
     """
     whole, dot, method = name.rpartition(".")
     whole, rest = (whole, dot + method) if method in METHOD_NAMES else (name, "")
-    short = shareable(whole)
-    return (short if short == whole else f"{short}-{sha256(whole.encode())[:8]}") + rest
+    return _shortened(whole) + rest
+
+
+def shown_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same of settings: a dictionary of texts may be a file."""
+    name = settings.get("dictionary")
+    return {**settings, "dictionary": _shortened(name, path=True)} if name else settings
+
+
+def _shortened(name: str, path: bool = False) -> str:
+    short = shareable(name, path)
+    return short if short == name else f"{short}-{sha256(name.encode())[:8]}"
 
 
 def _noted(note: dict[str, Any]) -> dict[str, Any]:
@@ -141,6 +151,8 @@ def _noted(note: dict[str, Any]) -> dict[str, Any]:
     for name in ("cell", "reference"):
         told[name] = shown(told[name])
     told["encoder"]["name"] = shown(told["encoder"]["name"])
+    if "settings" in told:
+        told["settings"] = shown_settings(told["settings"])
     if "datasets" in told:
         datasets = told["datasets"].items()
         told["datasets"] = {_shown_split(key): _short(each) for key, each in datasets}
