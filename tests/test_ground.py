@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 
 from residual.errors import ResidualError, printable
 from residual.files import parse_json, read_regular, shareable, write_text, written_beside
-from residual.tensor_files import load_tensors, save_tensors, unpack_tensors
+from residual.tensor_files import load_tensors, pack_tensors, save_tensors, unpack_tensors
 
 
 def test_permissions_are_the_process_s_own_and_are_never_set(tmp_path, monkeypatch):
@@ -64,6 +66,22 @@ def test_every_flipped_bit_of_saved_tensors_is_found(tmp_path):
             assert note["origin"] == "here"
     assert refused >= 8 * len(data) - 8 * len("sha256")
     assert load_tensors(path, "bases")[1] == {"origin": "here"}
+
+
+def test_tensors_are_in_memory_once_while_they_are_saved(tmp_path):
+    tensors = {"x": torch.zeros(2**20)}
+    wanted = pack_tensors("bases", tensors, {"origin": "here"})
+    tracemalloc.start()
+    try:
+        save_tensors(tmp_path / "a", "bases", tensors, {"origin": "here"})
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * tensors["x"].nbytes
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "a").read_bytes() == wanted
+    for wrong in (math.nan, math.inf):
+        with pytest.raises(ResidualError, match="is to be saved of the bases holds NaN or infinity"):
+            save_tensors(tmp_path / "b", "bases", tensors, {"origin": {"scale": [wrong]}})
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_what_is_no_file_or_too_large_is_not_read(tmp_path):

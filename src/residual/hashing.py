@@ -12,9 +12,12 @@ _ROW = 1024
 _IN_CACHE = 2**18  # words that are mixed at a time on a CPU
 
 
-def sha256(data: bytes | bytearray) -> str:
-    """In hex."""
-    return hashlib.sha256(data).hexdigest()
+def sha256(*parts: bytes | bytearray | memoryview) -> str:
+    """Of parts one after another, in hex."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part)
+    return whole.hexdigest()
 
 
 def bit_sums(tensors: Sequence[Tensor]) -> list[list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.files import parse_json, read_regular, written_beside
+from residual.hashing import sha256
 
 MOST_BYTES = 2**32  # of a file of tensors
 MOST_OF_WEIGHTS = 2**36  # of one that holds all of a model's, and what optimizers keep of them
@@ -23,17 +23,40 @@ _NOT_YET = "0" * 64
 def pack_tensors(kind: str, tensors: dict[str, Tensor], note: dict[str, Any]) -> bytes:
     """`tensors` and the JSON `note` as the bytes of a file of this kind.
 
-    The note begins with the SHA-256 of the whole file, as it is with zeros in that place.
+    Raises:
+        ResidualError: the note holds NaN or infinity, which JSON doesn't know.
     """
+    return b"".join(packed_parts(kind, tensors, note))
+
+
+def packed_parts(kind: str, tensors: dict[str, Tensor], note: dict[str, Any]) -> list[bytes | memoryview]:
+    """The same in parts, so that it is in memory once.
+
+    The note begins with the SHA-256 of the whole file, as it is with zeros in that place.
+
+    Raises:
+        ResidualError: as there.
+    """
+    try:
+        text = json.dumps({_CHECKSUM: _NOT_YET, **note}, allow_nan=False)
+    except ValueError as error:
+        raise ResidualError(f"What is to be saved of the {kind} holds NaN or infinity.") from error
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    data = save(contiguous, {f"residual.{kind}": json.dumps({_CHECKSUM: _NOT_YET, **note})})
-    place = _checksum_place(data, _NOT_YET)
-    digest = _digest(data, place)
-    return b"".join((memoryview(data)[:place], digest.encode(), memoryview(data)[place + len(digest) :]))
+    data = save(contiguous, {f"residual.{kind}": text})
+    before, after = _around(data, _checksum_place(data, _NOT_YET))
+    return [before, sha256(before, _NOT_YET.encode(), after).encode(), after]
 
 
-def unpack_tensors(data: bytes, kind: str, where: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `pack_tensors` made into `data`; `where` names it in errors. Files of before have no checksum.
+def unpack_tensors(
+    data: bytes, kind: str, where: str | Path, known: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `pack_tensors` made into `data`. Files of before have no checksum.
+
+    Args:
+        data: of the whole file.
+        kind: it must be of.
+        where: it is from, for errors.
+        known: to be what was saved, by a checksum from elsewhere: the one in it isn't asked.
 
     Raises:
         ResidualError: it isn't whole, was changed since, or is of another kind.
@@ -49,9 +72,10 @@ def unpack_tensors(data: bytes, kind: str, where: str | Path) -> tuple[dict[str,
     note = parse_json(metadata[f"residual.{kind}"], where)
     if not isinstance(note, dict):
         raise ResidualError(f"{where} holds no {kind}: its note is {type(note).__name__}.")
-    if (checksum := note.pop(_CHECKSUM, None)) is not None:
+    if (checksum := note.pop(_CHECKSUM, None)) is not None and not known:
         place = _checksum_place(data, str(checksum))
-        if place < 0 or _digest(data, place) != checksum:
+        before, after = _around(data, place)
+        if place < 0 or sha256(before, _NOT_YET.encode(), after) != checksum:
             raise ResidualError(f"{where} is damaged: its checksum doesn't fit what it holds.")
     return tensors, note
 
@@ -60,10 +84,19 @@ def save_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], note: 
     """Write `tensors` and `note` as a file of this kind, whole or not at all.
 
     Raises:
+        ResidualError: the place can't be written to, or the note holds NaN or infinity.
+    """
+    write_parts(path, packed_parts(kind, tensors, note))
+
+
+def write_parts(path: str | Path, parts: list[bytes | memoryview]) -> None:
+    """Write what `packed_parts` gave, whole or not at all.
+
+    Raises:
         ResidualError: the place can't be written to.
     """
-    with written_beside(path) as beside:
-        beside.write_bytes(pack_tensors(kind, tensors, note))
+    with written_beside(path) as beside, beside.open("wb") as file:
+        file.writelines(parts)
 
 
 def load_tensors(
@@ -92,8 +125,7 @@ def _checksum_place(data: bytes, checksum: str) -> int:
     return at if at < 0 else at + len(before)
 
 
-def _digest(data: bytes, place: int) -> str:
-    whole, view = hashlib.sha256(), memoryview(data)
-    for part in (view[:place], _NOT_YET.encode(), view[place + len(_NOT_YET) :]):
-        whole.update(part)
-    return whole.hexdigest()
+def _around(data: bytes, place: int) -> tuple[memoryview, memoryview]:
+    """What is before the checksum's digits and what is after them."""
+    view = memoryview(data)
+    return view[:place], view[place + len(_NOT_YET) :]

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -275,6 +276,55 @@ def test_a_save_that_is_cut_off_leaves_the_old_or_the_new_one(tmp_path, monkeypa
             assert len(list(folder.iterdir())) == 3
         assert found == sorted(found, key=("old", "new", "whole").index)
         assert {"old", "new"} <= set(found)
+
+
+def test_a_first_save_that_is_cut_off_is_whole_once_its_tensors_are_there(tmp_path, monkeypatch):
+    encoder, real, found = tiny(), os.replace, []
+    adapted = AdaptedEncoder(encoder, LinearMap(12), classifier_of(encoder))
+    while not found or found[-1] < 3:
+        folder, calls = tmp_path / str(len(found)), []
+
+        def cut_off(*args, calls=calls):
+            calls.append(args)
+            if len(calls) > len(found):
+                raise KeyboardInterrupt
+            real(*args)
+
+        with monkeypatch.context() as cut, suppress(KeyboardInterrupt):
+            cut.setattr(os, "replace", cut_off)
+            adapted.save_pretrained(folder)
+        found.append(len(list(folder.iterdir())))
+        if found[-1]:
+            assert AdaptedEncoder.from_pretrained(folder, encoder).class_names == NAMES
+        else:
+            with pytest.raises(ResidualError, match=r"holds no adapter_config\.json"):
+                AdaptedEncoder.from_pretrained(folder, encoder)
+    assert found == [0, 1, 2, 3]
+    assert {path.name for path in (tmp_path / "2").iterdir()} == {
+        "adapter.safetensors",
+        "adapter_config.json",
+    }
+    path = tmp_path / "1" / "adapter.safetensors"
+    tensors, note = unpack_tensors(path.read_bytes(), "adapted encoder", "")
+    for place in ("1", "3"):  # a newer version's save, the first one or over an older one
+        newer = {"format": 2, "config": note["config"] | {"format": 2}}
+        (tmp_path / place / path.name).write_bytes(pack_tensors("adapted encoder", tensors, newer))
+        with pytest.raises(
+            ResidualError, match=r"adapter\.safetensors is of format 2, and this residual-vit"
+        ):
+            AdaptedEncoder.from_pretrained(tmp_path / place, encoder)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ResidualError, match=r"adapter\.safetensors can't be read"):
+        AdaptedEncoder.from_pretrained(tmp_path / "1", encoder)
+
+
+def test_a_file_that_fits_its_config_is_summed_once(tmp_path, monkeypatch):
+    encoder = tiny()
+    monkeypatch.chdir(tmp_path)
+    AdaptedEncoder(encoder, LinearMap(12)).save_pretrained(".")
+    assert f'from_pretrained("{tmp_path.name}", encoder=encoder)' in (tmp_path / "README.md").read_text()
+    monkeypatch.setattr("residual.tensor_files.sha256", None)
+    AdaptedEncoder.from_pretrained(".", encoder)
 
 
 def changed(told: dict, **new: object) -> str:

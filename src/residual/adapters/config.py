@@ -103,6 +103,16 @@ def read_config(path: Path) -> dict[str, Any]:
         config = parse_json(read_regular(path, _LARGEST), path)
     except OSError as error:
         raise ResidualError(f"{path} can't be read ({error.strerror}).") from error
+    check_config(config, path)
+    return config
+
+
+def check_config(config: Any, path: Path) -> None:
+    """Refuse a config of another format, or with fields of another kind.
+
+    Raises:
+        ResidualError: it is; names the file and the field.
+    """
     if not isinstance(config, dict) or "format" not in config:
         raise ResidualError(f"{path} can't be read (it tells of no format).")
     if (version := config["format"]) != FORMAT:
@@ -113,11 +123,10 @@ def read_config(path: Path) -> dict[str, Any]:
             f"reads format {FORMAT}: take the version that wrote it, {_short(writer)}, or a newer one."
         )
     with making_sense(path):
-        check_fields(config)
-    return config
+        _check_fields(config)
 
 
-def check_fields(config: Any) -> None:
+def _check_fields(config: Any) -> None:
     """Refuse fields of another kind; what the bases come from is looked at where it is read.
 
     Raises:

@@ -20,17 +20,17 @@ from torch import Tensor
 
 from residual.adapters.adapter import Adapter
 from residual.adapters.card import TrainingRecord, model_card
-from residual.adapters.config import FORMAT, EncoderFacts, check_fields, making_sense, read_config
+from residual.adapters.config import FORMAT, EncoderFacts, check_config, making_sense, read_config
 from residual.adapters.methods import ADAPTERS, FINE_TUNING
 from residual.encoders.encoder import Encoder
 from residual.encoders.sources import hub_errors
 from residual.errors import ResidualError
-from residual.files import read_regular, shareable, write_json, write_text, written_beside
+from residual.files import read_regular, shareable, write_json, write_text
 from residual.finite import check_finite
 from residual.hashing import sha256
 from residual.libraries import first_line, version_of
 from residual.spectral.bases import Origin
-from residual.tensor_files import MOST_OF_WEIGHTS, pack_tensors, unpack_tensors
+from residual.tensor_files import MOST_OF_WEIGHTS, packed_parts, unpack_tensors, write_parts
 from residual.text.classifier import ZeroShotClassifier
 
 TENSORS, CONFIG, CARD = "adapter.safetensors", "adapter_config.json", "README.md"
@@ -92,12 +92,11 @@ def save_parts(parts: AdaptedParts, folder: str | Path, place: str | None = None
         "training": record and asdict(record),
         "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
     }
-    data = pack_tensors(_KIND, tensors, {"format": FORMAT, "config": config})
-    card = model_card(config, place or folder.name, facts.name == encoder.name)
-    with written_beside(folder / TENSORS) as beside:
-        beside.write_bytes(data)
+    data = packed_parts(_KIND, tensors, {"format": FORMAT, "config": config})
+    card = model_card(config, place or folder.resolve().name, facts.name == encoder.name)
+    write_parts(folder / TENSORS, data)
+    write_json(folder / CONFIG, config | {"sha256": sha256(*data)})
     write_text(folder / CARD, card)
-    write_json(folder / CONFIG, config | {"sha256": sha256(data)})
 
 
 def load_parts(
@@ -189,23 +188,27 @@ def _local_folder(place: str | Path, revision: str | None) -> Path:
 def _saved(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and the config that was saved with them.
 
-    Where a save was cut off between its files, the tensors are new and the config beside them isn't: they
-    hold their own.
+    Where a save was cut off between its files, the tensors are new and the config beside them isn't, or there
+    is none: they hold their own.
     """
-    config, path = read_config(folder / CONFIG), folder / TENSORS
+    path = folder / TENSORS
+    alone = path.exists() and not (folder / CONFIG).exists()
+    config = {} if alone else read_config(folder / CONFIG)
     try:
         data = read_regular(path, MOST_OF_WEIGHTS)
     except OSError as error:
         raise ResidualError(f"{path} can't be read ({error.strerror}).") from error
     belong = sha256(data) == config.pop("sha256", None)
     try:
-        tensors, note = unpack_tensors(data, _KIND, path)
+        tensors, note = unpack_tensors(data, _KIND, path, known=belong)
     except ResidualError as error:
-        if belong:
+        if belong or alone:
             raise
         raise _of_another_save(path) from error
     own = note.get("config")
     if own is None:  # until 0.1
+        if alone:
+            read_config(folder / CONFIG)  # says that there is none
         if not belong:
             raise _of_another_save(path)
         return tensors, config
@@ -213,8 +216,7 @@ def _saved(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ResidualError(
             f"{folder / CONFIG} isn't what was saved with {TENSORS}: it is damaged, or was changed."
         )
-    with making_sense(path):
-        check_fields(own)
+    check_config(own, path)
     return tensors, own
 
 
