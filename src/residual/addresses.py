@@ -14,9 +14,9 @@ from residual.errors import ResidualError
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-PROTOCOLS = ("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "memory")
+PROTOCOLS = ("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "memory")
 _LIBRARIES = {"http": "aiohttp requests", "https": "aiohttp requests", "s3": "s3fs", "gs": "gcsfs"}
-_LIBRARIES |= {"gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+_LIBRARIES |= {"gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
 
 
 def check_address(address: str) -> str | None:
@@ -25,8 +25,9 @@ def check_address(address: str) -> str | None:
     Raises:
         ResidualError: it is of no protocol that is read, or chains several by `::`.
     """
-    protocol, is_url, _ = address.partition("://")
-    if "::" in address or "\0" in address or (is_url and protocol not in PROTOCOLS):
+    protocol, is_url, rest = address.partition("://")
+    chained = "::" in re.sub(r"^([^/]*@)?\[[^]/]*\]", "", rest)  # where no host of IPv6 has them
+    if "\0" in address or (is_url and (chained or protocol not in PROTOCOLS)):
         shown = re.sub(r"\?[^/]*$", "?…", address)  # a signed one has a key there
         raise ResidualError(
             f"{shown!r} is no address that is read. Read are paths and addresses of "
@@ -42,13 +43,14 @@ def file_system(address: str) -> tuple[AbstractFileSystem, str]:
         ResidualError: as `check_address`; or the protocol's library isn't installed.
     """
     protocol = check_address(address)
-    from fsspec.core import url_to_fs
+    from fsspec import get_filesystem_class
     from fsspec.implementations.local import LocalFileSystem
 
     if protocol is None:
         return LocalFileSystem(), str(LocalFileSystem._strip_protocol(address))
-    try:
-        return url_to_fs(address)
+    try:  # as `fsspec.url_to_fs`, which takes what is between the colons of a host for protocols
+        kind = get_filesystem_class(protocol)
+        return kind(**kind._get_kwargs_from_urls(address)), str(kind._strip_protocol(address))
     except ImportError as error:
         raise ResidualError(
             f"{address!r} needs a library that isn't installed ({error}): pip install {_LIBRARIES[protocol]}."

@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from residual.addresses import check_address, file_system
 from residual.data import shard_files
 from residual.data.shards import ShardsDataset
 from residual.errors import ResidualError, UnreadableImageError
@@ -681,7 +682,7 @@ def test_protocols_without_their_library_and_those_that_are_not_read(tmp_path, m
         raise ImportError("Install s3fs to access S3")
 
     refused = False
-    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
     for protocol, library in (("s3", "s3fs"), ("https", "aiohttp requests"), ("gs", "gcsfs")):
         with pytest.raises(ResidualError, match=rf"a library that isn't installed .*pip install {library}\."):
             ShardsDataset(f"{protocol}://bucket/x.tar", "train")
@@ -694,13 +695,24 @@ def test_protocols_without_their_library_and_those_that_are_not_read(tmp_path, m
         f"{tmp_path}/{{0,memory::reference://a}}.tar",
         "simplecache::http://host/0.tar",
         "http://host/?x::zip://0.tar",
-        "zip::0.tar",
+        "file:///data/a::b",
     ):
         for opened in (lambda address: ShardsDataset(address, "train"), Storage):
             with pytest.raises(
                 ResidualError, match=r"no address that is read\. Read are paths and .*https://"
             ):
                 opened(address)
+
+
+def test_colons_in_a_folder_s_name_and_in_a_host_chain_nothing(tmp_path):
+    write_set(tmp_path / "a::b")
+    assert len(ShardsDataset(f"{tmp_path}/a::b/{{000..002}}.tar", "train").labels)
+    system, path = file_system("http://[::1]:8000/x.tar")
+    assert (system.protocol, path) == (("http", "https"), "http://[::1]:8000/x.tar")
+    assert check_address("abfss://files@host/x.tar") == "abfss"
+    for address in ("http://[::1]::zip://x", "http://host/[::1]/x", "zip://a::/data/b"):
+        with pytest.raises(ResidualError, match="is no address that is read"):
+            check_address(address)
 
 
 def header(name: str, size: int, kind: bytes = b"0") -> bytes:
