@@ -10,6 +10,8 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from timm.data.transforms import ResizeKeepRatio
+from torchvision import transforms
 
 from residual import pictures
 from residual.data import decode
@@ -124,6 +126,21 @@ def test_what_isnt_decoded_here_is_bounded_before_it_is_resized():
         with pytest.raises(ResidualError, match="3,300 by 32 pixels, and one side may be 100 times"):
             preprocess(Image.new("RGB", (3300, 32)))
     assert Preprocess.square(32)(Image.new("RGB", (3200, 32))).shape == (3, 32, 32)
+    crop = transforms.CenterCrop(32)
+    for preprocess in (
+        Preprocess(resize=8192, crop=(32, 32)),
+        OnWhite(transforms.Compose([transforms.Resize(8192), crop])),
+        OnWhite(transforms.Compose([transforms.Resize([100_000]), crop])),
+        OnWhite(transforms.Compose([transforms.Resize((100_000, 1000)), crop])),
+        OnWhite(transforms.Compose([ResizeKeepRatio(8192), crop])),
+    ):
+        with pytest.raises(ResidualError, match="resized for its encoder it would have over 89 million"):
+            preprocess(Image.new("RGB", (1000, 10)))
+    for preprocess in (
+        Preprocess(resize=518, crop=None),
+        OnWhite(transforms.Compose([transforms.Resize((518, 518)), transforms.ToTensor()])),
+    ):
+        assert preprocess(Image.new("RGB", (400, 400))).shape == (3, 518, 518)
 
 
 def test_large_pictures_are_done_in_parts_and_come_out_the_same(monkeypatch):

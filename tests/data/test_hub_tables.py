@@ -291,6 +291,27 @@ def test_what_save_to_disk_does_not_write_is_refused(tmp_path):
     refused("no regular file")
 
 
+def test_a_folder_of_a_snapshot_in_the_hub_s_cache_has_its_files_among_the_blobs(tmp_path):
+    table = Dataset.from_dict({"file": ["2.png", "3.png"] * 10, "label": [0, 1] * 10})
+    saved(tmp_path, {"train": table, "test": table})
+    for shade in (2, 3):
+        (tmp_path / "birds" / f"{shade}.png").write_bytes(hubs.picture(shade))
+    cache = tmp_path / "datasets--me--birds"
+    folder = cache / "snapshots" / "1234" / "birds"
+    shutil.copytree(tmp_path / "birds", folder)
+    (cache / "blobs").mkdir()
+    for number, file in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
+        file.rename(cache / "blobs" / str(number))
+        file.symlink_to(os.path.relpath(cache / "blobs" / str(number), file.parent))
+    data = load_dataset(f"disk:{folder}", "test", image_column="file")
+    assert [data[row][0].getpixel((0, 0))[0] for row in (0, 1)] == [2, 3]
+    (cache / "blobs").rename(tmp_path / "blobs")
+    (folder / "dataset_dict.json").unlink()
+    (folder / "dataset_dict.json").symlink_to(tmp_path / "blobs" / "0")
+    with pytest.raises(ResidualError, match="leads out of the folder"):
+        load_dataset(f"disk:{folder}", "test", image_column="file")
+
+
 def test_samples_without_a_label_are_named(tmp_path):
     table = hubs.table(np.arange(6) % 2, {"label": BIRDS})
     cells = table["label"][:]

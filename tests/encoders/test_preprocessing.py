@@ -142,6 +142,16 @@ def test_transformers_processors(name, mode, tmp_path):
         assert_same(ours(image), processed(theirs, image.convert("RGB")))
 
 
+def test_whole_numbers_may_be_written_as_fractions():
+    config = CONFIGS["dinov2"][1] | {"size": {"shortest_edge": 256.0}, "crop_size": 224.0}
+    assert Preprocess.from_config(config) == Preprocess.from_config(CONFIGS["dinov2"][1])
+    with pytest.raises(ResidualError, match=r"A picture's side is .*224\.5"):
+        Preprocess.from_config(config | {"crop_size": 224.5})
+    for number in (float("nan"), float("inf"), 10**400, "a"):
+        with pytest.raises(ResidualError, match="Three means, three standard deviations and a factor"):
+            Preprocess.from_config(config | {"image_mean": [number] * 3})
+
+
 @pytest.mark.parametrize("model_type", UNTYPED)
 def test_a_processor_without_a_type_is_that_of_the_model_beside_it(model_type, tmp_path):
     """As in the first checkpoints, ViT's among them: transformers looks the class up by the model's kind."""

@@ -69,6 +69,8 @@ def test_an_open_clip_folder_names_no_other_model(tmp_path, alone):
                 "a model of 1,6.*, and its weights have 830,881",
             ),
             ("text_cfg", {"layers": 10**6}, "says layers 1000000, and its weights have 10 at most"),
+            ("text_cfg", {"layers": "1000000"}, "says layers 1000000, and its weights have 10 at most"),
+            ("vision_cfg", {"layers": [[1], [[10**6]]]}, "1000000.*, and its weights have 10 at most"),
         ]
     ):
         folder = tmp_path / str(number)
@@ -79,7 +81,9 @@ def test_an_open_clip_folder_names_no_other_model(tmp_path, alone):
         with pytest.raises(ResidualError, match=sentence):
             load_encoder(f"open_clip:{folder}", device="cpu")
     write(folder, "open_clip_config.json", {"model_cfg": CLIP_CONFIG | {"text_cfg": text_with_a_tokenizer()}})
-    write(folder, "config.json", {"model_type": "mine"})
+    # For other libraries, and read by none that is asked here.
+    write(folder, "config.json", {"model_type": "mine", "auto_map": {"AutoModel": "mine.Mine"}})
+    write(folder, "adapter_config.json", {"base_model_name_or_path": "them/theirs"})
     encoder = load_encoder(f"open_clip:{folder}", device="cpu")
     with pytest.raises(ResidualError, match="it can't be had from the hub"):
         encoder.encode_text(["a"])  # its tokenizer is looked for in the folder alone
@@ -141,6 +145,7 @@ def test_folders_that_ask_for_code_other_files_or_other_models_are_refused(tmp_p
                 "A picture's side",
             ),
             ("vit", "preprocessor_config.json", {"image_processor_type": "pipeline"}, "processor 'pipeline'"),
+            ("vit", "preprocessor_config.json", {"rescale_factor": "a"}, "Three means"),
             ("timm", "config.json", {"pretrained_cfg": {"input_size": [3, 10**5, 10**5]}}, "input_size"),
             (
                 "timm",

@@ -6,6 +6,7 @@ only normalised. open_clip's and timm's models keep those libraries' own transfo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.nn.functional import interpolate
 
 from residual.errors import ResidualError
 from residual.files import parse_json, read_regular
-from residual.pictures import check_size, on_white
+from residual.pictures import MOST_PIXELS, check_size, on_white
 
 # OpenAI's statistics, which CLIP models keep (transformers.image_utils.OPENAI_CLIP_MEAN, OPENAI_CLIP_STD).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -36,6 +37,7 @@ _INTERPOLATIONS: dict[int, dict[str, Any]] = {
 }
 
 _MOST_SIDE = 8192
+_LARGE = 1e9  # of what bytes are divided by; NaN and infinity aren't under it
 _MOST_JSON = 2**20  # bytes
 _PROCESSORS = {"vit": "ViT", "siglip": "Siglip", "blip": "Blip", "dinov2": "Bit"}
 
@@ -64,10 +66,14 @@ class Preprocess:
         if self.interpolation not in _INTERPOLATIONS:
             known = ", ".join(f"{kind} ({mode['mode']})" for kind, mode in _INTERPOLATIONS.items())
             raise ResidualError(f"Resampling filter {self.interpolation} isn't known. Known: {known}.")
+        for field in ("resize", "crop"):
+            object.__setattr__(self, field, _whole(getattr(self, field)))
         sides = [*(self.resize if isinstance(self.resize, tuple) else [self.resize or 1]), *(self.crop or ())]
         if not all(isinstance(side, int) and 1 <= side <= _MOST_SIDE for side in sides):
             raise ResidualError(f"A picture's side is a number of pixels up to {_MOST_SIDE}, got {sides}.")
-        if len(self.mean) != 3 or len(self.std) != 3 or 0 in self.std or not self.rescale:
+        numbers = [*self.mean, *self.std, self.rescale]
+        finite = all(isinstance(number, int | float) and abs(number) < _LARGE for number in numbers)
+        if len(self.mean) != 3 or len(self.std) != 3 or 0 in numbers[3:] or not finite:
             raise ResidualError(
                 f"Three means, three standard deviations and a factor that aren't 0 normalise a picture, got "
                 f"{self.mean}, {self.std} and {self.rescale}."
@@ -131,11 +137,13 @@ class Preprocess:
         """The pixels of one image.
 
         Raises:
-            ResidualError: its size is out of bounds, see `check_size`.
+            ResidualError: its size is out of bounds, see `check_size`, or would be when it is resized.
         """
         check_size(*image.size)
+        size = self._resized(image.height, image.width)
+        _check_resized(math.prod(size))
         pixels = torch.from_numpy(np.array(_colours(image))).permute(2, 0, 1)  # (3, h, w), bytes
-        if (size := self._resized(image.height, image.width)) != (image.height, image.width):
+        if size != (image.height, image.width):
             pixels = interpolate(pixels[None], size, **_INTERPOLATIONS[self.interpolation])[0]
         if self.crop and self.crop != size:
             pixels = _center_crop(pixels, *self.crop)
@@ -163,10 +171,33 @@ class OnWhite:
         """The pixels of one image.
 
         Raises:
-            ResidualError: its size is out of bounds, see `check_size`.
+            ResidualError: its size is out of bounds, see `check_size`, or would be when it is resized.
         """
         check_size(*image.size)
+        longer = max(image.size) / min(image.size)
+        for step in getattr(self.transform, "transforms", ()):
+            if type(step).__name__.startswith("Resize"):
+                size = getattr(step, "size", getattr(step, "max_size", 0))
+                sides = list(size) if isinstance(size, list | tuple) else [size]
+                # Only torchvision's own, which is a module, doesn't keep the picture's form.
+                fixed = len(sides) == 2 and isinstance(step, torch.nn.Module)
+                _check_resized(math.prod(sides) if fixed else max(sides) ** 2 * longer)
         return self.transform(_colours(image))
+
+
+def _whole(size: Any) -> Any:
+    """With whole numbers for those that JSON has as 224.0."""
+    if isinstance(size, tuple):
+        return tuple(map(_whole, size))
+    return int(size) if isinstance(size, float) and size.is_integer() else size
+
+
+def _check_resized(pixels: float) -> None:
+    if pixels > MOST_PIXELS:
+        raise ResidualError(
+            f"resized for its encoder it would have over {MOST_PIXELS / 1e6:.0f} million pixels: crop it, or "
+            "mend the encoder's preprocessing"
+        )
 
 
 def _colours(image: Image.Image) -> Image.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,20 +79,27 @@ def read_config(folder: Path, file: str) -> Any:
         raise ResidualError(f"The model in {str(folder)!r} can't be loaded: {error.message}") from error
 
 
-def check_configs(name: str, folder: Path) -> None:
+def check_configs(name: str, folder: Path, files: Sequence[str] | None = None) -> None:
     """Refuse a folder whose settings have code run, other models fetched or other files read, or say sizes
     that nobody has: the libraries that load it would do as they are told, or ask on the terminal.
+
+    Args:
+        name: how messages call it.
+        folder: with the settings.
+        files: those that are read of them, where others may be there for other libraries; None, all.
 
     Raises:
         ResidualError: one of them does; it says which file and how to go on.
     """
-    if (folder / "adapter_config.json").exists():
+    if files is None and (folder / "adapter_config.json").exists():
         raise ResidualError(
             f"{name}: {folder} holds an adapter_config.json, which names another model to be loaded.",
             "Load that one, or merge the adapter into it and save the whole.",
         )
     tensors = [shape for file in folder.glob("*.safetensors") for shape in _shapes(name, file)]
     for file in sorted(folder.glob("*config.json")):
+        if files is not None and file.name not in files:
+            continue
         for key, value in _settings(read_config(folder, file.name)):
             # Most tokenizers name files of whoever made them, which aren't here and aren't missed.
             outside = key.endswith("_file") and isinstance(value, str) and _leads_out(folder, value)
@@ -157,9 +164,16 @@ def _settings(value: Any) -> Iterator[tuple[str, Any]]:
         yield from _settings(inside)
 
 
-def _numbers(value: Any) -> list[float]:
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-    return [part for part in parts if isinstance(part, int | float)]
+def _numbers(value: Any) -> Iterator[float]:
+    """Those in a setting, in parts of it and as text, too."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
+    elif isinstance(value, int | float):
+        yield value
+    elif isinstance(value, str):
+        with suppress(ValueError):
+            yield float(value)
 
 
 def known_ids(ids: Tensor, count: int) -> Tensor:

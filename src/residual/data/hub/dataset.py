@@ -14,6 +14,7 @@ from residual.data.folder import TEMPLATES
 from residual.data.hub.catalogue import Classes, HubEntry, classes_of, hub_entries, matched, templates_of
 from residual.data.hub.columns import image_column, label_column, read_labels, with_labels
 from residual.data.hub.fetch import from_disk, from_hub, library, own_folders
+from residual.data.hub.saved import blobs
 from residual.data.hub.splits import given_split, made_split
 from residual.errors import ResidualError, UnreadableImageError
 from residual.files import shareable
@@ -69,10 +70,11 @@ class HubDataset(FileDataset):
 
     def _named(self, name: str, index: int) -> Path:
         """The file that a cell names, which has to be one of the dataset's own: a table may name any."""
-        for folder in map(Path.resolve, self._folders):
+        folders = [folder.resolve() for folder in self._folders]
+        for folder in folders:
             with suppress(OSError, ValueError, RuntimeError):  # the last one is pathlib's, of links in a ring
                 path = (folder / name).resolve()
-                if path.is_relative_to(folder) and path.exists():
+                if path.exists() and any(path.is_relative_to(own) for own in folders):
                     return path
         last = Path(name).name[:80]
         reason = f"its cell names a file, {last!r}, that is none of the dataset's own; {self.where}"
@@ -146,7 +148,8 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
     """
     form, _, address = name.partition(":")
     if form == "disk":
-        tables, folders = from_disk(name, address), [Path(address).expanduser()]
+        folder = Path(address).expanduser()
+        tables, folders = from_disk(name, address), [folder, *blobs(folder)]
     else:
         pinned, _, config = address.partition(":")
         repository, _, revision = pinned.partition("@")

@@ -44,9 +44,19 @@ def _json(folder: Path, name: str) -> Any:
 def _inside(folder: Path, name: str) -> Path:
     """The file or folder of that name in a folder, where it is in it."""
     path = folder / name
-    if path.name != name or not path.resolve().is_relative_to(folder.resolve()):
+    own = [folder.resolve(), *blobs(folder)]
+    if path.name != name or not any(path.resolve().is_relative_to(each) for each in own):
         raise ResidualError(f"{name!r} leads out of the folder {folder.name!r}.")
     return path
+
+
+def blobs(folder: Path) -> list[Path]:
+    """Where the files are that a snapshot in the hub's cache has links to; none of any other folder."""
+    for at in (folder.absolute(), folder.resolve()):
+        for parent in (at, *at.parents):
+            if parent.parent.name == "snapshots" and "--" in parent.parent.parent.name:
+                return [parent.parent.parent.resolve() / "blobs"]
+    return []
 
 
 def check_features(value: Any) -> None:

@@ -227,7 +227,7 @@ def _check_folder(name: str, folder: Path) -> None:
         ResidualError: it does, or isn't there.
     """
     with load_errors(name, folder):
-        check_configs(name, folder)
+        check_configs(name, folder, ["open_clip_config.json", "tokenizer_config.json"])
         config = _config(folder)
         text, vision = config["text_cfg"], config["vision_cfg"]
         if text.get("hf_model_name"):

@@ -137,7 +137,7 @@ def load(name: str, source: str, classifier: bool) -> Loaded:
 
 def _from_folder(timm: Any, name: str, folder: Path, classifier: bool) -> Loaded:
     require_safetensors(name, folder, _WEIGHTS)
-    check_configs(name, folder)
+    check_configs(name, folder, ["config.json"])
     check_built(name, folder, lambda: timm.create_model(f"local-dir:{folder}"))
     return _load(timm, name, f"local-dir:{folder}", folder, classifier)
 
