@@ -115,8 +115,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ResidualError:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out: of whatever failed for it, nothing else is known.
 
-    torch says it on a CPU as a `RuntimeError` that only its text tells from others.
+    Where torch has no class for it, it says so in a `RuntimeError` that only its text tells from others.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    signs = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)

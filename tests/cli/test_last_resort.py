@@ -15,6 +15,7 @@ from residual import report
 from residual.adapters.config import making_sense
 from residual.adapters.fine_tuning.loop import _whole
 from residual.cli import settings
+from residual.errors import UnclearColumnError
 
 REPORT = (
     "This is a fault of residual: report it in the issue tracker of the project, with the command and what "
@@ -61,7 +62,12 @@ def test_memory_that_runs_out(residual, monkeypatch):
     for reader in ("read_run_settings", "read_experiment_settings"):
         monkeypatch.setattr(settings, reader, fail)
     monkeypatch.setattr(report, "datasets_table", fail)
-    for error in (MemoryError("malloc"), torch.OutOfMemoryError("CUDA out of memory."), allocation_error()):
+    for error in (
+        MemoryError("malloc"),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: out of memory"),
+        allocation_error(),
+    ):
         for words, way_out in (
             (("datasets",), ""),
             (("run", "--dataset", "flags"), "; fewer pictures at a time need less: --batch-size N"),
@@ -81,7 +87,7 @@ def allocation_error():
     return told.value
 
 
-def test_only_what_a_command_takes_is_its_way_out(residual, tmp_path):
+def test_only_what_a_command_takes_is_its_way_out(residual, monkeypatch, tmp_path):
     place = write_folder(tmp_path / "pictures", each=4)
     for path in place.rglob("*.png"):
         path.write_bytes(b"none")
@@ -94,6 +100,19 @@ def test_only_what_a_command_takes_is_its_way_out(residual, tmp_path):
     ):
         code, _, err = residual(*words)
         assert (code, err.endswith(f"). {way_out}.\n")) == (2, True), err
+
+    def fail(*_, **__):
+        raise UnclearColumnError("Two.", "label_column")
+
+    monkeypatch.setattr("residual.data.load_dataset", fail)
+    monkeypatch.setattr(settings, "read_run_settings", fail)
+    monkeypatch.setattr(settings, "read_experiment_settings", fail)
+    for words, way_out in (
+        (("datasets", "hf:a/b"), "Name the one that is meant: --label-column NAME"),
+        (("run",), "`residual encode` takes the one that is meant: --label-column NAME"),
+        (("experiment", "1"), "`residual encode` takes the one that is meant: --label-column NAME"),
+    ):
+        assert residual(*words)[::2] == (2, f"residual: Two. {way_out}.\n")
 
 
 def test_letters_that_a_terminal_lacks_cost_no_result(residual, monkeypatch):

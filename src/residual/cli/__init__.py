@@ -51,8 +51,9 @@ def main() -> None:
 
         app(words)
     except UnclearColumnError as error:
-        option = error.argument.replace("_", "-")
-        _end(error, f"{error.message} Name the one that is meant: --{option}.", debug)
+        here = _way(words, error.argument, "NAME", "Name the one that is meant: ")
+        there = _way(["encode"], error.argument, "NAME", "`residual encode` takes the one that is meant: ")
+        _end(error, f"{error.message} {here or there}.", debug)
     except UnreadableImageError as error:
         skip = _way(words, "on_error", "skip", ", or go on without such images: ")
         _end(error, f"{error.message} Mend or remove it{skip}.", debug)
@@ -85,13 +86,15 @@ def _way(words: Sequence[str], setting: str, value: str, why: str) -> str:
     from typer.main import get_command
 
     from residual.cli.app import app
+    from residual.cli.settings import ExperimentOptions
 
     name = next((word for word in words if not word.startswith("-")), "")
     option = f"--{setting.replace('_', '-')}"
     command = getattr(get_command(app), "commands", {}).get(name)
     if command is not None and any(option in each.opts for each in command.params):
         return f"{why}{option} {value}"
-    return f"{why}--param experiment.{setting}={value}" if name == "experiment" else ""
+    experiment = name == "experiment" and hasattr(ExperimentOptions, setting)
+    return f"{why}--param experiment.{setting}={value}" if experiment else ""
 
 
 def _end(error: Exception, sentence: str, debug: bool, code: int = 2) -> NoReturn:
