@@ -111,7 +111,9 @@ def _check_costs(image: Any, content: bytes) -> bool:
     if image.mode == "F":
         raise ValueError("its pixels are fractions: save it with 8 bits")
     if kind == "TIFF" and _tile(image) > MOST_OF_A_TILE:
-        raise ValueError(f"it is in tiles of over {MOST_OF_A_TILE / 1e6:.0f} million pixels: save it as PNG")
+        raise ValueError(
+            f"it is in tiles of over {MOST_OF_A_TILE / 1e6:.0f} million pixels, or as many beyond: save as PNG"
+        )
     if content[:2] in (b"P1", b"P2", b"P3") and len(content) > MOST_TEXT:
         raise ValueError(f"its pixels are over {MOST_TEXT:,} bytes of text: save it as PNG")
     each = pixels + _OF_A_SCAN
@@ -135,11 +137,16 @@ def _scans(content: bytes) -> int:
 
 
 def _tile(image: Any) -> int:
-    """Pixels of a TIFF's tiles, which its decoder makes room for, however small the picture is."""
+    """Pixels of a TIFF's tile, which its decoder makes room for however small the picture is, or those that
+    it decodes beyond the picture (but for three times as many as that has) where they are more.
+    """
     width, height = (image.tag_v2.get(tag, 0) for tag in (322, 323))  # TileWidth, TileLength
     if not isinstance(width, int) or not isinstance(height, int):  # a text times a number is a long text
         raise ValueError("the size of its tiles is no number: save it as PNG")
-    return width * height
+    if width < 1 or height < 1:
+        return 0
+    tiles = -(-image.width // width) * -(-image.height // height)
+    return max(width * height, tiles * width * height - 4 * image.width * image.height)
 
 
 def _orientation(image: Image.Image) -> object:
