@@ -99,7 +99,7 @@ def test_what_would_cost_much_is_refused_by_name(monkeypatch):
         "too many small pieces": jpeg[:2] + b"\xff" * 2000 + jpeg[2:],
         "in too many small pieces": png(9, 9, between=chunk(b"abCd", b"") * 2000),
         "in tiles of over 17 million pixels": tiff_of_tiles(2**15, 2**14),
-        "million pixels, or as many beyond: save as PNG": tiff_of_tiles(1, 2**24),
+        "million pixels, or as many over: save as PNG": tiff_of_tiles(1, 2**24),
         "size of its tiles is no number": tiff_of_tiles(b"AA\0", 10**9),
         "it is a BLP with a JPEG in it": b"BLP1" + struct.pack("<iIIIii", 0, 0, 9, 9, 5, 0),
         "it is IPTC, which holds a file of any kind": iptc(jpeg),

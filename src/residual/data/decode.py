@@ -112,7 +112,7 @@ def _check_costs(image: Any, content: bytes) -> bool:
         raise ValueError("its pixels are fractions: save it with 8 bits")
     if kind == "TIFF" and _tile(image) > MOST_OF_A_TILE:
         raise ValueError(
-            f"it is in tiles of over {MOST_OF_A_TILE / 1e6:.0f} million pixels, or as many beyond: save as PNG"
+            f"it is in tiles of over {MOST_OF_A_TILE / 1e6:.0f} million pixels, or as many over: save as PNG"
         )
     if content[:2] in (b"P1", b"P2", b"P3") and len(content) > MOST_TEXT:
         raise ValueError(f"its pixels are over {MOST_TEXT:,} bytes of text: save it as PNG")
