@@ -341,6 +341,7 @@ def test_what_is_no_checkpoint_of_today_is_named(tmp_path):
         {"number": 1.5},
         {"history": [{"epoch": 1}]},
         {"groups": 3},
+        {"groups": [{**note["groups"][0], "betas": [0.9]}]},
         {"precision": []},
     ):
         save_tensors(path, "checkpoint", tensors, note | wrong)

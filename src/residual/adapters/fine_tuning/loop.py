@@ -6,6 +6,7 @@ from the very batch, with the same numbers as if nothing had been. Needs `lightn
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -285,6 +286,8 @@ class Training:
         for key, value in _under("optimizer/", tensors).items():
             number, _, name = key.partition("/")
             state.setdefault(int(number), {})[name] = value
+        if not _alike(note["groups"], json.loads(json.dumps(self.optimizer.state_dict()["param_groups"]))):
+            raise ValueError("its optimizer's settings are of another kind")
         self.optimizer.load_state_dict({"state": state, "param_groups": note["groups"]})
         self.fabric.strategy.precision.load_state_dict(note["precision"])
         torch.set_rng_state(tensors["random/cpu"])
@@ -306,6 +309,17 @@ class Training:
         """Put these weights in place."""
         for name, mine in self.state.items():
             mine.copy_(state[name])
+
+
+def _alike(given: Any, own: Any) -> bool:
+    """Whether a value of JSON is made like ours, as far as both have it: numbers for numbers, as many."""
+    if isinstance(own, dict):
+        return isinstance(given, dict) and all(_alike(given.get(key, own[key]), own[key]) for key in own)
+    if isinstance(own, list):
+        return isinstance(given, list) and len(given) == len(own) and all(map(_alike, given, own))
+    if isinstance(own, float | int) and not isinstance(own, bool):
+        return isinstance(given, float | int) and not isinstance(given, bool)
+    return type(given) is type(own)
 
 
 def _file(folder: Path, name: str) -> Path:
