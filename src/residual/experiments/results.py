@@ -127,7 +127,7 @@ def shown(name: str) -> str:
     Example:
         >>> from residual.experiments.results import shown
         >>> shown("letters.linear"), shown("folder:/mnt/me/pictures.linear")
-        ('letters.linear', 'folder:pictures-51c73bb4.linear')
+        ('letters.linear', 'folder:pictures-fbd21348.linear')
     """
     whole, dot, method = name.rpartition(".")
     whole, rest = (whole, dot + method) if method in METHOD_NAMES else (name, "")
