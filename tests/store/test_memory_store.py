@@ -53,7 +53,7 @@ def test_labels_and_groups_that_no_dataset_has_are_refused():
         (good[:15], {}, "has 15 labels but 20 ids"),
         (good + 0.7, {}, r"needs labels that are whole numbers, one a sample; got float64"),
         (good[:, None], {}, r"got int64 of the shape \(20, 1\)"),
-        (np.int64(1), {}, r"got int64 of the shape \(\)"),
+        (np.array(1), {}, r"got int64 of the shape \(\)"),
         (np.array([*good[:19], 2.5], object), {}, "got object of the shape"),
         (np.where(good == 2, -3, good), {}, "the label of '000002' is -3; there are names for 0 to 3"),
         (good + 96, {}, "the label of '000000' is 96; there are names for 0 to 3"),

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 from PIL import Image
@@ -61,10 +61,10 @@ class ImageDataset:
         split: str,
         class_names: Sequence[str],
         templates: Sequence[str],
-        labels: np.ndarray,
+        labels: Iterable[Any],
         sample_ids: Sequence[str],
         licence: str,
-        groups: np.ndarray | None = None,
+        groups: Iterable[Any] | None = None,
         group_names: Sequence[str] = (),
     ):
         self.name = name

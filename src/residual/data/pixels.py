@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
-import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -42,13 +41,13 @@ class PixelDataset(ImageDataset):
     def __init__(
         self,
         pixels: Float[Tensor, "n 3 h w"],
-        labels: Int[np.ndarray, " n"],
+        labels: Iterable[Any],
         class_names: Sequence[str],
         name: str = "pixels",
         split: str = "train",
         sample_ids: Sequence[str] | None = None,
         templates: Sequence[str] = (),
-        groups: Int[np.ndarray, " n"] | None = None,
+        groups: Iterable[Any] | None = None,
         group_names: Sequence[str] = (),
     ):
         self.pixels = pixels

@@ -192,7 +192,7 @@ def _whole(size: Any) -> Any:
     return int(size) if isinstance(size, float) and size.is_integer() else size
 
 
-def _check_resized(pixels: float) -> None:
+def _check_resized(pixels: int | float) -> None:
     if pixels > MOST_PIXELS:
         raise ResidualError(
             f"resized for its encoder it would have over {MOST_PIXELS / 1e6:.0f} million pixels: crop it, or "
