@@ -25,7 +25,6 @@ from residual.store.manifest import (
     MANIFEST,
     RECEIPTS,
     Receipt,
-    StoreManifest,
     packed_receipts,
     read_manifest,
 )
@@ -54,21 +53,17 @@ class ResidualStore(Store):
         []
     """
 
-    def __init__(
-        self,
-        storage: Storage,
-        manifest: StoreManifest,
-        receipts: dict[int, Receipt],
-        spoilt: dict[int, ResidualError],
-    ):
-        self.storage, self.manifest, self.layout = storage, manifest, manifest.layout
-        encoder, dataset, settings = (manifest.identity[part] for part in ("encoder", "dataset", "settings"))
+    def __init__(self, arrays: CheckedArrays):
+        self.storage, self.manifest, self.layout = arrays.storage, arrays.manifest, arrays.layout
+        encoder, dataset, settings = (
+            self.manifest.identity[part] for part in ("encoder", "dataset", "settings")
+        )
         self.encoder_name, self.fingerprint = shareable(encoder["name"]), encoder["weights"]
         self.dataset = f"{shareable(dataset['name'])}/{dataset['split']}"
         self.class_names = tuple(dataset["class_names"])
         self.group_names = tuple(dataset["group_names"])
         self.pooling, self.kinds = settings["pooling"], tuple(settings["kinds"])
-        self._arrays = CheckedArrays(storage, manifest, receipts, spoilt)
+        self._arrays = arrays
 
     @classmethod
     def open(
@@ -98,7 +93,7 @@ class ResidualStore(Store):
                 if not damaged:
                     raise
                 spoilt[shard] = error
-        store = cls(storage, manifest, receipts, spoilt)
+        store = cls(CheckedArrays(storage, manifest, receipts, spoilt))
         if store.shortfall and not cut_off:
             warnings.warn(store.shortfall, stacklevel=2)
         return store
