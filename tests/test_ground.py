@@ -14,7 +14,16 @@ import pytest
 import torch
 
 from residual.errors import ResidualError, printable
-from residual.files import parse_json, read_regular, shareable, write_text, written_beside
+from residual.files import (
+    cache_folder,
+    local_path,
+    parse_json,
+    read_regular,
+    shareable,
+    write_text,
+    written_beside,
+)
+from residual.libraries import library
 from residual.tensor_files import load_tensors, pack_tensors, save_tensors, unpack_tensors
 
 
@@ -139,3 +148,68 @@ def test_errors_are_one_line_that_does_nothing_to_a_terminal():
 def test_names_that_others_see_hold_no_path_of_this_machine(name, shown):
     assert shareable(name) == shown
     assert shareable(shown) == shown
+
+
+# Libraries
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("from torch import no_such_name", r"cannot import name 'no_such_name' from 'torch'"),
+        ("import no_such_module", r"No module named 'no_such_module'"),
+        ("1 / 0", r"division by zero"),
+        ("def load_dataset(): ...", ""),
+    ],
+)
+def test_what_hides_a_library_is_named(tmp_path, monkeypatch, content, told):
+    (tmp_path / "timm.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "timm"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ResidualError, match=rf"by that name is '.*timm\.py'.*{told}.*, not .* Rename"):
+        library("timm", "x", "timm")
+    sys.modules.pop("timm", None)
+
+
+def test_a_broken_library_is_not_said_to_be_missing(monkeypatch):
+    def fails(_):
+        raise error
+
+    monkeypatch.setattr("residual.libraries.import_module", fails)
+    for error in (
+        ModuleNotFoundError("No module named 'torchvision'", name="torchvision"),
+        OSError("libcudart.so.12: cannot open shared object file"),
+    ):
+        with pytest.raises(ResidualError, match=rf"timm [\d.]+ is there but can't be imported \({error}\)"):
+            library("timm", "x", "timm")
+    error = ModuleNotFoundError("No module named 'timm'", name="timm")
+    with pytest.raises(ResidualError, match=r"x needs timm, which isn't installed: pip install 'residual-"):
+        library("timm", "x", "timm")
+    error = torch.OutOfMemoryError("no room")
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        library("timm", "x", "timm")
+
+
+def test_a_library_below_what_is_asked_for_is_told_with_both_versions(monkeypatch):
+    import timm
+
+    monkeypatch.setattr(timm, "__version__", "0.9.16")
+    with pytest.raises(ResidualError, match=r"x needs timm [\d.]+ or newer, and 0\.9\.16 is .* -U"):
+        library("timm", "x", "timm")
+    monkeypatch.setattr(timm, "__version__", "12.0.0.dev1")
+    assert library("timm", "x", "timm") is timm
+
+
+def test_without_a_home_there_is_no_cache_and_no_guess(monkeypatch):
+    for name in ("HOME", "RESIDUAL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(sys.modules, "pwd", None)
+    with pytest.raises(ResidualError, match=r"'/dev/null/residual/a' can't be written"):
+        write_text(cache_folder() / "a", "a")
+    with pytest.raises(ResidualError, match=r"'~/pictures' can't be found: whose home '~' is isn't known"):
+        local_path("~/pictures")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_folder() == Path("/dev/null/residual")
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert (cache_folder(), local_path("~/x")) == (Path("/somewhere/.cache/residual"), Path("/somewhere/x"))

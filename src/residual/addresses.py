@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from residual.errors import ResidualError
+from residual.libraries import unusable
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -52,8 +53,12 @@ def file_system(address: str) -> tuple[AbstractFileSystem, str]:
         kind = get_filesystem_class(protocol)
         return kind(**kind._get_kwargs_from_urls(address)), str(kind._strip_protocol(address))
     except ImportError as error:
+        needed, cause = _LIBRARIES[protocol], error.__cause__
+        missing = isinstance(cause, ModuleNotFoundError) and cause.name in needed.split()
+        if cause is not None and not missing:
+            raise unusable(needed.split()[0], repr(address), needed, cause) from error
         raise ResidualError(
-            f"{address!r} needs a library that isn't installed ({error}): pip install {_LIBRARIES[protocol]}."
+            f"{address!r} needs a library that isn't installed ({error}): pip install {needed}."
         ) from error
     except Exception as error:
         raise ResidualError(f"{address!r} is no address that can be read: {error}.") from error

@@ -163,11 +163,34 @@ def parse_json(data: bytes | str, where: str | Path) -> Any:
         raise ResidualError(f"{str(where)!r} is no JSON that can be read: {why}.") from error
 
 
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """A path on this machine, with `~` and `~user` as what they stand for.
+
+    Raises:
+        ResidualError: nobody knows what they stand for: the user has no entry, or there is no such user.
+    """
+    expanded = os.path.expanduser(os.fspath(path))
+    if expanded.startswith("~"):
+        user = re.split(r"[/\\]", expanded)[0]
+        raise ResidualError(
+            f"{os.fspath(path)!r} can't be found: whose home {user!r} is isn't known here.",
+            f'Give the whole path, or "./{user}…" for what is called so.',
+        )
+    return Path(expanded)
+
+
 def cache_folder() -> Path:
-    """`$RESIDUAL_CACHE`, or `residual` in the user's cache folder."""
+    """`$RESIDUAL_CACHE`, or `residual` in the user's cache folder.
+
+    A user without a home has none: it is then in a place where nothing is and nothing can be written, which
+    a cache takes as it takes a closed folder.
+    """
     if chosen := os.environ.get("RESIDUAL_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "residual"
+        return local_path(chosen)
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    # a relative one would be another in each folder, and is none (XDG Base Directory Specification)
+    place = cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")
+    return Path(place if os.path.isabs(place) else os.devnull) / "residual"
 
 
 def safe_name(name: str) -> str:

@@ -417,7 +417,10 @@ def test_the_limit_cuts_a_dataset_always_alike(tmp_path):
             "pyarrow",
             r"results of experiments needs pyarrow.* pip install 'residual-vit\[experiments\]'",
         ),
-        ("matplotlib", r"Figures need matplotlib: pip install 'residual-vit\[figures\]'"),
+        (
+            "matplotlib",
+            r"Drawing figures needs matplotlib, .* pip install 'residual-vit\[figures\]'",
+        ),
     ],
 )
 def test_missing_libraries_are_told_before_the_work(tmp_path, monkeypatch, number, missing, message):

@@ -354,7 +354,7 @@ def test_a_folder_that_cannot_be_made_is_named(heads, tmp_path):
 def test_without_matplotlib_it_says_what_to_install(heads, shapes, monkeypatch):
     check_matplotlib()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    message = r"Figures need matplotlib: pip install 'residual-vit\[figures\]'"
+    message = r"figures needs matplotlib, which isn't installed: pip install 'residual-vit\[figures\]'"
     with pytest.raises(ResidualError, match=message):
         check_matplotlib()
     for draw in (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -104,7 +104,7 @@ def hub_name(encoder: str) -> str | None:
         if not place.startswith("hf-hub:"):
             return None
         place = place.removeprefix("hf-hub:")
-    elif form != "hf" or Path(place).expanduser().is_dir():
+    elif form != "hf" or os.path.isdir(os.path.expanduser(place)):
         return None
     repo = place.partition("@")[0]
     return repo if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", repo) else None

@@ -25,7 +25,7 @@ from residual.adapters.methods import ADAPTERS, FINE_TUNING
 from residual.encoders.encoder import Encoder
 from residual.encoders.sources import hub_errors
 from residual.errors import ResidualError
-from residual.files import read_regular, shareable, write_json, write_text
+from residual.files import local_path, read_regular, shareable, write_json, write_text
 from residual.finite import check_finite
 from residual.hashing import sha256
 from residual.libraries import first_line, version_of
@@ -173,7 +173,7 @@ _STAR_UNTIL_0_1 = {"zero_shot", "residual_star"}
 
 def _local_folder(place: str | Path, revision: str | None) -> Path:
     """The folder, or the local copy of the hub's repository."""
-    local = Path(place).expanduser()
+    local = local_path(place)
     if local.is_dir():
         if revision is not None:
             raise ResidualError(f"{str(place)!r} is a folder, which has no revision {revision!r}.")

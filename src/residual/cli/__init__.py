@@ -62,6 +62,9 @@ def main() -> None:
     except OSError as error:  # of the machine: a name that is too long, a closed folder, a network
         where = "" if error.filename is None else f": {str(error.filename)!r}"
         _end(error, f"{printable(error.strerror or first_line(error))}{where}.", debug)
+    except ImportError as error:  # of a library that comes with this one, or of one that it asks for
+        anew = "Install it anew, or a version that fits what else is installed"
+        _end(error, f"A library can't be imported: {printable(first_line(error))}. {anew}.", debug)
     except Exception as error:
         name = type(error).__name__
         what = printable(f"{name}: {first_line(error)}" if str(error) else name).rstrip(".")

@@ -11,7 +11,7 @@ import numpy as np
 from residual.data.dataset import OWN_LICENCE, FileDataset, file_content
 from residual.data.splits import ALL, SPLITS, divided_part, rows_of_split
 from residual.errors import ResidualError
-from residual.files import shareable
+from residual.files import local_path, shareable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image of a {}", "a {}", "{}")
@@ -34,7 +34,7 @@ class FolderDataset(FileDataset):
     """
 
     def __init__(self, path: str | Path, split: str):
-        self.root = root = Path(path).expanduser()
+        self.root = root = local_path(path)
         if not root.is_dir():
             what = "is a file, not a folder" if root.exists() else "is not there"
             raise ResidualError(f"Image folder '{root}' {what}. {LAYOUT}")

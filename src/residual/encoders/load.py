@@ -18,6 +18,7 @@ from residual.encoders.families import FAMILIES, open_clip, timm
 from residual.encoders.family import Family
 from residual.encoders.sources import Loaded, snapshot
 from residual.errors import ResidualError, unknown_name
+from residual.files import local_path
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def _load(name: str, spec: str, dtype: torch.dtype, classifier: bool) -> Loaded:
         return transformers_models.load(name, _EMBEDDED[spec], FAMILIES, dtype, classifier)
     form, _, source = spec.partition(":")
     if form == "hf":
-        local = Path(source).expanduser()
+        local = local_path(source)
         folder = local if local.is_dir() else snapshot(name, source, transformers_models.FILES)
         return transformers_models.load(name, folder, FAMILIES, dtype, classifier)
     if form == "timm":

@@ -9,15 +9,15 @@ import math
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from residual.errors import ResidualError, printable
+from residual.errors import printable
 from residual.files import written_beside
+from residual.libraries import library
 from residual.spectral.geometry import MEASURES
 from residual.spectral.similarity import SIMILARITIES
 
@@ -37,10 +37,9 @@ def check_matplotlib() -> None:
     """Find out before the long work whether figures can be drawn.
 
     Raises:
-        ResidualError: matplotlib isn't installed.
+        ResidualError: matplotlib isn't installed, or can't be imported.
     """
-    if find_spec("matplotlib") is None:
-        raise ResidualError("Figures need matplotlib: pip install 'residual-vit[figures]'.")
+    library("matplotlib", "Drawing figures", extra="figures")
 
 
 def geometry_figure(table: pd.DataFrame, title: str) -> Figure:
@@ -200,7 +199,7 @@ def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches.
 
     Raises:
-        ResidualError: matplotlib isn't installed.
+        ResidualError: matplotlib isn't installed, or can't be imported.
     """
     check_matplotlib()
     from matplotlib.figure import Figure

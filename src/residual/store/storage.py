@@ -18,7 +18,7 @@ import numpy as np
 
 from residual.addresses import check_address, file_system
 from residual.errors import DamagedStoreError, ResidualError
-from residual.files import is_partial, make_folder, replacing, sweep, sync_folder
+from residual.files import is_partial, local_path, make_folder, replacing, sweep, sync_folder
 
 MOST_BYTES = 2**32  # of a file that is read whole; a linearization of the largest encoders has half of that
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -36,7 +36,7 @@ class Storage:
         self.local: Path | None = None
         self._inside: set[str] = set()  # files that were seen to be in the folder
         if (protocol := check_address(self.address)) is None:
-            self.local = Path(self.address).expanduser()
+            self.local = local_path(self.address)
             return
         self._fs, self._root = file_system(self.address)
         if protocol == "file":

@@ -17,7 +17,7 @@ from residual.data.hub.fetch import from_disk, from_hub, library, own_folders
 from residual.data.hub.saved import blobs
 from residual.data.hub.splits import given_split, made_split
 from residual.errors import ResidualError, UnreadableImageError
-from residual.files import shareable
+from residual.files import local_path, shareable
 
 
 class HubDataset(FileDataset):
@@ -148,7 +148,7 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
     """
     form, _, address = name.partition(":")
     if form == "disk":
-        folder = Path(address).expanduser()
+        folder = local_path(address)
         tables, folders = from_disk(name, address), [folder, *blobs(folder)]
     else:
         pinned, _, config = address.partition(":")

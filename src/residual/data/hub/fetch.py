@@ -15,7 +15,7 @@ from typing import Any
 from residual.data.folder import LAYOUT
 from residual.data.hub.saved import MOST_JSON, check_features, check_saved
 from residual.errors import ResidualError, printable
-from residual.files import read_regular
+from residual.files import local_path, read_regular
 
 OLDEST_DATASETS = 4  # earlier ones run loading scripts
 
@@ -92,7 +92,7 @@ def from_disk(name: str, path: str | Path) -> dict[str, Any]:
         ResidualError: there is no such dataset there.
     """
     datasets = library(name)
-    path = Path(path).expanduser()
+    path = local_path(path)
     if not path.is_dir():
         raise ResidualError(f"{name}: there is no folder '{path}'.")
     try:

@@ -25,6 +25,7 @@ from residual.encoders.sources import (
     snapshot,
 )
 from residual.errors import ResidualError
+from residual.files import local_path
 from residual.libraries import library
 
 _WEIGHTS = "open_clip_model.safetensors"
@@ -143,7 +144,7 @@ def load(name: str, source: str) -> Loaded:
         ResidualError: open_clip isn't installed, or there are no such weights as safetensors.
     """
     open_clip = library("open_clip", name, extra="open-clip")
-    folder = Path(source).expanduser()
+    folder = local_path(source)
     if folder.is_dir() or source.startswith("hf-hub:"):
         if not folder.is_dir():
             folder = snapshot(name, source.removeprefix("hf-hub:"), ["*.json", "*.txt", "*.model", _WEIGHTS])
@@ -156,7 +157,7 @@ def load(name: str, source: str) -> Loaded:
     known = open_clip.list_models()
     if architecture not in known:
         raise ResidualError(f"{name}: open_clip has no {architecture!r} and there is no such folder.")
-    how: dict[str, Any] = {"pretrained": str(Path(weights).expanduser())}
+    how: dict[str, Any] = {"pretrained": str(local_path(weights))}
     if not weights.endswith(".safetensors"):
         config = open_clip.get_pretrained_cfg(architecture, weights)
         if not config:

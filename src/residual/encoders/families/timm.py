@@ -25,6 +25,7 @@ from residual.encoders.sources import (
     snapshot,
 )
 from residual.errors import ResidualError, unknown_name
+from residual.files import local_path
 from residual.libraries import library
 
 ANATOMY = Anatomy(
@@ -109,12 +110,12 @@ def load(name: str, source: str, classifier: bool) -> Loaded:
         ResidualError: timm isn't installed, or there are no such weights as safetensors.
     """
     timm = library("timm", name, extra="timm")
-    folder = Path(source).expanduser()
+    folder = local_path(source)
     if folder.is_dir():
         return _from_folder(timm, name, folder, classifier)
     architecture, _, weights = source.partition("/")
     if weights.endswith(".safetensors"):
-        file = Path(weights).expanduser()
+        file = local_path(weights)
         if not file.is_file():
             raise ResidualError(f"{name}: there is no file {weights!r}.")
         with load_errors(name, file), safe_open(file, "pt") as tensors:
