@@ -288,6 +288,10 @@ class Encoder:
         """`preprocess` over several images, stacked."""
         return torch.stack([self.preprocess(image) for image in images])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take with them: all but what was compiled, which runs only where it was."""
+        return vars(self) | {"compiling": None, "compiled": {}}
+
     def __repr__(self) -> str:
         parts = self.parts
         return (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from residual.libraries import first_line
 
 FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 Tokenize = Callable[[list[str]], Tensor]
+# A model's config may ask for tuples, or for more than its output.
+AS_NAMED = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -88,14 +91,13 @@ def _tokenizer(name: str, folder: Path) -> Any:
             folder, local_files_only=True, trust_remote_code=False
         )
     except ImportError as error:
-        reason = first_line(error)
+        return partial(_lacking, name, first_line(error))
 
-        def lacking(*texts: Any, **how: Any) -> Any:
-            raise ResidualError(
-                f"{name}: its tokenizer needs another library: pip install 'residual-vit[siglip]' ({reason})"
-            )
 
-        return lacking
+def _lacking(name: str, reason: str, *texts: Any, **how: Any) -> Any:
+    raise ResidualError(
+        f"{name}: its tokenizer needs another library: pip install 'residual-vit[siglip]' ({reason})"
+    )
 
 
 def _known(name: str, kind: str, families: Sequence[Family], classifier: bool) -> tuple[Family, str]:
@@ -158,11 +160,12 @@ def padded(tokenizer: Callable[..., Any], module: Any) -> Tokenize:
 
 def longest(length: int) -> Callable[[Callable[..., Any], Any], Tokenize]:
     """Padded to the longest text and cut at `length`, for models that mask what is padding."""
-    return lambda tokenizer, module: _ids(
-        tokenizer, module, padding="longest", truncation=True, max_length=length
-    )
+    return partial(_ids, padding="longest", truncation=True, max_length=length)
 
 
 def _ids(tokenizer: Callable[..., Any], module: Any, **how: Any) -> Tokenize:
-    count = module.config.text_config.vocab_size
-    return lambda texts: known_ids(tokenizer(texts, return_tensors="pt", **how)["input_ids"], count)
+    return partial(_known_ids, tokenizer, module.config.text_config.vocab_size, how)
+
+
+def _known_ids(tokenizer: Callable[..., Any], count: int, how: dict[str, Any], texts: list[str]) -> Tensor:
+    return known_ids(tokenizer(texts, return_tensors="pt", **how)["input_ids"], count)

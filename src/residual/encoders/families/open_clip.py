@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -196,24 +198,32 @@ def _preprocessing(config: dict[str, Any]) -> dict[str, Any]:
 def _load(open_clip: Any, name: str, model: str, how: dict[str, Any]) -> Loaded:
     with load_errors(name, model):
         module = open_clip.create_model(model, **how)
-    tokenizer = None
-
-    def tokenize(texts: list[str]) -> Tensor:
-        nonlocal tokenizer
-        if tokenizer is None:
-            # A tokenizer may ask for code of its own to be run: never.
-            local = ":" in model
-            named = (
-                _config(Path(model.partition(":")[2])) if local else open_clip.get_model_config(model) or {}
-            )
-            of_hub = named.get("text_cfg", {}).get("hf_tokenizer_name")
-            safely = {"trust_remote_code": False} | ({"local_files_only": True} if local else {})
-            with hub_errors(name):
-                tokenizer = open_clip.get_tokenizer(model, **(safely if of_hub else {}))
-        return known_ids(tokenizer(texts), getattr(module, "text", module).vocab_size)
-
+    tokenize = _Tokenize(name, model, getattr(module, "text", module).vocab_size)
     with load_errors(name, model):
         return Loaded(module, _preprocess(module), tokenize)
+
+
+@dataclass
+class _Tokenize:
+    """Texts to token ids of open_clip's `model`; its tokenizer is made when it is needed."""
+
+    name: str
+    model: str
+    vocab_size: int
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        return known_ids(self._tokenizer(texts), self.vocab_size)
+
+    @cached_property
+    def _tokenizer(self) -> Callable[[list[str]], Tensor]:
+        open_clip = library("open_clip", self.name, extra="open-clip")
+        # A tokenizer may ask for code of its own to be run: never.
+        folder = self.model.partition(":")[2]
+        named = _config(Path(folder)) if folder else open_clip.get_model_config(self.model) or {}
+        of_hub = named.get("text_cfg", {}).get("hf_tokenizer_name")
+        safely = {"trust_remote_code": False} | ({"local_files_only": True} if folder else {})
+        with hub_errors(self.name):
+            return open_clip.get_tokenizer(self.model, **(safely if of_hub else {}))
 
 
 def _config(folder: Path) -> dict[str, Any]:

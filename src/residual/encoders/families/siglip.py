@@ -12,7 +12,7 @@ from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import AttentionPool, ProbePool, TokenPool
 from residual.encoders.preprocess import HALF, Preprocess
-from residual.encoders.transformers_models import activation, image_size, logit_scale, padded
+from residual.encoders.transformers_models import AS_NAMED, activation, image_size, logit_scale, padded
 
 _LAYERS = Anatomy(
     blocks="encoder.layers",
@@ -27,7 +27,7 @@ _LAYERS = Anatomy(
 _VISION = Family(
     name="transformers SigLIP vision",
     classes=("transformers.SiglipVisionModel",),
-    image=Tower(_LAYERS, lambda module, pixels: module(pixel_values=pixels).pooler_output),
+    image=Tower(_LAYERS, lambda module, pixels: module(pixel_values=pixels, **AS_NAMED).pooler_output),
     image_size=image_size,
     settings=activation,
     preprocess=lambda module: Preprocess(image_size(module), None, mean=HALF, std=HALF),
@@ -39,14 +39,14 @@ _BOTH = replace(
     classes=("transformers.SiglipModel",),
     image=Tower(
         anatomy=_LAYERS.under("vision_model"),
-        encode=lambda module, pixels: module.vision_model(pixel_values=pixels).pooler_output,
+        encode=lambda module, pixels: module.vision_model(pixel_values=pixels, **AS_NAMED).pooler_output,
         weights=("vision_model.",),
     ),
     text=Tower(
         anatomy=replace(_LAYERS, final_norm="final_layer_norm", projection="head", pool=TokenPool(-1)).under(
             "text_model"
         ),
-        encode=lambda module, ids: module.text_model(input_ids=ids).pooler_output,
+        encode=lambda module, ids: module.text_model(input_ids=ids, **AS_NAMED).pooler_output,
         weights=("text_model.",),
     ),
     logit_scale=logit_scale,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.preprocess import HALF, Preprocess
-from residual.encoders.transformers_models import activation, image_size
+from residual.encoders.transformers_models import AS_NAMED, activation, image_size
 
 _ANATOMY = Anatomy(
     blocks="layers",
@@ -21,7 +21,7 @@ _FEATURES = Family(
     classes=("transformers.ViTModel",),
     image=Tower(
         anatomy=_ANATOMY,
-        encode=lambda module, pixels: module(pixel_values=pixels).last_hidden_state[:, 0],
+        encode=lambda module, pixels: module(pixel_values=pixels, **AS_NAMED).last_hidden_state[:, 0],
         weights=("embeddings.", "layers.", "layernorm."),
     ),
     image_size=image_size,
@@ -35,7 +35,7 @@ _LOGITS = replace(
     classes=("transformers.ViTForImageClassification",),
     image=Tower(
         anatomy=replace(_ANATOMY.under("vit"), projection="classifier"),
-        encode=lambda module, pixels: module(pixel_values=pixels).logits,
+        encode=lambda module, pixels: module.classifier(_FEATURES.image.encode(module.vit, pixels)),
     ),
     saved_as={},
     saved_with_classifier={"vit": "ViTForImageClassification"},
