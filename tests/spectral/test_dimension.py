@@ -44,8 +44,8 @@ def two_distances(x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def two_nn_by_hand(x: torch.Tensor, fraction: float = 0.9) -> tuple[float, int, float]:
     """The dimension, how many samples went into it, and the mean of their second distances."""
-    first, second = two_distances(x)
-    kept = (first > 0) & (first < second)
+    first, second = two_distances(x.unique(dim=0))
+    kept = first < second
     ratios = np.sort(second[kept] / first[kept])
     count = len(ratios)
     horizontal, vertical = [], []
@@ -152,10 +152,12 @@ def test_two_nn_with_duplicates_and_ties(n, d, seed, fraction, integers, repeate
     x = _normal(n, d, seed=seed)
     x = (20 * x).round() if integers else x
     x = torch.cat([x, x[:repeated]])[torch.randperm(n + repeated, generator=_generator(seed))].to(dtype)
-    first, second = two_distances(x)
-    count = int(((first > 0) & (first < second)).sum())
-    if min(math.floor(fraction * count), count - 1) < 1:
-        with pytest.raises(ResidualError, match=f"Of {n + repeated} samples only {count} have neighbours"):
+    distinct = x.unique(dim=0)
+    first, second = two_distances(distinct)
+    count, total = int((first < second).sum()), n + repeated
+    if min(math.floor(fraction * count), count - 1) < 1 or 2 * count < len(distinct):
+        twins = f"Of {total} samples {total - len(distinct)} are duplicates of others"
+        with pytest.raises(ResidualError, match=f"{twins} and {len(distinct) - count} have two neighbours"):
             two_nn(x, fraction)
         return
     dimension, _, distance = two_nn_by_hand(x, fraction)
@@ -182,17 +184,28 @@ def test_two_ratios_by_pencil():
     assert two_nn(x, 0.75) == pytest.approx(expected, rel=1e-12)
 
 
-def test_samples_that_are_left_out():
-    """Where the two nearest are the same, they are equally far, to the last bit, whatever the width."""
-    x = _normal(200, 300, seed=3)
-    twins = torch.cat([x, x[:20], x[:20] + 1e-3 * _normal(20, 300, seed=4)])
-    got = two_nn_estimate(twins)
-    first, _ = two_distances(twins)
-    assert (first == 0).sum() == 40
-    dimension, count, _ = two_nn_by_hand(twins)
-    assert (got.samples, got.dropped) == (count, 240 - count)
-    assert got.dropped > 60  # the twins, those close to them, and some for which they are the nearest
-    assert got.dimension == pytest.approx(dimension, rel=1e-9)
+@pytest.mark.parametrize("last_bits", [0.0, 1e-7])
+@pytest.mark.parametrize("times", [2, 3])
+def test_duplicates_change_no_number(times, last_bits):
+    """Also such as differ in their last bits: pictures that come twice, in other batches."""
+    x = sphere(200, 3, seed=3)
+    expected = two_nn_estimate(x)
+    twins = torch.cat([x, *(x[:150] for _ in range(times - 1))])
+    twins += last_bits * _normal(*twins.shape, seed=4)
+    order = torch.randperm(len(twins), generator=_generator(5))
+    got = two_nn_estimate(twins[order], resolution=10 * last_bits)
+    assert (got.samples, got.dropped) == (200, 150 * (times - 1))
+    assert got.dimension == pytest.approx(expected.dimension, rel=1e-9 + 1e3 * last_bits)
+    assert got.high == pytest.approx(expected.high, rel=1e-9 + 1e3 * last_bits)
+    if times == 2:  # seen without being told
+        assert two_nn_estimate(twins).dropped == 150
+
+
+def test_precision_that_rounds_distances_away():
+    x = sphere(300, 2, seed=0)
+    assert two_nn(x + 1e6) == pytest.approx(two_nn(x), rel=1e-6)
+    with pytest.raises(ResidualError, match=r"that torch\.float32 rounds their distances away\. Subtract"):
+        two_nn((x + 1e6).float())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -274,7 +287,7 @@ def test_more_samples_make_it_narrower():
 
 @pytest.mark.parametrize(("fraction", "level"), [(0.9, 0.95), (0.6, 0.8)])
 def test_scales_are_means_over_disjoint_parts(fraction, level):
-    x = torch.cat([sphere(801, 3, seed=1), sphere(801, 3, seed=1)[:10]])
+    x = sphere(811, 3, seed=1)
     scales = two_nn_scales(x, fraction, level, halvings=2, seed=7)
     assert len(scales) == 3
     for name, value in asdict(two_nn_estimate(x, fraction, level)).items():
@@ -362,14 +375,15 @@ def test_what_has_no_dimension(measure):
     for value in (float("nan"), float("inf")):
         with pytest.raises(ResidualError, match="The samples hold NaN or infinity"):
             measure(torch.cat([x, torch.tensor([[0, value, 0]])]))
-    with pytest.raises(ResidualError, match="Of 40 samples only 0 have neighbours at two distances"):
-        measure(torch.ones(40, 3))
-    with pytest.raises(ResidualError, match="Of 100 samples only 0 have neighbours at two distances"):
-        measure(torch.cat([x, x]))
-    with pytest.raises(ResidualError, match=r"Of 50 samples only 50 have .* with fraction 0\.01"):
+    for few in (torch.ones(40, 3), x[:2].repeat(20, 1)):
+        with pytest.raises(ResidualError, match=r"Of 40 samples 3[89] are duplicates of others: TwoNN needs"):
+            measure(few)
+    with pytest.raises(ResidualError, match=r"0 have two .* the 50 left are too few .* fraction 0\.01"):
         measure(x, 0.01)
-    with pytest.raises(ResidualError, match="Of 3 samples only 0 have neighbours"):
+    with pytest.raises(ResidualError, match="0 are duplicates of others and 3 have two neighbours equally"):
         measure(torch.eye(3))
+    with pytest.raises(ResidualError, match=r"TwoNN is for distinct samples of a density, not for .* a grid"):
+        measure((5 * _uniform(400, 3)).round())
 
 
 def test_no_such_level():

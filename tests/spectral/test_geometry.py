@@ -372,10 +372,12 @@ def test_all_but_one_equal(memory):
 
 
 def test_duplicates_are_dropped(memory):
-    got = unit_geometry(memory.subset([*range(150), *range(20)]), settings=QUICK)
-    assert (got["dropped"] >= 40).all()
-    assert (got["samples"] + got["dropped"] == 170).all()
-    assert got["two_nn"].notna().all()
+    """And change no dimension, though products round them differently from row to row."""
+    alone = unit_geometry(memory.subset(range(150)), settings=QUICK)
+    got = unit_geometry(memory.subset([*range(150), *range(149, 22, -1)]), settings=QUICK)
+    assert (got["samples"] == 150).all()
+    assert (got["dropped"] == 127).all()
+    np.testing.assert_allclose(got["two_nn"], alone["two_nn"], rtol=1e-9)
 
 
 def test_a_dimension_of_few_samples_is_kept_where_parts_have_none(memory):

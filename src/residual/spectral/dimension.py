@@ -9,6 +9,7 @@ from statistics import NormalDist, fmean
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from residual.errors import ResidualError
 from residual.finite import check_finite
@@ -16,6 +17,8 @@ from residual.spectral.neighbours import nearest_two
 from residual.spectral.pca import PCA
 
 _LEFT_OUT = 1e-6  # of the variance: components that are numerically zero
+_SAME = 2e-6  # of most samples' second distance: what is nearer is a duplicate; on a line few are by chance
+_COARSE = 1e-2  # of that distance: where rounding is more, neighbours are of its making
 
 
 def linear_dimension(pca: PCA | Float[Tensor, " k"], threshold: float = 0.99) -> int:
@@ -61,7 +64,8 @@ class TwoNN:
         dimension: the estimate.
         low, high: its confidence interval.
         samples: how many went into it.
-        dropped: how many were left out: duplicates, and those whose two neighbours are equally far.
+        dropped: how many were left out: of duplicates all but the first, and those whose two neighbours are
+            equally far.
         distance: the mean distance to the second neighbour: the scale at which the dimension is seen.
     """
 
@@ -79,15 +83,17 @@ def two_nn(x: Float[Tensor, "n d"], fraction: float = 0.9) -> float:
     With `r1 < r2` a sample's distances to its two nearest neighbours, `μ = r2/r1` follows `P(μ) = 1 − μ^(−D)`
     where the density is even around it. With the `N` ratios in ascending order and `F_i = i/N`, `D` is the
     least-squares slope of `−ln(1 − F)` on `ln μ` through the origin, over the first `⌊fraction · N⌋` (Facco,
-    d'Errico, Rodriguez and Laio 2017, doi:10.1038/s41598-017-11873-y). Samples with `r1 = 0` or
-    `r1 = r2` are left out.
+    d'Errico, Rodriguez and Laio 2017, doi:10.1038/s41598-017-11873-y). The samples must be distinct: of
+    duplicates the first counts, and `two_nn_estimate` tells how many were dropped. So do samples with
+    `r1 = r2` not count.
 
     Args:
         x: samples, on the device that is to do the work.
         fraction: in (0, 1]; the largest ratios are the least reliable.
 
     Raises:
-        ResidualError: NaN, a fraction outside (0, 1], or fewer than three samples with two neighbours apart.
+        ResidualError: NaN, a fraction outside (0, 1], fewer than three distinct samples, or most of them with
+            two neighbours equally far, as on a grid.
 
     Example:
         >>> import torch
@@ -99,7 +105,9 @@ def two_nn(x: Float[Tensor, "n d"], fraction: float = 0.9) -> float:
     return two_nn_estimate(x, fraction).dimension
 
 
-def two_nn_estimate(x: Float[Tensor, "n d"], fraction: float = 0.9, level: float = 0.95) -> TwoNN:
+def two_nn_estimate(
+    x: Float[Tensor, "n d"], fraction: float = 0.9, level: float = 0.95, *, resolution: float = 0.0
+) -> TwoNN:
     """The same as `two_nn`, with a confidence interval.
 
     The interval is of sampling alone, normal in `ln D`. Its variance is that of the slope's influence
@@ -110,40 +118,14 @@ def two_nn_estimate(x: Float[Tensor, "n d"], fraction: float = 0.9, level: float
     Args:
         x, fraction: as `two_nn` takes them.
         level: of confidence, in (0, 1).
+        resolution: samples no farther apart are duplicates, and so are those within 2e-6 of the distance at
+            which most have their second neighbour: what one picture gives twice may differ in its last bits.
 
     Raises:
         ResidualError: as `two_nn`; or a level outside (0, 1).
     """
-    if not 0 < fraction <= 1:
-        raise ResidualError(f"The fraction of ratios lies in (0, 1], got {fraction}.")
-    if not 0 < level < 1:
-        raise ResidualError(f"A level of confidence lies in (0, 1), got {level}.")
-    distances, neighbours = nearest_two(x)
-    first, second = distances.T
-    kept = (first > 0) & (first < second)
-    logs = (second[kept] / first[kept]).log()  # (N,)
-    count = len(logs)
-    used = min(int(fraction * count), count - 1)
-    if used < 1:
-        raise ResidualError(
-            f"Of {len(x)} samples only {count} have neighbours at two distances, neither of them 0: too few "
-            f"for a dimension with fraction {fraction}."
-        )
-    ranks = torch.arange(1, used + 1, dtype=torch.float64, device=logs.device)
-    heights = -torch.log1p(-ranks / count)
-    ordered = logs.sort().values[:used]
-    dimension = (heights @ ordered / (ordered @ ordered)).item()
-    influence = torch.zeros(len(x), dtype=torch.float64, device=logs.device)
-    influence[kept] = _influence(dimension * logs, heights[-1].item())
-    error = NormalDist().inv_cdf((1 + level) / 2) * _deviation(influence, neighbours) / count
-    return TwoNN(
-        dimension=dimension,
-        low=dimension * math.exp(-error),
-        high=dimension * math.exp(error),
-        samples=count,
-        dropped=len(x) - count,
-        distance=second[kept].mean().item(),
-    )
+    _check_shares(fraction, level)
+    return _estimate(*_distinct(x, resolution), fraction, level, len(x))
 
 
 def two_nn_scales(
@@ -153,16 +135,18 @@ def two_nn_scales(
     halvings: int = 3,
     least: int = 100,
     seed: int = 0,
+    *,
+    resolution: float = 0.0,
 ) -> list[TwoNN]:
     """The dimension at larger and larger scales, by decimation: of all samples, of halves, of quarters, ….
 
     Fewer samples lie farther apart. Where the dimension falls as they are left out, noise made it large at
     the small scale; where it stays, it is that of the cloud (Facco et al. 2017). Every entry is the mean over
-    all parts of one size, which are disjoint, and so are its counts and its distance. The last are those of
-    which every part has a dimension.
+    all parts of one size, which are disjoint, and so are its counts and its distance. Parts are of distinct
+    samples. The last are those of which every part has a dimension.
 
     Args:
-        x, fraction, level: as `two_nn_estimate` takes them.
+        x, fraction, level, resolution: as `two_nn_estimate` takes them.
         halvings: how often at most; each costs half as much as the one before, the first half of all samples.
         least: the smallest part.
         seed: of the order in which samples are dealt out.
@@ -170,16 +154,16 @@ def two_nn_scales(
     Raises:
         ResidualError: as `two_nn_estimate` of all samples.
     """
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
-    scales = []
-    for parts in (2**times for times in range(halvings + 1)):
-        if parts > 1 and len(x) // parts < least:
+    _check_shares(fraction, level)
+    distinct, *nearest = _distinct(x, resolution)
+    scales = [_estimate(distinct, *nearest, fraction, level, len(x))]
+    order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(seed)).to(x.device)
+    for parts in (2**times for times in range(1, halvings + 1)):
+        if len(distinct) // parts < least:
             break
         try:
-            found = [two_nn_estimate(x[order[part::parts]], fraction, level) for part in range(parts)]
+            found = [two_nn_estimate(distinct[order[part::parts]], fraction, level) for part in range(parts)]
         except ResidualError:  # too few samples with two neighbours apart
-            if parts == 1:
-                raise
             break
         mean = fmean(each.dimension for each in found)
         half = math.sqrt(fmean(math.log(each.high / each.dimension) ** 2 for each in found) / parts)
@@ -194,6 +178,75 @@ def two_nn_scales(
             )
         )
     return scales
+
+
+def _check_shares(fraction: float, level: float) -> None:
+    if not 0 < fraction <= 1:
+        raise ResidualError(f"The fraction of ratios lies in (0, 1], got {fraction}.")
+    if not 0 < level < 1:
+        raise ResidualError(f"A level of confidence lies in (0, 1), got {level}.")
+
+
+def _distinct(
+    x: Float[Tensor, "n d"], resolution: float
+) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m 2"], Int[Tensor, "m 2"]]:
+    """The samples but for duplicates of earlier ones, and what `nearest_two` says of them."""
+    total = len(x)
+    while True:
+        distances, neighbours = nearest_two(x)
+        most = distances[:, 1].quantile(0.9).item()
+        places = torch.arange(len(x), device=x.device)[:, None].expand_as(neighbours)
+        same = distances <= max(resolution, _SAME * most)
+        if not same.any():
+            break
+        first = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        first[torch.maximum(places, neighbours)[same]] = False
+        x = x[first]
+        if len(x) < 3:
+            raise ResidualError(
+                f"Of {total} samples {total - len(x)} are duplicates of others: TwoNN needs 3 distinct ones."
+            )
+    precision = torch.promote_types(x.dtype, torch.float32)
+    size = vector_norm(x.to(precision), dim=1, dtype=torch.float64).median()
+    if size * torch.finfo(precision).eps > _COARSE * most:
+        raise ResidualError(
+            f"The samples are so much farther from zero than from each other that {precision} rounds their "
+            "distances away.",
+            "Subtract their mean, in float64, before they are rounded.",
+        )
+    return x, distances, neighbours
+
+
+def _estimate(
+    x: Tensor, distances: Tensor, neighbours: Tensor, fraction: float, level: float, total: int
+) -> TwoNN:
+    """Of distinct samples; `total` counts duplicates, too."""
+    first, second = distances.T
+    kept = first < second
+    logs = (second[kept] / first[kept]).log()  # (N,)
+    count = len(logs)
+    used = min(int(fraction * count), count - 1)
+    if used < 1 or 2 * count < len(x):
+        raise ResidualError(
+            f"Of {total} samples {total - len(x)} are duplicates of others and {len(x) - count} have two "
+            f"neighbours equally far: the {count} left are too few for a dimension with fraction {fraction}.",
+            "TwoNN is for distinct samples of a density, not for such as lie on a grid.",
+        )
+    ranks = torch.arange(1, used + 1, dtype=torch.float64, device=logs.device)
+    heights = -torch.log1p(-ranks / count)
+    ordered = logs.sort().values[:used]
+    dimension = (heights @ ordered / (ordered @ ordered)).item()
+    influence = torch.zeros(len(x), dtype=torch.float64, device=logs.device)
+    influence[kept] = _influence(dimension * logs, heights[-1].item())
+    error = NormalDist().inv_cdf((1 + level) / 2) * _deviation(influence, neighbours) / count
+    return TwoNN(
+        dimension=dimension,
+        low=dimension * math.exp(-error),
+        high=dimension * math.exp(error),
+        samples=count,
+        dropped=total - count,
+        distance=second[kept].mean().item(),
+    )
 
 
 def _influence(heights: Float[Tensor, " n"], highest: float) -> Float[Tensor, " n"]:

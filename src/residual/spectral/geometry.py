@@ -29,7 +29,7 @@ MEASURES = {
     "participation_ratio": "participation ratio",
 }
 
-
+_LAST_BITS = 2.0**-22  # of float32, of a number: what one picture differs by from batch to batch
 _IMAGES = 8  # where tokens are samples, times as many images are read as would do, so that few come from one
 
 
@@ -92,7 +92,8 @@ def unit_geometry(
     Returns:
         The table of units with the columns of `MEASURES`; `two_nn_low` and `two_nn_high`, its interval;
         `two_nn_2`, `two_nn_4`, …, the same from a half, a quarter, … of the samples; and `samples` and
-        `dropped`, how many TwoNN used and left out. NaN where a unit is the same for (nearly) all samples.
+        `dropped`, how many TwoNN used and left out, as duplicates (pictures that come twice) or otherwise
+        (`two_nn`). NaN where a unit is the same for (nearly) all samples.
 
     Raises:
         ResidualError: an unknown kind or one that isn't kept, fewer than three samples, NaN or infinity.
@@ -106,8 +107,8 @@ def unit_geometry(
     if len(store) < 3:
         raise ResidualError(f"Shapes can be measured of at least 3 samples; the store has {len(store)}.")
     where, rows = find_device(device), []
-    for samples in _unit_samples(store, chosen, settings, where):
-        rows.append(_measured(samples, settings))
+    for samples, size in _unit_samples(store, chosen, settings, where):
+        rows.append(_measured(samples, size, settings))
         if progress is not None:
             progress("measure", len(rows), len(chosen))
     return pd.concat([chosen.reset_index(drop=True), pd.DataFrame(rows)], axis=1)
@@ -115,8 +116,8 @@ def unit_geometry(
 
 def _unit_samples(
     store: Store, chosen: pd.DataFrame, settings: GeometrySettings, device: torch.device
-) -> Iterator[Float[Tensor, "m r"]]:
-    """Of every unit what stands for its contributions; a layer of heads is read at once."""
+) -> Iterator[tuple[Float[Tensor, "m r"], float]]:
+    """Of every unit what stands for its contributions, and how large these are; a layer is read at once."""
     groups = [
         group["unit"].tolist() for _, group in chosen.groupby(["kind", "layer"], sort=False, dropna=False)
     ]
@@ -138,18 +139,19 @@ def _unit_samples(
             features = features[kept] if len(kept) < len(features) else features
             if not features.isfinite().all():
                 raise ResidualError(f"The store holds NaN or infinity in unit {unit}: encode it again.")
+            root = linearization.root(unit).to(device)
             # Seen from one of them, what all have in common is zero, where a sum would leave its rounding.
-            yield (features - features[:1]) @ linearization.root(unit).to(device)
+            yield (features - features[:1]) @ root, (features @ root).norm(dim=1).max().item()
 
 
 def _some(random: np.random.Generator, count: int, most: int) -> np.ndarray:
     return np.sort(random.permutation(count)[:most])
 
 
-def _measured(samples: Float[Tensor, "m r"], settings: GeometrySettings) -> dict[str, Any]:
+def _measured(samples: Float[Tensor, "m r"], size: float, settings: GeometrySettings) -> dict[str, Any]:
     spectrum = _spectrum(samples)
     linear = linear_dimension(spectrum, settings.threshold)
-    scales = _two_nn(samples, settings) if linear else []
+    scales = _two_nn(samples, _LAST_BITS * size, settings) if linear else []
     own = scales[0] if scales else TwoNN(math.nan, math.nan, math.nan, 0, len(samples), math.nan)
     row = {
         "linear_dimension": linear,
@@ -165,12 +167,11 @@ def _measured(samples: Float[Tensor, "m r"], settings: GeometrySettings) -> dict
     return {**row, "samples": own.samples, "dropped": own.dropped}
 
 
-def _two_nn(samples: Float[Tensor, "m r"], settings: GeometrySettings) -> list[TwoNN]:
+def _two_nn(samples: Float[Tensor, "m r"], resolution: float, settings: GeometrySettings) -> list[TwoNN]:
+    how = settings.fraction, settings.level, settings.halvings
     try:
-        return two_nn_scales(
-            samples, settings.fraction, settings.level, settings.halvings, seed=settings.seed
-        )
-    except ResidualError:  # all but two or three samples are duplicates
+        return two_nn_scales(samples, *how, seed=settings.seed, resolution=resolution)
+    except ResidualError:  # nearly all samples are duplicates, or lie on a grid
         return []
 
 
