@@ -44,6 +44,10 @@ class ResidualError(ValueError):
         self.message, self.hint = message, hint
 
 
+class LeftOutWarning(UserWarning):
+    """Files, classes or samples that a dataset leaves out: how many, and some of them."""
+
+
 class UnreadableImageError(ResidualError):
     """An image that cannot be decoded; `sample_id` names it, `reason` says why not."""
 

@@ -122,12 +122,13 @@ def write_errors(path: str | Path) -> Generator[None]:
         raise ResidualError(f"{str(path)!r} can't be written: {error.strerror or error}.") from error
 
 
-def read_regular(path: str | Path, most: int | None = None) -> bytes:
+def read_regular(path: str | Path, most: int | None = None, first: int = -1) -> bytes:
     """All bytes of a file that somebody else may have put there: no pipe is waited for, no device read.
 
     Args:
         path: of the file; links are followed.
         most: bytes that it may have.
+        first: how many of them are wanted, if not all.
 
     Raises:
         ResidualError: it is no regular file, or a larger one.
@@ -142,7 +143,7 @@ def read_regular(path: str | Path, most: int | None = None) -> bytes:
             raise ResidualError(
                 f"{str(path)!r} has {about.st_size:,} bytes, more than the {most:,} that are read."
             )
-        return file.read()
+        return file.read(first)
 
 
 def _check_regular(path: str | Path, about: os.stat_result) -> None:
@@ -164,11 +165,13 @@ def parse_json(data: bytes | str, where: str | Path) -> Any:
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """A path on this machine, with `~` and `~user` as what they stand for.
+    """A path on this machine, with `~` and `~user` as what they stand for, unless it is there as it stands.
 
     Raises:
         ResidualError: nobody knows what they stand for: the user has no entry, or there is no such user.
     """
+    if os.path.lexists(path):
+        return Path(path)
     expanded = os.path.expanduser(os.fspath(path))
     if expanded.startswith("~"):
         user = re.split(r"[/\\]", expanded)[0]

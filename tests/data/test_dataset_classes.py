@@ -79,6 +79,16 @@ def test_a_stratified_split_shares_out_every_class(counts, shares):
             assert abs(mine - share * count) <= 1 + (count < 2 * len(shares))
 
 
+def test_a_stratified_split_is_what_going_through_the_classes_one_by_one_gives():
+    labels = np.random.default_rng(0).integers(0, 50, 400) * 3
+    random, expected = np.random.RandomState(42), []
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        at = min(max(int(0.8 * len(members) + 0.5), 1), max(len(members) - 1, 0))
+        expected += members[:at].tolist()
+    assert stratified_split(labels, (0.8, 0.2))[0].tolist() == sorted(expected)
+
+
 def test_what_is_known_of_datasets_cannot_be_changed_by_who_asks():
     before = {each.name: dict(each.sizes) for each in dataset_descriptions()}
     for each in dataset_descriptions():

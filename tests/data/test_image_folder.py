@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from residual.data import load_dataset
-from residual.errors import ResidualError, UnreadableImageError
+from residual.data import folder, load_dataset
+from residual.errors import LeftOutWarning, ResidualError, UnreadableImageError
 
 SPLITS = ("train", "val", "test")
 
@@ -67,18 +67,88 @@ def test_small_classes_reach_every_split(tmp_path):
 
 
 def test_formats(tmp_path):
-    for suffix in ("png", "jpg", "jpeg", "webp", "bmp", "gif", "PNG"):
+    for suffix in ("png", "jpg", "jpeg", "webp", "bmp", "gif", "PNG", "tif", "JFIF", "ppm", "jp2", "tga"):
         fill(tmp_path / suffix, count=3, suffix=suffix)
         assert load(tmp_path / suffix)[0][0].mode == "RGB"
 
 
-def test_hidden_files_and_other_files_are_skipped(tmp_path):
+def test_where_the_ending_says_nothing_the_content_does(tmp_path, monkeypatch):
+    fill(tmp_path, count=3)
+    for place, name in enumerate(("a", "b.img", "c.1", "d.png_large")):
+        Image.new("RGB", (20, 12), (place, 0, 0)).save(tmp_path / "cats" / name, "JPEG")
+    for name, content in (
+        ("e.npy", b"\x93NUMPY"),
+        ("f", b"BMW and others"),
+        ("g.txt", b"x"),
+        ("h.json", b""),
+    ):
+        (tmp_path / "dogs" / name).write_bytes(content)
+    os.mkfifo(tmp_path / "dogs" / "pipe")
+    Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
+    looked_at = []
+    read = folder.read_regular
+    monkeypatch.setattr(
+        folder, "read_regular", lambda path, **how: looked_at.append(path) or read(path, **how)
+    )
+    told = (
+        r"left out are files that are no images, 5 \(2 with no ending, .*\), such as 'dogs/e.npy', 'dogs/f' "
+        r"and 3 more; images in no class folder, 1, such as 'outside.png'\."
+    )
+    with pytest.warns(LeftOutWarning, match=told):
+        parts = [load(tmp_path, split) for split in SPLITS]
+    assert sum(map(len, parts)) == 10
+    assert {path.name for path in looked_at} == {"a", "b.img", "c.1", "d.png_large", "e.npy", "f", "pipe"}
+
+
+def test_a_format_that_needs_a_plugin_names_it(tmp_path):
+    fill(tmp_path, count=3)
+    (tmp_path / "cats" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    data = load(tmp_path)
+    odd = [part for part in map(load, [tmp_path] * 3, SPLITS) if "cats/phone.HEIC" in part.sample_ids]
+    with pytest.raises(
+        UnreadableImageError, match="it is HEIC, which Pillow reads with a plugin, pillow-heif"
+    ):
+        odd[0][odd[0].sample_ids.index("cats/phone.HEIC")]
+    assert data.class_names == ("cats", "dogs")
+
+
+def test_folders_beside_the_splits_are_told(tmp_path):
+    for split in ("train", "test", "holdout"):
+        fill(tmp_path / split, count=3)
+    with pytest.warns(LeftOutWarning, match="what is beside the splits in 'holdout'"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_class_without_images_is_named(tmp_path, split):
+    fill(tmp_path)
+    (tmp_path / "lakes").mkdir()
+    (tmp_path / "lakes" / "notes.txt").touch()
+    with pytest.raises(
+        ResidualError, match=r"without an image that can be read: 'lakes'\. Put some there, or"
+    ):
+        load(tmp_path, split)
+
+
+def test_a_picture_of_any_class_is_listed_once(tmp_path, monkeypatch):
+    """However many classes there are: of each folder one list, of each file at most one look."""
+    fill(tmp_path, [f"class {number}" for number in range(40)], count=3)
+    listed = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or scan(path))
+    load(tmp_path)
+    assert len(listed) <= 40 + 3
+
+
+def test_hidden_files_and_those_of_systems_are_passed_over(tmp_path):
     fill(tmp_path, count=5)
     (tmp_path / ".thumbs").mkdir()
     (tmp_path / ".thumbs" / "a.png").write_bytes(b"x")
     (tmp_path / "cats" / ".hidden.png").write_bytes(b"x")
-    (tmp_path / "cats" / "notes.txt").write_text("x")
-    (tmp_path / "docs").mkdir()
+    (tmp_path / "cats" / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "cats" / "@eaDir").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "cats" / "@eaDir" / "000.png")
+    (tmp_path / "__MACOSX").mkdir()
     ids = [i for split in SPLITS for i in load(tmp_path, split).sample_ids]
     assert len(ids) == 10
     assert load(tmp_path).class_names == ("cats", "dogs")
@@ -125,13 +195,13 @@ def test_a_path_that_is_not_there(tmp_path):
 
 def test_no_images(tmp_path):
     (tmp_path / "cats").mkdir()
-    with pytest.raises(ResidualError, match=r"No images \(png, .*\) in class folders"):
+    with pytest.raises(ResidualError, match=r"No images in class folders of"):
         load(tmp_path)
 
 
 def test_images_without_class_folders(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    with pytest.raises(ResidualError, match=r"No images .* in class folders"):
+    with pytest.raises(ResidualError, match=r"No images in class folders of"):
         load(tmp_path)
 
 
@@ -186,7 +256,7 @@ def test_sixteen_bits_become_eight_and_fractions_are_refused_by_name(tmp_path):
             Image.fromarray(ramp).save(tmp_path / label / f"{place}.png")
     data = load_dataset(f"folder:{tmp_path}", "train")
     assert np.abs(np.asarray(data[0][0])[..., 0] - ramp / 257).max() <= 0.5
-    Image.fromarray(np.zeros((8, 8), np.float32)).save(data._files[0], format="TIFF")
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / data.sample_ids[0], format="TIFF")
     with pytest.raises(UnreadableImageError, match="fractions"):
         data[0]
 

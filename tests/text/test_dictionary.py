@@ -41,8 +41,8 @@ def test_lists_that_ship_are_dictionaries(name):
 def test_the_same_texts_from_a_list_and_from_files(encoder, tmp_path):
     texts = ["a red flag", "the letter A", "naïve café"]
     lines, whole = tmp_path / "texts.txt", tmp_path / "texts.json"
-    lines.write_text("# not a text\n\n" + "\n  ".join(texts) + "\n", encoding="utf-8")
-    whole.write_text(json.dumps(texts), encoding="utf-8")
+    lines.write_text("# not a text\n\n" + "\n  ".join(texts) + "\n", encoding="utf-8-sig")
+    whole.write_text(json.dumps(texts), encoding="utf-8-sig")
     for source in (texts, lines, str(whole)):
         got = TextDictionary.encode(encoder, source)
         assert got.texts == tuple(texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ import numpy as np
 from PIL import Image
 
 from residual.data.decode import decode_image
-from residual.errors import ResidualError, UnreadableImageError
+from residual.errors import LeftOutWarning, ResidualError, UnreadableImageError, printable
 from residual.files import read_regular, shareable
 from residual.pictures import MOST_BYTES
 
 LONGEST_TEXT = 1000  # letters of a class name or a template: no text tower reads more, tokenizers take long
+MOST_CLASSES = 100_000  # as many names and prompts are made of a label one less
 OWN_LICENCE = "the user's own images; no licence known"
 
 
@@ -219,6 +221,16 @@ def file_content(path: Path, sample_id: str, where: str) -> bytes:
     except ValueError as problem:
         reason = f"it is a pipe or a device, or has over {MOST_BYTES:,} bytes; {where}"
         raise UnreadableImageError(sample_id, reason) from problem
+
+
+def tell_unused(names: Sequence[str], labels: np.ndarray, where: str) -> None:
+    """Warn of classes that none of the labels `(n,)` of any split is of: something may be missing."""
+    unused = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
+    if len(unused):
+        few = ", ".join(repr(names[number]) for number in unused[:5])
+        more = f" and {len(unused) - 5:,} more" if len(unused) > 5 else ""
+        text = f"{where} has no samples of {len(unused):,} of its {len(names):,} classes: {few}{more}."
+        warnings.warn(printable(text), LeftOutWarning, stacklevel=5)
 
 
 class _Subset(ImageDataset):

@@ -8,8 +8,9 @@ import struct
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from residual.data.kinds import HEAD, PLUGINS, kind_by_content
 from residual.errors import UnreadableImageError
 from residual.pictures import MOST_BYTES, MOST_PIXELS, check_size, on_white
 
@@ -74,7 +75,7 @@ def decode_image(content: bytes, sample_id: str, where: str) -> Image.Image:
             # Pillow's own object keeps the file; copying the pixels would take a third as long as decoding.
             return made._new(made.im) if made is image else made
     except Exception as problem:  # a decoder raises whatever a damaged file makes it trip over
-        raise UnreadableImageError(sample_id, f"{_reason(problem)}; {where}") from problem
+        raise UnreadableImageError(sample_id, f"{_reason(problem, content)}; {where}") from problem
 
 
 class _Pieces(io.BytesIO):
@@ -173,10 +174,15 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def _reason(problem: Exception) -> str:
+def _reason(problem: Exception, content: bytes) -> str:
     if isinstance(problem, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"it has over {MOST_PIXELS / 1e6:.0f} million pixels: save it smaller"
     text = str(problem).split("\n")[0]
-    if text.startswith("cannot identify"):
+    if isinstance(problem, UnidentifiedImageError):
+        kind = kind_by_content(content[:HEAD])
+        if plugin := PLUGINS.get(kind or ""):
+            return (
+                f"it is {kind}, which Pillow reads with a plugin, {plugin}: register that, or save it as PNG"
+            )
         return "it is no image of a known format"
     return text or type(problem).__name__

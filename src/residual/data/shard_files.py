@@ -15,12 +15,13 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from residual.addresses import check_address, file_system
 from residual.data.splits import ALL, SPLITS
 from residual.errors import ResidualError
-from residual.files import read_regular
+from residual.files import local_path, read_regular
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 FORMS = (
@@ -174,12 +175,13 @@ def find_shards(address: str) -> dict[str, tuple[Shard, ...]]:
         ResidualError: there are none, some are missing, or train or test is.
     """
     file_system(address)[0].invalidate_cache()  # what was listed earlier in this process may have changed
+    root, pattern = _parted(address)
     if is_folder(address):
-        given = {split: _in_folder(address, split) for split in SPLITS}
-    elif "{split}" in address:
-        given = {split: _named(address.replace("{split}", split)) for split in SPLITS}
+        given = {split: _in_folder(root, split) for split in SPLITS}
+    elif "{split}" in pattern:
+        given = {split: _named(root, pattern.replace("{split}", split)) for split in SPLITS}
     else:
-        given = {ALL: _named(address)}
+        given = {ALL: _named(root, pattern)}
         if not given[ALL]:
             raise ResidualError(f"There are no shards at {address!r}. {FORMS}")
     given = {split: shards for split, shards in given.items() if shards}
@@ -196,10 +198,34 @@ def find_shards(address: str) -> dict[str, tuple[Shard, ...]]:
 
 def is_folder(address: str) -> bool:
     """Whether an address is a folder's, with a folder of shards for every split in it."""
-    if "*" in address or "{" in address:
+    root, pattern = _parted(address)
+    if pattern:
         return False
-    name = address.rstrip("/").rsplit("/", 1)[-1]
-    return not (".tar" in name or name.endswith(COMPRESSED)) or os.path.isdir(os.path.expanduser(address))
+    name = root.rsplit("/", 1)[-1]
+    return not (".tar" in name or name.endswith(COMPRESSED)) or os.path.isdir(root)
+
+
+def _parted(address: str) -> tuple[str, str]:
+    """What of an address is a place as it stands, and the pattern below it ("" where there is none).
+
+    Of a path on this machine every leading folder that is there is meant as it stands, whatever signs are in
+    its name; and so is what has no sign of a pattern in it.
+    """
+    if check_address(address) is None:
+        first = address.partition("/")[0]
+        there = first != "~" and os.path.lexists(first)
+        address = Path(os.path.abspath(address if there else local_path(address))).as_posix()
+    head, stars, _ = address.partition("*")
+    start = head.partition("{")[0].rfind("/")
+    if not stars and "{" not in head:
+        return address.rstrip("/"), ""
+    if check_address(address) is None:
+        while (end := address.find("/", start + 1)) > 0 and os.path.isdir(address[:end]):
+            start = end
+        if os.path.exists(address):
+            return address, ""
+    root, pattern = address[:start], address[start + 1 :]
+    return (root, pattern) if "*" in pattern or "{" in pattern else (address, "")
 
 
 def read_beside(address: str, shard: Shard, name: str) -> str | None:
@@ -209,43 +235,44 @@ def read_beside(address: str, shard: Shard, name: str) -> str | None:
         ResidualError: it can't be read.
     """
     folders = [(shard.address, shard.path.rsplit("/", 1)[0])]
-    if is_folder(address) or "{split}" in address:
-        before = f"{address}/" if is_folder(address) else address.split("{split}")[0]
-        root = before.rpartition("/")[0] or ("/" if before.startswith("/") else ".")
-        if "*" not in root and "{" not in root:
-            folders.insert(0, (root, file_system(root)[1].rstrip("/")))
+    root, pattern = _parted(address)
+    before = pattern.partition("{split}")[0]
+    if (is_folder(address) or before != pattern) and "*" not in before and "{" not in before:
+        root = f"{root}/{before}".rpartition("/")[0]
+        folders.insert(0, (root, file_system(root)[1].rstrip("/")))
     texts = (_text(base, f"{folder}/{name}") for base, folder in folders)
     return next((text for text in texts if text is not None), None)
 
 
 def _in_folder(root: str, split: str) -> list[Shard]:
     """Those in `ROOT/SPLIT`: numbered, as many as `nshards.txt` says, or else listed."""
-    folder = f"{root.rstrip('/')}/{split}"
+    folder = f"{root}/{split}"
     text = _text(folder, f"{file_system(folder)[1]}/nshards.txt")
     if text is None:
-        return _named(f"{folder}/*.tar")
+        return _named(folder, "*.tar")
     if not re.fullmatch(r"[0-9]{1,6}", text.strip()):
         raise ResidualError(f"'{folder}/nshards.txt' must say how many shards there are, got {text[:40]!r}.")
     if int(text) == 0:
         return []
-    shards = _named(f"{folder}/{{0..{int(text) - 1}}}.tar")
+    shards = _named(folder, f"{{0..{int(text) - 1}}}.tar")
     if not shards:
         raise ResidualError(f"'{folder}/nshards.txt' says {int(text)}, but there is no '{folder}/0.tar'.")
     return shards
 
 
-def _named(address: str) -> list[Shard]:
-    """All shards that an address without `{split}` names; none where none of them is there."""
+def _named(root: str, pattern: str) -> list[Shard]:
+    """All shards that a pattern below a root names, or the root itself; none where none of them is there."""
     paths: dict[str, str] = {}
-    for one in _expanded(address):
-        paths |= dict.fromkeys(_listed(one) if "*" in one else [file_system(one)[1]], one)
+    for one in _expanded(pattern):
+        address = f"{root}/{one}" if one else root
+        paths |= dict.fromkeys(_listed(root, one) if "*" in one else [file_system(address)[1]], address)
     asked = [Shard(one, path, _is_local(one)) for path, one in paths.items()]
     shards = for_each(_with_size, asked)
     absent = [shard.path for shard, known in zip(asked, shards, strict=True) if known is None]
     if 0 < len(absent) < len(asked):
         others = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
         raise ResidualError(
-            f"Of the {len(asked)} shards {address!r} this isn't there: {absent[0]!r}{others}."
+            f"Of the {len(asked)} shards '{root}/{pattern}' this isn't there: {absent[0]!r}{others}."
         )
     return [shard for shard in shards if shard is not None]
 
@@ -254,12 +281,17 @@ def _is_local(address: str) -> bool:
     return check_address(address) in (None, "file")
 
 
-def _listed(pattern: str) -> list[str]:
+def _listed(root: str, pattern: str) -> list[str]:
     """The tar files that a pattern with stars names, 2.tar before 10.tar, as `nshards.txt` numbers them."""
-    system, path = file_system(pattern)
-    with readable_errors(pattern):
+    before, _, stars = pattern[: pattern.index("*")].rpartition("/")
+    stars += pattern[pattern.index("*") :]
+    system, base = file_system(f"{root}/{before}".rstrip("/"))
+    parts = [re.escape(part).replace(r"\*", "[^/]*") if part != "**" else ".*" for part in stars.split("/")]
+    named = re.compile(f"{re.escape(base.rstrip('/'))}/+{'/'.join(parts)}", re.DOTALL)
+    with readable_errors(f"{root}/{pattern}"):
         try:
-            names = [str(name) for name in system.glob(path)]
+            found = system.find(f"{base}/", None if "**" in stars else len(parts), withdirs=True)
+            names = [str(name) for name in found if named.fullmatch(str(name))]
         except FileNotFoundError:
             names = []
     tars = (name for name in names if name.endswith((".tar", *COMPRESSED)))

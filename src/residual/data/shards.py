@@ -20,17 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from residual.data.dataset import OWN_LICENCE, FileDataset
-from residual.data.folder import SUFFIXES, TEMPLATES
+from residual.data.dataset import MOST_CLASSES, OWN_LICENCE, FileDataset, tell_unused
+from residual.data.folder import TEMPLATES
+from residual.data.kinds import COMMON, HEAD, is_hidden, kind_by_content, picture_endings
 from residual.data.shard_files import FORMS, Shard, ShardReader, find_shards, for_each, read_beside
 from residual.data.splits import divided_part, rows_of_split
 from residual.errors import ResidualError, UnreadableImageError
 from residual.files import cache_folder, shareable, write_text
 from residual.pictures import MOST_BYTES
+from residual.texts import folded, text_lines, why_no_name
 
 CLASS_FILES = ("classnames.txt", "classes.txt")
 TEMPLATE_FILE = "zeroshot_classification_templates.txt"
-MOST_CLASSES = 100_000
 FORMAT = "residual shard index 1"
 LABEL_KEYS = ("label", "cls", "class", "class_id")
 LARGEST_HEADER = 2**16  # bytes of long names and attributes
@@ -75,6 +76,8 @@ class ShardsDataset(FileDataset):
             )
         labels = _class_numbers(shards, indexes, names)
         rows = rows_of_split(labels, split, parts, repr(address), names)
+        if named_by is shards:  # or the other splits would have to be gone through for this alone
+            tell_unused(names, labels, f"wds:{shareable(without_query(address))}")
         self._reader = ShardReader(shards)
         self._shards = np.repeat(np.arange(len(indexes)), [len(index.keys) for index in indexes])[rows]
         self._offsets = np.array([n for index in indexes for n in index.offsets], np.int64)[rows]
@@ -116,9 +119,13 @@ def without_query(address: str) -> str:
 def _class_names(address: str, shard: Shard) -> list[str] | None:
     for file in CLASS_FILES:
         if (text := read_beside(address, shard, file)) is not None:
-            names = [line.strip() for line in text.strip().splitlines()]
-            if not names or not all(names):
-                raise ResidualError(f"{file} of {address!r} must have a class name on every line.")
+            names = text_lines(text)
+            for number, name in enumerate(names or [""], 1):
+                if why := why_no_name(name):
+                    raise ResidualError(
+                        f"Line {number} of {file} of {address!r} {why}; it must have a class name on every "
+                        "line."
+                    )
             return names
     return None
 
@@ -127,7 +134,7 @@ def _templates(address: str, shard: Shard) -> list[str] | tuple[str, ...]:
     text = read_beside(address, shard, TEMPLATE_FILE)
     if text is None:
         return TEMPLATES
-    templates = [line.strip().replace("{c}", "{}") for line in text.splitlines() if line.strip()]
+    templates = [line.replace("{c}", "{}") for line in text_lines(text) if line]
     if wrong := [line for line in templates if line.count("{}") != 1]:
         raise ResidualError(
             f"A template in {TEMPLATE_FILE} of {address!r} must have one {{c}}: {wrong[0]!r}."
@@ -140,7 +147,7 @@ def _names_of_labels(address: str, labels: list[int | str]) -> list[str]:
     if not labels:
         raise ResidualError(f"The shards {address!r} have no samples.")
     if not numbers:
-        return sorted({str(label) for label in labels})
+        return sorted({folded(label): label for label in sorted({str(label) for label in labels})}.values())
     if len(numbers) < len(labels):
         raise ResidualError(
             f"The labels of {address!r} are numbers in some samples and texts in others. Use one of both, or "
@@ -153,18 +160,24 @@ def _names_of_labels(address: str, labels: list[int | str]) -> list[str]:
 
 def _class_numbers(shards: tuple[Shard, ...], indexes: list[TarIndex], names: list[str]) -> np.ndarray:
     """The class of each sample: a number is one already, a text is looked up among the names."""
-    known: dict[int | str, int] = {name: number for number, name in reversed(list(enumerate(names)))}
-    known |= {number: number for number in range(len(names))}
+    known: dict[int | str, int] = {number: number for number in range(len(names))}
+    numbers_of: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        numbers_of.setdefault(folded(name), []).append(number)
     labels = []
     for shard, index in zip(shards, indexes, strict=True):
         for key, label in zip(index.keys, index.labels, strict=True):
             if label not in known:
-                raise _refused(
-                    shard,
-                    key,
-                    f"has the label {label!r}, which is none of the {len(names)} classes (those of "
-                    "classnames.txt or of train)",
-                )
+                found = numbers_of.get(folded(label), []) if isinstance(label, str) else []
+                if len(found) != 1:
+                    which = "several" if found else "none"
+                    raise _refused(
+                        shard,
+                        key,
+                        f"has the label {label!r}, which is {which} of the {len(names)} classes (those of "
+                        "classnames.txt or of train)",
+                    )
+                known[label] = found[0]
             labels.append(known[label])
     if not labels:
         raise ResidualError(f"The {len(shards)} shards from {shards[0].path!r} on have no samples.")
@@ -235,11 +248,11 @@ def _read_index(file: Any, shard: Shard) -> TarIndex:
             )
     file.seek(0)
     rows: dict[str, tuple[int | str, int, int]] = {}
+    endings = picture_endings()
     problem: ResidualError | None = None
     try:
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as tar:
-            named = ((_NAME.fullmatch(member.name), member) for member in _members(tar) if member.isreg())
-            files = ((name[1], name[2].lower(), member) for name, member in named if name)
+            files = _named_files(tar, shard)
             for key, group in itertools.groupby(files, key=lambda file: file[0]):
                 of_key = [
                     (suffix, member, _label_content(tar, suffix, member)) for _, suffix, member in group
@@ -247,7 +260,7 @@ def _read_index(file: Any, shard: Shard) -> TarIndex:
                 try:
                     if key in rows:
                         raise _refused(shard, key, f"is there twice, or not all in one place; {TOGETHER}")
-                    rows[key] = _sample(shard, key, of_key)
+                    rows[key] = _sample(shard, key, of_key, endings)
                 except ResidualError as error:  # of a shard that is cut off that is told instead
                     problem = problem or error
             end = tar.offset
@@ -290,6 +303,19 @@ def _members(tar: Any) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
+def _named_files(tar: Any, shard: Shard) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Key, suffix and member of each file; a picture without a suffix would be missing unsaid."""
+    for member in _members(tar):
+        if not member.isreg():
+            continue
+        if name := _NAME.fullmatch(member.name):
+            yield name[1], name[2].lower(), member
+        elif not is_hidden(member.name.rpartition("/")[2]):
+            content = tar.extractfile(member)
+            if content and kind_by_content(content.read(HEAD)):
+                raise _refused(shard, member.name, f"is an image whose name has no ending; {TOGETHER}")
+
+
 def _label_content(tar: tarfile.TarFile, suffix: str, member: tarfile.TarInfo) -> bytes | None:
     """What a file of a label says; None of any other."""
     if suffix.rpartition(".")[2] not in ("cls", "json") or member.size > LARGEST_LABEL:
@@ -298,7 +324,9 @@ def _label_content(tar: tarfile.TarFile, suffix: str, member: tarfile.TarInfo) -
     return content.read() if content else b""
 
 
-def _sample(shard: Shard, key: str, files: list[tuple[str, tarfile.TarInfo, bytes | None]]) -> tuple:
+def _sample(
+    shard: Shard, key: str, files: list[tuple[str, tarfile.TarInfo, bytes | None]], endings: frozenset[str]
+) -> tuple:
     """Label, offset and size of the sample that these (suffix, member, content) are."""
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, bytes] = {}
@@ -306,7 +334,7 @@ def _sample(shard: Shard, key: str, files: list[tuple[str, tarfile.TarInfo, byte
         kind = suffix.rpartition(".")[2]
         if content is not None:
             labels[kind] = content
-        elif f".{kind}" in SUFFIXES:
+        elif f".{kind}" in endings:
             if suffix in images:
                 raise _refused(shard, key, f"has two files .{suffix}")
             images[suffix] = member
@@ -315,10 +343,13 @@ def _sample(shard: Shard, key: str, files: list[tuple[str, tarfile.TarInfo, byte
     except UnicodeEncodeError:
         raise _refused(shard, key, "has a name that isn't UTF-8: rename it") from None
     label = _label(shard, key, labels)
-    # The image is that of the shortest suffix: in `1.jpg, 1.mask.png` the picture is `1.jpg`.
-    by_depth = sorted(images, key=lambda suffix: suffix.count("."))
+    # The image is that of the shortest suffix: in `1.jpg, 1.mask.png` the picture is `1.jpg`; and a rarer
+    # format beside a common one isn't the picture.
+    common = [suffix for suffix in images if f".{suffix.rpartition('.')[2]}" in COMMON]
+    by_depth = sorted(common or images, key=lambda suffix: suffix.count("."))
     if not by_depth:
-        raise _refused(shard, key, f"has no image ({', '.join(SUFFIXES)}); {TOGETHER}")
+        there = ", ".join(f".{suffix}" for suffix, _, _ in files[:5])
+        raise _refused(shard, key, f"has no image, only {there}; {TOGETHER}")
     if len(by_depth) > 1 and by_depth[1].count(".") == by_depth[0].count("."):
         raise _refused(shard, key, f"has two images, .{by_depth[0]} and .{by_depth[1]}: which one is meant?")
     image = images[by_depth[0]]
@@ -342,7 +373,7 @@ def _label(shard: Shard, key: str, files: dict[str, bytes]) -> int | str:
         raise _refused(shard, key, f"has a label that can't be read ({error})") from error
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
         value = int(value)
-    if isinstance(value, str) and value.strip() and value.isprintable():
+    if isinstance(value, str) and not why_no_name(value):
         return value.strip()
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value

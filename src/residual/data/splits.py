@@ -70,8 +70,10 @@ def stratified_split(
     labels = np.asarray(labels)
     random = np.random.RandomState(seed)
     chosen: list[list[np.ndarray]] = [[] for _ in parts]
-    for label in np.unique(labels):
-        members = random.permutation(np.flatnonzero(labels == label))
+    by_class = np.argsort(labels, kind="stable")
+    _, starts = np.unique(labels[by_class], return_index=True)
+    for members in np.split(by_class, starts[1:]) if len(labels) else ():
+        members = random.permutation(members)
         n, p = len(members), len(parts)
         borders = [int(np.floor(n * sum(parts[: i + 1]) + 0.5)) for i in range(p - 1)]
         if n >= p:

@@ -14,10 +14,11 @@ from torch.nn.functional import normalize
 
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, unknown_name
-from residual.files import parse_json, read_regular
+from residual.files import local_path, parse_json, read_regular
 from residual.finite import check_finite
 from residual.progress import Progress
 from residual.text.embedding import embed_prompts
+from residual.texts import text_lines
 
 _LARGEST = 2**26  # bytes of a file of texts
 
@@ -117,11 +118,11 @@ def read_texts(source: str | Path | Sequence[str]) -> list[str]:
         return list(source)
     if str(source) in _shipped():
         return _lines(_shipped()[str(source)])
-    path = Path(source)
+    path = local_path(source)
     if not path.is_file():
         raise unknown_name("dictionary (a list that ships, or a file)", str(source), dictionary_names())
     try:
-        content = read_regular(path, _LARGEST).decode("utf-8")
+        content = read_regular(path, _LARGEST).decode("utf-8-sig")
         texts = parse_json(content, path) if path.suffix == ".json" else _lines(content)
     except (OSError, UnicodeDecodeError) as error:
         raise ResidualError(f"{path} can't be read as texts ({error}).") from error
@@ -157,5 +158,4 @@ def _shipped() -> dict[str, str]:
 
 
 def _lines(content: str) -> list[str]:
-    lines = (line.strip() for line in content.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+    return [line for line in text_lines(content) if line and not line.startswith("#")]

@@ -17,6 +17,7 @@ import numpy as np
 
 from residual.data.dataset import DatasetDescription
 from residual.errors import ResidualError
+from residual.texts import folded
 
 FOLDER = Path(__file__).parent
 ODD_SHARE = 0.05  # of the names may be spelt as we don't know, where all others are at their places
@@ -129,8 +130,9 @@ def _read(file: str) -> Any:
 
 def plain(name: str) -> str:
     """A class name without what sources write differently: case, spaces, signs, SUN397's `/a/` in front."""
-    head, _, tail = name.lstrip("/").partition("/")
-    return "".join(c for c in (tail if len(head) == 1 and tail else name).lower() if c.isalnum())
+    head, _, tail = folded(name).lstrip("/").partition("/")
+    whole = tail if len(head) == 1 and tail else folded(name)
+    return "".join(c for c in whole.casefold() if c.isalnum())
 
 
 def matched(names: Sequence[str], classes: Classes, where: str) -> np.ndarray:

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from residual.data.dataset import MOST_CLASSES
 from residual.data.hub.fetch import library
 from residual.errors import ResidualError, UnclearColumnError
+from residual.texts import folded, why_no_name
 
 IMAGES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
 LABELS = ("label", "labels", "class", "target", "fine_label", "cls", "category")
@@ -83,8 +85,8 @@ def read_labels(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
     """The labels `(n,)` of each split, and the classes' names where the source has any.
 
-    Names of a `ClassLabel` are taken as they are, names in the cells themselves are sorted; whole numbers
-    have none.
+    Names of a `ClassLabel` are taken as they are; names in the cells themselves are sorted, and those that
+    look the same are one; whole numbers have none.
 
     Raises:
         ResidualError: a sample has no label, or one that is no class, or splits disagree on the classes.
@@ -101,15 +103,25 @@ def read_labels(
         raise ResidualError(f"{where}: its splits {_quoted(kinds)} have other classes in column {column!r}.")
     if isinstance(first, datasets.Value) and "string" in first.dtype:
         texts = {split: np.array(cell.to_pylist(), object) for split, cell in cells.items()}
-        names = tuple(sorted(set().union(*(set(text) for text in texts.values()))))
-        number = {name: index for index, name in enumerate(names)}
+        written = sorted(set().union(*(set(text) for text in texts.values())))
+        names = tuple({folded(name): name for name in written}.values())
+        check_names(names, column, where)
+        number = {folded(name): index for index, name in enumerate(names)}
+        number = {name: number[folded(name)] for name in written}
         return {s: np.array([number[t] for t in text], np.int64) for s, text in texts.items()}, names
     labels = {split: cell.to_numpy().astype(np.int64) for split, cell in cells.items()}
     if getattr(first, "names_file", None):
         raise ResidualError(f"{where}: the class names of column {column!r} are in another file.")
     names = tuple(map(str, first.names)) if isinstance(first, datasets.ClassLabel) else None
+    check_names(names or (), column, where)
     for split, numbers in labels.items():
-        odd = np.flatnonzero((numbers < 0) | (numbers >= (np.inf if names is None else len(names))))
+        most = MOST_CLASSES if names is None else len(names)
+        odd = np.flatnonzero((numbers < 0) | (numbers >= most))
+        if odd.size and names is None and numbers[odd[0]] >= most:
+            raise ResidualError(
+                f"{where}: label {numbers[odd[0]]} in column {column!r} is too large for a class number from "
+                f"0 on (at most {MOST_CLASSES - 1:,}). Number the classes anew, or give their names instead."
+            )
         if odd.size:
             label = numbers[odd[0]]
             raise ResidualError(
@@ -117,6 +129,17 @@ def read_labels(
                 f"{odd[0]} is {label}. Labels that are kept secret can't be tested on."
             )
     return labels, names
+
+
+def check_names(names: Sequence[str], column: str, where: str) -> None:
+    """Refuse names of classes that can't be read.
+
+    Raises:
+        ResidualError: one is empty, or no text.
+    """
+    for number, name in enumerate(names):
+        if why := why_no_name(name):
+            raise ResidualError(f"{where}: the name {name!r} of class {number} in column {column!r} {why}.")
 
 
 def _cells(table: Any, column: str) -> Any:

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from residual.data.dataset import FileDataset, file_content
+from residual.data.dataset import FileDataset, file_content, tell_unused
 from residual.data.folder import TEMPLATES
 from residual.data.hub.catalogue import Classes, HubEntry, classes_of, hub_entries, matched, templates_of
 from residual.data.hub.columns import image_column, label_column, read_labels, with_labels
-from residual.data.hub.fetch import from_disk, from_hub, library, own_folders
+from residual.data.hub.fetch import check_signs, from_disk, from_hub, library, own_folders
 from residual.data.hub.saved import blobs
 from residual.data.hub.splits import given_split, made_split
 from residual.errors import ResidualError, UnreadableImageError
 from residual.files import local_path, shareable
+from residual.texts import folded
 
 
 class HubDataset(FileDataset):
@@ -150,6 +151,10 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
     if form == "disk":
         folder = local_path(address)
         tables, folders = from_disk(name, address), [folder, *blobs(folder)]
+    elif (folder := local_path(address)).is_dir():  # a clone, whatever its path has for a configuration
+        check_signs(name, folder, r"::|[*?\[\]\n]")
+        repository = str(folder.absolute())
+        tables, folders = from_hub(name, repository), own_folders(repository, None)
     else:
         pinned, _, config = address.partition(":")
         repository, _, revision = pinned.partition("@")
@@ -170,6 +175,7 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
         raise ResidualError(
             f"{name} has {len(names)} classes in column {labelled!r}; telling apart needs two."
         )
+    tell_unused(names, np.concatenate(list(labels.values())), shareable(name))
     source, rows = given_split(labels, split, name)
     tidy = [" ".join(text.replace("_", " ").split()) or text for text in names]
     return HubDataset(
@@ -179,7 +185,7 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
         source,
         rows,
         column,
-        tidy if len(set(tidy)) == len(tidy) else names,
+        tidy if len(set(map(folded, tidy))) == len(tidy) else names,
         TEMPLATES,
         labels[source][rows],
         "the user's own data; no licence known" if form == "disk" else "as the repository's card says",

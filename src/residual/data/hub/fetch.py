@@ -6,6 +6,7 @@ Only data is read, never a repository's own code: the library has no loading scr
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,24 @@ def from_hub(
         ) from error
 
 
+def check_signs(name: str, path: Path, signs: str) -> None:
+    """Refuse a folder whose path the library would take for a pattern, and read others that fit it.
+
+    Args:
+        name: of the dataset, for the error.
+        path: of the folder.
+        signs: what the library takes for signs of a pattern, as a regular expression.
+
+    Raises:
+        ResidualError: one is in the path, made absolute.
+    """
+    if sign := re.search(signs, str(path.absolute())):
+        raise ResidualError(
+            f"{name}: the datasets library takes {sign[0]!r} in the path {str(path)!r} for something else "
+            "than a part of a name. Rename that folder, or move what is in it."
+        )
+
+
 def from_disk(name: str, path: str | Path) -> dict[str, Any]:
     """Every split of what `save_to_disk` wrote; a single `Dataset` is one split, "all".
 
@@ -95,9 +114,10 @@ def from_disk(name: str, path: str | Path) -> dict[str, Any]:
     path = local_path(path)
     if not path.is_dir():
         raise ResidualError(f"{name}: there is no folder '{path}'.")
+    check_signs(name, path, "::")
     try:
         check_saved(path)
-        loaded = datasets.load_from_disk(str(path))
+        loaded = datasets.load_from_disk(str(path.absolute()))
     except Exception as error:  # whatever the library says of files that it can't read
         raise ResidualError(
             f"{name}: '{path}' is no dataset written by save_to_disk ({_reason(error)}). "

@@ -6,11 +6,11 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from residual.data.dataset import MOST_CLASSES
 from residual.errors import ResidualError
 from residual.files import parse_json, read_regular
 
 MOST_JSON = 2**26  # bytes of a file that tells of a table; a thousand classes take 30 kB
-MOST_CLASSES = 100_000
 _HEADER, _BATCH, _COMPRESSION = 2, 1, 3  # numbers of fields in Arrow's Message, DictionaryBatch, RecordBatch
 
 

@@ -1,0 +1,53 @@
+"""Names and lists of lines as people write them: one way to read, to refuse and to compare them.
+
+A name is kept as it was written, whatever its script: joiners, combining marks, emoji. Only comparing folds
+what can't be seen.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from residual.errors import printable
+
+# Soft hyphen, marks of direction, space and joiner of no width, variants of one sign; and what joins letters
+# of scripts that join none. Between others a joiner changes what is read: می‌روم.
+_UNSEEN = re.compile("[\u00ad\u061c\u180e\u200b\u200e\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff]")
+_JOINS_NOTHING = re.compile("(?:(?<=[\0-\x7f])|^)[\u200c\u200d]+")
+
+
+def text_lines(content: str) -> list[str]:
+    """The lines of a text, without space around them; empty ones at its end are none.
+
+    They end as editors end them, in `\\n`, `\\r\\n` or `\\r`: `str.splitlines` ends them at signs inside
+    of names, too, which would shift all that follow.
+    """
+    lines = [line.strip().strip("\ufeff").strip() for line in re.split(r"\r\n?|\n", content)]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def folded(name: str) -> str:
+    """What all spellings of a name have in common that look the same: normal form C, without unseen signs.
+
+    A file system may give `é` as one sign or as two.
+
+    Example:
+        >>> from residual.texts import folded
+        >>> folded("cafe\\u0301") == folded("caf\\u00e9"), folded("cafe") == folded("café")
+        (True, False)
+    """
+    if name.isascii():
+        return name
+    return unicodedata.normalize("NFC", _JOINS_NOTHING.sub("", _UNSEEN.sub("", name)))
+
+
+def why_no_name(text: str) -> str:
+    """Why a text is no name, as in "is empty"; "" of one that is."""
+    if not folded(text).strip(" \u200c\u200d"):
+        return "is empty" if not text.strip() else "has nothing to be seen in it"
+    if printable(text) != text:
+        return "has control characters, or marks that turn the writing's direction"
+    return ""
