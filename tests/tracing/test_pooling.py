@@ -59,7 +59,8 @@ def normed_and_projected(encoder, tokens: Tensor) -> Tensor:
     normed = nn.functional.layer_norm(tokens, tokens.shape[-1:], norm.weight, norm.bias, norm.eps)
     if projection is None:
         return normed
-    return normed @ projection.weight + (0 if projection.bias is None else projection.bias)
+    weight, bias = projection.affine()
+    return normed @ weight + (0 if bias is None else bias)
 
 
 @FAMILY

@@ -173,10 +173,11 @@ class AdaptedEncoder(nn.Module):
                 return output
             features = output.to(self.matrix.dtype)
         else:
+            parts = self._capture.parts
             with ExitStack() as stack:
                 if not following:
-                    stack.enter_context(exclusively(self.encoder.parts.blocks[0].block))
-                coordinates, _ = captured_pass(self._capture, self.encoder.parts, tower, self.module, ready)
+                    stack.enter_context(exclusively(parts.blocks[0].block))
+                coordinates, _ = captured_pass(self._capture, parts, tower, self.module, ready)
             features = features_of(coordinates, self._fields).to(self.matrix.dtype)
         with without_autocast(features.device):
             return torch.addmm(self.offset, features, self.matrix)

@@ -14,28 +14,35 @@ from typing import Any
 from torch import Tensor, nn
 
 from residual.encoders.pooling import CLASS_TOKEN, AttentionPool, Pool, PoolingAttention
+from residual.encoders.wrappers import affine, inside
 from residual.errors import ResidualError
 
 
 @dataclass(frozen=True)
 class Projection:
-    """`x W + b`: a linear layer, or a bare matrix `(D, d)`."""
+    """`x W + b`: a linear layer, one with adapters around it, or a bare matrix `(D, d)`."""
 
-    source: nn.Linear | Tensor
+    source: nn.Module | Tensor
+
+    def affine(self) -> tuple[Tensor, Tensor | None]:
+        """`W (D, d)`, and `b (d,)` or None."""
+        return affine(self.source)
 
     @property
-    def weight(self) -> Tensor:
-        """`W (D, d)`."""
-        return self.source.weight.T if isinstance(self.source, nn.Linear) else self.source
+    def tensors(self) -> list[Tensor]:
+        """What they are made of."""
+        return [self.source] if isinstance(self.source, Tensor) else [*self.source.parameters()]
 
     @property
-    def bias(self) -> Tensor | None:
-        """`b (d,)`, or None."""
-        return self.source.bias if isinstance(self.source, nn.Linear) else None
+    def output_dim(self) -> int:
+        """Width of the output, `d`."""
+        if isinstance(self.source, Tensor):
+            return self.source.shape[1]
+        return int(inside(self.source).out_features)
 
     def __call__(self, x: Tensor) -> Tensor:
         """`x W + b`."""
-        return self.source.forward(x) if isinstance(self.source, nn.Linear) else x @ self.source
+        return x @ self.source if isinstance(self.source, Tensor) else self.source.forward(x)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class BlockParts:
     """
 
     block: nn.Module
-    attention_output: nn.Linear
+    attention_output: nn.Module
     mlp: nn.Module
     heads: int
     attention_scale: Tensor | None
@@ -83,6 +90,11 @@ class Parts:
         return self.blocks[0].heads
 
     @property
+    def head_width(self) -> int:
+        """Numbers of a head before the output projection."""
+        return inside(self.blocks[0].attention_output).in_features // self.heads
+
+    @property
     def width(self) -> int:
         """Width of the residual stream."""
         return self.final_norm.normalized_shape[-1]
@@ -93,7 +105,7 @@ class Parts:
         for block in self.blocks:
             found += [*block.attention_output.parameters(), block.attention_scale]
         if self.projection is not None:
-            found += [self.projection.weight, self.projection.bias]
+            found += self.projection.tensors
         if self.pooling_attention is not None:
             found += self.pooling_attention.module.parameters()
         return [value for value in found if value is not None]
@@ -101,7 +113,7 @@ class Parts:
     @property
     def output_dim(self) -> int:
         """Width of the output, `d`."""
-        return self.width if self.projection is None else self.projection.weight.shape[1]
+        return self.width if self.projection is None else self.projection.output_dim
 
 
 @dataclass(frozen=True)
@@ -159,7 +171,7 @@ class Anatomy:
         if complaint := self.complaint(module):
             raise ResidualError(f"{type(module).__name__} can't be split: {complaint}")
         blocks = tuple(self._block(block) for block in _follow(module, self.blocks))
-        if len({(block.heads, block.attention_output.in_features) for block in blocks}) > 1:
+        if len({(block.heads, inside(block.attention_output).in_features) for block in blocks}) > 1:
             raise ResidualError(
                 f"{type(module).__name__} can't be split: its blocks differ in heads or width, got "
                 f"{[block.heads for block in blocks]} heads."
@@ -210,14 +222,15 @@ class Anatomy:
         if self.block_kinds and kind not in self.block_kinds:
             expected = " or ".join(self.block_kinds)
             return [f" as a block that norms before its attention and MLP (a {kind}, expected a {expected})"]
-        inside = [
+        found = [
             _wrong(block, self.attention_output, nn.Linear),
+            _hidden(block, self.attention_output),
             _wrong(block, self.mlp, nn.Module),
             _wrong(block, self.heads, int),
             _wrong_scale(block, self.attention_scale),
             _wrong_scale(block, self.mlp_scale),
         ]
-        return [f".{wrong}" for wrong in inside if wrong]
+        return [f".{wrong}" for wrong in found if wrong]
 
     def _block(self, block: nn.Module) -> BlockParts:
         name = self.attention_output.rpartition(".")[0]
@@ -242,6 +255,9 @@ class Anatomy:
         return [path for path in whole if path] + [f"{self.blocks}.*.{path}" for path in self._block_paths()]
 
 
+_LINEAR = (nn.Linear, nn.Linear | Tensor)  # what may be inside a layer of peft
+
+
 def _follow(module: Any, path: str) -> Any:
     return attrgetter(path)(module)
 
@@ -262,10 +278,24 @@ def _wrong(module: Any, path: str | None, kind: Any) -> str | None:
     value = _get(module, path)
     if value is None:
         return path
-    if not isinstance(value, kind):
+    held = inside(value) if kind in _LINEAR else value
+    if not isinstance(held, kind):
+        if held is not inside(value):
+            return f"{path} (inside a layer of peft: merge its adapters first, model.merge_and_unload())"
         expected = getattr(kind, "__name__", "Linear")
         return f"{path} (a {type(value).__name__}, expected a {expected})"
     return None
+
+
+def _hidden(block: Any, path: str) -> str | None:
+    """The same for an attention that hides its output projection, and in which no layer of peft is called."""
+    name = path.rpartition(".")[0]
+    attention = _get(block, name) if name else None
+    if not isinstance(inside(attention), nn.MultiheadAttention):
+        return None
+    if inside(attention) is attention and inside(output := _get(block, path)) is output:
+        return None
+    return f"{name} as a MultiheadAttention of its own (merge peft's adapters in it: merge_and_unload())"
 
 
 def _wrong_scale(block: Any, path: str | None) -> str | None:

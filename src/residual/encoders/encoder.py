@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial, wraps
-from types import FunctionType
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from residual.encoders.anatomy import Anatomy, Parts
 from residual.encoders.family import Family, Tower
+from residual.encoders.running import evaluating, own_code, uncompiled
+from residual.encoders.wrappers import adapters_in
 from residual.errors import ResidualError
 from residual.hashing import bit_sums
 
-P = ParamSpec("P")
 T = TypeVar("T")
 Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
 CENTERINGS = ("shared", "own")
@@ -32,7 +33,8 @@ class Encoder:
 
     Args:
         name: how messages and files call it.
-        module: the model; it is put into evaluation mode, its parameters are left as they are.
+        module: the model; it is put into evaluation mode, and runs in that also where it is set to training
+            again. Its parameters are left as they are.
         family: what kind of model it is.
         preprocess: from a PIL image to pixels.
         tokenize: from texts to token ids `(n, t)`, or None where there is no tokenizer.
@@ -59,14 +61,32 @@ class Encoder:
         self.family = family
         self.preprocess = preprocess
         self.centering = centering
-        self.anatomy: Anatomy = family.image.anatomy_of(module)
-        self.parts: Parts = self.anatomy.locate(module)
         self.compiling: Compiler | None = None
         self.compiled: dict[tuple[str, ...], Any] = {}
+        self._compiled_of: tuple[list[Any], Any] = [], None
         self._tokenize = tokenize
         self._digests: dict[str, tuple[Any, str]] = {}  # of each tower, and of which weights
+        self._locate()
 
-    @cached_property
+    @property
+    def anatomy(self) -> Anatomy:
+        """Where the parts of the image tower are, in the model as it is now."""
+        return self.family.image.anatomy_of(self.module)
+
+    @property
+    def parts(self) -> Parts:
+        """They themselves, looked up anew: a part may be exchanged, or get an adapter around it.
+
+        Raises:
+            ResidualError: the model lacks parts of the anatomy.
+        """
+        return self._locate()
+
+    @uncompiled
+    def _locate(self) -> Parts:
+        return self.anatomy.locate(self.module)
+
+    @property
     def text_parts(self) -> Parts:
         """The parts of the text tower.
 
@@ -123,12 +143,19 @@ class Encoder:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.parts.final_norm.weight.device
+        return self._weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the weights are kept in."""
-        return self.parts.blocks[0].attention_output.weight.dtype
+        return self._weight.dtype
+
+    @property
+    def _weight(self) -> Tensor:
+        """Of the first block's output projection."""
+        anatomy = self.anatomy
+        output: Any = self.module.get_submodule(f"{anatomy.blocks}.0.{anatomy.attention_output}")
+        return output.weight
 
     @property
     def has_text(self) -> bool:
@@ -149,7 +176,12 @@ class Encoder:
         parts = self.parts
         pool = [type(parts.pool).__name__, *(getattr(parts.pool, name, "") for name in _POOL_SETTINGS)]
         settings = f"{parts.heads} {parts.final_norm.eps} {pool} {self.family.settings(self.module)}"
-        return self._digest("image", settings, self.in_image_tower)
+        hidden = [  # that a state_dict leaves out; positions and the like, whole numbers, don't count
+            (name, value)
+            for name, value in self.module.named_buffers()
+            if value.is_floating_point() and self.in_image_tower(name)
+        ]
+        return self._digest("image", settings, self.in_image_tower, hidden)
 
     @property
     def text_fingerprint(self) -> str:
@@ -164,11 +196,18 @@ class Encoder:
             "text", f"{settings}", lambda name: not name.startswith(self.family.image.weights)
         )
 
-    def _digest(self, which: str, settings: str, chosen: Callable[[str], bool]) -> str:
+    def _digest(
+        self,
+        which: str,
+        settings: str,
+        chosen: Callable[[str], bool],
+        more: Sequence[tuple[str, Tensor]] = (),
+    ) -> str:
         """SHA-256 takes seconds for a large model, so it is kept for as long as no weight has another bit."""
-        weights = {
-            name: value.detach() for name, value in sorted(self.module.state_dict().items()) if chosen(name)
-        }
+        adapters = {name: how for name, how in adapters_in(self.module).items() if chosen(name)}
+        settings += f" {adapters}" if adapters else ""
+        held = dict(more) | self.module.state_dict()
+        weights = {name: value.detach() for name, value in sorted(held.items()) if chosen(name)}
         about = [f"{name} {tuple(value.shape)}" for name, value in weights.items()]
         state = settings, about, bit_sums(list(weights.values()))
         if which not in self._digests or self._digests[which][0] != state:
@@ -189,7 +228,7 @@ class Encoder:
     def compile(self, compiler: Compiler | None = None, **how: Any) -> Encoder:
         """From now on run compiled, traced or not; `how` goes to `torch.compile`. Gives itself back.
 
-        Called again, it forgets what was compiled: needed after a module inside the model was exchanged.
+        Called again, it forgets what was compiled, as it does when a module inside the model is exchanged.
         `compiler` takes the place of `torch.compile`: a function from a function to the compiled one.
         """
         self.compiling, self.compiled = compiler or partial(torch.compile, **how), {}
@@ -230,12 +269,28 @@ class Encoder:
 
     def run(self, tower: str, inputs: Tensor) -> Tensor:
         """A tower on inputs that are ready for it."""
-        encode = self.tower(tower).encode
-        if self.compiling is None:
-            return encode(self.module, inputs)
-        if (tower,) not in self.compiled:
-            self.compiled[(tower,)] = self.compiling(own_code(lambda ready: encode(self.module, ready)))
-        return self.compiled[(tower,)](inputs)
+        encode, compiler = self.tower(tower).encode, self.compiling
+        with evaluating(self.module):
+            if compiler is None:
+                return encode(self.module, inputs)
+            return self.made_once(
+                (tower,), lambda: compiler(own_code(lambda ready: encode(self.module, ready)))
+            )(inputs)
+
+    def made_once(self, key: tuple[str, ...], make: Callable[[], T]) -> T:
+        """What was made by `make`, of this model as it is: its modules, tensors, hooks and adapters.
+
+        What is compiled doesn't look whether these come or go.
+        """
+        modules, tensors = [*self.module.modules()], [*self.module.parameters(), *self.module.buffers()]
+        hooks = [each for part in modules for each in (*part._forward_hooks, *part._forward_pre_hooks)]
+        about = len(modules), len(tensors), hooks, adapters_in(self.module)
+        held, before = self._compiled_of
+        if about != before or not all(map(operator.is_, held, [*modules, *tensors])):
+            self.compiled, self._compiled_of = {}, ([*modules, *tensors], about)
+        if key not in self.compiled:
+            self.compiled[key] = make()
+        return self.compiled[key]
 
     def checked_pixels(self, pixels: Tensor) -> Tensor:
         """The pixels where and in what precision the model wants them.
@@ -290,7 +345,7 @@ class Encoder:
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take with them: all but what was compiled, which runs only where it was."""
-        return vars(self) | {"compiling": None, "compiled": {}}
+        return vars(self) | {"compiling": None, "compiled": {}, "_compiled_of": ([], None)}
 
     def __repr__(self) -> str:
         parts = self.parts
@@ -298,29 +353,3 @@ class Encoder:
             f"Encoder({self.name!r}, {self.family.name}, {len(parts.blocks)} layers of {parts.heads} heads, "
             f"{parts.width} -> {self.output_dim})"
         )
-
-
-def own_code(function: FunctionType) -> Callable[..., Any]:
-    """`function` with a code object of its own.
-
-    What is compiled is kept with the code, and after a few versions of one code torch compiles no more of it:
-    encoders and poolings would use up each other's versions.
-    """
-    code = function.__code__.replace()
-    copy = FunctionType(
-        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
-
-
-def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
-    """`torch.compiler.disable`, which loads torch's compiler, put off until something is compiled."""
-
-    @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        if torch.compiler.is_compiling():
-            return torch.compiler.disable(function)(*args, **kwargs)
-        return function(*args, **kwargs)
-
-    return run

@@ -17,6 +17,7 @@ from residual.encoders.encoder import Encoder
 from residual.encoders.families import FAMILIES, open_clip, timm
 from residual.encoders.family import Family
 from residual.encoders.sources import Loaded, snapshot
+from residual.encoders.wrappers import unwrapped
 from residual.errors import ResidualError, unknown_name
 from residual.files import local_path
 
@@ -123,7 +124,8 @@ def wrap_encoder(
 
     Args:
         module: the model; it is put into evaluation mode. One that `torch.compile` was called on runs
-            compiled.
+            compiled. One of peft is taken with the adapters that are active at each call, and one in a
+            `DataParallel` without that.
         centering: see `Encoder`.
         name: how messages call it, by default its class.
         preprocess: by default what the model says of itself, else what its family was trained with.
@@ -141,9 +143,9 @@ def wrap_encoder(
         >>> wrap_encoder(ViTModel(config))
         Encoder('ViTModel', transformers ViT, 2 layers of 3 heads, 24 -> 24)
     """
-    compiler = None
+    compiler, module = None, unwrapped(module)
     if isinstance(module, torch._dynamo.OptimizedModule):
-        module, compiler = module._orig_mod, module.dynamo_ctx
+        module, compiler = unwrapped(module._orig_mod), module.dynamo_ctx
     family = family or find_family(module)
     tokenize = None
     if tokenizer is not None and family.tokenize is not None:

@@ -48,7 +48,7 @@ def encoder_facts(encoder: Encoder) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in encoder.module.parameters()),
         "layers": len(parts.blocks),
         "heads": parts.heads,
-        "head_width": parts.blocks[0].attention_output.in_features // parts.heads,
+        "head_width": parts.head_width,
         "width": parts.width,
         "output_dim": encoder.output_dim,
         "image_size": encoder.image_size,

@@ -39,7 +39,7 @@ class Capture:
         self.heads = "head" in kinds
         self.rest = not {"emb", "mlp"}.isdisjoint(kinds)  # both: rounding is shared out over them together
         self._positions: Tensor | None = None
-        self._parts = parts
+        self.parts = parts
         self._slices: dict[str, Tensor] = {}
         self._thread: int | None = None
 
@@ -65,7 +65,7 @@ class Capture:
         Raises:
             ResidualError: there was none, or a part of the model did not run in it; or no token is kept.
         """
-        layers = range(len(self._parts.blocks))
+        layers = range(len(self.parts.blocks))
         kinds = ["z"] * self.heads + ["mlp"] * self.rest
         wanted = ["embedding"] * self.rest + ["stream"]
         wanted += [f"{kind} {index}" for kind in kinds for index in layers]
@@ -82,7 +82,7 @@ class Capture:
             taken = {kind: [pick(got.pop(f"{kind} {index}")) for index in layers] for kind in kinds}
             z = emb = added = lost = None
             if self.heads:
-                z = torch.stack(taken["z"], dim=-2).unflatten(-1, (self._parts.heads, -1))  # (n, …, L, H, h)
+                z = torch.stack(taken["z"], dim=-2).unflatten(-1, (self.parts.heads, -1))  # (n, …, L, H, h)
             if self.rest:
                 emb, added = pick(got["embedding"]), self._added(taken["mlp"], "mlp_scale")
                 if "attention 0" in got:
@@ -137,7 +137,7 @@ class Capture:
     def _added(self, outputs: list[Tensor], scale: str) -> Float[Tensor, "n *t L D"]:
         """What parts of the blocks added to the stream: their outputs, times layer scales if any."""
         joined = torch.stack(outputs, dim=-2)
-        scales = [getattr(block, scale) for block in self._parts.blocks]
+        scales = [getattr(block, scale) for block in self.parts.blocks]
         if all(value is None for value in scales):
             return joined
         ones = joined.new_ones(joined.shape[-1])
@@ -156,9 +156,9 @@ class Capture:
             mean = stream.to(wide).mean(1)
             return (lambda x: x.to(wide).mean(1)), *self._norm(mean), mean.to(stream.dtype)
         means, stds = self._norm(stream.to(wide))  # (n, t)
-        attention = self._parts.pooling_attention
+        attention = self.parts.pooling_attention
         if reduce == "attention" and attention is not None:
-            weights = attention.weights(self._parts.final_norm.forward(stream)).to(wide)  # (n, P, t)
+            weights = attention.weights(self.parts.final_norm.forward(stream)).to(wide)  # (n, P, t)
             share, std = weighted(weights, stds)
 
             def pick(x: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class Capture:
 
     def _norm(self, stream: Tensor) -> tuple[Tensor, Tensor]:
         variance, mean = torch.var_mean(stream, dim=-1, correction=0)
-        return mean, (variance + self._parts.final_norm.eps).sqrt()
+        return mean, (variance + self.parts.final_norm.eps).sqrt()
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import pandas as pd
@@ -11,7 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.encoders.encoder import Encoder, uncompiled
+from residual.encoders.encoder import Encoder
+from residual.encoders.running import uncompiled
+from residual.encoders.wrappers import adapters_in
 from residual.errors import ResidualError
 from residual.hashing import bit_sums
 from residual.tracing.coordinates import Coordinates
@@ -137,16 +140,14 @@ def check_sum(
 
 
 # By encoder, and by tower, pooling and centering: of which weights, and the map.
-_made: WeakKeyDictionary[Encoder, dict[tuple[str, ...], tuple[list[list[int]], Linearization]]] = (
-    WeakKeyDictionary()
-)
+_made: WeakKeyDictionary[Encoder, dict[tuple[str, ...], tuple[Any, Linearization]]] = WeakKeyDictionary()
 
 
 def _linearization(encoder: Encoder, tower: str, pooling: str) -> Linearization:
     """The map for this tower, that of the last call if its weights are still what they were: making it takes
     longer than running the encoder on a few images.
     """
-    now = bit_sums(encoder.parts_of(tower).mapped())
+    now = bit_sums(encoder.parts_of(tower).mapped()), adapters_in(encoder.module)
     made, key = _made.setdefault(encoder, {}), (tower, pooling, encoder.centering)
     if key not in made or made[key][0] != now:
         made[key] = now, Linearization.of(encoder, tower, pooling)

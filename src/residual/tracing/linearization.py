@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.encoders.encoder import CENTERINGS, Encoder
+from residual.encoders.wrappers import affine
 from residual.errors import ResidualError
 from residual.files import written_beside
 from residual.tensor_files import load_tensors, pack_tensors, unpack_tensors
@@ -83,10 +84,10 @@ class Linearization:
         ones, zeros = torch.ones(width), torch.zeros(width)
         weights, biases = [], []
         for block in parts.blocks:
-            output = block.attention_output
+            weight, bias = affine(block.attention_output)
             scale = _double(ones if block.attention_scale is None else block.attention_scale)
-            weights.append((_double(output.weight) * scale[:, None]).T)  # (H h, D)
-            biases.append(_double(zeros if output.bias is None else output.bias) * scale)
+            weights.append(_double(weight) * scale)  # (H h, D)
+            biases.append(_double(zeros if bias is None else bias) * scale)
         norm, projection = parts.final_norm, parts.projection
         state = {
             "attention_weight": torch.stack(weights).unflatten(1, (parts.heads, -1)),
@@ -94,8 +95,8 @@ class Linearization:
             "norm_weight": ones if norm.weight is None else norm.weight,
             "norm_bias": zeros if norm.bias is None else norm.bias,
         }
-        matrix = torch.eye(width).double() if projection is None else _double(projection.weight)
-        bias = None if projection is None else projection.bias
+        matrix, bias = (torch.eye(width), None) if projection is None else projection.affine()
+        matrix = _double(matrix)
         bias = torch.zeros(matrix.shape[1]).double() if bias is None else _double(bias)
         if resolve(pooling, parts, encoder.name).reduce == "attention" and parts.pooling_attention:
             values, constant = (_double(value) for value in parts.pooling_attention.maps())

@@ -27,7 +27,7 @@ class SplitAttention(nn.Module):
     def __init__(self, original: nn.MultiheadAttention, only: Callable[[Tensor], Tensor] | None = None):
         super().__init__()
         self.only = only
-        self.heads = original.num_heads
+        self.num_heads = original.num_heads
         self.in_proj_weight = original.in_proj_weight
         self.in_proj_bias = original.in_proj_bias
         self.out_proj = original.out_proj
@@ -62,8 +62,8 @@ class SplitAttention(nn.Module):
         """Queries, keys and values, or those that `rows` of their joint weight make: `(n, 1…3, H, t, h)`."""
         bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
         joined = linear(tokens, self.in_proj_weight[rows], bias)
-        head_width = tokens.shape[-1] // self.heads
-        return joined.unflatten(-1, (-1, self.heads, head_width)).movedim(1, 3)
+        head_width = tokens.shape[-1] // self.num_heads
+        return joined.unflatten(-1, (-1, self.num_heads, head_width)).movedim(1, 3)
 
 
 def can_split(original: nn.MultiheadAttention) -> bool:

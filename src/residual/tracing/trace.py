@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
@@ -15,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from residual.encoders.anatomy import Parts
-from residual.encoders.encoder import Encoder, own_code, uncompiled
+from residual.encoders.encoder import Encoder
 from residual.encoders.family import Tower
+from residual.encoders.running import evaluating, own_code, uncompiled
 from residual.errors import ResidualError
 from residual.tracing.capture import Capture, capture, place_hooks
 from residual.tracing.coordinates import Coordinates
@@ -56,8 +56,8 @@ def trace(
 @uncompiled
 def _eager(encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str) -> tuple[Coordinates, Tensor]:
     ready = _ready(encoder, inputs, tower)
-    with _nothing_compiled(), capture(encoder, tower, pooling) as kept:
-        return captured_pass(kept, encoder.parts_of(tower), encoder.tower(tower), encoder.module, ready)
+    with _nothing_compiled(), evaluating(encoder.module), capture(encoder, tower, pooling) as kept:
+        return captured_pass(kept, kept.parts, encoder.tower(tower), encoder.module, ready)
 
 
 def captured_pass(
@@ -98,10 +98,7 @@ def _compiled(
     encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str
 ) -> tuple[Coordinates, Tensor]:
     ready = _ready(encoder, inputs, tower)
-    made = encoder.compiled.get((tower, pooling))
-    if made is None or not made.shares_with(encoder.module):
-        made = encoder.compiled[tower, pooling] = _CompiledTrace(encoder, tower, pooling)
-    return made(ready)
+    return encoder.made_once((tower, pooling), lambda: _CompiledTrace(encoder, tower, pooling))(ready)
 
 
 def _ready(encoder: Encoder, inputs: Images | Texts, tower: str) -> Tensor:
@@ -121,8 +118,7 @@ class _CompiledTrace:
     """
 
     def __init__(self, encoder: Encoder, tower: str, pooling: str):
-        self.shared = _tensors(encoder.module)
-        self.twin = twin_of(encoder.module)
+        self.twin = twin_of(encoder.module).eval()
         self.tower = encoder.tower(tower)
         self.parts = self.tower.anatomy_of(self.twin).locate(self.twin)
         self.kept = Capture(self.parts, resolve(pooling, self.parts, encoder.name))
@@ -133,11 +129,6 @@ class _CompiledTrace:
                 replace_module(self.twin, name, PatchProduct(part), for_good)
         compiler = encoder.compiling or torch.compile
         self.run = compiler(own_code(lambda ready: self._run(ready)))
-
-    def shares_with(self, module: nn.Module) -> bool:
-        """Whether the twin's parameters are still those of the model."""
-        now = _tensors(module)
-        return len(now) == len(self.shared) and all(map(operator.is_, now, self.shared))
 
     def __call__(self, ready: Tensor) -> tuple[Coordinates, Tensor]:
         values, output = self.run(ready)
@@ -151,11 +142,8 @@ class _CompiledTrace:
 
 def twin_of(module: nn.Module) -> nn.Module:
     """Modules of its own around the same parameters and buffers."""
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in _tensors(module)})
-
-
-def _tensors(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
 _FIELDS = tuple(field.name for field in fields(Coordinates))

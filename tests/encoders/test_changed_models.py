@@ -1,0 +1,200 @@
+"""A model may change after an encoder was made around it: its parts, its adapters, its mode, its hooks."""
+
+from __future__ import annotations
+
+import families
+import peft
+import pytest
+import torch
+from tiny import TinyImages, random_pixels
+from torch import nn
+
+import residual
+from residual.errors import OtherResultError
+
+pytestmark = [  # what these libraries say to each other
+    pytest.mark.filterwarnings("ignore:`.*checkpointing.*` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning"),
+]
+PIXELS = random_pixels(2, dtype=torch.float32)
+LAYERS = {
+    "clip": ["q_proj", "out_proj", "fc1"],
+    "siglip vision": r".*encoder.*(q_proj|out_proj)",  # its pool hides one, which would be left out
+    "blip": ["qkv", "projection"],
+    "vit": ["v_proj", "o_proj"],
+    "dinov2": ["o_proj", "fc2"],
+    "timm layer scale, registers": ["qkv", "proj"],
+    "open_clip": ["c_fc", "c_proj"],
+}
+
+
+def lora(module, kind, name="one", **how):
+    settings = peft.LoraConfig(r=2, target_modules=LAYERS[kind], init_lora_weights=False, **how)
+    return peft.get_peft_model(module, settings, adapter_name=name).eval()
+
+
+def check_split(encoder):
+    """What it splits now is what the model gives now; that output."""
+    with torch.no_grad():
+        output = encoder.encode_image(PIXELS)
+    for pooling in ("own", "avg"):
+        split = residual.decompose(encoder, PIXELS, pooling)
+        torch.testing.assert_close(split.contributions.sum(2), split.output, atol=1e-4, rtol=1e-4)
+        if pooling == "own":
+            torch.testing.assert_close(split.output[:, 0], output, atol=1e-5, rtol=1e-4)
+    return output
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_adapters_of_peft_are_split_as_they_are_now(kind):
+    module = families.CASES[kind].make()
+    encoder = residual.wrap_encoder(module)
+    plain, print_of_plain = check_split(encoder), encoder.fingerprint
+    model = lora(module, kind)  # in place: layers of peft stand around those that were there
+    one = check_split(encoder)
+    prints = {print_of_plain, encoder.fingerprint}
+    model.add_adapter("two", model.peft_config["one"])
+    model.set_adapter("two")
+    two = check_split(encoder)
+    prints.add(encoder.fingerprint)
+    assert ((one - two).norm() / two.norm()) > 1e-2 < ((plain - two).norm() / two.norm())
+    assert len(prints) == 3
+    with model.disable_adapter():
+        torch.testing.assert_close(check_split(encoder), plain)
+    torch.testing.assert_close(check_split(residual.wrap_encoder(model)), two)
+    model.merge_adapter()
+    torch.testing.assert_close(check_split(encoder), two, atol=1e-4, rtol=1e-4)
+    model.unmerge_adapter()
+    encoder = residual.wrap_encoder(model.merge_and_unload())
+    torch.testing.assert_close(check_split(encoder), two, atol=1e-4, rtol=1e-4)
+
+
+def test_adapters_differ_in_what_no_weight_tells(tmp_path):
+    module = families.CASES["clip vision"].make()
+    model = lora(module, "clip")
+    encoder, data = residual.wrap_encoder(model), TinyImages(6)
+    model.add_adapter("two", model.peft_config["one"])
+    residual.encode_dataset(encoder, data, tmp_path / "store")
+    before = encoder.fingerprint
+    model.set_adapter("two")
+    with pytest.raises(OtherResultError, match="encoder weights"):
+        residual.encode_dataset(encoder, data, tmp_path / "store")
+    model.set_adapter("one")
+    assert encoder.fingerprint == before
+    for layer in module.modules():
+        if isinstance(layer, peft.tuners.lora.LoraLayer):
+            layer.scale_layer(2.0)
+    check_split(encoder)
+    assert encoder.fingerprint != before
+
+
+def test_a_classifier_that_peft_trained_whole_is_the_projection():
+    model = lora(families.CASES["vit classifier"].make(), "vit", modules_to_save=["classifier"])
+    encoder = residual.wrap_encoder(model)
+    assert encoder.output_dim == 7
+    before = check_split(encoder)
+    with torch.no_grad():
+        model.get_base_model().classifier.modules_to_save["one"].weight.add_(1)
+    assert not torch.allclose(check_split(encoder), before)
+
+
+@pytest.mark.parametrize("layer", ["attn", "out_proj"])
+def test_adapters_inside_an_attention_that_hides_them_are_refused(layer):
+    module = families.CASES["open_clip"].make()
+    model = peft.get_peft_model(module, peft.LoraConfig(target_modules=[layer], init_lora_weights=False))
+    with pytest.raises(residual.ResidualError, match="attn as a MultiheadAttention of its own.*merge"):
+        residual.wrap_encoder(model)
+
+
+def test_prompts_of_peft_are_refused_and_norms_of_its_own():
+    module = families.CASES["vit"].make()
+    model = peft.get_peft_model(module, peft.LNTuningConfig(target_modules=["layernorm"]))
+    with pytest.raises(residual.ResidualError, match="layernorm .inside a layer of peft: merge"):
+        residual.wrap_encoder(model)
+
+
+def test_shells_around_a_model_are_taken_off():
+    module = families.CASES["vit"].make()
+    assert residual.wrap_encoder(nn.DataParallel(module)).module is module
+
+
+@pytest.mark.parametrize("kind", ["open_clip layer scale", "dinov2", "timm classifier", "clip"])
+def test_weights_that_are_assigned_are_the_models(kind):
+    encoder, other = (residual.wrap_encoder(families.CASES[kind].make(seed=seed)) for seed in (0, 1))
+    before = check_split(encoder)
+    encoder.module.load_state_dict(other.module.state_dict(), assign=True)
+    after = check_split(encoder)
+    assert not torch.allclose(after, before)
+    torch.testing.assert_close(after, check_split(other))
+    assert encoder.fingerprint == other.fingerprint
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_parts_that_are_exchanged_are_the_models(compiled):
+    encoder = residual.wrap_encoder(families.CASES["timm classifier"].make())
+    if compiled:
+        encoder.compile(lambda run: run)
+    before = check_split(encoder)
+    encoder.module.blocks[0].mlp.act = nn.ReLU()
+    other = check_split(encoder)
+    assert not torch.allclose(before, other, atol=1e-3)
+    encoder.module.blocks[1] = families.CASES["timm"].make(seed=3).blocks[1]
+    assert not torch.allclose(check_split(encoder), other, atol=1e-3)
+    encoder.module.reset_classifier(5)
+    assert check_split(encoder).shape == (2, 5)
+    encoder.module.reset_classifier(0)
+    assert check_split(encoder).shape == (2, encoder.output_dim) == (2, 24)
+    made = dict(encoder.compiled)
+    check_split(encoder)
+    assert encoder.compiled == made
+
+
+def test_compiled_traces_see_hooks_and_adapters_that_come():
+    encoder = residual.wrap_encoder(families.CASES["clip vision"].make()).compile(lambda run: run)
+    plain = check_split(encoder)
+    hook = encoder.module.vision_model.encoder.layers[0].mlp.register_forward_hook(lambda *call: 2 * call[2])
+    doubled = check_split(encoder)
+    assert not torch.allclose(doubled, plain, atol=1e-3)
+    hook.remove()
+    torch.testing.assert_close(check_split(encoder), plain)
+    model = lora(encoder.module, "clip")
+    one = check_split(encoder)
+    with model.disable_adapter():
+        torch.testing.assert_close(check_split(encoder), plain)
+    torch.testing.assert_close(check_split(encoder), one)
+
+
+@pytest.mark.parametrize("kind", ["clip", "timm", "open_clip"])
+def test_a_model_set_to_training_gives_what_it_gives_in_evaluation(kind):
+    module = families.CASES[kind].make()
+    encoder = residual.wrap_encoder(module)
+    want = check_split(encoder)
+    for part in module.modules():
+        if isinstance(getattr(part, "dropout", None), float):
+            part.dropout = 0.5
+        if isinstance(part, nn.Dropout):
+            part.p = 0.5
+    module.train()
+    module.get_submodule(next(name for name, _ in module.named_children())).eval()
+    modes = [part.training for part in module.modules()]
+    torch.testing.assert_close(check_split(encoder), want)
+    assert [part.training for part in module.modules()] == modes
+
+
+def test_gradients_flow_where_a_model_in_training_checkpoints_its_layers():
+    encoder = residual.wrap_encoder(families.CASES["vit"].make())
+    pixels = PIXELS.clone().requires_grad_()
+    (want,) = torch.autograd.grad(residual.decompose(encoder, pixels, grad=True).contributions.sum(), pixels)
+    encoder.module.gradient_checkpointing_enable()
+    encoder.module.train()
+    (got,) = torch.autograd.grad(residual.decompose(encoder, pixels, grad=True).contributions.sum(), pixels)
+    torch.testing.assert_close(got, want)
+
+
+def test_a_buffer_that_no_state_dict_holds_is_in_the_fingerprint():
+    encoder = residual.wrap_encoder(families.CASES["vit"].make())
+    before = encoder.fingerprint
+    encoder.module.layers[0].register_buffer("angles", torch.ones(3), persistent=False)
+    ones = encoder.fingerprint
+    encoder.module.layers[0].angles.mul_(2)
+    assert len({before, ones, encoder.fingerprint}) == 3
