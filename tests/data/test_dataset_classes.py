@@ -79,6 +79,16 @@ def test_a_stratified_split_shares_out_every_class(counts, shares):
             assert abs(mine - share * count) <= 1 + (count < 2 * len(shares))
 
 
+@pytest.mark.parametrize("kind", [ImageDataset, PixelDataset])
+def test_a_mask_chooses_what_it_is_true_of(kind):
+    data = four(kind)
+    for mask in ([True, False, False, True], np.array([True, False, False, True])):
+        assert data.subset(mask).sample_ids == ("a", "d")
+    assert data.subset([False] * 4).sample_ids == data.subset([]).sample_ids == ()
+    with pytest.raises(ResidualError, match="has 4 samples, but the mask 3 booleans"):
+        data.subset([True, False, True])
+
+
 def test_a_stratified_split_is_what_going_through_the_classes_one_by_one_gives():
     labels = np.random.default_rng(0).integers(0, 50, 400) * 3
     random, expected = np.random.RandomState(42), []

@@ -1,5 +1,6 @@
 """`hf:` and `disk:`: any table with a column of images and one of labels, in every form and mistake."""
 
+import io
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import sys
 import hubs
 import numpy as np
 import pyarrow
+import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence, Value
 from hypothesis import given, settings
@@ -435,3 +437,28 @@ def test_random_is_the_same_every_time_and_alone():
 def test_unknown_names(name, message):
     with pytest.raises(ResidualError, match=message):
         load_dataset(name, "train")
+
+
+def test_tables_of_other_programs_whose_images_are_bytes(tmp_path):
+    """Without the note that a column is of images: as a pair of bytes and a path, or as bytes alone."""
+    file = io.BytesIO()
+    hubs.table([0], {"label": Value("int64")})[0]["image"].save(file, "PNG")
+    labels = pyarrow.array([0, 1] * 5)
+    for column, cell in (("image", {"bytes": file.getvalue(), "path": None}), ("jpg", file.getvalue())):
+        folder = tmp_path / column
+        folder.mkdir()
+        table = pyarrow.table(
+            {column: pyarrow.array([cell] * 10), "cls": labels, "other": pyarrow.array([b""] * 10)}
+        )
+        pyarrow.parquet.write_table(table, folder / "train.parquet")
+        data = load_dataset(f"hf:{folder}", "train")
+        assert data[0][0].mode == "RGB"
+        assert len(data) == 6
+
+
+def test_two_names_that_look_the_same_are_refused(tmp_path):
+    names = ClassLabel(names=["caf\u00e9", "cafe\u0301", "tea"])
+    with pytest.raises(
+        ResidualError, match=r"of class 1 in column 'label' \(in signs 'cafe\\u0301'\) looks like 'caf\\xe9'"
+    ):
+        load_dataset(saved(tmp_path, birds(kind=names)), "train")

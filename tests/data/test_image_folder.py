@@ -112,6 +112,35 @@ def test_a_format_that_needs_a_plugin_names_it(tmp_path):
     assert data.class_names == ("cats", "dogs")
 
 
+def test_linked_folders_are_read_once_and_rings_are_not_gone_round(tmp_path):
+    fill(tmp_path / "real", count=3)
+    fill(tmp_path / "elsewhere", ("more",), count=4)
+    for number, target in enumerate(
+        (tmp_path / "elsewhere" / "more", "..", "/", tmp_path / "elsewhere/more")
+    ):
+        (tmp_path / "real" / "cats" / f"link{number}").symlink_to(target)
+    ids = sorted(i for split in SPLITS for i in load(tmp_path / "real", split).sample_ids if "cats" in i)
+    assert ids == [f"cats/00{n}.png" for n in range(3)] + [f"cats/link0/00{n}.png" for n in range(4)]
+    (tmp_path / "real" / "owls").symlink_to(tmp_path / "not mounted")
+    with pytest.raises(ResidualError, match=r"Folder '.*owls' can't be read: No such file or directory"):
+        load(tmp_path / "real")
+
+
+def test_a_file_whose_name_is_no_text_is_named(tmp_path):
+    fill(tmp_path, count=3)
+    with open(os.fsencode(tmp_path / "cats") + b"/caf\xe9.png", "wb") as file:
+        file.write((tmp_path / "cats" / "000.png").read_bytes())
+    with pytest.raises(ResidualError, match=r"sample 'cats/caf\\udce9.png' has a name that isn't UTF-8"):
+        [load(tmp_path, split) for split in SPLITS]
+
+
+def test_raw_files_of_cameras_are_left_out(tmp_path):
+    fill(tmp_path, count=3)
+    Image.new("RGB", (8, 8)).save(tmp_path / "cats" / "preview.nef", "TIFF")
+    with pytest.warns(LeftOutWarning, match="such as 'cats/preview.nef'"):
+        assert len(load(tmp_path)) == 2
+
+
 def test_folders_beside_the_splits_are_told(tmp_path):
     for split in ("train", "test", "holdout"):
         fill(tmp_path / split, count=3)

@@ -85,7 +85,7 @@ class ImageDataset:
 
         Raises:
             ResidualError: there are not as many ids or groups as labels, they aren't whole numbers, or one is
-                of no class or group.
+                of no class or group; or an id isn't text.
         """
         named = ("label", self.labels, self.class_names), ("group", self.groups, self.group_names)
         for what, values, _ in named:
@@ -100,6 +100,13 @@ class ImageDataset:
                     f"{self.full_name} has {len(self.labels)} labels but {len(values)} {what}; every sample "
                     "has one of each."
                 )
+        try:
+            "".join(self.sample_ids).encode()
+        except UnicodeEncodeError:
+            odd = next(name for name in self.sample_ids if any("\ud800" <= sign <= "\udfff" for sign in name))
+            raise ResidualError(
+                f"{self.full_name}: sample {odd!r} has a name that isn't UTF-8 and can't be noted. Rename it."
+            ) from None
         for text in (*self.class_names, *self.group_names, *self.templates):
             if len(text) > LONGEST_TEXT:
                 raise ResidualError(
@@ -147,10 +154,14 @@ class ImageDataset:
         return self.load_with_digest(index)[1]
 
     def subset(self, indices: Iterable[SupportsIndex]) -> ImageDataset:
-        """The samples at `indices`, in that order, as a dataset of their own.
+        """The samples at `indices`, in that order, or those of a mask, as a dataset of their own.
+
+        Args:
+            indices: positions, or one boolean a sample.
 
         Raises:
             IndexError: one isn't there.
+            ResidualError: a mask has more or fewer than one a sample.
         """
         return _Subset(self, indices)
 
@@ -174,6 +185,17 @@ class ImageDataset:
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.split}: {len(self):,} images, {len(self.class_names)} classes>"
+
+    def _rows(self, indices: Iterable[SupportsIndex]) -> list[int]:
+        chosen = list(indices)
+        mask = np.asarray(chosen)
+        if mask.dtype != bool:
+            return [self._checked(index) for index in chosen]
+        if mask.shape != (len(self),):
+            raise ResidualError(
+                f"{self.full_name} has {len(self)} samples, but the mask {len(mask)} booleans."
+            )
+        return np.flatnonzero(mask).tolist()
 
     def _checked(self, index: SupportsIndex) -> int:
         n, number = len(self), operator.index(index)
@@ -236,7 +258,7 @@ def tell_unused(names: Sequence[str], labels: np.ndarray, where: str) -> None:
 class _Subset(ImageDataset):
     def __init__(self, parent: ImageDataset, indices: Iterable[SupportsIndex]):
         self._parent = parent
-        self._indices = [parent._checked(i) for i in indices]
+        self._indices = parent._rows(indices)
         super().__init__(
             parent.name,
             parent.split,

@@ -159,16 +159,24 @@ def _orientation(image: Image.Image) -> object:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A picture of 16-bit grey as one of 8 bits; Pillow alone would cut its values off at 255."""
+    """A picture of 12 or 16-bit grey as one of 8 bits; Pillow alone would cut its values off at 255, and
+    takes 0 for black in a TIFF where it is white.
+    """
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
+    tags = getattr(image, "tag_v2", {})
+    white = 4095 if tags.get(258) == (12,) else 65535  # BitsPerSample
+    turned = tags.get(262) == 0  # PhotometricInterpretation
     clear = image.info.get("transparency")  # one value that is see-through, so white like the paper below
     values = np.asarray(image)
     grey = np.empty(values.shape, np.uint8)
     whole, made = values.reshape(-1), grey.reshape(-1)
     for at in range(0, len(whole), _AT_ONCE):
         part = whole[at : at + _AT_ONCE]
-        made[at : at + _AT_ONCE] = (part.clip(0, 65535).astype(np.uint32) + 128) // 257  # to the nearest
+        if part.min() < 0 or part.max() > white:
+            raise ValueError(f"its pixels are numbers beyond 0 to {white:,}: save it with 8 bits")
+        bright = (part.astype(np.uint32) * 255 + white // 2) // white  # to the nearest
+        made[at : at + _AT_ONCE] = 255 - bright if turned else bright
         if clear is not None:
             made[at : at + _AT_ONCE][part == clear] = 255
     return Image.fromarray(grey)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,8 +32,8 @@ class FolderDataset(FileDataset):
     (seed 42, files sorted by name). An image is what has an ending of a format that Pillow decodes, or that
     needs a plugin of it (HEIC), or begins as one where the ending is unknown or missing. Other files are left
     out, which a warning tells; hidden ones and those of systems (`Thumbs.db`, `__MACOSX`) are passed over.
-    Links to files are followed, out of the folder too; one to nothing, a pipe or a device is a sample that
-    can't be read. Class folders of several splits whose names look the same are of one class.
+    Links to files and folders are followed, out of the folder too; an image that is a link to nothing, a pipe
+    or a device can't be read. Class folders of several splits whose names look the same are of one class.
 
     Raises:
         ResidualError: there is no such folder, it is laid out in another way, or a class has too few images.
@@ -139,8 +140,7 @@ class _Found:
     def _of_class(self, folder: str) -> list[str]:
         """Images below a class folder, sorted; a closed one is an error, or they would be missing unsaid."""
         files = []
-        for at, inside, names in os.walk(self.root / folder, onerror=_refuse):
-            inside[:] = [name for name in inside if not is_hidden(name)]
+        for at, names in _walk(self.root / folder):
             below = os.path.relpath(at, self.root)
             for name in names:
                 if not is_hidden(name):
@@ -216,10 +216,42 @@ def _names(folder: Path) -> tuple[list[str], list[str]]:
     """Names of the folders and of the other files in a folder, sorted."""
     try:
         with os.scandir(folder) as entries:
-            pairs = sorted((entry.name, entry.is_dir()) for entry in entries)
+            # Where a class folder would be, a link to nothing is one whose images are missing.
+            pairs = sorted((entry.name, entry.is_dir() or _leads_nowhere(entry)) for entry in entries)
     except OSError as problem:
         _refuse(problem)
     return [name for name, is_folder in pairs if is_folder], [n for n, is_folder in pairs if not is_folder]
+
+
+def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder from `top` down once, with the names of its files; links to folders come last.
+
+    A link to a folder that `top` is in leads round in a ring, and isn't gone through.
+    """
+    seen = {_identity(parent) for parent in top.resolve().parents}
+    waiting = [str(top)]
+    while waiting:
+        start, links = waiting.pop(0), []
+        try:
+            if _identity(start) in seen:
+                continue
+        except OSError as problem:  # a link to nothing
+            _refuse(problem)
+        for at, inside, names in os.walk(start, onerror=_refuse):
+            seen.add(_identity(at))
+            inside[:] = sorted(name for name in inside if not is_hidden(name))
+            links += [path for name in inside if os.path.islink(path := os.path.join(at, name))]
+            yield at, names
+        waiting += links
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    about = os.stat(folder)
+    return about.st_dev, about.st_ino
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path) and ending_of(entry.name) == ""
 
 
 def _refuse(problem: OSError) -> NoReturn:

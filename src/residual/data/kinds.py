@@ -14,6 +14,23 @@ NO_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
 # Pictures that Pillow reads with a plugin or, if it is new, by itself, and what the plugin is called.
 PLUGINS = {"HEIC": "pillow-heif", "AVIF": "pillow-avif-plugin", "JPEG XL": "pillow-jxl-plugin"}
 _OF_PLUGINS = {".heic", ".heif", ".hif", ".avif", ".avifs", ".jxl"}
+# Of cameras: a TIFF to Pillow, which would take the small preview in it for the picture.
+_RAW = {
+    ".arw",
+    ".cr2",
+    ".cr3",
+    ".dng",
+    ".erf",
+    ".kdc",
+    ".nef",
+    ".nrw",
+    ".orf",
+    ".pef",
+    ".raf",
+    ".raw",
+    ".rw2",
+}
+_RAW |= {".sr2", ".srw", ".3fr"}
 # What systems and programs leave in folders, in small letters; some of it holds copies of pictures.
 _LEFT_BY_SYSTEMS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information"}
 _LEFT_BY_SYSTEMS |= {"lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
@@ -53,6 +70,8 @@ def kind_by_content(head: bytes) -> str | None:
 
 def tells_nothing(ending: str) -> bool:
     """Whether an ending (".dat", "") is of no known kind of file, so that only its content can tell."""
+    if ending in _RAW:
+        return False
     kind = _known().get(ending, "application/octet-stream")
     return kind == "application/octet-stream" or kind.startswith("image/")
 

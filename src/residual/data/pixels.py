@@ -76,8 +76,8 @@ class PixelDataset(ImageDataset):
         raise ResidualError(f"{self.name} holds pixels, not images: it can only be encoded.")
 
     def subset(self, indices: Iterable[SupportsIndex]) -> PixelDataset:
-        """The samples at `indices`, in that order, as a dataset of their own."""
-        chosen = [self._checked(index) for index in indices]
+        """The samples at `indices`, in that order, or those of a mask, as a dataset of their own."""
+        chosen = self._rows(indices)
         return PixelDataset(
             self.pixels[chosen],
             self.labels[chosen],

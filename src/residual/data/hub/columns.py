@@ -19,6 +19,9 @@ LABELS = ("label", "labels", "class", "target", "fine_label", "cls", "category")
 def image_column(features: Mapping[str, Any], asked: str | None, where: str) -> str:
     """The column of images: the one asked for, or the one of images (by type, then by name).
 
+    Tables that other programs write have what this library keeps of images, but not that they are images:
+    a pair of `bytes` and `path`, or bytes alone, which only a column's name tells to be images.
+
     Raises:
         UnclearColumnError: there is none, or there are several; it lists the columns.
         ResidualError: the one asked for isn't there or isn't of that kind.
@@ -26,15 +29,20 @@ def image_column(features: Mapping[str, Any], asked: str | None, where: str) -> 
     datasets = library(where)
 
     def by_type(kind: Any) -> bool:
-        return isinstance(kind, datasets.Image)
+        return isinstance(kind, datasets.Image) or (isinstance(kind, dict) and set(kind) == {"bytes", "path"})
+
+    def encoded(kind: Any, *types: str) -> bool:
+        return isinstance(kind, datasets.Value) and kind.dtype in types
 
     if asked is None:
-        return _only(
-            "image", [name for name, kind in features.items() if by_type(kind)], IMAGES, features, where
-        )
+        found = [name for name, kind in features.items() if by_type(kind)] or [
+            name
+            for name, kind in features.items()
+            if encoded(kind, "binary", "large_binary") and name.lower() in IMAGES
+        ]
+        return _only("image", found, IMAGES, features, where)
     kind = _asked(features, asked, where)
-    encoded = isinstance(kind, datasets.Value) and kind.dtype in ("string", "binary", "large_binary")
-    if not by_type(kind) and not encoded:
+    if not by_type(kind) and not encoded(kind, "string", "binary", "large_binary"):
         raise ResidualError(f"{where}: column {asked!r} holds no images. Columns: {_listed(features)}.")
     return asked
 
@@ -135,11 +143,16 @@ def check_names(names: Sequence[str], column: str, where: str) -> None:
     """Refuse names of classes that can't be read.
 
     Raises:
-        ResidualError: one is empty, or no text.
+        ResidualError: one is empty or no text, or looks like another.
     """
+    seen: dict[str, str] = {}
     for number, name in enumerate(names):
-        if why := why_no_name(name):
+        why = why_no_name(name)
+        if not why and (other := seen.get(folded(name))):
+            why = f"(in signs {name!a}) looks like {other!a}"
+        if why:
             raise ResidualError(f"{where}: the name {name!r} of class {number} in column {column!r} {why}.")
+        seen[folded(name)] = name
 
 
 def _cells(table: Any, column: str) -> Any:
