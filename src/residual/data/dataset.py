@@ -153,7 +153,7 @@ class ImageDataset:
         """
         return self.load_with_digest(index)[1]
 
-    def subset(self, indices: Iterable[SupportsIndex]) -> ImageDataset:
+    def subset(self, indices: Iterable[SupportsIndex | np.bool_]) -> ImageDataset:
         """The samples at `indices`, in that order, or those of a mask, as a dataset of their own.
 
         Args:
@@ -186,8 +186,8 @@ class ImageDataset:
     def __repr__(self) -> str:
         return f"<{self.name} {self.split}: {len(self):,} images, {len(self.class_names)} classes>"
 
-    def _rows(self, indices: Iterable[SupportsIndex]) -> list[int]:
-        chosen = list(indices)
+    def _rows(self, indices: Iterable[SupportsIndex | np.bool_]) -> list[int]:
+        chosen: list[Any] = list(indices)
         mask = np.asarray(chosen)
         if mask.dtype != bool:
             return [self._checked(index) for index in chosen]
@@ -256,7 +256,7 @@ def tell_unused(names: Sequence[str], labels: np.ndarray, where: str) -> None:
 
 
 class _Subset(ImageDataset):
-    def __init__(self, parent: ImageDataset, indices: Iterable[SupportsIndex]):
+    def __init__(self, parent: ImageDataset, indices: Iterable[SupportsIndex | np.bool_]):
         self._parent = parent
         self._indices = parent._rows(indices)
         super().__init__(

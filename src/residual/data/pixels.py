@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
+import numpy as np
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -75,7 +76,7 @@ class PixelDataset(ImageDataset):
         """
         raise ResidualError(f"{self.name} holds pixels, not images: it can only be encoded.")
 
-    def subset(self, indices: Iterable[SupportsIndex]) -> PixelDataset:
+    def subset(self, indices: Iterable[SupportsIndex | np.bool_]) -> PixelDataset:
         """The samples at `indices`, in that order, or those of a mask, as a dataset of their own."""
         chosen = self._rows(indices)
         return PixelDataset(
