@@ -30,18 +30,17 @@ def text_lines(content: str) -> list[str]:
 
 
 def folded(name: str) -> str:
-    """What all spellings of a name have in common that look the same: normal form C, without unseen signs.
-
-    A file system may give `é` as one sign or as two.
+    """What all spellings of a name have in common that look the same: normal form C, without unseen signs and
+    with single spaces. A file system may give `é` as one sign or as two.
 
     Example:
         >>> from residual.texts import folded
         >>> folded("cafe\\u0301") == folded("caf\\u00e9"), folded("cafe") == folded("café")
         (True, False)
     """
-    if name.isascii():
-        return name
-    return unicodedata.normalize("NFC", _JOINS_NOTHING.sub("", _UNSEEN.sub("", name)))
+    if not name.isascii():
+        name = unicodedata.normalize("NFC", _JOINS_NOTHING.sub("", _UNSEEN.sub("", name)))
+    return " ".join(name.split())
 
 
 def why_no_name(text: str) -> str:

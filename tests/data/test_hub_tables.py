@@ -8,6 +8,7 @@ import sys
 
 import hubs
 import numpy as np
+import PIL.Image
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -462,3 +463,18 @@ def test_two_names_that_look_the_same_are_refused(tmp_path):
         ResidualError, match=r"of class 1 in column 'label' \(in signs 'cafe\\u0301'\) looks like 'caf\\xe9'"
     ):
         load_dataset(saved(tmp_path, birds(kind=names)), "train")
+
+
+def test_a_file_in_two_splits_is_refused(tmp_path):
+    """Of pictures in class folders that are called as splits the library puts some into both."""
+    clone = tmp_path / "clone"
+    for split in ("train", "test"):
+        for label in ("train", "bus"):
+            (clone / split / label).mkdir(parents=True)
+            for number in range(3):
+                PIL.Image.new("RGB", (8, 8)).save(clone / split / label / f"{number}.png")
+    with pytest.raises(ResidualError, match=r"'0\.png' and others are in its 'train' and in its 'test'"):
+        load_dataset(f"hf:{clone}", "train")
+    for split in ("train", "test"):
+        (clone / split / "train").rename(clone / split / "railway")
+    assert [len(load_dataset(f"hf:{clone}", split)) for split in SPLITS] == [4, 2, 6]

@@ -351,7 +351,9 @@ def _sample(
         there = ", ".join(f".{suffix}" for suffix, _, _ in files[:5])
         raise _refused(shard, key, f"has no image, only {there}; {TOGETHER}")
     if len(by_depth) > 1 and by_depth[1].count(".") == by_depth[0].count("."):
-        raise _refused(shard, key, f"has two images, .{by_depth[0]} and .{by_depth[1]}: which one is meant?")
+        raise _refused(
+            shard, key, f"has two images, .{by_depth[0]} and .{by_depth[1]}: leave the one that is meant"
+        )
     image = images[by_depth[0]]
     if image.issparse():
         raise _refused(shard, key, "is stored with holes (a sparse file): write the shard without them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,6 +79,28 @@ def label_column(features: Mapping[str, Any], asked: str | None, where: str) -> 
     return asked
 
 
+def check_apart(tables: Mapping[str, Any], column: str, where: str) -> None:
+    """Refuse splits that have a file in common: the library finds splits by the names of folders at any
+    depth, so that pictures in `test/train/` are in both.
+
+    Raises:
+        ResidualError: they have; only files that cells name are compared.
+    """
+    found: dict[str, str] = {}
+    for split, table in tables.items():
+        for cells in _cells(table, column).chunks:
+            kind = cells.type
+            if not {"bytes", "path"} <= {kind.field(number).name for number in range(kind.num_fields)}:
+                return
+            named = cells.field("path").filter(cells.field("bytes").is_null()).drop_null()
+            for path in named.to_pylist():
+                if found.setdefault(path, split) != split:
+                    raise ResidualError(
+                        f"{where}: {os.path.basename(path)!r} and others are in its {found[path]!r} and in "
+                        f"its {split!r}; a folder there seems to be called as a split. Read it as folder:PATH."
+                    )
+
+
 def with_labels(tables: Mapping[str, Any], column: str) -> dict[str, Any]:
     """The splits with labels: where those of a test are kept secret, every row of it has -1 or nothing."""
     labelled = {
@@ -112,7 +135,7 @@ def read_labels(
     if isinstance(first, datasets.Value) and "string" in first.dtype:
         texts = {split: np.array(cell.to_pylist(), object) for split, cell in cells.items()}
         written = sorted(set().union(*(set(text) for text in texts.values())))
-        names = tuple({folded(name): name for name in written}.values())
+        names = tuple({folded(name): name for name in reversed(written)}.values())[::-1]
         check_names(names, column, where)
         number = {folded(name): index for index, name in enumerate(names)}
         number = {name: number[folded(name)] for name in written}

@@ -12,7 +12,7 @@ import numpy as np
 from residual.data.dataset import FileDataset, file_content, tell_unused
 from residual.data.folder import TEMPLATES
 from residual.data.hub.catalogue import Classes, HubEntry, classes_of, hub_entries, matched, templates_of
-from residual.data.hub.columns import image_column, label_column, read_labels, with_labels
+from residual.data.hub.columns import check_apart, image_column, label_column, read_labels, with_labels
 from residual.data.hub.fetch import check_signs, from_disk, from_hub, library, own_folders
 from residual.data.hub.saved import blobs
 from residual.data.hub.splits import given_split, made_split
@@ -166,6 +166,7 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
         for wanted in (column, labelled):
             if wanted not in table.features:
                 raise ResidualError(f"{name}: its split {source!r} has no column {wanted!r}.")
+    check_apart(tables, column, name)
     tables = with_labels(tables, labelled)
     labels, names = read_labels(tables, labelled, name)
     if names is None:
