@@ -40,7 +40,14 @@ def hits(logits: Float[Tensor, "*n c"], labels: Tensor) -> Float[Tensor, "*n"]:
     Args:
         logits: of each sample, on any device.
         labels: class numbers `(n,)` there.
+
+    Raises:
+        ResidualError: there isn't one label a sample, which would be compared with each of the others.
     """
+    if labels.shape != logits.shape[-2:-1]:
+        raise ResidualError(
+            f"{logits.shape[-2]:,} samples need as many labels in a row; got the shape {tuple(labels.shape)}."
+        )
     right = (logits.argmax(-1) == labels).float()
     # A sum is finite if all are, and costs a tenth of looking at each.
     sums = logits.sum(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
@@ -51,7 +58,7 @@ def correct(logits: Float[Tensor, "*n c"], labels: Tensor) -> Bool[Tensor, "*n"]
     """Whether each sample's largest logit is its label's.
 
     Raises:
-        ResidualError: logits that aren't finite; says of how many samples.
+        ResidualError: as `hits`; or logits that aren't finite; says of how many samples.
     """
     return all_measured(hits(logits, labels))
 

@@ -171,6 +171,7 @@ def test_the_weights_that_labels_were_drawn_with_are_found(task, optimizer):
     assert losses[0] < losses[1] + 0.002  # hardly any weights are likelier than those found
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_few_shots_are_so_many_of_each_class():
     labels = np.repeat(np.arange(4), [5, 9, 30, 7])
     for shots in (1, 5):
@@ -178,10 +179,15 @@ def test_few_shots_are_so_many_of_each_class():
         assert np.bincount(labels[chosen]).tolist() == [shots] * 4
         assert np.array_equal(chosen, few_shot(labels, shots, seed=2))
         assert not np.array_equal(chosen, few_shot(labels, shots, seed=3))
+        shuffled = np.random.default_rng(2).permutation(51)
+        plainly = [shuffled[labels[shuffled] == label][:shots] for label in range(4)]
+        assert np.array_equal(chosen, np.sort(np.concatenate(plainly)))
     with pytest.raises(ResidualError, match="Class 0 has 5 samples, fewer than 6 shots"):
         few_shot(labels, 6)
-    with pytest.raises(ResidualError, match="shots is 1 or more, got 0"):
+    with pytest.raises(ResidualError, match="shots is 1 or more, of labels in a row"):
         few_shot(labels, 0)
+    with pytest.raises(ResidualError, match=r"got 1 of the shape \(51, 1\)"):
+        few_shot(labels[:, None], 1)
 
 
 def test_a_class_without_training_samples_is_refused_by_name(task):

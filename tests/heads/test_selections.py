@@ -183,3 +183,9 @@ def test_what_the_store_does_not_keep_is_refused():
     assert correct_by_selection(store, classifier, {"heads": [4, 5]}).shape == (6, 1)
     with pytest.raises(ResidualError, match=r"doesn't keep units \[0, 2\], only head"):
         correct_by_selection(store, classifier, {"more": [0, 2, 5]})
+
+
+def test_overlap_of_masks():
+    a, b = np.array([True, False, True]), np.array([False, True, True])
+    assert jaccard(a, b) == jaccard([0, 2], [1, 2]) == pytest.approx(1 / 3)
+    assert jaccard(a, [0, 2]) == 1

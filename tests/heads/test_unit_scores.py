@@ -23,7 +23,7 @@ from residual.heads import (
     unit_correlation,
 )
 from residual.heads.accuracy import correct_by_unit
-from residual.heads.contributions import ranks
+from residual.heads.contributions import ranks, span_of
 from residual.heads.scores import OutputCorrelations
 from residual.text import TextDictionary, ZeroShotClassifier, somp
 
@@ -229,7 +229,7 @@ def test_bad_contributions():
         unit_correlation(block, method="kendall")
     with pytest.raises(ResidualError, match="directions have width 5, the contributions 4"):
         unit_correlation(block, torch.ones(1, 5))
-    with pytest.raises(ResidualError, match="5 samples need as many labels, and one at least; got 4"):
+    with pytest.raises(ResidualError, match=r"5 samples need as many labels in a row.*shape \(4,\)"):
         unit_accuracy(block, classifier, np.zeros(4, int))
     with pytest.raises(ResidualError, match="Labels must be 0 to 1, got 0 to 2"):
         unit_accuracy(block, classifier, np.array([0, 1, 2, 0, 0]))
@@ -272,3 +272,23 @@ def test_stores_of_some_kinds_or_of_several_tokens_are_refused():
 
 def test_every_score_has_a_name():
     assert list(SCORES) == ["correlation", "span", "accuracy", "pursuit"]
+
+
+def test_a_class_with_two_names_takes_nothing_of_the_others():
+    """A direction that depends on those before it adds none, and those after it keep all of theirs."""
+    rows = torch.randn(4, 6, dtype=torch.float64)
+    twice = rows[[0, 0, 1, 2, 1, 3]]
+    span = span_of(twice, 6)
+    assert span.shape == (6, 4)
+    torch.testing.assert_close(span.T @ span, torch.eye(4, dtype=torch.float64))
+    torch.testing.assert_close(span @ (span.T @ rows.T), rows.T)
+    contributions = torch.randn(20, 3, 6, dtype=torch.float64)
+    torch.testing.assert_close(unit_correlation(contributions, twice), unit_correlation(contributions, rows))
+    with pytest.raises(ResidualError, match="The 2 directions are all zero: they span nothing"):
+        unit_correlation(contributions, torch.zeros(2, 6))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_units_are_whole_numbers():
+    with pytest.raises(ResidualError, match="Units are whole numbers or a mask of booleans, got torch"):
+        ablate(torch.randn(2, 3, 4), [0.7])

@@ -28,6 +28,7 @@ from residual.report import (
     check_matplotlib,
     datasets_latex,
     datasets_markdown,
+    fonts,
     geometry_figure,
     grid_figure,
     layers_figure,
@@ -500,3 +501,19 @@ def test_the_long_name_of_a_folder_leaves_room_for_the_figure(tmp_path):
         (label,) = figure.axes[0].get_yticklabels()
         assert len(label.get_text()) == 32
         assert name.endswith(label.get_text().removeprefix("…"))
+
+
+def test_letters_that_the_font_lacks(heads, tmp_path, monkeypatch):
+    """They are drawn with another font; what none has is told once, and the figure is drawn all the same."""
+    other = sorted(fonts._letters_of("STIXGeneral") - fonts._letters_of("DejaVu Sans"))[0]
+    rows = {f"folder:{other}": heads.assign(value=1.0)}
+    figure = layers_figure(rows, "TwoNN", "кот")
+    save_figure(figure, tmp_path, "other")  # a warning is an error here
+    families = {text.get_text(): text.get_fontfamily() for text in figure.findobj(Text)}
+    assert len(families[f"folder:{other}"]) == 2
+    assert families["кот"] == families["layer"]
+    monkeypatch.setattr(fonts, "_installed", lambda: ("DejaVu Sans",))
+    with pytest.warns(UserWarning, match="No installed font has 犬 猫: they are boxes in figures") as told:
+        save_figure(layers_figure({"猫犬": rows[f"folder:{other}"]}, "TwoNN", "猫"), tmp_path, "boxes")
+    assert len(told) == 1
+    assert (tmp_path / "boxes.png").is_file()

@@ -459,3 +459,9 @@ def test_no_such_part_of_the_variance():
     for threshold in (0.0, 1.0, -0.5, 1.5, 99.0, float("nan")):
         with pytest.raises(ResidualError, match=r"share of the variance lies in \(0, 1\), got"):
             linear_dimension(torch.ones(3), threshold)
+
+
+def test_eigenvalues_descend():
+    for values in ([1.0, 90.0, 9.0], [9.0, -1.0]):
+        with pytest.raises(ResidualError, match="Eigenvalues are variances, in descending order"):
+            linear_dimension(torch.tensor(values))

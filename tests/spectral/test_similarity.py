@@ -402,7 +402,8 @@ def test_gradients_are_left_alone():
     assert linear_cka(x, x) == pytest.approx(1)
     assert mean_cosine(x[0], x[1]) == mean_cosine(x[0].detach(), x[1].detach())
     assert not relative(x, x).requires_grad
-    assert not principal_angles(x[:1], x[:1]).requires_grad
+    unit = x[:1] / x[:1].norm()
+    assert not principal_angles(unit, unit).requires_grad
 
 
 # Seen from anchors
@@ -475,3 +476,12 @@ def test_what_is_not_finite_is_refused():
                 call()
         with pytest.raises(ResidualError, match="Eigenvalues hold NaN or infinity: 1 of 4"):
             linear_dimension(bad[1])
+
+
+def test_what_is_no_basis_and_no_direction():
+    with pytest.raises(ResidualError, match=r"unit vectors; the lengths of these are off by 1\.0e\+00"):
+        spectral_cosine(2 * torch.eye(3), torch.eye(3))
+    with pytest.raises(ResidualError, match="Weights are variances: some of these are negative"):
+        spectral_cosine(torch.eye(2), torch.eye(2), torch.tensor([1.0, -1.0]), torch.ones(2))
+    with pytest.raises(ResidualError, match="An anchor is zero: it has no direction"):
+        relative(torch.ones(2, 3), torch.zeros(1, 3))

@@ -11,7 +11,8 @@ from tiny import tiny_clip
 
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError
-from residual.text import ZeroShotClassifier
+from residual.finite import correct
+from residual.text import TextDictionary, ZeroShotClassifier
 
 
 def _tokenizer(texts, padding, truncation, max_length, return_tensors):
@@ -45,8 +46,39 @@ def test_logits_are_scaled_cosines():
     assert classifier.accuracy(x, np.array([1, 1, 1])) == pytest.approx(2 / 3)
     with pytest.raises(ResidualError, match="features of width 2, got 3"):
         classifier.logits(torch.zeros(1, 3))
-    with pytest.raises(ResidualError, match="at least one sample"):
+    with pytest.raises(ResidualError, match="as many labels in a row, and one at least"):
         classifier.accuracy(torch.zeros(0, 2), np.zeros(0, dtype=np.int64))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_labels_that_would_be_compared_with_every_sample():
+    classifier, x = ZeroShotClassifier(torch.eye(2), ["x", "y"]), torch.eye(2).repeat(2, 1)
+    for labels in (np.zeros((4, 1), int), np.zeros(1, int)):
+        for wrong in (
+            lambda labels=labels: classifier.accuracy(x, labels),
+            lambda labels=labels: ZeroShotClassifier.from_class_means(x, labels, ["x", "y"]),
+            lambda labels=labels: correct(classifier.logits(x), torch.from_numpy(labels)),
+        ):
+            with pytest.raises(ResidualError, match="4 samples need as many labels in a row"):
+                wrong()
+    with pytest.raises(ResidualError, match="Labels must be 0 to 1, got 7 to 7"):
+        classifier.accuracy(x, np.full(4, 7))
+    with pytest.raises(ResidualError, match="Labels are class numbers, whole ones; got float64"):
+        ZeroShotClassifier.from_class_means(x, np.zeros(4), ["x", "y"])
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 3e4])
+def test_half_precision_has_no_room_for_squares(size):
+    """Its own norms are infinite, or zero: all features were of class 0, and such classes refused."""
+    rows = size * torch.tensor([[1.0, 0.5, 2.0], [0.5, 2.0, 1.0]])
+    classifier = ZeroShotClassifier(rows.half(), ["x", "y"])
+    assert classifier.weights.norm(dim=1).tolist() == pytest.approx([1, 1], rel=1e-6)
+    assert classifier.accuracy(rows.half(), np.array([0, 1])) == 1
+    means = ZeroShotClassifier.from_class_means(rows.half(), np.array([0, 1]), ["x", "y"])
+    torch.testing.assert_close(means.weights, classifier.weights)
+    dictionary = TextDictionary(["x", "y"], rows.half())
+    torch.testing.assert_close(dictionary.embeddings, classifier.weights)
+    assert [near[0][0] for near in dictionary.nearest(rows.half(), 1)] == ["x", "y"]
 
 
 def test_class_means():

@@ -175,6 +175,23 @@ def test_atoms_that_add_nothing_come_last_and_change_nothing():
     torch.testing.assert_close(found.reconstruction, x - x.mean(0))
 
 
+@pytest.mark.parametrize("method", [somp, text_span, omp])
+def test_samples_that_are_all_the_same_but_for_rounding(method):
+    """Their texts, and what these explained, were chosen by rounding."""
+    same = torch.full((20, 4), 0.1)
+    assert (same - same.mean(0)).any()
+    with pytest.raises(ResidualError, match="The samples are all the same: there is nothing for texts to"):
+        method(same, torch.eye(4), 2)
+    with pytest.raises(ResidualError, match=r"The samples are all (zero|the same): there is nothing"):
+        method(torch.zeros(1, 4), torch.eye(4), 2)
+
+
+def test_small_samples_are_explained_as_any():
+    x = torch.from_numpy(random_rows(9, 4, 1)).float()
+    expected = somp(x, torch.eye(4), 2).explained_variance
+    torch.testing.assert_close(somp(1e-25 * x, torch.eye(4), 2).explained_variance, expected)
+
+
 def test_many_samples_go_through_in_parts(monkeypatch):
     x, dictionary = (torch.from_numpy(random_rows(n, 6, n)) for n in (97, 13))
     whole = somp(x, dictionary, 4)

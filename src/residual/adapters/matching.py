@@ -80,14 +80,15 @@ def few_shot(labels: Labels, shots: int, seed: int = 0) -> Int[np.ndarray, " m"]
         ResidualError: a class has fewer, or `shots` is below 1.
     """
     labels = np.asarray(labels)
-    if shots < 1:
-        raise ResidualError(f"shots is 1 or more, got {shots}.")
+    if shots < 1 or labels.ndim != 1 or not len(labels):
+        raise ResidualError(
+            f"shots is 1 or more, of labels in a row, one at least; got {shots} of the shape {labels.shape}."
+        )
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(labels))
-    chosen = []
-    for label in np.unique(labels):
-        own = shuffled[labels[shuffled] == label]
-        if len(own) < shots:
-            raise ResidualError(f"Class {label} has {len(own)} samples, fewer than {shots} shots.")
-        chosen.append(own[:shots])
-    return np.sort(np.concatenate(chosen))
+    together = shuffled[np.argsort(labels[shuffled], kind="stable")]  # class by class
+    known, starts, counts = np.unique(labels[together], return_index=True, return_counts=True)
+    if (few := counts < shots).any():
+        label, count = known[few][0], counts[few][0]
+        raise ResidualError(f"Class {label} has {count} samples, fewer than {shots} shots.")
+    return np.sort(together[starts[:, None] + np.arange(shots)].flatten())

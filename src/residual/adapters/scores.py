@@ -54,8 +54,11 @@ class Scores:
                 f"Ranks {self.ranks} are of {sum(self.ranks)} components, the scores of "
                 f"{self.scores.shape[1]}."
             )
-        if len(self.labels) != len(self.scores):
-            raise ResidualError(f"There are {len(self.scores)} samples, but {len(self.labels)} labels.")
+        if self.labels.shape != self.scores.shape[:1]:
+            raise ResidualError(
+                f"{len(self.scores)} samples need as many labels in a row; got the shape "
+                f"{tuple(self.labels.shape)}."
+            )
         if not all(part.sum().isfinite() for part in (self.scores, self.rest, self.directions)):
             raise ResidualError("The scores hold NaN or infinity: so do the samples, or the adapter's bases.")
 

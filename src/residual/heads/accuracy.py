@@ -17,10 +17,10 @@ from torch import Tensor
 from residual.devices import find_device
 from residual.errors import ResidualError
 from residual.finite import all_measured, check_finite, correct, hits
-from residual.heads.contributions import check_labels, check_mode, kept_units
+from residual.heads.contributions import check_mode, kept_units
 from residual.progress import Progress
 from residual.store.base import Store, parts_of
-from residual.text.classifier import ZeroShotClassifier
+from residual.text.classifier import ZeroShotClassifier, check_labels
 from residual.tracing.coordinates import Coordinates
 
 _ROWS = 1024  # read at a time

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.finite import all_measured, check_finite, hits
-from residual.text.classifier import ZeroShotClassifier
+from residual.text.classifier import ZeroShotClassifier, check_labels
 
 METHODS = ("pearson", "spearman")
 MODES = ("zero", "mean")
 _ROUNDING = 1e-12
+_DEPENDENT = 1e-6  # of a direction's length: it lies in the span of those before
 
 
 def unit_correlation(
@@ -115,17 +116,28 @@ def ablate(
 
 
 def span_of(directions: Float[Tensor, "c d"], width: int) -> Float[Tensor, "d r"]:
-    """Orthonormal columns with the span of the rows, by QR; what depends on rows before it is left out.
+    """Orthonormal columns with the span of the rows, in their order; one that depends on those before it, as
+    of a class that has two names, adds none.
 
     Raises:
-        ResidualError: they have another width, or aren't finite.
+        ResidualError: they have another width, aren't finite, or are all zero.
     """
     if directions.shape[1] != width:
         raise ResidualError(f"The directions have width {directions.shape[1]}, the contributions {width}.")
     wide = check_finite(directions.detach().double(), "The directions")
-    basis, small = torch.linalg.qr(wide.T)
-    pivots = small.diagonal().abs()
-    return basis[:, pivots > 1e-6 * pivots.amax()]
+    basis, found = wide.new_zeros(width, width), 0
+    for row in wide:
+        own, left = basis[:, :found], row
+        for _ in range(2):  # once more, against rounding
+            left = left - own @ (own.T @ left)
+        if (length := left.norm()) > _DEPENDENT * row.norm():
+            basis[:, found] = left / length
+            found += 1
+        if found == width:
+            break
+    if not found:
+        raise ResidualError(f"The {len(wide)} directions are all zero: they span nothing.")
+    return basis[:, :found]
 
 
 def mean_correlation(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
@@ -170,6 +182,8 @@ def kept_units(keep: Sequence[int] | np.ndarray | Tensor, count: int) -> Tensor:
         if chosen.shape != (count,):
             raise ResidualError(f"A mask of units has one entry for each of {count}, got {len(chosen)}.")
         return chosen
+    if chosen.numel() and chosen.is_floating_point():
+        raise ResidualError(f"Units are whole numbers or a mask of booleans, got {chosen.dtype}.")
     chosen = chosen.flatten().long()
     if len(wrong := chosen[(chosen < 0) | (chosen >= count)]):
         raise ResidualError(f"Units are 0 to {count - 1}, got {wrong.tolist()}.")
@@ -196,18 +210,6 @@ def check_mode(mode: str) -> None:
     """
     if mode not in MODES:
         raise ResidualError(f"Unknown mode {mode!r}. Known: {', '.join(MODES)}.")
-
-
-def check_labels(labels: np.ndarray | Tensor, samples: int, classes: int) -> None:
-    """Refuse labels that don't fit samples and classes.
-
-    Raises:
-        ResidualError: they don't.
-    """
-    if len(labels) != samples or not samples:
-        raise ResidualError(f"{samples} samples need as many labels, and one at least; got {len(labels)}.")
-    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ResidualError(f"Labels must be 0 to {classes - 1}, got {labels.min()} to {labels.max()}.")
 
 
 def _own(x: Tensor, method: str) -> Tensor:

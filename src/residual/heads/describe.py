@@ -23,6 +23,8 @@ from residual.text.classifier import PLAIN, ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 from residual.text.pursuit import CRITERIA, somp, weighted_components
 
+_GAIN = 1e-9  # of the variance: a text that explains no more was chosen by rounding
+
 TASKS = {
     "accuracy": "accuracy alone",
     "span": "correlation in the span of the classes",
@@ -38,7 +40,7 @@ class DescribeSettings:
         task: the score that ranks heads, see `score_units`: "accuracy" of a head alone, "span" or
             "correlation".
         top: so many of the best are described where none is named; all if there are fewer.
-        atoms: texts for a head, chosen by `somp`.
+        atoms: texts for a head, chosen by `somp`; fewer where these explain all of it.
         criterion: "std" chooses them on weighted components, as Head Pursuit does (Basile et al. 2025, arXiv
             2510.21518); "l1" on the contributions of the samples.
         samples: for "l1", at most so many, evenly spread over the store.
@@ -346,9 +348,13 @@ def _texts(
         few = min(len(store), settings.samples)
         samples = np.linspace(0, len(store) - 1, few).round().astype(np.int64)
         rows = store.contributions(samples, [unit])[:, 0].to(device)
+        if (rows == rows[:1]).all():
+            return ()
         chosen = somp(rows, dictionary, settings.atoms, settings.criterion)
-    explained = chosen.explained_variance.tolist()
-    return tuple(ChosenText(*each) for each in zip(chosen.texts, explained, strict=True))
+    explained = chosen.explained_variance
+    gains = (explained.diff(prepend=explained.new_zeros(1)) > _GAIN).tolist()
+    every = zip(chosen.texts, explained.tolist(), gains, strict=True)
+    return tuple(ChosenText(text, part) for text, part, gain in every if gain)
 
 
 def _components(

@@ -81,9 +81,17 @@ def ablations(units: pd.DataFrame) -> dict[str, list[int]]:
 
 
 def jaccard(a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray) -> float:
-    """Units in both choices over units in either; 1 for two empty ones."""
-    first, second = set(map(int, a)), set(map(int, b))
+    """Units in both choices over units in either; 1 for two empty ones.
+
+    Args:
+        a, b: positions of units, or masks of all.
+    """
+    first, second = (set(np.flatnonzero(each) if _is_mask(each) else map(int, each)) for each in (a, b))
     return len(first & second) / len(first | second) if first | second else 1.0
+
+
+def _is_mask(chosen: Sequence[int] | np.ndarray) -> bool:
+    return bool(np.asarray(chosen).dtype == bool)
 
 
 def jaccard_table(selections: Mapping[str, Sequence[int]]) -> pd.DataFrame:

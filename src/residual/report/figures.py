@@ -18,6 +18,7 @@ import pandas as pd
 from residual.errors import printable
 from residual.files import written_beside
 from residual.libraries import library
+from residual.report.fonts import all_letters
 from residual.spectral.geometry import MEASURES
 from residual.spectral.similarity import SIMILARITIES
 
@@ -149,7 +150,8 @@ def dataset_label(name: str) -> str:
 
 
 def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
-    """Write `name.png` and `name.svg`, the same bytes for the same figure.
+    """Write `name.png` and `name.svg`, the same bytes for the same figure on the same machine; letters that
+    its font lacks are drawn with another that is installed, or as boxes, with a warning.
 
     Raises:
         ResidualError: the folder can't be written to.
@@ -157,7 +159,7 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     import matplotlib as mpl
 
     paths = [Path(folder) / f"{name}.{form}" for form in ("png", "svg")]
-    with mpl.rc_context({"svg.hashsalt": name}):
+    with mpl.rc_context({"svg.hashsalt": name}), all_letters(figure):
         for path in paths:
             metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {"Software": None}
             with written_beside(path) as beside:

@@ -32,8 +32,8 @@ def linear_dimension(pca: PCA | Float[Tensor, " k"], threshold: float = 0.99) ->
         threshold: in (0, 1).
 
     Raises:
-        ResidualError: eigenvalues that aren't finite, a threshold outside (0, 1), or one that a PCA's
-            components don't reach as it was cut.
+        ResidualError: eigenvalues that aren't finite, don't descend or are negative, a threshold outside
+            (0, 1), or one that a PCA's components don't reach as it was cut.
 
     Example:
         >>> import torch
@@ -44,6 +44,9 @@ def linear_dimension(pca: PCA | Float[Tensor, " k"], threshold: float = 0.99) ->
     if not 0 < threshold < 1:
         raise ResidualError(f"A share of the variance lies in (0, 1), got {threshold}.")
     eigenvalues = check_finite(pca if isinstance(pca, Tensor) else pca.eigenvalues, "Eigenvalues")
+    slack = _LEFT_OUT * eigenvalues[:1].abs()
+    if (eigenvalues.diff() > slack).any() or (eigenvalues < -slack).any():
+        raise ResidualError("Eigenvalues are variances, in descending order: sort these, or give a PCA.")
     total = float(eigenvalues.sum()) if isinstance(pca, Tensor) else pca.total_variance
     if total <= 0:
         return 0

@@ -31,6 +31,7 @@ SIMILARITIES = {
     "relative_mean_correlation": "correlation of relative means",
     "relative_mean_distance": "distance of relative means",
 }
+_UNIT = 1e-2  # within which lengths in half precision are 1
 _OF_COMPONENTS = tuple(SIMILARITIES)[:4]
 
 
@@ -154,7 +155,8 @@ def spectral_cosine(
             them without weights (the root mean square of `|a_i · b_i|`).
 
     Raises:
-        ResidualError: widths or weights don't fit, no component, or an unknown `match`.
+        ResidualError: widths or weights don't fit, no component, such as aren't unit vectors, or an unknown
+            `match`.
 
     Example:
         >>> import torch
@@ -174,6 +176,8 @@ def spectral_cosine(
                 f"Bases of {len(a)} and {len(b)} components need as many weights; got {len(weights_a)} and "
                 f"{len(weights_b)}."
             )
+        if min(weights_a.min(), weights_b.min()) < 0:
+            raise ResidualError("Weights are variances: some of these are negative.")
         weights = torch.outer(_double(weights_a), _double(weights_b))
     norm = weights.diagonal().norm()
     if not norm > 0:
@@ -188,6 +192,9 @@ def _check_components(a: Tensor, b: Tensor) -> None:
         raise ResidualError(
             f"Two bases need components of one width, one or more; got {tuple(a.shape)}, {tuple(b.shape)}."
         )
+    for rows in (a, b):
+        if (miss := (_double(rows).norm(dim=1) - 1).abs().amax().item()) > _UNIT:
+            raise ResidualError(f"Components are unit vectors; the lengths of these are off by {miss:.1e}.")
 
 
 def _greedy(values: Float[Tensor, "k m"]) -> Float[Tensor, " s"]:
@@ -269,20 +276,23 @@ def mean_distance(a: Float[Tensor, " d"], b: Float[Tensor, " e"]) -> float:
 
 
 def relative(x: Float[Tensor, "*n d"], anchors: Float[Tensor, "m d"]) -> Float[Tensor, "*n m"]:
-    """Vectors seen from anchors: their cosines with each (Moschella et al. 2023, arXiv 2209.15430).
+    """Vectors seen from anchors: their cosines with each (Moschella et al. 2023, arXiv 2209.15430); NaN for a
+    vector that is zero.
 
     Given to `mean_cosine` and its kin, it makes those relative: with anchors that are the same samples in two
     encoders, vectors of different widths can be compared.
 
     Raises:
-        ResidualError: widths don't fit, or no anchor.
+        ResidualError: widths don't fit, no anchor, or one that is zero.
     """
     if x.shape[-1] != anchors.shape[1] or not len(anchors):
         raise ResidualError(
             f"Anchors are (m, {x.shape[-1]}), one or more of the vectors' width; got {tuple(anchors.shape)}."
         )
     x, anchors = _double(x), _double(anchors)
-    return x / x.norm(dim=-1, keepdim=True) @ (anchors / anchors.norm(dim=1, keepdim=True)).T
+    if not (lengths := anchors.norm(dim=1, keepdim=True)).all():
+        raise ResidualError("An anchor is zero: it has no direction that vectors could be seen from.")
+    return x / x.norm(dim=-1, keepdim=True) @ (anchors / lengths).T
 
 
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,12 +24,14 @@ CLIP_SCALE = 100.0
 # The template where a dataset has none of its own.
 PLAIN = ("a photo of a {}.",)
 
+_NAMED = 5  # classes in a message
+
 
 class ZeroShotClassifier:
     """`logits = exp(logit_scale) · x/‖x‖ Wᵀ` with one row of `W` a class.
 
     Args:
-        weights: `(c, d)`; rows are L2-normalised here.
+        weights: `(c, d)`; rows are L2-normalised here, and float32 at least.
         class_names: one a class, in the order of the labels.
         scale: `exp(logit_scale)`.
         fingerprint: of the encoder that the embeddings come from, if known.
@@ -58,6 +60,7 @@ class ZeroShotClassifier:
             raise ResidualError(f"{len(self.class_names)} classes need as many rows, got {len(weights)}.")
         if not (math.isfinite(scale) and scale > 0):
             raise ResidualError(f"The scale of the logits must be positive, got {scale}.")
+        weights = weights.detach().to(torch.promote_types(weights.dtype, torch.float32))
         norms = weights.norm(dim=1)
         if wrong := [
             name
@@ -65,9 +68,9 @@ class ZeroShotClassifier:
             if not 0 < norm < math.inf
         ]:
             raise ResidualError(
-                f"No direction for classes {', '.join(wrong)}: their rows are zero or not finite."
+                f"No direction for classes {_some(wrong)}: their rows are zero or not finite."
             )
-        self.weights = normalize(weights.detach(), dim=1)
+        self.weights = normalize(weights, dim=1)
         self.scale = float(scale)
         self.fingerprint = fingerprint
 
@@ -108,20 +111,18 @@ class ZeroShotClassifier:
         """Each class's mean feature, for encoders without text (Basile et al. 2025, arXiv 2411.00246).
 
         Raises:
-            ResidualError: a class has no sample, or a label is out of range.
+            ResidualError: a class has no sample, or labels don't fit.
         """
         names = _checked_names(class_names)
+        check_labels(labels, len(features), len(names))
         labels = torch.as_tensor(labels)
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
-            raise ResidualError(
-                f"Labels must be 0 to {len(names) - 1}, got {labels.min()} to {labels.max()}."
-            )
         counts = torch.bincount(labels, minlength=len(names))
         if missing := [name for name, count in zip(names, counts.tolist(), strict=True) if count == 0]:
-            raise ResidualError(f"No samples of classes {', '.join(missing)}: no mean can be had of them.")
+            raise ResidualError(f"No samples of classes {_some(missing)}: no mean can be had of them.")
         sums = torch.zeros(len(names), features.shape[1], dtype=torch.float64)
         sums.index_add_(0, labels, features.detach().to("cpu", torch.float64))
-        return cls((sums / counts[:, None]).to(features.dtype), names, scale, fingerprint)
+        wide = torch.promote_types(features.dtype, torch.float32)
+        return cls((sums / counts[:, None]).to(wide), names, scale, fingerprint)
 
     def to(self, device: str | torch.device) -> ZeroShotClassifier:
         """The same classifier, its weights on a device."""
@@ -135,27 +136,46 @@ class ZeroShotClassifier:
         return self.weights.shape[1]
 
     def logits(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
-        """`exp(logit_scale)` times the cosine of each feature with each class.
+        """`exp(logit_scale)` times the cosine of each feature with each class, in float32 at least: half
+        precision has no room for the square of a norm.
 
         Raises:
             ResidualError: the features have another width.
         """
         if x.shape[1] != self.dim:
             raise ResidualError(f"The classifier takes features of width {self.dim}, got {x.shape[1]}.")
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         return self.scale * normalize(x, dim=1) @ self.weights.to(x).T
 
     def accuracy(self, x: Float[Tensor, "n d"], labels: Int[np.ndarray, " n"] | Int[Tensor, " n"]) -> float:
         """Part of the features whose class with the largest logit is the labelled one.
 
         Raises:
-            ResidualError: there is no feature, they have another width, or aren't finite.
+            ResidualError: there is no feature, they have another width or aren't finite, or labels that
+                don't fit.
         """
-        if len(x) == 0:
-            raise ResidualError("Accuracy needs at least one sample, got none.")
+        check_labels(labels, len(x), len(self))
         return correct(self.logits(x), torch.as_tensor(labels).to(x.device)).double().mean().item()
 
     def __len__(self) -> int:
         return len(self.class_names)
+
+
+def check_labels(labels: np.ndarray | Tensor, samples: int, classes: int) -> None:
+    """Refuse labels that don't fit samples and classes.
+
+    Raises:
+        ResidualError: they don't.
+    """
+    if tuple(labels.shape) != (samples,) or not samples:
+        raise ResidualError(
+            f"{samples} samples need as many labels in a row, and one at least; got the shape "
+            f"{tuple(labels.shape)}."
+        )
+    if torch.as_tensor(labels).is_floating_point():
+        raise ResidualError(f"Labels are class numbers, whole ones; got {labels.dtype}.")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ResidualError(f"Labels must be 0 to {classes - 1}, got {labels.min()} to {labels.max()}.")
 
 
 def check_class_names(encoder: Encoder, class_names: Sequence[str], templates: Sequence[str]) -> None:
@@ -178,8 +198,13 @@ def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
     names = tuple(class_names)
     if not names:
         raise ResidualError("A classifier needs at least one class, got none.")
-    if any(not name.strip() for name in names):
-        raise ResidualError(f"Class names can't be empty: {list(names)}.")
+    if empty := [place for place, name in enumerate(names) if not name.strip()]:
+        raise ResidualError(f"Class names can't be empty: class {empty[0]} of {len(names)} is.")
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
-        raise ResidualError(f"Class names come twice: {', '.join(twice)}.")
+        raise ResidualError(f"Class names come twice: {_some(twice)}.")
     return names
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -28,7 +29,7 @@ class TextDictionary:
 
     Args:
         texts: one an entry; the same may not come twice.
-        embeddings: `(m, d)`; rows are L2-normalised here.
+        embeddings: `(m, d)`; rows are L2-normalised here, and float32 at least.
         text_fingerprint: of the text tower, if known.
 
     Raises:
@@ -51,10 +52,11 @@ class TextDictionary:
         self.texts = checked_texts(texts)
         if len(embeddings) != len(self.texts):
             raise ResidualError(f"{len(self.texts)} texts need as many embeddings, got {len(embeddings)}.")
+        embeddings = embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32))
         norms = embeddings.norm(dim=1)
         if len(wrong := (~((norms > 0) & norms.isfinite())).nonzero()):
             raise ResidualError(f"The embedding of {self.texts[int(wrong[0])]!r} is zero or not finite.")
-        self.embeddings = normalize(embeddings.detach(), dim=1)
+        self.embeddings = normalize(embeddings, dim=1)
         self.text_fingerprint = text_fingerprint
 
     @classmethod
@@ -85,11 +87,14 @@ class TextDictionary:
         """For each direction the texts with the largest cosines to it, and these.
 
         Raises:
-            ResidualError: directions that aren't finite.
+            ResidualError: directions of another width, or that aren't finite.
         """
-        cosines = (
-            normalize(check_finite(directions, "The directions"), dim=1) @ self.embeddings.to(directions).T
-        )
+        width = self.embeddings.shape[1]
+        if directions.ndim != 2 or directions.shape[1] != width:
+            raise ResidualError(f"Directions are rows (k, {width}), got {tuple(directions.shape)}.")
+        directions = directions.to(torch.promote_types(directions.dtype, torch.float32))
+        unit = normalize(check_finite(directions, "The directions"), dim=1)
+        cosines = unit @ self.embeddings.to(unit).T
         values, places = cosines.topk(min(count, len(self)), dim=1)
         return [
             [(self.texts[place], value) for place, value in zip(row, found, strict=True)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
 from residual.errors import ResidualError
@@ -28,6 +29,8 @@ _NOTHING_LEFT = 1e-5  # of an atom's length: it lies in the span of those before
 @dataclass(frozen=True)
 class Pursuit:
     """Atoms in the order in which they were chosen, and what they make of the samples.
+
+    Those that add nothing to the explained variance come last, in no order that says anything.
 
     Args:
         atoms: positions in the dictionary.
@@ -76,7 +79,8 @@ def somp(
         centre: subtract the samples' mean before. Components have none: "std" is then the root mean square.
 
     Raises:
-        ResidualError: an empty dictionary, fewer entries than `k`, other widths, NaN, an unknown criterion.
+        ResidualError: an empty dictionary, fewer entries than `k`, other widths, NaN, an unknown criterion,
+            or samples that are all the same.
 
     Example:
         >>> import torch
@@ -89,7 +93,7 @@ def somp(
     if criterion not in CRITERIA:
         raise ResidualError(f"Unknown criterion {criterion!r}. Known: {', '.join(CRITERIA)}.")
     x, atoms, texts = _checked(x, dictionary, k)
-    x = x - x.mean(0) if centre else x
+    x = _moving(x, centre)
     chosen, _ = _chosen(atoms, k, _largest_sum(x) if criterion == "l1" else _largest_square(x))
     return _fitted(x, chosen, atoms[chosen], texts)
 
@@ -111,9 +115,7 @@ def omp(x: Float[Tensor, "n d"], dictionary: TextDictionary | Float[Tensor, "m d
         tensor([1, 2])
     """
     x, atoms, texts = _checked(x, dictionary, k)
-    vector = x if len(x) == 1 else pca(x, 1).components.to(x)
-    if not len(vector):
-        raise ResidualError("The samples are all the same: they have no principal component.")
+    vector = _moving(x, False) if len(x) == 1 else pca(_moving(x, True), 1).components.to(x)
     chosen, _ = _chosen(atoms, k, _largest_sum(vector))
     return _fitted(vector, chosen, atoms[chosen], texts)
 
@@ -153,7 +155,7 @@ def text_span(
         _, vectors = torch.linalg.eigh(wide.T @ wide)
         span = vectors[:, -min(rank, len(x)) :].to(x)
         atoms = atoms @ span @ span.T
-    x = x - x.mean(0)
+    x = _moving(x, True)
     chosen, directions = _chosen(atoms, k, _largest_square(x))
     return _fitted(x, chosen, directions, texts)
 
@@ -211,6 +213,20 @@ def _largest_square(x: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda atoms: ((atoms @ square) * atoms).sum(1)
 
 
+def _moving(x: Tensor, centre: bool) -> Tensor:
+    """The samples, less their mean where `centre`, if more than its rounding is left of them.
+
+    Raises:
+        ResidualError: nothing is.
+    """
+    before, x = vector_norm(x, dtype=torch.float64), x - x.mean(0) if centre else x
+    if not vector_norm(x, dtype=torch.float64) > torch.finfo(x.dtype).eps * before:
+        raise ResidualError(
+            f"The samples are all {'the same' if centre else 'zero'}: there is nothing for texts to explain."
+        )
+    return x
+
+
 def _chosen(atoms: Tensor, k: int, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Positions of `k` atoms, and an orthonormal basis of their span, a row for each."""
     left, used, basis = atoms.clone(), torch.zeros(len(atoms), dtype=torch.bool, device=atoms.device), []
@@ -240,5 +256,5 @@ def _fitted(x: Tensor, chosen: Tensor, directions: Tensor, texts: tuple[str, ...
         texts=tuple(texts[place] for place in chosen.tolist()) if texts else (),
         directions=directions,
         weights=x @ inverse,
-        explained_variance=along.cumsum(0) / x.double().square().sum().clamp(min=torch.finfo(x.dtype).tiny),
+        explained_variance=along.cumsum(0) / vector_norm(x, dtype=torch.float64) ** 2,
     )
