@@ -97,7 +97,7 @@ def check_apart(tables: Mapping[str, Any], column: str, where: str) -> None:
                 if found.setdefault(path, split) != split:
                     raise ResidualError(
                         f"{where}: {os.path.basename(path)!r} and others are in its {found[path]!r} and in "
-                        f"its {split!r}; a folder there seems to be called as a split. Read it as folder:PATH."
+                        f"its {split!r}; a folder there seems to be called as a split. Load it as folder:."
                     )
 
 
