@@ -102,14 +102,14 @@ def test_a_classifier_that_peft_trained_whole_is_the_projection():
 def test_adapters_inside_an_attention_that_hides_them_are_refused(layer):
     module = families.CASES["open_clip"].make()
     model = peft.get_peft_model(module, peft.LoraConfig(target_modules=[layer], init_lora_weights=False))
-    with pytest.raises(residual.ResidualError, match="attn as a MultiheadAttention of its own.*merge"):
+    with pytest.raises(residual.ResidualError, match=r"attn as a MultiheadAttention of its own.*merge"):
         residual.wrap_encoder(model)
 
 
 def test_prompts_of_peft_are_refused_and_norms_of_its_own():
     module = families.CASES["vit"].make()
     model = peft.get_peft_model(module, peft.LNTuningConfig(target_modules=["layernorm"]))
-    with pytest.raises(residual.ResidualError, match="layernorm .inside a layer of peft: merge"):
+    with pytest.raises(residual.ResidualError, match=r"layernorm .inside a layer of peft: merge"):
         residual.wrap_encoder(model)
 
 

@@ -26,6 +26,7 @@ from residual.adapters.folding import OUTPUT, features_of
 from residual.adapters.onnx_files import write_onnx
 from residual.adapters.sharing import AdaptedParts, load_parts, push_parts, save_parts
 from residual.encoders.encoder import Encoder
+from residual.encoders.fingerprints import precision_hint
 from residual.errors import ResidualError
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.capture import Capture, exclusively, place_hooks, without_autocast
@@ -322,7 +323,8 @@ def _check(encoder: Encoder, adapter: Adapter | None, classifier: ZeroShotClassi
         if not origin.is_of(encoder):
             raise ResidualError(
                 f"The adapter is of {origin}, not of {encoder.name} (weights {encoder.fingerprint[:8]}, "
-                f"centering {encoder.centering!r})."
+                f"centering {encoder.centering!r}).",
+                precision_hint(encoder.dtype, "AdaptedEncoder(…).half()"),
             )
         if not resolve(origin.pooling, encoder.parts, encoder.name).own:
             raise ResidualError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from residual.encoders.encoder import Encoder
+from residual.encoders.fingerprints import precision_hint
 from residual.encoders.load import is_listed, load_encoder
 from residual.errors import AdapterEncoderError, ResidualError, is_out_of_memory
 from residual.files import parse_json, read_regular
@@ -63,8 +64,12 @@ class EncoderFacts:
         if self.pooling != "own":
             raise ValueError(f"no encoder is like this: {self}")
 
-    def encoder(self, place: str | Path, given: Encoder | str | None, device: Any = None) -> Encoder:
+    def encoder(
+        self, place: str | Path, given: Encoder | str | None, device: Any = None, rounded: str | None = None
+    ) -> Encoder:
         """The encoder that is given, or loaded by the name that is given; else by this one if it is listed.
+
+        `rounded` is the fingerprint of its weights in float16, where a config tells it.
 
         Raises:
             AdapterEncoderError: none is given, and this name isn't listed.
@@ -80,13 +85,15 @@ class EncoderFacts:
         encoder = chosen
         if not isinstance(encoder, Encoder):
             encoder = load_encoder(encoder, device, centering=self.split)
-        wrong = encoder.fingerprint not in (self.fingerprint, self.original_fingerprint)
-        if wrong or (encoder.centering, encoder.output_dim) != (self.split, self.output_dim):
+        known = encoder.fingerprint in (self.fingerprint, self.original_fingerprint)
+        known = known or (rounded is not None and encoder.rounded_fingerprint == rounded)
+        if not known or (encoder.centering, encoder.output_dim) != (self.split, self.output_dim):
             wanted = self.original_fingerprint or self.fingerprint
             raise ResidualError(
                 f"{place} is for {self.name} (weights {wanted[:8]}, centering {self.split!r}, width "
                 f"{self.output_dim}), not for {encoder.name} (weights {encoder.fingerprint[:8]}, centering "
-                f"{encoder.centering!r}, width {encoder.output_dim})."
+                f"{encoder.centering!r}, width {encoder.output_dim}).",
+                "" if known else precision_hint(encoder.dtype, "from_pretrained(…, encoder).half()"),
             )
         return encoder
 

@@ -84,6 +84,7 @@ def save_parts(parts: AdaptedParts, folder: str | Path, place: str | None = None
         "format": FORMAT,
         "method": parts.method,
         "encoder": asdict(facts),
+        "rounded_fingerprint": encoder.rounded_fingerprint,
         "adapter": choices,
         "trained_weights": trained,
         "bases": origin and origin.to_json(),
@@ -114,17 +115,21 @@ def load_parts(
     tensors, config = _saved(folder)
     with making_sense(folder / CONFIG):
         facts = EncoderFacts(**config["encoder"])
-    given, encoder = encoder, facts.encoder(place, encoder, device)
+    given, encoder = encoder, facts.encoder(place, encoder, device, config.get("rounded_fingerprint"))
+    # One that is known by its weights in another precision: what is of it is of the one that is here.
+    elsewhere = encoder.fingerprint not in (facts.fingerprint, facts.original_fingerprint)
+    prints = {facts.fingerprint: encoder.fingerprint} if elsewhere else {}
     with making_sense(folder / CONFIG):
-        adapter = None if config["adapter"] is None else _adapter(config, tensors)
+        adapter = None if config["adapter"] is None else _adapter(config, tensors, prints)
         classifier, known = None, config["classifier"]
         if known is not None:
+            fingerprint = prints.get(known["fingerprint"], known["fingerprint"])
             classifier = ZeroShotClassifier(
-                tensors["classes"], config["class_names"], known["scale"], known["fingerprint"]
+                tensors["classes"], config["class_names"], known["scale"], fingerprint
             )
         record = None if config["training"] is None else TrainingRecord.of_json(config["training"])
     share = given is not encoder
-    if facts.original_fingerprint is not None and encoder.fingerprint != facts.fingerprint:
+    if encoder.fingerprint == facts.original_fingerprint != facts.fingerprint:
         fresh = encoder.around(encoder.module if share else copy.deepcopy(encoder.module))
         with making_sense(folder / CONFIG):
             encoder, share = _with_weights(place, fresh, tensors, facts.fingerprint), True
@@ -157,8 +162,10 @@ def push_parts(parts: AdaptedParts, repo_id: str, private: bool = False, token: 
     return str(done.repo_url)
 
 
-def _adapter(config: dict[str, Any], tensors: dict[str, Tensor]) -> Adapter:
+def _adapter(config: dict[str, Any], tensors: dict[str, Tensor], prints: dict[str, str]) -> Adapter:
     origin = None if config["bases"] is None else Origin.of_json(config["bases"])
+    if origin is not None:
+        origin = replace(origin, fingerprint=prints.get(origin.fingerprint, origin.fingerprint))
     method = config["method"]
     if method == "residual" and set((config["training"] or {}).get("accuracy", ())) == _STAR_UNTIL_0_1:
         method = "residual_star"

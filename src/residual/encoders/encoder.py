@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,10 +14,10 @@ from torch import Tensor, nn
 
 from residual.encoders.anatomy import Anatomy, Parts
 from residual.encoders.family import Family, Tower
+from residual.encoders.fingerprints import Fingerprints
 from residual.encoders.running import evaluating, own_code, uncompiled
 from residual.encoders.wrappers import adapters_in
 from residual.errors import ResidualError
-from residual.hashing import bit_sums
 
 T = TypeVar("T")
 Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -65,7 +64,7 @@ class Encoder:
         self.compiled: dict[tuple[str, ...], Any] = {}
         self._compiled_of: tuple[list[Any], Any] = [], None
         self._tokenize = tokenize
-        self._digests: dict[str, tuple[Any, str]] = {}  # of each tower, and of which weights
+        self._fingerprints = Fingerprints()
         self._locate()
 
     @property
@@ -173,15 +172,24 @@ class Encoder:
 
         Weights are rounded to bfloat16 first, so that the same model in float32 and in bfloat16 is the same.
         """
+        return self._image_digest("image")
+
+    @property
+    def rounded_fingerprint(self) -> str:
+        """The same of weights rounded to float16 first: that of the model in float32 and in float16.
+
+        A model is known by this one or by `fingerprint`.
+        """
+        return self._image_digest("rounded")
+
+    def _image_digest(self, which: str) -> str:
         parts = self.parts
         pool = [type(parts.pool).__name__, *(getattr(parts.pool, name, "") for name in _POOL_SETTINGS)]
         settings = f"{parts.heads} {parts.final_norm.eps} {pool} {self.family.settings(self.module)}"
         hidden = [  # that a state_dict leaves out; positions and the like, whole numbers, don't count
-            (name, value)
-            for name, value in self.module.named_buffers()
-            if value.is_floating_point() and self.in_image_tower(name)
+            (name, value) for name, value in self.module.named_buffers() if value.is_floating_point()
         ]
-        return self._digest("image", settings, self.in_image_tower, hidden)
+        return self._fingerprints.digest(self.module, which, settings, self.in_image_tower, hidden)
 
     @property
     def text_fingerprint(self) -> str:
@@ -192,32 +200,10 @@ class Encoder:
         """
         self.tower("text")
         settings = self.family.settings(self.module)
-        return self._digest(
-            "text", f"{settings}", lambda name: not name.startswith(self.family.image.weights)
+        others = self.family.image.weights
+        return self._fingerprints.digest(
+            self.module, "text", f"{settings}", lambda name: not name.startswith(others)
         )
-
-    def _digest(
-        self,
-        which: str,
-        settings: str,
-        chosen: Callable[[str], bool],
-        more: Sequence[tuple[str, Tensor]] = (),
-    ) -> str:
-        """SHA-256 takes seconds for a large model, so it is kept for as long as no weight has another bit."""
-        adapters = {name: how for name, how in adapters_in(self.module).items() if chosen(name)}
-        settings += f" {adapters}" if adapters else ""
-        held = dict(more) | self.module.state_dict()
-        weights = {name: value.detach() for name, value in sorted(held.items()) if chosen(name)}
-        about = [f"{name} {tuple(value.shape)}" for name, value in weights.items()]
-        state = settings, about, bit_sums(list(weights.values()))
-        if which not in self._digests or self._digests[which][0] != state:
-            digest = hashlib.sha256(settings.encode())
-            for words, value in zip(about, weights.values(), strict=True):
-                digest.update(words.encode())
-                rounded = value.to("cpu", torch.bfloat16).float()
-                digest.update(rounded.contiguous().numpy().tobytes())
-            self._digests[which] = state, digest.hexdigest()
-        return self._digests[which][1]
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Encoder:
         """Move the model (in place) and give the encoder back."""
