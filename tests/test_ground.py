@@ -25,6 +25,7 @@ from residual.files import (
 )
 from residual.libraries import library
 from residual.tensor_files import load_tensors, pack_tensors, save_tensors, unpack_tensors
+from residual.versions import own_version
 
 
 def test_permissions_are_the_process_s_own_and_are_never_set(tmp_path, monkeypatch):
@@ -79,7 +80,7 @@ def test_every_flipped_bit_of_saved_tensors_is_found(tmp_path):
 
 def test_tensors_are_in_memory_once_while_they_are_saved(tmp_path):
     tensors = {"x": torch.zeros(2**20)}
-    wanted = pack_tensors("bases", tensors, {"origin": "here"})
+    wanted = pack_tensors("bases", tensors, {"versions": own_version(), "origin": "here"})
     tracemalloc.start()
     try:
         save_tensors(tmp_path / "a", "bases", tensors, {"origin": "here"})
@@ -91,6 +92,41 @@ def test_tensors_are_in_memory_once_while_they_are_saved(tmp_path):
         with pytest.raises(ResidualError, match="is to be saved of the bases holds NaN or infinity"):
             save_tensors(tmp_path / "b", "bases", tensors, {"origin": {"scale": [wrong]}})
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_tensors_of_every_kind_are_saved_and_come_back_equal(tmp_path):
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    z = torch.complex(x, x + 1)
+    tensors = {
+        "x": x,
+        "same": x,
+        "tied": torch.nn.Parameter(x),
+        "whole": x.view(24),
+        "row": x[1],
+        "last": x[2:],
+    }
+    tensors |= {"transposed": x.T, "column": x[:, 2], "expanded": x[:1].expand(3, 6), "turned": x.flip(0)}
+    tensors |= {"sparse": x.relu().to_sparse(), "conjugate": z.conj(), "negative": z.conj().imag}
+    tensors |= {
+        "empty": x[:0],
+        "nothing": x[:0],
+        "scalar": x[0, 0],
+        "truth": x > 0,
+        "whole numbers": x.long(),
+    }
+    save_tensors(tmp_path / "a", "bases", tensors, {})
+    got, _ = load_tensors(tmp_path / "a", "bases")
+    assert got.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert torch.equal(got[name], value.detach().to_dense() if value.is_sparse else value), name
+    for odd, message in (
+        (torch.empty(2, device="meta"), "can't be saved: it has no numbers"),
+        (torch.nested.nested_tensor([x[0]], layout=torch.jagged), "be saved: it is a NestedTensor"),
+        (torch.zeros(2, dtype=torch.complex128), r"is of torch.complex128, which safetensors doesn't know"),
+    ):
+        with pytest.raises(ResidualError, match=message):
+            save_tensors(tmp_path / "b", "bases", {"odd": odd}, {})
+    assert not (tmp_path / "b").exists()
 
 
 def test_what_is_no_file_or_too_large_is_not_read(tmp_path):
@@ -192,13 +228,13 @@ def test_a_broken_library_is_not_said_to_be_missing(monkeypatch):
 
 
 def test_a_library_below_what_is_asked_for_is_told_with_both_versions(monkeypatch):
-    import timm
+    import numpy
 
-    monkeypatch.setattr(timm, "__version__", "0.9.16")
-    with pytest.raises(ResidualError, match=r"x needs timm [\d.]+ or newer, and 0\.9\.16 is .* -U"):
-        library("timm", "x", "timm")
-    monkeypatch.setattr(timm, "__version__", "12.0.0.dev1")
-    assert library("timm", "x", "timm") is timm
+    monkeypatch.setattr(numpy, "__version__", "1.25.2")
+    with pytest.raises(ResidualError, match=r"x needs numpy [\d.]+ or newer, and 1\.25\.2 is .* -U"):
+        library("numpy", "x", "timm")
+    monkeypatch.setattr(numpy, "__version__", "12.0.0.dev1")
+    assert library("numpy", "x", "timm") is numpy
 
 
 def test_without_a_home_there_is_no_cache_and_no_guess(monkeypatch):

@@ -107,6 +107,10 @@ class OtherResultError(ResidualError):
         super().__init__(message, "Choose another folder, or remove it.")
 
 
+class LaterVersionError(ResidualError):
+    """A file that a later version of the library wrote, which this one can't read whole."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ResidualError:
     """The error for a name that isn't there: it lists the nearest known names, or all where none is near."""
     known = sorted(known)

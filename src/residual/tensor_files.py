@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -13,10 +15,11 @@ from torch import Tensor
 from residual.errors import ResidualError
 from residual.files import parse_json, read_regular, written_beside
 from residual.hashing import sha256
+from residual.versions import check_fields, own_version, told_by_version
 
 MOST_BYTES = 2**32  # of a file of tensors
 MOST_OF_WEIGHTS = 2**36  # of one that holds all of a model's, and what optimizers keep of them
-_CHECKSUM = "sha256"
+_CHECKSUM, _VERSIONS = "sha256", "versions"
 _NOT_YET = "0" * 64
 
 
@@ -24,7 +27,8 @@ def pack_tensors(kind: str, tensors: dict[str, Tensor], note: dict[str, Any]) ->
     """`tensors` and the JSON `note` as the bytes of a file of this kind.
 
     Raises:
-        ResidualError: the note holds NaN or infinity, which JSON doesn't know.
+        ResidualError: the note holds NaN or infinity, which JSON doesn't know; or a tensor holds no numbers
+            or such as safetensors doesn't know.
     """
     return b"".join(packed_parts(kind, tensors, note))
 
@@ -41,14 +45,22 @@ def packed_parts(kind: str, tensors: dict[str, Tensor], note: dict[str, Any]) ->
         text = json.dumps({_CHECKSUM: _NOT_YET, **note}, allow_nan=False)
     except ValueError as error:
         raise ResidualError(f"What is to be saved of the {kind} holds NaN or infinity.") from error
-    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    data = save(contiguous, {f"residual.{kind}": text})
+    try:
+        data = save(_apart(kind, tensors), {f"residual.{kind}": text})
+    except KeyError as error:
+        raise ResidualError(
+            f"A tensor of the {kind} is of {error}, which safetensors doesn't know."
+        ) from error
     before, after = _around(data, _checksum_place(data, _NOT_YET))
     return [before, sha256(before, _NOT_YET.encode(), after).encode(), after]
 
 
 def unpack_tensors(
-    data: bytes, kind: str, where: str | Path, known: bool = False
+    data: bytes,
+    kind: str,
+    where: str | Path,
+    known: bool = False,
+    fields: Collection[str] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `pack_tensors` made into `data`. Files of before have no checksum.
 
@@ -57,10 +69,22 @@ def unpack_tensors(
         kind: it must be of.
         where: it is from, for errors.
         known: to be what was saved, by a checksum from elsewhere: the one in it isn't asked.
+        fields: that its note may have; None for any.
 
     Raises:
+        LaterVersionError: a later version wrote it, and it can't be read or has other fields.
         ResidualError: it isn't whole, was changed since, or is of another kind.
     """
+    with told_by_version(where, data):
+        tensors, note = _unpacked(data, kind, where, known)
+        if fields is not None:
+            check_fields(note, fields, where)
+    return tensors, note
+
+
+def _unpacked(
+    data: bytes, kind: str, where: str | Path, known: bool
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = load(data)
     except (SafetensorError, ValueError, KeyError, OverflowError) as error:
@@ -77,6 +101,7 @@ def unpack_tensors(
         before, after = _around(data, place)
         if place < 0 or sha256(before, _NOT_YET.encode(), after) != checksum:
             raise ResidualError(f"{where} is damaged: its checksum doesn't fit what it holds.")
+    note.pop(_VERSIONS, None)
     return tensors, note
 
 
@@ -86,7 +111,7 @@ def save_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], note: 
     Raises:
         ResidualError: the place can't be written to, or the note holds NaN or infinity.
     """
-    write_parts(path, packed_parts(kind, tensors, note))
+    write_parts(path, packed_parts(kind, tensors, {_VERSIONS: own_version(), **note}))
 
 
 def write_parts(path: str | Path, parts: list[bytes | memoryview]) -> None:
@@ -100,18 +125,41 @@ def write_parts(path: str | Path, parts: list[bytes | memoryview]) -> None:
 
 
 def load_tensors(
-    path: str | Path, kind: str, most: int = MOST_BYTES
+    path: str | Path, kind: str, fields: Collection[str] | None = None, most: int = MOST_BYTES
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote, of so many bytes at most.
+    """Read what `save_tensors` wrote, with these fields in its note, of so many bytes at most.
 
     Raises:
+        LaterVersionError: as `unpack_tensors`.
         ResidualError: the file isn't there, isn't whole, is too large, was changed, or is of another kind.
     """
     try:
         data = read_regular(path, most)
     except OSError as error:
         raise ResidualError(f"{path} can't be read ({error.strerror}).") from error
-    return unpack_tensors(data, kind, path)
+    return unpack_tensors(data, kind, path, fields=fields)
+
+
+def _apart(kind: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as safetensors takes them: plain and dense, on the CPU, no two in the same memory. What is
+    so already is no copy.
+    """
+    made: dict[str, Tensor] = {}
+    spans: list[tuple[int, int]] = []  # of addresses that are taken
+    for name, value in tensors.items():
+        value = value.detach()
+        if value.is_meta or type(value) is not Tensor:
+            what = "has no numbers" if value.is_meta else f"is a {type(value).__name__}"
+            raise ResidualError(f"The tensor {name!r} of the {kind} can't be saved: it {what}.")
+        dense = value if value.layout is torch.strided else value.to_dense()
+        plain = dense.cpu().resolve_conj().resolve_neg().contiguous()
+        start, end = plain.data_ptr(), plain.data_ptr() + plain.nbytes
+        if any(start < taken and other < end for other, taken in spans):
+            plain = plain.clone()
+        else:
+            spans.append((start, end))
+        made[name] = plain
+    return made
 
 
 def _header_end(data: bytes) -> int:

@@ -234,7 +234,7 @@ def test_damaged_and_hostile_files_are_one_sentence(tmp_path):
     refused("others is 'keep'", config=changed(told, adapter=told["adapter"] | {"others": "eat"}))
     refused("make no adapter", config=changed(told, bases={"datasets": ["x"]}))
     refused("Accuracies are parts", config=changed(told, training=asdict(RECORD) | {"accuracy": {"a": 3}}))
-    refused("make no adapter", config=changed(told, training={"colour": "red"}))
+    refused("has .colour. in training, which", config=changed(told, training={"colour": "red"}))
     refused("make no adapter", config=changed(told, classifier={"scale": 10**400, "fingerprint": None}))
     for what in ("encoder", "adapter", "bases", "classifier", "training"):
         for name, value in told[what].items():

@@ -17,16 +17,18 @@ from residual.errors import AdapterEncoderError, ResidualError, is_out_of_memory
 from residual.files import parse_json, read_regular
 from residual.libraries import first_line, version_of
 from residual.store.form import check_form
+from residual.versions import check_fields, told_by_version
 
 FORMAT = 1
 _LARGEST = 2**23  # bytes; names of 100,000 classes are a quarter of it
+_ENCODER = {
+    **dict.fromkeys(("name", "fingerprint", "split", "pooling"), str),
+    "original_fingerprint": str | None,
+    "output_dim": int,
+}
 _FORM = {
     "method": str,
-    "encoder": {
-        **dict.fromkeys(("name", "fingerprint", "split", "pooling"), str),
-        "original_fingerprint": str | None,
-        "output_dim": int,
-    },
+    "encoder": _ENCODER,
     **dict.fromkeys(("adapter", "bases", "classifier", "training"), dict | None),
     "class_names": list | None,
 }
@@ -131,6 +133,9 @@ def check_config(config: Any, path: Path) -> None:
         )
     with making_sense(path):
         _check_fields(config)
+    check_fields(config, (*_FORM, "format", "trained_weights", "versions", "sha256"), path)
+    for room, form in {"encoder": _ENCODER, **_ROOMS}.items():
+        check_fields(config[room] or {}, form, path, room)
 
 
 def _check_fields(config: Any) -> None:
@@ -155,13 +160,14 @@ def making_sense(path: str | Path) -> Generator[None]:
         ResidualError: in place of what went wrong.
     """
     wrong = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, ArithmeticError)
-    try:
-        yield
-    except wrong as error:
-        if isinstance(error, ResidualError) or is_out_of_memory(error):
-            raise
-        what = f"no {error}" if isinstance(error, KeyError) else first_line(error)
-        raise ResidualError(f"{path} and the tensors beside it make no adapter ({what}).") from error
+    with told_by_version(path):
+        try:
+            yield
+        except wrong as error:
+            if isinstance(error, ResidualError) or is_out_of_memory(error):
+                raise
+            what = f"no {error}" if isinstance(error, KeyError) else first_line(error)
+            raise ResidualError(f"{path} and the tensors beside it make no adapter ({what}).") from error
 
 
 def _short(value: object) -> str:

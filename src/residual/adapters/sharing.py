@@ -32,6 +32,7 @@ from residual.libraries import first_line, version_of
 from residual.spectral.bases import Origin
 from residual.tensor_files import MOST_OF_WEIGHTS, packed_parts, unpack_tensors, write_parts
 from residual.text.classifier import ZeroShotClassifier
+from residual.versions import told_by_version
 
 TENSORS, CONFIG, CARD = "adapter.safetensors", "adapter_config.json", "README.md"
 _KIND = "adapted encoder"
@@ -112,7 +113,8 @@ def load_parts(
         ResidualError: see there.
     """
     folder = _local_folder(place, revision)
-    tensors, config = _saved(folder)
+    with told_by_version(folder / CONFIG):
+        tensors, config = _saved(folder)
     with making_sense(folder / CONFIG):
         facts = EncoderFacts(**config["encoder"])
     given, encoder = encoder, facts.encoder(place, encoder, device, config.get("rounded_fingerprint"))
@@ -207,7 +209,7 @@ def _saved(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ResidualError(f"{path} can't be read ({error.strerror}).") from error
     belong = sha256(data) == config.pop("sha256", None)
     try:
-        tensors, note = unpack_tensors(data, _KIND, path, known=belong)
+        tensors, note = unpack_tensors(data, _KIND, path, belong, ("format", "config"))
     except ResidualError as error:
         if belong or alone:
             raise

@@ -15,7 +15,7 @@ from residual.data.hub import hub_descriptions, hub_entries, load_hub, load_tabl
 from residual.data.manifest import Manifest
 from residual.data.splits import SPLITS
 from residual.data.suite import MixedDataset, RandomDataset, load_suite, suite_descriptions, suite_names
-from residual.errors import ResidualError, unknown_name
+from residual.errors import LaterVersionError, ResidualError, unknown_name
 from residual.files import cache_folder, safe_name
 
 
@@ -206,6 +206,8 @@ def _compare_with_kept(dataset: ImageDataset, key: str) -> None:
         return
     try:
         kept = Manifest.load(path)
+    except LaterVersionError:  # it is that version's, and stays
+        return
     except ResidualError:  # there is none yet, or it is no manifest any more
         with suppress(ResidualError):  # a closed cache folder does no harm
             now.save(path)

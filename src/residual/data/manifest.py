@@ -13,8 +13,10 @@ from residual.data.dataset import ImageDataset
 from residual.errors import ResidualError
 from residual.files import parse_json, read_regular, shareable, write_text
 from residual.progress import Progress
+from residual.versions import check_fields, own_version, told_by_version
 
 FORMAT = "residual split manifest 1"
+_FIELDS = ("format", "versions", "name", "split", "checksum", "contents_checksum", "class_names", "samples")
 MOST_BYTES = 2**30  # of a file: ten million samples
 
 
@@ -83,6 +85,7 @@ class Manifest:
         """
         head = {
             "format": FORMAT,
+            "versions": own_version(),
             "name": shareable(self.name),
             "split": self.split,
             "checksum": self.checksum,
@@ -103,8 +106,14 @@ class Manifest:
         """Read what `save` wrote.
 
         Raises:
+            LaterVersionError: a later version wrote it, and it can't be read or has fields that aren't known.
             ResidualError: the file isn't there, isn't a manifest, or was changed since.
         """
+        with told_by_version(path):
+            return cls._read(path)
+
+    @classmethod
+    def _read(cls, path: str | Path) -> Manifest:
         try:
             fields = parse_json(read_regular(path, MOST_BYTES), path)
             samples, names = fields["samples"], fields["class_names"]
@@ -131,6 +140,7 @@ class Manifest:
             raise ResidualError(
                 f"The manifest {str(path)!r} was changed: its checksum doesn't fit what it says."
             )
+        check_fields(fields, _FIELDS, path)
         return manifest
 
     def check(self, other: Manifest, whose: str) -> None:

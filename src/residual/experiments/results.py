@@ -27,8 +27,9 @@ from residual.libraries import library
 from residual.report.tables import METHOD_NAMES
 from residual.store.form import FormError, check_form
 from residual.tensor_files import MOST_BYTES, load_tensors, save_tensors
+from residual.versions import own_version, told_by_version
 
-_NOTE, _CHECKSUM = "residual.cell", "sha256"
+_NOTE, _VERSIONS, _CHECKSUM = "residual.cell", "residual.versions", "sha256"
 _ABOUT = {"cell": str, "reference": str, "encoder": {"name": str}}
 _FORM = {**_ABOUT, "settings": dict, "datasets": {str: {"name": str}}}
 _OUTPUTS = "4_adapters/outputs"
@@ -62,8 +63,9 @@ class Results:
         if not path.is_file():
             return None
         table, kept = _read_table(path)
-        if differing := _differing(kept, _noted(note)):
-            raise OtherResultError(f"'{path}' is a result of something else: {'; '.join(differing)}.")
+        with told_by_version(path):
+            if differing := _differing(kept, _noted(note)):
+                raise OtherResultError(f"'{path}' is a result of something else: {'; '.join(differing)}.")
         return table
 
     def write(self, encoder: str, dataset: str, note: dict[str, Any], table: pd.DataFrame) -> None:
@@ -87,7 +89,8 @@ def write_table(path: Path, note: dict[str, Any], table: pd.DataFrame) -> None:
 
     made = pyarrow.Table.from_pandas(table, preserve_index=False)
     told = json.dumps({**note, _CHECKSUM: _checksum(made.to_pandas(), note)})
-    made = made.replace_schema_metadata({**(made.schema.metadata or {}), _NOTE: told})
+    about = {_NOTE: told, _VERSIONS: json.dumps(own_version())}
+    made = made.replace_schema_metadata({**(made.schema.metadata or {}), **about})
     with written_beside(path) as beside:
         pyarrow.parquet.write_table(made, beside)
 
@@ -110,7 +113,8 @@ def _read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             raise ValueError("other numbers than were written")
         return frame, _noted(note)
     except wrong as error:  # whatever a reader of Parquet says of bytes that were changed
-        raise ResidualError(f"'{path}' is no whole result of an experiment: remove it.") from error
+        with told_by_version(path):
+            raise ResidualError(f"'{path}' is no whole result of an experiment: remove it.") from error
 
 
 def _checksum(table: pd.DataFrame, note: dict[str, Any]) -> str:
@@ -245,7 +249,7 @@ def read_outputs(work: Work, cell: str, split: str) -> Outputs | None:
     path = outputs_path(work.plan.out, work.name, cell, split)
     if not path.is_file():
         return None
-    tensors, note = load_tensors(path, "outputs")
+    tensors, note = load_tensors(path, "outputs", ("of",))
     try:
         check_form(note, {"of": {**_ABOUT, "dataset": {"name": str}}}, "its note")
         if _noted(note["of"]) != _output_note(work, cell, split):

@@ -19,9 +19,11 @@ from residual.files import shareable, shareable_split
 from residual.store.base import Store
 from residual.store.form import FormError, check_form
 from residual.tensor_files import load_tensors, save_tensors
+from residual.versions import check_fields, told_by_version
 
 _ORTHONORMAL = 1e-4
 _ORIGIN = {"encoder_name": str, "fingerprint": str, "split": str, "datasets": [str], "samples": int}
+_TENSORS = ("units", "ranks", "means", "components", "eigenvalues")
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,10 @@ class Origin:
 
         Raises:
             FormError: it isn't of that form.
+            LaterVersionError: it has other fields.
         """
         check_form(held, _ORIGIN, "the origin")
+        check_fields(held, (*_ORIGIN, "pooling"), "The origin of bases")
         pooling = held.get("pooling", "own")
         check_form(pooling, str, "the pooling")
         centering, datasets = held["split"], tuple(held["datasets"])
@@ -188,13 +192,15 @@ class SpectralBases:
         Raises:
             ResidualError: the file isn't there, is damaged, or holds something else.
         """
-        tensors, note = load_tensors(path, "bases")
-        with whole_note(path):
-            check_form(note, {"origin": object}, "the note")
-            origin = None if note["origin"] is None else Origin.of_json(note["origin"])
-            if "ranks" not in tensors:
-                raise FormError("there are no ranks")
-        return cls.from_tensors(tensors, tensors["ranks"], origin)
+        tensors, note = load_tensors(path, "bases", ("origin",))
+        with told_by_version(path):
+            with whole_note(path):
+                check_form(note, {"origin": object}, "the note")
+                origin = None if note["origin"] is None else Origin.of_json(note["origin"])
+                if "ranks" not in tensors:
+                    raise FormError("there are no ranks")
+            check_fields(tensors, (*_TENSORS, "all_means"), path)
+            return cls.from_tensors(tensors, tensors["ranks"], origin)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All that there is of them but the origin: units and their ranks, and the rest unit after unit."""

@@ -25,6 +25,7 @@ from residual.tensor_files import load_tensors, save_tensors
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.units import KINDS, checked_kinds
+from residual.versions import told_by_version
 
 _NOTE = {"split": str, "kinds": [str], "held": [str], "counts": [int], "progress": {}}
 _ROOM = 2**23  # numbers in float64 that are held of a group of units' features at a time: 64 MB
@@ -191,7 +192,14 @@ class UnitMoments:
             ResidualError: the file isn't there, is damaged, or holds something else, or numbers that aren't
                 finite.
         """
-        got, note = load_tensors(path, "moments")
+        got, note = load_tensors(path, "moments", (*_NOTE, "origin"))
+        with told_by_version(path):
+            return cls._of_file(got, note, path, device)
+
+    @classmethod
+    def _of_file(
+        cls, got: dict[str, Tensor], note: dict[str, Any], path: str | Path, device: torch.device | str
+    ) -> UnitMoments:
         state = {name.removeprefix("linearization."): got[name] for name in got if name.startswith("lin")}
         with whole_note(path):
             check_form(note, _NOTE, "the note")

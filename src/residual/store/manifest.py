@@ -23,6 +23,7 @@ from residual.store.layout import WHOLE, Layout
 from residual.store.storage import Storage
 from residual.tracing.coordinates import KIND_OF
 from residual.tracing.units import KINDS
+from residual.versions import check_fields, told_by_version
 
 FORMAT = "residual store 1"
 MANIFEST = "manifest.json"
@@ -47,6 +48,7 @@ _IDENTITY = {
 }
 _MANIFEST = {**_IDENTITY, "versions": {str: str}, "files": {str: str}}
 _RECEIPT = {"of": str, "shard": int, "sizes": {str: int}, "checksums": {str: str}, "skipped": {str: str}}
+_RECEIPT_FIELDS = (*_RECEIPT, "versions", "chunks")
 _LIBRARIES = ("residual-vit", "torch", "torchvision", "transformers", "numpy", "pillow", "zarr")
 
 
@@ -174,12 +176,15 @@ class StoreManifest:
 
         Raises:
             DamagedStoreError: it is damaged, or of another store or shard.
+            LaterVersionError: a later version wrote it, and it can't be read or has fields that aren't known.
         """
-        content = read_signed(data, where)
-        try:
-            return self._receipt(content, shard)
-        except FormError as error:
-            raise DamagedStoreError(f"{where} {error}.") from error
+        with told_by_version(where, data):
+            content = read_signed(data, where)
+            check_fields(content, _RECEIPT_FIELDS, where)
+            try:
+                return self._receipt(content, shard)
+            except FormError as error:
+                raise DamagedStoreError(f"{where} {error}.") from error
 
     def _receipt(self, content: dict[str, Any], shard: int) -> Receipt:
         check_form(content, {**_RECEIPT, "versions": {str: str}}, "isn't a receipt: it")
@@ -216,9 +221,14 @@ class StoreManifest:
         """Read what `pack` made.
 
         Raises:
+            LaterVersionError: a later version wrote it, and it can't be read or has fields that aren't known.
             ResidualError: it is damaged, or of a format that this version doesn't know.
         """
-        content = read_signed(data, where)
+        with told_by_version(where, data):
+            return cls._unpacked(read_signed(data, where), where)
+
+    @classmethod
+    def _unpacked(cls, content: dict[str, Any], where: str) -> StoreManifest:
         if content.get("format") != FORMAT:
             raise ResidualError(
                 f"{where} is of the format {content.get('format')!r}; this version of the library reads "
@@ -230,6 +240,10 @@ class StoreManifest:
             _check_agreement(content, layout)
         except FormError as error:
             raise DamagedStoreError(f"{where} isn't the manifest of a store: {error}.") from error
+        check_fields(content, (*_MANIFEST, "format", "layout"), where)
+        for name, form in _IDENTITY.items():
+            check_fields(content[name], (*form, "licence"), where, name)
+        check_fields(content["layout"], layout.as_json(), where, "layout")
         return cls({name: content[name] for name in _IDENTITY}, layout, content["versions"], content["files"])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from residual.data import ImageDataset
-from residual.errors import ResidualError
+from residual.errors import DamagedStoreError, ResidualError
 from residual.hashing import sha256
 from residual.store.forward import Encoded, Part
 from residual.store.layout import Layout, pack_ids, zarr_files
@@ -144,7 +144,7 @@ class Writer:
         """The receipt, if what it says is there; one that is damaged or of another store says nothing."""
         try:
             receipt = self.manifest.receipt(shard, packed, Receipt.file(shard))
-        except ResidualError:
+        except DamagedStoreError:
             return None
         there = (sizes.get(self.layout.file(name, shard)) == size for name, size in receipt.sizes.items())
         return receipt if all(there) else None

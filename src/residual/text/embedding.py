@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from residual.data.dataset import LONGEST_TEXT
 from residual.encoders.encoder import Encoder
-from residual.errors import ResidualError
+from residual.errors import LaterVersionError, ResidualError
 from residual.files import cache_folder
 from residual.finite import check_finite
 from residual.progress import Progress
@@ -48,11 +48,14 @@ def embed_texts(
     what = f"{encoder.text_fingerprint} {encoder.dtype} {tuple(ids.shape)} {ids.dtype}"
     digest = hashlib.sha256(what.encode() + ids.cpu().contiguous().numpy().tobytes()).hexdigest()
     path = cache_folder() / "texts" / f"{digest}.safetensors"
+    later = False
     if path.is_file():
-        with suppress(ResidualError, KeyError):
-            kept = load_tensors(path, "texts")[0]["embeddings"]
+        try:
+            kept = load_tensors(path, "texts", ("encoder",))[0]["embeddings"]
             if kept.shape == (len(texts), encoder.output_dim):
                 return check_finite(kept, "Embeddings")
+        except (ResidualError, KeyError) as error:
+            later = isinstance(error, LaterVersionError)
     parts, done = [], 0
     for part in ids.split(_TEXTS):
         with torch.no_grad():
@@ -65,7 +68,8 @@ def embed_texts(
         wrong = int((~embeddings.isfinite().all(1)).nonzero()[0])
         raise ResidualError(f"{encoder.name} gives no finite embedding of {texts[wrong]!r}.")
     with suppress(ResidualError, OSError):  # a closed cache folder does no harm
-        save_tensors(path, "texts", {"embeddings": embeddings}, {"encoder": encoder.name})
+        if not later:  # whose file is that version's
+            save_tensors(path, "texts", {"embeddings": embeddings}, {"encoder": encoder.name})
     return embeddings
 
 

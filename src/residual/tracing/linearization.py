@@ -194,7 +194,7 @@ class Linearization:
     @classmethod
     def unpack(cls, data: bytes, where: str) -> Linearization:
         """Read what `pack` made; `where` names it in errors."""
-        state, note = unpack_tensors(data, "linearization", where)
+        state, note = unpack_tensors(data, "linearization", where, fields=("split",))
         return cls(state, str(note.get("split")))
 
     def save(self, path: str | Path) -> None:
@@ -205,7 +205,7 @@ class Linearization:
     @classmethod
     def load(cls, path: str | Path) -> Linearization:
         """Read what `save` wrote."""
-        state, note = load_tensors(path, "linearization")
+        state, note = load_tensors(path, "linearization", ("split",))
         return cls(state, str(note.get("split")))
 
     @cached_property

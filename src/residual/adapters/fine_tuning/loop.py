@@ -35,6 +35,7 @@ from residual.progress import Progress
 from residual.store.form import check_form
 from residual.tensor_files import MOST_OF_WEIGHTS, load_tensors, save_tensors
 from residual.text.classifier import ZeroShotClassifier
+from residual.versions import told_by_version
 
 SAVE_EVERY = 120.0  # seconds between checkpoints inside of an epoch
 _VALIDATED = 256  # pictures at a time, if not more
@@ -339,7 +340,7 @@ def _read(path: Path, identity: dict[str, str]) -> tuple[dict[str, Tensor], dict
     Raises:
         ResidualError: it can't be read, or is of something else: names what differs.
     """
-    tensors, note = load_tensors(path, _KIND, MOST_OF_WEIGHTS)
+    tensors, note = load_tensors(path, _KIND, ("identity", *_FORM, *_ON_THE_WAY), MOST_OF_WEIGHTS)
     if not isinstance(note.get("identity"), dict):
         raise ResidualError(
             f"The checkpoint {str(path)!r} is of an older kind: remove it to start anew, or go on with the "
@@ -352,10 +353,11 @@ def _read(path: Path, identity: dict[str, str]) -> tuple[dict[str, Tensor], dict
         if theirs.get(name) != value
     ]
     if other or theirs.keys() - identity.keys():
-        raise ResidualError(
-            f"The checkpoint {str(path)!r} is of another {', another '.join(other) or 'training'}: give "
-            "another folder, or remove it to start anew."
-        )
+        with told_by_version(path):
+            raise ResidualError(
+                f"The checkpoint {str(path)!r} is of another {', another '.join(other) or 'training'}: give "
+                "another folder, or remove it to start anew."
+            )
     return tensors, note
 
 
@@ -371,9 +373,10 @@ def _whole(path: Path) -> Generator[None]:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if isinstance(error, ResidualError) or is_out_of_memory(error):
             raise
-        raise ResidualError(
-            f"The checkpoint {str(path)!r} isn't whole ({first_line(error)}): remove it to start anew."
-        ) from error
+        with told_by_version(path):
+            raise ResidualError(
+                f"The checkpoint {str(path)!r} isn't whole ({first_line(error)}): remove it to start anew."
+            ) from error
 
 
 @contextmanager
