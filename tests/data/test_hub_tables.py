@@ -478,3 +478,17 @@ def test_a_file_in_two_splits_is_refused(tmp_path):
     for split in ("train", "test"):
         (clone / split / "train").rename(clone / split / "railway")
     assert [len(load_dataset(f"hf:{clone}", split)) for split in SPLITS] == [4, 2, 6]
+
+
+def test_a_clone_whose_file_is_replaced_is_read_anew(tmp_path):
+    """With the time of the old one, as copies and archives keep it."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    file = folder / "train.parquet"
+    table = hubs.table([0, 1] * 5, {"label": Value("int64")})  # its pictures' red is their row
+    for shift in (0, 2):
+        table.select([(row + shift) % 10 for row in range(10)]).to_parquet(str(file))
+        os.utime(file, (1, 1))
+        data = load_dataset(f"hf:{folder}", "train")
+        for (image, _), sample in zip(data, data.sample_ids, strict=True):
+            assert image.getpixel((0, 0))[0] == (int(sample[-5:]) + shift) % 10

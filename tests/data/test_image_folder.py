@@ -91,8 +91,8 @@ def test_where_the_ending_says_nothing_the_content_does(tmp_path, monkeypatch):
         folder, "read_regular", lambda path, **how: looked_at.append(path) or read(path, **how)
     )
     told = (
-        r"left out are files that are no images, 5 \(2 with no ending, .*\), such as 'dogs/e.npy', 'dogs/f' "
-        r"and 3 more; images in no class folder, 1, such as 'outside.png'\."
+        r"left out are files that aren't read as images, 5 \(2 with no ending, .*\), such as 'dogs/e.npy', "
+        r"'dogs/f' and 3 more; images in no class folder, 1, such as 'outside.png'\."
     )
     with pytest.warns(LeftOutWarning, match=told):
         parts = [load(tmp_path, split) for split in SPLITS]

@@ -164,7 +164,9 @@ class _Found:
         if files := sorted(self._no_pictures):
             kinds = Counter(ending_of(file) or "no ending" for file in files).most_common(3)
             of_kinds = ", ".join(f"{count:,} with {kind}" for kind, count in kinds)
-            told.append(f"files that are no images, {len(files):,} ({of_kinds}), such as {_few(files, 2)}")
+            told.append(
+                f"files that aren't read as images, {len(files):,} ({of_kinds}), such as {_few(files, 2)}"
+            )
         if files := sorted(self._no_class):
             told.append(f"images in no class folder, {len(files):,}, such as {_few(files, 2)}")
         if self.unread_folders:

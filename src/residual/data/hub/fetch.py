@@ -5,11 +5,12 @@ Only data is read, never a repository's own code: the library has no loading scr
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def from_hub(
                 return {split: _unpacked(f"{root}/{file}", folders) for split, file in (files or {}).items()}
             if not files:
                 _check_card(path, repository, revision)
+            if Path(path).is_dir():
+                options["cache_dir"] = str(_cache_of(Path(path)))
             return dict(datasets.load_dataset(path, config, **options))
     except Exception as error:  # whatever the library, the network or the hub say
         reason = _reason(error)
@@ -175,7 +178,24 @@ def own_folders(repository: str, revision: str | None) -> list[Path]:
     kept = Path(constants.HF_HUB_CACHE) / f"datasets--{repository.replace('/', '--')}"
     unpacked = config.DOWNLOADED_DATASETS_PATH, config.EXTRACTED_DATASETS_PATH
     here = Path(_addresses(repository, revision)[0])  # the library takes a folder for a repository, too
-    return [kept, *map(Path, unpacked), *([here] if here.is_dir() else [])]
+    return [kept, *map(Path, unpacked), *([here, _cache_of(here)] if here.is_dir() else [])]
+
+
+def _cache_of(folder: Path) -> Path:
+    """Where the library keeps what it makes of a folder: elsewhere once a file in it is another.
+
+    The library itself looks at when a file was written alone, which archives and copies keep.
+    """
+    from datasets import config
+
+    state = hashlib.sha256(str(folder.absolute()).encode(errors="surrogateescape"))
+    for at, inside, names in os.walk(folder):
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        for name in sorted(names):
+            with suppress(OSError):
+                about = os.stat(os.path.join(at, name))
+                state.update(repr((at, name, about.st_size, about.st_mtime_ns, about.st_ctime_ns)).encode())
+    return Path(config.HF_DATASETS_CACHE, "residual", state.hexdigest()[:32])
 
 
 def _unpacked(address: str, folders: Sequence[str]) -> Any:
