@@ -32,6 +32,7 @@ _FORM = {
     **dict.fromkeys(("adapter", "bases", "classifier", "training"), dict | None),
     "class_names": list | None,
 }
+_NOTED = ("format", "trained_weights", "rounded_fingerprint", "versions", "sha256")
 # Of what may be null, and may lack some.
 _ROOMS = {
     "adapter": {"dim": int, "ranks": [int], "tail": str, "mean": str, "others": str, "l1": int | float},
@@ -133,7 +134,7 @@ def check_config(config: Any, path: Path) -> None:
         )
     with making_sense(path):
         _check_fields(config)
-    check_fields(config, (*_FORM, "format", "trained_weights", "versions", "sha256"), path)
+    check_fields(config, (*_FORM, *_NOTED), path)
     for room, form in {"encoder": _ENCODER, **_ROOMS}.items():
         check_fields(config[room] or {}, form, path, room)
 

@@ -117,10 +117,12 @@ def evaluate_encoder(
     whole, truth = torch.cat(logits), torch.from_numpy(labels)
     hits = {} if tuned else {"zero_shot": correct(torch.cat(plain), truth).numpy()}
     hits[method] = own = correct(whole, truth).numpy()
+    counts = np.bincount(labels, minlength=len(adapted.class_names))
+    right = np.bincount(labels, own, len(adapted.class_names)) / np.maximum(counts, 1)
     per_class = {
-        name: {"samples": int((labels == k).sum()), "accuracy": float(own[labels == k].mean())}
-        for k, name in enumerate(adapted.class_names)
-        if (labels == k).any()
+        name: {"samples": int(n), "accuracy": float(share)}
+        for name, n, share in zip(adapted.class_names, counts, right, strict=True)
+        if n
     }
     summary = {
         "encoder": shareable(adapted.name),
