@@ -141,6 +141,26 @@ def test_raw_files_of_cameras_are_left_out(tmp_path):
         assert len(load(tmp_path)) == 2
 
 
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "Git LFS keeps in its place: pull it",
+        ),
+        (b"\n<!DOCTYPE html><html>Not found", "a web page: download it again"),
+        (b"<svg xmlns=''/>", "save it as PNG"),
+        (b"GIF or not", "no image of a known format"),
+    ],
+)
+def test_what_is_there_in_place_of_a_picture_is_told(tmp_path, content, what):
+    fill(tmp_path, count=3)
+    data = load(tmp_path)
+    (tmp_path / data.sample_ids[0]).write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=what):
+        data[0]
+
+
 def test_folders_beside_the_splits_are_told(tmp_path):
     for split in ("train", "test", "holdout"):
         fill(tmp_path / split, count=3)

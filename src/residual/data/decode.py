@@ -31,6 +31,10 @@ _AT_ONCE = 2**20
 _ICONS = (b"\0\0\1\0", b"\0\0\2\0", b"icns")
 _BLP_OF_JPEG = b"BLP1\0\0\0\0"
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # but for those of a byte alone, and filling
+# What is found in the place of a picture.
+_INSTEAD = {b"version https://git-lfs": "it is what Git LFS keeps in its place: pull it"}
+_INSTEAD |= dict.fromkeys((b"<!doctype html", b"<html"), "it is a web page: download it again")
+_INSTEAD |= dict.fromkeys((b"<svg", b"<?xml"), "it is a drawing of lines or a text: save it as PNG")
 _PNG_INSIDE = re.compile(rb"\x89PNG\r\n\x1a\n....IHDR(.{8})", re.DOTALL)
 
 _TURNS = {
@@ -192,5 +196,8 @@ def _reason(problem: Exception, content: bytes) -> str:
             return (
                 f"it is {kind}, which Pillow reads with a plugin, {plugin}: register that, or save it as PNG"
             )
-        return "it is no image of a known format"
+        instead = (
+            what for start, what in _INSTEAD.items() if content[:99].lstrip()[: len(start)].lower() == start
+        )
+        return next(instead, "it is no image of a known format")
     return text or type(problem).__name__
