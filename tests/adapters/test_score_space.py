@@ -125,6 +125,35 @@ def test_subsets_at_once_are_what_each_would_be_alone(task):
         torch.testing.assert_close(adapter.lambdas, single.lambdas, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_masks_are_no_positions_and_shapes_fit(task):
+    """As numbers a mask is of the first two samples, or units, alone."""
+    train, val, bases, classifier = task
+    masks = train.labels > 0, np.isin(np.arange(len(train.units)), bases.units[1:3])
+    chosen = [np.flatnonzero(mask) for mask in masks]
+    scores, val_scores = (compute_scores(ResiDual(bases), store) for store in (train, val))
+    by_mask, by_position = (ResiDual(bases) for _ in range(2))
+    settings = FitSettings(epochs=1, missing="ignore")
+    given_both = ([by_mask, by_position], scores, val_scores, classifier, [settings] * 2)
+    fit_many(*given_both, subsets=[masks[0], chosen[0]])
+    torch.testing.assert_close(by_mask.lambdas, by_position.lambdas)
+    assert bases.select(masks[1]).units == bases.units[1:3]
+    contributions = train.contributions(units=chosen[1])
+    assert torch.equal(train.contributions(units=masks[1]), contributions)
+    with pytest.raises(ResidualError, match="A subset holds positions of 0 to"):
+        fit_many([by_mask], *given_both[1:4], [settings], subsets=[np.array([0.5])])
+    for wrong in (lambda: bases.select([0.7]), lambda: train.contributions(units=[0.7])):
+        with pytest.raises(ResidualError, match="Units are whole numbers or a mask of booleans, got float64"):
+            wrong()
+    halves = scores.labels / 2
+    for part in ({"rest": scores.rest[:2]}, {"directions": scores.rest[:2]}, {"labels": halves}):
+        with pytest.raises(ResidualError, match=r"go with a rest \(n, d\), directions \(K, d\) and whole"):
+            replace(scores, **part)
+    with pytest.raises(ResidualError, match=r"rank is None, an int, a float in \(0, 1\), or"):
+        ResiDual(bases, rank=[1.7] * len(bases))
+    assert ResiDual(bases, rank=np.float32(0.5)).ranks == ResiDual(bases, rank=0.5).ranks
+
+
 def test_penalties_of_their_own_at_once(task):
     train, val, bases, classifier = task
     penalties = [0.0, 0.3, 3.0]

@@ -189,3 +189,4 @@ def test_overlap_of_masks():
     a, b = np.array([True, False, True]), np.array([False, True, True])
     assert jaccard(a, b) == jaccard([0, 2], [1, 2]) == pytest.approx(1 / 3)
     assert jaccard(a, [0, 2]) == 1
+    assert top_share([1.0, 2.0], 0.5, np.array([False, True, True])) == [2]

@@ -290,5 +290,5 @@ def test_a_class_with_two_names_takes_nothing_of_the_others():
 
 @pytest.mark.usefixtures("unchecked")
 def test_units_are_whole_numbers():
-    with pytest.raises(ResidualError, match="Units are whole numbers or a mask of booleans, got torch"):
+    with pytest.raises(ResidualError, match="Units are whole numbers or a mask of booleans, got float64"):
         ablate(torch.randn(2, 3, 4), [0.7])

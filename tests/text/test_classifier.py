@@ -76,6 +76,8 @@ def test_half_precision_has_no_room_for_squares(size):
     assert classifier.accuracy(rows.half(), np.array([0, 1])) == 1
     means = ZeroShotClassifier.from_class_means(rows.half(), np.array([0, 1]), ["x", "y"])
     torch.testing.assert_close(means.weights, classifier.weights)
+    with pytest.raises(ResidualError, match="Logits hold NaN or infinity for 2 of 2 samples"):
+        classifier.accuracy(1e20 * rows / size, np.array([0, 1]))
     dictionary = TextDictionary(["x", "y"], rows.half())
     torch.testing.assert_close(dictionary.embeddings, classifier.weights)
     assert [near[0][0] for near in dictionary.nearest(rows.half(), 1)] == ["x", "y"]

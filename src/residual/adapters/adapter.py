@@ -339,13 +339,15 @@ def _ranks(eigenvalues: Sequence[Tensor], rank: Rank, names: Sequence[object]) -
     most = tuple(map(len, eigenvalues))
     if rank is None:
         return most
-    if isinstance(rank, float):
+    if isinstance(rank, float | np.floating):
+        rank = float(rank)
         if not 0 < rank < 1:
             raise ResidualError(f"A rank of explained variance lies in (0, 1), got {rank}.")
         return tuple(linear_dimension(values, rank) for values in eigenvalues)
     each = [rank] * len(most) if isinstance(rank, int | np.integer) else rank
-    wanted = tuple(int(k) for k in each)
-    if isinstance(rank, bool) or len(wanted) != len(most):
+    chosen = np.asarray(each)
+    wanted = tuple(chosen.tolist()) if chosen.ndim == 1 else ()
+    if isinstance(rank, bool) or len(wanted) != len(most) or any(type(k) is not int for k in wanted):
         raise ResidualError(f"rank is None, an int, a float in (0, 1), or {len(most)} ints; got {rank!r}.")
     for name, k, available in zip(names, wanted, most, strict=True):
         if not 1 <= k <= available:

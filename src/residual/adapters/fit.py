@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -87,7 +87,7 @@ def fit_many(
     settings: Sequence[FitSettings],
     progress: Progress | None = None,
     *,
-    subsets: Sequence[Int[np.ndarray, " _"] | None] | None = None,
+    subsets: Sequence[Int[np.ndarray, " _"] | Bool[np.ndarray, " _"] | None] | None = None,
     device: str | torch.device | None = None,
 ) -> list[FitResult]:
     """Several fits at once along one more axis: seeds, first weights, learning rates, ranks, subsets.
@@ -102,8 +102,8 @@ def fit_many(
         train, val, classifier, device: as `fit` takes them.
         settings: one a fit; only learning rates, patience and seeds may differ.
         progress: called with the number of epochs done and their greatest number, after every epoch.
-        subsets: positions of the training samples that a fit sees (`few_shot` draws some), or None for all;
-            one a fit.
+        subsets: positions of the training samples that a fit sees (`few_shot` draws some), a mask of them, or
+            None for all; one a fit.
 
     Raises:
         ResidualError: as `fit`; or adapters of different components, or settings that can't be run together.
@@ -337,10 +337,14 @@ def _together(adapters: Sequence[Adapter], settings: Sequence[FitSettings]) -> F
     return settings[0]
 
 
-def _positions(subset: Int[np.ndarray, " _"] | None, n: int) -> Tensor:
+def _positions(subset: Int[np.ndarray, " _"] | Bool[np.ndarray, " _"] | None, n: int) -> Tensor:
     if subset is None:
         return torch.arange(n)
-    picked = torch.from_numpy(np.asarray(subset, np.int64))
-    if not len(picked) or int(picked.min()) < 0 or int(picked.max()) >= n:
-        raise ResidualError(f"A subset holds positions of 0 to {n - 1}, at least one; got {subset}.")
-    return picked
+    chosen = np.asarray(subset)
+    if chosen.dtype == bool and chosen.shape == (n,):
+        chosen = np.flatnonzero(chosen)
+    if chosen.dtype.kind not in "iu" or not len(chosen) or chosen.min() < 0 or chosen.max() >= n:
+        raise ResidualError(
+            f"A subset holds positions of 0 to {n - 1}, at least one, or is a mask of all; got {subset}."
+        )
+    return torch.from_numpy(chosen.astype(np.int64))

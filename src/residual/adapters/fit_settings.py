@@ -110,6 +110,8 @@ def _check(settings: Any, optimizers: Sequence[str]) -> None:
     for name in ("weight_decay", "seed"):
         if not 0 <= getattr(settings, name) < math.inf:
             raise ResidualError(f"{name} must be 0 or more, got {getattr(settings, name)}.")
+    if settings.seed >= 2**63:
+        raise ResidualError(f"seed must be below 2**63, got {settings.seed}.")
     if not 0 <= settings.warmup < 1:
         raise ResidualError(f"warmup lies in [0, 1), got {settings.warmup}.")
     check_choice("optimizer", settings.optimizer, optimizers)

@@ -35,8 +35,8 @@ class Scores:
         ranks: how many of the components are of each unit, in turn; by default all of one.
 
     Raises:
-        ResidualError: `ranks` don't sum to the number of components, there isn't a label a sample, or numbers
-            aren't finite.
+        ResidualError: `ranks` don't sum to the number of components, there isn't a label or a rest a sample,
+            or a direction a component, labels aren't whole numbers, or numbers aren't finite.
     """
 
     scores: Float[Tensor, "n K"]
@@ -58,6 +58,13 @@ class Scores:
             raise ResidualError(
                 f"{len(self.scores)} samples need as many labels in a row; got the shape "
                 f"{tuple(self.labels.shape)}."
+            )
+        shapes = (len(self.scores), self.directions.shape[1]), (self.scores.shape[1], self.rest.shape[1])
+        found = (self.rest.shape, self.directions.shape)
+        if found != shapes or self.labels.is_floating_point():
+            raise ResidualError(
+                f"Scores {tuple(self.scores.shape)} go with a rest (n, d), directions (K, d) and whole "
+                f"labels; got {', '.join(str(tuple(shape)) for shape in found)} and {self.labels.dtype}."
             )
         if not all(part.sum().isfinite() for part in (self.scores, self.rest, self.directions)):
             raise ResidualError("The scores hold NaN or infinity: so do the samples, or the adapter's bases.")

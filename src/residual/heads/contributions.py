@@ -15,6 +15,7 @@ from torch import Tensor
 from residual.errors import ResidualError
 from residual.finite import all_measured, check_finite, hits
 from residual.text.classifier import ZeroShotClassifier, check_labels
+from residual.tracing.units import unit_positions
 
 METHODS = ("pearson", "spearman")
 MODES = ("zero", "mean")
@@ -182,9 +183,7 @@ def kept_units(keep: Sequence[int] | np.ndarray | Tensor, count: int) -> Tensor:
         if chosen.shape != (count,):
             raise ResidualError(f"A mask of units has one entry for each of {count}, got {len(chosen)}.")
         return chosen
-    if chosen.numel() and chosen.is_floating_point():
-        raise ResidualError(f"Units are whole numbers or a mask of booleans, got {chosen.dtype}.")
-    chosen = chosen.flatten().long()
+    chosen = torch.tensor(unit_positions(chosen.flatten()), dtype=torch.long)
     if len(wrong := chosen[(chosen < 0) | (chosen >= count)]):
         raise ResidualError(f"Units are 0 to {count - 1}, got {wrong.tolist()}.")
     mask = torch.zeros(count, dtype=torch.bool)

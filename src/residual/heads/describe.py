@@ -22,6 +22,7 @@ from residual.store.base import Store
 from residual.text.classifier import PLAIN, ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 from residual.text.pursuit import CRITERIA, somp, weighted_components
+from residual.tracing.units import unit_positions
 
 _GAIN = 1e-9  # of the variance: a text that explains no more was chosen by rounding
 
@@ -310,7 +311,7 @@ def _checked(
         if wide != width:
             raise ResidualError(f"The {what} have width {wide}, the encoder's output has {width}.")
     every = store.linearization.units.positions("head")
-    if wrong := [int(unit) for unit in (() if heads is None else heads) if int(unit) not in every]:
+    if wrong := [unit for unit in (() if heads is None else unit_positions(heads)) if unit not in every]:
         raise ResidualError(f"Units {wrong} are no heads: heads are units {every[0]} to {every[-1]}.")
     return every
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.finite import check_finite
+from residual.tracing.units import unit_positions
 
 # The shares of heads that the paper keeps.
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75)
@@ -21,7 +22,7 @@ SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75)
 def top_share(
     scores: Float[Tensor, " u"] | Sequence[float] | pd.Series,
     share: float,
-    units: Sequence[int] | pd.Series | None = None,
+    units: Sequence[int] | np.ndarray | pd.Series | None = None,
 ) -> list[int]:
     """The units with the highest scores, in the order of their positions.
 
@@ -36,7 +37,7 @@ def top_share(
     if not 0 < share <= 1:
         raise ResidualError(f"A share of units lies in (0, 1], got {share}.")
     scores = torch.as_tensor(scores if isinstance(scores, Tensor) else list(scores), dtype=torch.float64)
-    positions = list(range(len(scores))) if units is None else [int(unit) for unit in units]
+    positions = list(range(len(scores))) if units is None else unit_positions(units)
     if len(positions) != len(scores) or not positions:
         raise ResidualError(
             f"{len(positions)} units need as many scores, and one at least; got {len(scores)}."
@@ -86,12 +87,8 @@ def jaccard(a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray) -> flo
     Args:
         a, b: positions of units, or masks of all.
     """
-    first, second = (set(np.flatnonzero(each) if _is_mask(each) else map(int, each)) for each in (a, b))
+    first, second = set(unit_positions(a)), set(unit_positions(b))
     return len(first & second) / len(first | second) if first | second else 1.0
-
-
-def _is_mask(chosen: Sequence[int] | np.ndarray) -> bool:
-    return bool(np.asarray(chosen).dtype == bool)
 
 
 def jaccard_table(selections: Mapping[str, Sequence[int]]) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from residual.files import shareable, shareable_split
 from residual.store.base import Store
 from residual.store.form import FormError, check_form
 from residual.tensor_files import load_tensors, save_tensors
+from residual.tracing.units import unit_positions
 from residual.versions import check_fields, told_by_version
 
 _ORTHONORMAL = 1e-4
@@ -127,7 +128,7 @@ class SpectralBases:
         all_means: Tensor | None = None,
         origin: Origin | None = None,
     ):
-        self.units = tuple(int(unit) for unit in units)
+        self.units = tuple(unit_positions(units))
         self.means: Float[Tensor, "r d"] = _double(means)
         self.components = tuple(_double(rows) for rows in components)
         self.eigenvalues = tuple(_double(values) for values in eigenvalues)
@@ -153,15 +154,15 @@ class SpectralBases:
         return f"SpectralBases({_span(self.units)}, {sum(self.ranks)} components of width {self.dim}{where})"
 
     def select(self, units: Sequence[int] | np.ndarray) -> SpectralBases:
-        """The bases of those units only, in the order given.
+        """The bases of those units only, in the order given; or of a mask of all units.
 
         Raises:
             ResidualError: a unit has none.
         """
-        places = {unit: place for place, unit in enumerate(self.units)}
-        if missing := [int(unit) for unit in units if int(unit) not in places]:
+        wanted, places = unit_positions(units), {unit: place for place, unit in enumerate(self.units)}
+        if missing := [unit for unit in wanted if unit not in places]:
             raise ResidualError(f"No basis for units {missing}; there are bases for {_span(self.units)}.")
-        chosen = [places[int(unit)] for unit in units]
+        chosen = [places[unit] for unit in wanted]
         return SpectralBases(
             units=[self.units[place] for place in chosen],
             means=self.means[chosen],

@@ -62,6 +62,8 @@ class GeometrySettings:
                 "threshold and level lie in (0, 1) and fraction in (0, 1]; got "
                 f"{self.threshold}, {self.level} and {self.fraction}."
             )
+        if any(type(value) is not int for value in (self.samples, self.halvings, self.seed)):
+            raise ResidualError("samples, halvings and seed are whole numbers.")
         if self.samples < 3 or not 0 <= self.halvings <= 30 or self.seed < 0:
             raise ResidualError(
                 f"samples is 3 or more, halvings from 0 to 30 and seed 0 or more; got {self.samples}, "

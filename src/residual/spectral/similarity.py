@@ -53,6 +53,8 @@ class SimilaritySettings:
     seed: int = 0
 
     def __post_init__(self):
+        if type(self.anchors) is not int or type(self.seed) is not int:
+            raise ResidualError("anchors and seed are whole numbers.")
         if not 0 < self.explained < 1 or self.anchors < 2 or self.seed < 0:
             raise ResidualError(
                 "explained lies in (0, 1), anchors is 2 or more and seed 0 or more; got "

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
 from residual.encoders.encoder import Encoder
@@ -25,6 +26,7 @@ CLIP_SCALE = 100.0
 PLAIN = ("a photo of a {}.",)
 
 _NAMED = 5  # classes in a message
+_SHORTEST = 1e-12  # of a feature's norm, as `normalize` has it
 
 
 class ZeroShotClassifier:
@@ -145,7 +147,10 @@ class ZeroShotClassifier:
         if x.shape[1] != self.dim:
             raise ResidualError(f"The classifier takes features of width {self.dim}, got {x.shape[1]}.")
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return self.scale * normalize(x, dim=1) @ self.weights.to(x).T
+        norms = vector_norm(x, dim=1, keepdim=True).clamp(min=_SHORTEST)
+        # Over an infinite norm a feature would be zero, and of the first class.
+        unit = x / torch.where(norms.isfinite(), norms, torch.nan)
+        return self.scale * unit @ self.weights.to(x).T
 
     def accuracy(self, x: Float[Tensor, "n d"], labels: Int[np.ndarray, " n"] | Int[Tensor, " n"]) -> float:
         """Part of the features whose class with the largest logit is the labelled one.

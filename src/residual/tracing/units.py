@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,21 @@ KINDS = ("emb", "mlp", "head")
 
 # Which kind of unit each field of `Coordinates` is of.
 KIND_OF = {"z": "head", "mlp": "mlp", "emb": "emb", "pool_mlp": "mlp"}
+
+
+def unit_positions(units: Iterable[Any]) -> list[int]:
+    """Positions of units as plain integers, from positions or from a mask of all units.
+
+    Raises:
+        ResidualError: some aren't whole numbers.
+    """
+    chosen = np.asarray(units if isinstance(units, Sized) else list(units))
+    if chosen.dtype == bool:
+        return np.flatnonzero(chosen).tolist()
+    try:
+        return [operator.index(unit) for unit in chosen.tolist()]
+    except TypeError:
+        raise ResidualError(f"Units are whole numbers or a mask of booleans, got {chosen.dtype}.") from None
 
 
 def checked_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
@@ -95,13 +112,13 @@ class Units:
         kinds = checked_kinds(kinds)
         return [unit for unit in range(len(self)) if self.kind(unit) in kinds]
 
-    def checked(self, units: Iterable[int]) -> list[int]:
-        """Positions as plain integers, if there are such units.
+    def checked(self, units: Iterable[Any]) -> list[int]:
+        """`unit_positions`, if there are such units.
 
         Raises:
-            ResidualError: there aren't.
+            ResidualError: there aren't; or as `unit_positions`.
         """
-        units = [int(unit) for unit in units]
+        units = unit_positions(units)
         if wrong := [unit for unit in units if not 0 <= unit < len(self)]:
             raise ResidualError(f"Units are 0 to {len(self) - 1}, got {wrong}.")
         return units
