@@ -32,7 +32,7 @@ from residual.texts import folded, text_lines, why_no_name
 
 CLASS_FILES = ("classnames.txt", "classes.txt")
 TEMPLATE_FILE = "zeroshot_classification_templates.txt"
-FORMAT = "residual shard index 1"
+FORMAT = "residual shard index 2"  # what is read of a shard: an index made by other rules is made anew
 LABEL_KEYS = ("label", "cls", "class", "class_id")
 LARGEST_HEADER = 2**16  # bytes of long names and attributes
 LARGEST_LABEL = 2**20
