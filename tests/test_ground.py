@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
 import os
+import pickle
 import re
 import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +24,7 @@ from residual.files import (
     parse_json,
     read_regular,
     shareable,
+    write_json,
     write_text,
     written_beside,
 )
@@ -228,13 +233,11 @@ def test_a_broken_library_is_not_said_to_be_missing(monkeypatch):
 
 
 def test_a_library_below_what_is_asked_for_is_told_with_both_versions(monkeypatch):
-    import numpy
-
-    monkeypatch.setattr(numpy, "__version__", "1.25.2")
+    monkeypatch.setattr(np, "__version__", "1.25.2")
     with pytest.raises(ResidualError, match=r"x needs numpy [\d.]+ or newer, and 1\.25\.2 is .* -U"):
         library("numpy", "x", "timm")
-    monkeypatch.setattr(numpy, "__version__", "12.0.0.dev1")
-    assert library("numpy", "x", "timm") is numpy
+    monkeypatch.setattr(np, "__version__", "12.0.0.dev1")
+    assert library("numpy", "x", "timm") is np
 
 
 def test_without_a_home_there_is_no_cache_and_no_guess(monkeypatch):
@@ -249,3 +252,29 @@ def test_without_a_home_there_is_no_cache_and_no_guess(monkeypatch):
     assert cache_folder() == Path("/dev/null/residual")
     monkeypatch.setenv("HOME", "/somewhere")
     assert (cache_folder(), local_path("~/x")) == (Path("/somewhere/.cache/residual"), Path("/somewhere/x"))
+
+
+# Errors
+
+
+def subclasses(kind: type) -> set[type]:
+    return {kind}.union(*map(subclasses, kind.__subclasses__()))
+
+
+def test_every_error_goes_through_a_pickle_as_it_is():
+    """As from a worker; a pool ends, or waits for ever, where it doesn't."""
+    for kind in subclasses(ResidualError):
+        names = list(inspect.signature(kind).parameters)
+        error = kind(*(f"the {name}" for name in names))
+        for again in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+            assert (type(again), str(again), vars(again)) == (kind, str(error), vars(error))
+
+
+def test_numbers_of_numpy_are_json(tmp_path):
+    write_json(tmp_path / "a", {"n": np.int64(3), "share": np.float32(0.5), "loss": torch.tensor(2.0)})
+    assert parse_json((tmp_path / "a").read_bytes(), "a") == {"n": 3, "share": 0.5, "loss": 2.0}
+    save_tensors(tmp_path / "b", "bases", {}, {"origin": np.int64(3)})
+    assert load_tensors(tmp_path / "b", "bases")[1] == {"origin": 3}
+    with pytest.raises(TypeError, match="set is no JSON"):
+        write_json(tmp_path / "a", {1})
+    assert parse_json((tmp_path / "a").read_bytes(), "a")["n"] == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 # They turn the order of what is shown around them.
 _BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -42,6 +43,16 @@ class ResidualError(ValueError):
         message, hint = printable(message), printable(hint)
         super().__init__(f"{message} {hint}" if hint else message)
         self.message, self.hint = message, hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is, whatever its class is made of: one that a worker raises comes through a pickle."""
+        return _as_it_was, (type(self), self.args), self.__dict__
+
+
+def _as_it_was(kind: type[ResidualError], args: tuple[Any, ...]) -> ResidualError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class LeftOutWarning(UserWarning):

@@ -271,7 +271,14 @@ def write_json(path: str | Path, value: object) -> None:
     Raises:
         ResidualError: the place can't be written to.
     """
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    write_text(path, json.dumps(value, indent=1, default=plain_number) + "\n")
+
+
+def plain_number(value: Any) -> Any:
+    """A number of numpy or torch as JSON knows it, for `json.dumps(…, default=plain_number)`."""
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from residual.errors import ResidualError
-from residual.files import parse_json, read_regular, written_beside
+from residual.files import parse_json, plain_number, read_regular, written_beside
 from residual.hashing import sha256
 from residual.versions import check_fields, own_version, told_by_version
 
@@ -42,7 +42,7 @@ def packed_parts(kind: str, tensors: dict[str, Tensor], note: dict[str, Any]) ->
         ResidualError: as there.
     """
     try:
-        text = json.dumps({_CHECKSUM: _NOT_YET, **note}, allow_nan=False)
+        text = json.dumps({_CHECKSUM: _NOT_YET, **note}, allow_nan=False, default=plain_number)
     except ValueError as error:
         raise ResidualError(f"What is to be saved of the {kind} holds NaN or infinity.") from error
     try:

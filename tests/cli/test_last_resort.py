@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from residual import report
 from residual.adapters.config import making_sense
 from residual.adapters.fine_tuning.loop import _whole
 from residual.cli import settings
-from residual.errors import UnclearColumnError
+from residual.cli.console import _PlainConsole
+from residual.errors import LeftOutWarning, ResidualError, UnclearColumnError
 
 REPORT = (
     "This is a fault of residual: report it in the issue tracker of the project, with the command and what "
@@ -156,3 +159,45 @@ def test_a_place_that_is_a_file(residual, monkeypatch, tmp_path):
         assert err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_terminal_without_a_width_shows_all(monkeypatch):
+    for columns in ("0", "1"):
+        monkeypatch.setenv("COLUMNS", columns)
+        out = io.StringIO()
+        console = _PlainConsole()
+        console.file = out
+        console.print(report.datasets_table(report.dataset_rows()))
+        assert "letters" in out.getvalue()
+
+
+def test_a_closed_pipe_is_no_damage():
+    """`verify` ends with 1 where something is damaged."""
+    code = "from residual.cli.console import out\nfor _ in range(99999): out.print('x' * 99)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        run.stdout.close()
+        assert (run.wait(60), run.stderr.read()) == (141, b"")
+
+
+def test_a_folder_that_is_gone(residual, monkeypatch):
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("residual.cli.os.getcwd", gone)
+    code, _, err = residual("datasets")
+    assert (code, err) == (2, "residual: The folder that this runs in is gone: change to another.\n")
+
+
+def test_what_is_left_out_is_a_line(residual, monkeypatch):
+    def warn(*_):
+        warnings.warn("2 files are left out.", LeftOutWarning, stacklevel=2)
+        raise ResidualError("And that is all.")
+
+    monkeypatch.setattr(report, "datasets_table", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert residual("datasets")[2] == "residual: 2 files are left out.\nresidual: And that is all.\n"

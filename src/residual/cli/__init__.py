@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from io import TextIOWrapper
 from itertools import pairwise
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from residual.errors import (
     AdapterEncoderError,
     DamagedStoreError,
+    LeftOutWarning,
     NoStoreError,
     OtherResultError,
     ResidualError,
@@ -45,7 +48,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a letter that a terminal lacks costs no result
             stream.reconfigure(errors="backslashreplace")
+    shown: Any = partial(_show_warning, warnings.showwarning)
+    warnings.showwarning = shown
     try:
+        _check_folder()
         _check_words(words)
         from residual.cli.app import app
 
@@ -73,6 +79,22 @@ def main() -> None:
             _end(error, f"Memory ran out ({what}){fewer}.", debug)
         report = "report it in the issue tracker of the project, with the command and what --debug shows"
         _end(error, f"{what}. This is a fault of residual: {report}.", debug, FAULT)
+
+
+def _check_folder() -> None:
+    """Refuse to run in a folder that is gone, where libraries end the process without a word."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise ResidualError("The folder that this runs in is gone: change to another.") from error
+
+
+def _show_warning(other: Callable[..., Any], message: Any, category: Any, *rest: Any) -> None:
+    """What is left out, as a line without the place in the library that says so."""
+    if issubclass(category, LeftOutWarning):
+        print(f"residual: {printable(str(message))}", file=sys.stderr)
+    else:
+        other(message, category, *rest)
 
 
 def _check_words(words: Sequence[str]) -> None:

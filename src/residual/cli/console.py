@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,11 +29,23 @@ if TYPE_CHECKING:
     from residual.workflows.store_origin import StoreDataset
 
 
+_NARROWEST, _USUAL = 20, 80  # columns
+_PIPE_CLOSED = 141  # 128 and the number of SIGPIPE
+
+
 class _PlainConsole(Console):
     """Names and texts may hold brackets, colons and control characters: none of them has an effect."""
 
     def __init__(self, stderr: bool = False):
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        if self.width < _NARROWEST:  # COLUMNS=0, or a terminal that has no size: nothing would be shown
+            self.width = _USUAL
+
+    def on_broken_pipe(self) -> None:
+        """Whoever read has read enough: end as other programs do there, and not by the 1 of `verify`."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+        raise SystemExit(_PIPE_CLOSED)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Generator[Segment]:
         """With everything escaped that isn't the console's own."""

@@ -236,7 +236,7 @@ def save_outputs(
 ) -> None:
     """Keep those of one split, with what they are of."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"features": features, "logits": logits, "labels": torch.from_numpy(labels)}
+    tensors = {"features": features, "logits": logits, "labels": torch.tensor(labels)}
     save_tensors(path, "outputs", tensors, {"of": _output_note(work, cell, split)})
 
 

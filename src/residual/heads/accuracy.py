@@ -168,7 +168,7 @@ class _UnitLogits:
             )
         check_labels(store.labels, len(store), len(classifier))
         self.linearization, self.device = linearization, device
-        self.labels = torch.from_numpy(store.labels).to(device)
+        self.labels = torch.tensor(store.labels).to(device)
         self.weights = classifier.weights.detach().double().T.to(device)  # (d, c)
         self.maps: dict[int, tuple[Tensor, Tensor]] = {}
 

@@ -92,7 +92,7 @@ def fine_tune(
     for dataset, what in datasets:
         check_pictures(encoder, dataset, classifier, what)
     if settings.missing == "raise":
-        check_classes(torch.from_numpy(train.labels), classifier)
+        check_classes(torch.tensor(train.labels), classifier)
     identity = {name: str(value) for name, value in asdict(settings).items()} | {
         "classifier": digest_of_classifier(classifier),
         "encoder": encoder.fingerprint,

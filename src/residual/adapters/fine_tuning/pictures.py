@@ -69,7 +69,7 @@ class OnDisk(Pictures):
 
     def __init__(self, encoder: Encoder, dataset: ImageDataset, workers: int | None):
         self.encoder, self.dataset, self.workers = encoder, dataset, workers
-        self.labels = torch.from_numpy(dataset.labels).to(encoder.device)
+        self.labels = torch.tensor(dataset.labels).to(encoder.device)
 
     def batches(self, order: Tensor | None, size: int, first: int = 0) -> Iterator[Batch]:
         """See `Pictures`."""
@@ -118,7 +118,7 @@ def read_pictures(
         else:
             made.append(OnDisk(encoder, dataset, workers))
             continue
-        made.append(InMemory(pixels, torch.from_numpy(dataset.labels), encoder.device))
+        made.append(InMemory(pixels, torch.tensor(dataset.labels), encoder.device))
     return made
 
 
@@ -180,7 +180,7 @@ def digest_of_pictures(dataset: ImageDataset) -> str:
     some = []
     if isinstance(dataset, PixelDataset):
         some = [dataset.pixels[:: -(-len(dataset.pixels) // _DIGESTED) or 1]]
-    return _digest(names, torch.from_numpy(dataset.labels), *some)
+    return _digest(names, torch.tensor(dataset.labels), *some)
 
 
 def digest_of_classifier(classifier: ZeroShotClassifier) -> str:
