@@ -181,11 +181,16 @@ def test_a_model_set_to_training_gives_what_it_gives_in_evaluation(kind):
     assert [part.training for part in module.modules()] == modes
 
 
-def test_gradients_flow_where_a_model_in_training_checkpoints_its_layers():
-    encoder = residual.wrap_encoder(families.CASES["vit"].make())
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
+@pytest.mark.parametrize("kind", ["vit", "timm", "open_clip"])
+def test_gradients_flow_where_layers_are_run_again_for_them(kind):
+    encoder = residual.wrap_encoder(families.CASES[kind].make())
     pixels = PIXELS.clone().requires_grad_()
     (want,) = torch.autograd.grad(residual.decompose(encoder, pixels, grad=True).contributions.sum(), pixels)
-    encoder.module.gradient_checkpointing_enable()
+    if kind == "vit":
+        encoder.module.gradient_checkpointing_enable()
+    else:
+        encoder.module.set_grad_checkpointing()
     encoder.module.train()
     (got,) = torch.autograd.grad(residual.decompose(encoder, pixels, grad=True).contributions.sum(), pixels)
     torch.testing.assert_close(got, want)
@@ -198,3 +203,29 @@ def test_a_buffer_that_no_state_dict_holds_is_in_the_fingerprint():
     ones = encoder.fingerprint
     encoder.module.layers[0].angles.mul_(2)
     assert len({before, ones, encoder.fingerprint}) == 3
+
+
+def test_quantized_layers_are_refused_by_name():
+    module = families.CASES["vit"].make()
+    output = module.layers[1].attention.o_proj
+    module.layers[1].attention.o_proj = type("Linear", (nn.Module,), {"__module__": "quantized.dynamic"})()
+    with pytest.raises(residual.ResidualError, match=r"a quantized\.dynamic\.Linear, expected a Linear"):
+        residual.wrap_encoder(module)
+    module.layers[1].attention.o_proj = output
+    output.weight = nn.Parameter(output.weight.detach().to(torch.int8), requires_grad=False)
+    with pytest.raises(residual.ResidualError, match=r"o_proj \(quantized to int8"):
+        residual.wrap_encoder(module)
+
+
+def test_weights_that_are_not_there_are_told():
+    module = families.CASES["vit"].make()
+    encoder = residual.wrap_encoder(module)
+    module.layernorm.to("meta")
+    for use in (residual.decompose, residual.trace):
+        with pytest.raises(residual.ResidualError, match="weights that aren't there"):
+            use(encoder, PIXELS)
+    with pytest.raises(residual.ResidualError, match="weights that aren't there"):
+        _ = encoder.fingerprint
+    module.to("meta")
+    with pytest.raises(residual.ResidualError, match="weights that aren't there"):
+        encoder.encode_image(PIXELS)

@@ -283,7 +283,12 @@ def _wrong(module: Any, path: str | None, kind: Any) -> str | None:
         if held is not inside(value):
             return f"{path} (inside a layer of peft: merge its adapters first, model.merge_and_unload())"
         expected = getattr(kind, "__name__", "Linear")
-        return f"{path} (a {type(value).__name__}, expected a {expected})"
+        own = type(value).__name__
+        own = f"{type(value).__module__}.{own}" if own == expected else own
+        return f"{path} (a {own}, expected a {expected})"
+    weight = getattr(held, "weight", None)
+    if isinstance(weight, Tensor) and not weight.is_floating_point():
+        return f"{path} (quantized to {str(weight.dtype).removeprefix('torch.')}, expected its own weights)"
     return None
 
 

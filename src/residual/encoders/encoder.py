@@ -127,7 +127,15 @@ class Encoder:
         Raises:
             ResidualError: as `text_parts`.
         """
+        self._check_present()
         return self.text_parts if which == "text" else self.parts
+
+    def _check_present(self) -> None:
+        if any(each.is_meta for each in self.module.parameters()):
+            raise ResidualError(
+                f"{self.name} has weights that aren't there (on torch's device 'meta').",
+                "Load all of them first: without offloading, or a device_map that offloads.",
+            )
 
     @property
     def output_dim(self) -> int:
@@ -183,6 +191,7 @@ class Encoder:
         return self._image_digest("rounded")
 
     def _image_digest(self, which: str) -> str:
+        self._check_present()
         parts = self.parts
         pool = [type(parts.pool).__name__, *(getattr(parts.pool, name, "") for name in _POOL_SETTINGS)]
         settings = f"{parts.heads} {parts.final_norm.eps} {pool} {self.family.settings(self.module)}"
@@ -289,6 +298,8 @@ class Encoder:
                 f"{self.name} takes one image or more as (n, 3, height, width), got {tuple(pixels.shape)}: "
                 "run them through encoder.preprocess and stack them, or say pixels[None] for one."
             )
+        if self.device.type == "meta":
+            self._check_present()
         size = self.image_size
         if size is not None and pixels.shape[-2:] != size:
             raise ResidualError(

@@ -28,19 +28,22 @@ def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Generator[None]:
+def evaluating(module: nn.Module, hooked: bool = False) -> Generator[None]:
     """In here the model is in evaluation mode, whatever it was set to, and after that as it was.
 
-    What is compiled or exported by the caller keeps its mode.
+    What is compiled or exported by the caller keeps its mode. Where hooks come and go (`hooked`), no layer is
+    left to be run again for gradients, as timm and open_clip do in any mode: they would be gone by then.
     """
-    training = [] if torch.compiler.is_compiling() else [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False  # `eval` is what some libraries merge weights in
+    parts = [] if torch.compiler.is_compiling() else [*module.modules()]
+    flags = ("training", "grad_checkpointing") if hooked else ("training",)
+    on = [(part, flag) for flag in flags for part in parts if getattr(part, flag, None) is True]
+    for part, flag in on:
+        setattr(part, flag, False)  # `eval` is what some libraries merge weights in
     try:
         yield
     finally:
-        for part in training:
-            part.training = True
+        for part, flag in on:
+            setattr(part, flag, True)
 
 
 def own_code(function: FunctionType) -> Callable[..., Any]:

@@ -56,7 +56,11 @@ def trace(
 @uncompiled
 def _eager(encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str) -> tuple[Coordinates, Tensor]:
     ready = _ready(encoder, inputs, tower)
-    with _nothing_compiled(), evaluating(encoder.module), capture(encoder, tower, pooling) as kept:
+    with (
+        _nothing_compiled(),
+        evaluating(encoder.module, hooked=True),
+        capture(encoder, tower, pooling) as kept,
+    ):
         return captured_pass(kept, kept.parts, encoder.tower(tower), encoder.module, ready)
 
 
