@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -266,12 +267,12 @@ def check_writable(path: str | Path) -> None:
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Write `value` as JSON, whole or not at all.
+    """Write `value` as JSON, whole or not at all; NaN and infinity, which JSON doesn't have, as null.
 
     Raises:
         ResidualError: the place can't be written to.
     """
-    write_text(path, json.dumps(value, indent=1, default=plain_number) + "\n")
+    write_text(path, json.dumps(_without_nan(value), indent=1, default=plain_number, allow_nan=False) + "\n")
 
 
 def plain_number(value: Any) -> Any:
@@ -279,6 +280,15 @@ def plain_number(value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return value.item()
     raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    number = value.item() if getattr(value, "ndim", None) == 0 else value
+    return None if isinstance(number, float) and not math.isfinite(number) else value
 
 
 def write_text(path: str | Path, text: str) -> None:

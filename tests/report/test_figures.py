@@ -22,6 +22,7 @@ from rich.console import Console
 from tiny import TinyImages, tiny_encoder
 
 from residual.errors import ResidualError
+from residual.files import write_json
 from residual.report import (
     analysis_figures,
     blocks_figure,
@@ -436,6 +437,15 @@ def test_records_are_plain_json(shapes):
     assert read[3]["two_nn"] is None
     assert read[4]["two_nn"] == table.loc[4, "two_nn"]
     assert read[4]["linear_dimension"] == table.loc[4, "linear_dimension"]
+
+
+def test_json_has_no_nan(tmp_path):
+    """Other readers of JSON refuse it; in tables it is a dash."""
+    missing = {"x": [math.nan, {"y": (math.inf, np.float64("nan"))}], "z": 1.5}
+    write_json(tmp_path / "a.json", missing)
+    content = (tmp_path / "a.json").read_text()
+    assert json.loads(content, parse_constant=pytest.fail) == {"x": [None, {"y": [None, None]}], "z": 1.5}
+    assert "| d | – |" in datasets_markdown({"d": {"x": math.nan}}, ["x"], "t")
 
 
 def test_a_markdown_table_has_a_row_a_dataset():

@@ -260,7 +260,7 @@ class _Estimates:
         rows = np.concatenate([np.ones_like(sides[:1]), sides]).astype(np.float32)  # the first: all samples
         right = correct.float().numpy()
         self.measures = {"accuracy": _shares(rows, right)}  # (1 + k, s)
-        members = [] if groups is None else [np.asarray(groups) == group for group in np.unique(groups)]
+        members = [] if groups is None else _members(groups)
         if members and all((rows[:, own].sum(1) > 0).all() for own in members):
             of_groups = [_shares(rows[:, own], right[own]) for own in members]
             self.measures["worst_group"] = np.min(of_groups, axis=0)
@@ -293,6 +293,12 @@ class _Estimates:
         centre = float(seeds.mean() if self.halved else values[0, point].mean())
         half = t95(len(seeds) - 1) * float(seeds.std(ddof=1))
         return {name: centre, f"{name}_low": centre - half, f"{name}_high": centre + half}
+
+
+def _members(groups: np.ndarray) -> list[np.ndarray]:
+    """Positions of the samples of each group."""
+    together = np.argsort(groups, kind="stable")
+    return np.split(together, np.unique(np.asarray(groups)[together], return_index=True)[1][1:])
 
 
 def _shares(rows: Float[np.ndarray, "k m"], right: Float[np.ndarray, "m s"]) -> Float[np.ndarray, "k s"]:

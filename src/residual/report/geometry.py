@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -112,4 +113,6 @@ def _escaped(text: str) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else f"{value}"
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.3g}"
+    return f"{value}"
