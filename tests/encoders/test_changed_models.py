@@ -179,6 +179,8 @@ def test_a_model_set_to_training_gives_what_it_gives_in_evaluation(kind):
     modes = [part.training for part in module.modules()]
     torch.testing.assert_close(check_split(encoder), want)
     assert [part.training for part in module.modules()] == modes
+    trained = [encoder.run("image", PIXELS) for _ in range(2)]  # what fine-tuning calls
+    assert (not torch.equal(*trained)) == (kind != "open_clip")  # whose attention is all that could drop
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")

@@ -241,7 +241,8 @@ class Encoder:
             >>> encoder.encode_image(torch.zeros(2, 3, 64, 64)).shape
             torch.Size([2, 192])
         """
-        return self.run("image", self.checked_pixels(pixels))
+        with evaluating(self.module):
+            return self.run("image", self.checked_pixels(pixels))
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "c d"]:
         """The model's own text output, not normalised.
@@ -256,21 +257,20 @@ class Encoder:
             torch.Size([2, 192])
         """
         ids = self.tokenize(texts)
-        return torch.cat([self.run("text", part) for part in ids.split(_TEXTS_AT_ONCE)])
+        with evaluating(self.module):
+            return torch.cat([self.run("text", part) for part in ids.split(_TEXTS_AT_ONCE)])
 
     def around(self, module: nn.Module) -> Encoder:
         """The same encoder with another module of the same kind: a copy, or one with other weights."""
         return Encoder(self.name, module, self.family, self.preprocess, self._tokenize, self.centering)
 
     def run(self, tower: str, inputs: Tensor) -> Tensor:
-        """A tower on inputs that are ready for it."""
-        encode, compiler = self.tower(tower).encode, self.compiling
-        with evaluating(self.module):
-            if compiler is None:
-                return encode(self.module, inputs)
-            return self.made_once(
-                (tower,), lambda: compiler(own_code(lambda ready: encode(self.module, ready)))
-            )(inputs)
+        """A tower on inputs that are ready for it, in the mode that the model is set to: as it is trained."""
+        encode = self.tower(tower).encode
+        if (compiler := self.compiling) is None:
+            return encode(self.module, inputs)
+        made = self.made_once((tower,), lambda: compiler(own_code(lambda ready: encode(self.module, ready))))
+        return made(inputs)
 
     def made_once(self, key: tuple[str, ...], make: Callable[[], T]) -> T:
         """What was made by `make`, of this model as it is: its modules, tensors, hooks and adapters.
