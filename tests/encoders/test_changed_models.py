@@ -11,6 +11,7 @@ from torch import nn
 
 import residual
 from residual.errors import OtherResultError
+from residual.text import ZeroShotClassifier
 
 pytestmark = [  # what these libraries say to each other
     pytest.mark.filterwarnings("ignore:`.*checkpointing.*` is deprecated:FutureWarning"),
@@ -181,6 +182,21 @@ def test_a_model_set_to_training_gives_what_it_gives_in_evaluation(kind):
     assert [part.training for part in module.modules()] == modes
     trained = [encoder.run("image", PIXELS) for _ in range(2)]  # what fine-tuning calls
     assert (not torch.equal(*trained)) == (kind != "open_clip")  # whose attention is all that could drop
+
+
+def test_neither_mode_nor_autocast_gets_into_what_is_kept_of_texts(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESIDUAL_CACHE", str(tmp_path))
+    encoder = residual.load_encoder("picto", device="cpu", dtype=torch.float32)
+    texts = ["a red flag", "the letter A"]
+    want = nn.functional.normalize(encoder.encode_text(texts), dim=1).detach()
+    for layer in encoder.module.text_model.encoder.layers:
+        layer.self_attn.dropout = 0.5
+    encoder.module.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        made = ZeroShotClassifier.from_text(encoder, texts, ["{}"]).weights
+    torch.testing.assert_close(made, want, atol=1e-5, rtol=1e-5)
+    assert encoder.module.training
+    torch.testing.assert_close(ZeroShotClassifier.from_text(encoder, texts, ["{}"]).weights, made)
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")

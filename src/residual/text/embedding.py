@@ -13,11 +13,13 @@ from torch.nn.functional import normalize
 
 from residual.data.dataset import LONGEST_TEXT
 from residual.encoders.encoder import Encoder
+from residual.encoders.running import evaluating
 from residual.errors import LaterVersionError, ResidualError
 from residual.files import cache_folder
 from residual.finite import check_finite
 from residual.progress import Progress
 from residual.tensor_files import load_tensors, save_tensors
+from residual.tracing.capture import without_autocast
 
 _TEXTS = 256  # encoded at a time
 _LONGEST = 2 * LONGEST_TEXT  # letters: a name in a template; tokenizers take long
@@ -58,7 +60,8 @@ def embed_texts(
             later = isinstance(error, LaterVersionError)
     parts, done = [], 0
     for part in ids.split(_TEXTS):
-        with torch.no_grad():
+        # What others will read depends on neither the model's mode nor an autocast around this call.
+        with torch.no_grad(), evaluating(encoder.module), without_autocast(encoder.device):
             parts.append(normalize(encoder.run("text", part).float().cpu(), dim=1))
         done += len(part)
         if progress is not None:
