@@ -211,7 +211,7 @@ def _into_memory(
         encoder_name=shareable(encoder.name),
         fingerprint=fingerprint.result(),
         pooling=settings.pooling,
-        kinds=settings.kinds,
+        kinds=tuple(kind for kind in KINDS if kind in settings.kinds),
     )
 
 
