@@ -273,6 +273,8 @@ def test_every_error_goes_through_a_pickle_as_it_is():
 def test_numbers_of_numpy_are_json(tmp_path):
     write_json(tmp_path / "a", {"n": np.int64(3), "share": np.float32(0.5), "loss": torch.tensor(2.0)})
     assert parse_json((tmp_path / "a").read_bytes(), "a") == {"n": 3, "share": 0.5, "loss": 2.0}
+    write_json(tmp_path / "c", {"loss": np.float32("nan"), "all": [math.inf, 1.5]})
+    assert parse_json((tmp_path / "c").read_bytes(), "c") == {"loss": None, "all": [None, 1.5]}
     save_tensors(tmp_path / "b", "bases", {}, {"origin": np.int64(3)})
     assert load_tensors(tmp_path / "b", "bases")[1] == {"origin": 3}
     with pytest.raises(TypeError, match="set is no JSON"):
