@@ -340,7 +340,8 @@ def _read(path: Path, identity: dict[str, str]) -> tuple[dict[str, Tensor], dict
     Raises:
         ResidualError: it can't be read, or is of something else: names what differs.
     """
-    tensors, note = load_tensors(path, _KIND, ("identity", *_FORM, *_ON_THE_WAY), MOST_OF_WEIGHTS)
+    known = ("identity", "holds", *_FORM, *_ON_THE_WAY)  # the second of 0.1.0, which had no identity
+    tensors, note = load_tensors(path, _KIND, known, MOST_OF_WEIGHTS)
     if not isinstance(note.get("identity"), dict):
         raise ResidualError(
             f"The checkpoint {str(path)!r} is of an older kind: remove it to start anew, or go on with the "
