@@ -166,16 +166,17 @@ def parse_json(data: bytes | str, where: str | Path) -> Any:
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """A path on this machine, with `~` and `~user` as what they stand for, unless it is there as it stands.
+    """A path on this machine, with `~` and `~user` as what they stand for, unless it is there as it stands,
+    or the folder called `~user` that it begins with is.
 
     Raises:
         ResidualError: nobody knows what they stand for: the user has no entry, or there is no such user.
     """
-    if os.path.lexists(path):
+    user = re.split(r"[/\\]", os.fspath(path))[0]
+    if os.path.lexists(path) or (user != "~" and os.path.lexists(user)):
         return Path(path)
     expanded = os.path.expanduser(os.fspath(path))
     if expanded.startswith("~"):
-        user = re.split(r"[/\\]", expanded)[0]
         raise ResidualError(
             f"{os.fspath(path)!r} can't be found: whose home {user!r} is isn't known here.",
             f'Give the whole path, or "./{user}…" for what is called so.',

@@ -3,6 +3,7 @@
 import io
 import tarfile
 import unicodedata
+from pathlib import Path
 
 import hubs
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from residual.data import load_dataset
 from residual.errors import LeftOutWarning, ResidualError
+from residual.files import local_path
 from residual.texts import folded, text_lines, why_no_name
 
 SIGNS = ["run[1]", "a*b", "{x}", "{1..2}", "c?d", "e#f", "g%20h", "i::j", " k ", "-l", "m\nn", "~n", "o\\p"]
@@ -64,6 +66,35 @@ def test_a_path_that_is_there_is_no_pattern(tmp_path, monkeypatch):
             for below in ("", "/", "/{split}/*.tar", "/test/*.tar", "/test/{0..0}.tar", "/test/0.tar"):
                 assert first(f"wds:{root}{below}") == 10, (root, below)
             assert first(f"folder:{root}/classes") == 10
+
+
+def test_a_way_back_out_of_a_link_is_the_one_that_its_folder_has(tmp_path, monkeypatch):
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    for folder, grey in ((tmp_path, 200), (tmp_path / "far", 10)):
+        write_shard(folder / "x.tar", [0, 1] * 4, grey)
+    monkeypatch.chdir(tmp_path)
+    for shard in ("x.tar", "*.tar", "{x,x}.tar"):
+        assert first(f"wds:link/../{shard}") == first(f"wds:{tmp_path}/link/../{shard}") == 10
+
+
+def test_a_folder_whose_name_is_like_a_home_has_patterns_and_manifests_below_it(tmp_path, monkeypatch):
+    write_shard(tmp_path / "~nobody-here" / "0.tar", [0, 1] * 4)
+    monkeypatch.chdir(tmp_path)
+    assert first("wds:~nobody-here/{0..0}.tar") == first("wds:~nobody-here/*.tar") == 10
+    assert local_path("~nobody-here/new") == Path("~nobody-here/new")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write_shard(tmp_path / "home" / "0.tar", [0, 1] * 4, 50)
+    write_shard(tmp_path / "~" / "1.tar", [0, 1] * 4, 70)
+    assert first("wds:~/*.tar") == 50
+    assert first("wds:~/1.tar") == 70
+
+
+def test_signs_that_are_taken_as_they_stand_are_told_where_nothing_is_found(tmp_path):
+    write_shard(tmp_path / "shard-0.tar", [0, 1] * 4)
+    for pattern in ("shard-[0-2]*.tar", "shard-?*.tar", "{split}-[0-2]*.tar"):
+        with pytest.raises(ResidualError, match=r"'\?' and '\[' are taken as they stand: .* \{0\.\.2\}"):
+            load_dataset(f"wds:{tmp_path}/{pattern}", "test")
 
 
 def test_what_a_pattern_names_is_as_before(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +15,7 @@ from residual.data.manifest import Manifest
 from residual.data.splits import SPLITS
 from residual.data.suite import MixedDataset, RandomDataset, load_suite, suite_descriptions, suite_names
 from residual.errors import LaterVersionError, ResidualError, unknown_name
-from residual.files import cache_folder, safe_name
+from residual.files import cache_folder, local_path, safe_name
 
 
 @dataclass(frozen=True)
@@ -150,8 +149,7 @@ def load_dataset(
     else:
         dataset = form.load(name, address, split, image_column, label_column)
     if form and form.own_files:
-        folder = address if os.path.isdir(address) else os.path.expanduser(address)
-        beside = Path(folder, f"manifest-{split}.json")
+        beside = local_path(address) / f"manifest-{split}.json"
         if beside.is_file():
             Manifest.of(dataset).check(
                 Manifest.load(beside), f"the manifest '{beside}' (delete it if this is the state you want)"

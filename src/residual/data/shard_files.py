@@ -15,7 +15,6 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from residual.addresses import check_address, file_system
@@ -28,6 +27,7 @@ FORMS = (
     "Name shards as in 'shards/{000..012}.tar' or 'shards/{split}-*.tar', or a folder with train/0.tar and "
     "test/0.tar in it."
 )
+LITERAL = "'?' and '[' are taken as they stand: write {0..2} for [0-2], and * for any signs."
 MOST_TEXT = 2**24  # bytes; 100,000 class names take a few million
 MOST_SHARDS = 100_000
 BLOCK = 8 * 2**20
@@ -182,11 +182,12 @@ def find_shards(address: str) -> dict[str, tuple[Shard, ...]]:
         given = {split: _named(root, pattern.replace("{split}", split)) for split in SPLITS}
     else:
         given = {ALL: _named(root, pattern)}
-        if not given[ALL]:
-            raise ResidualError(f"There are no shards at {address!r}. {FORMS}")
+    needed = [split for split in (ALL, "train", "test") if split in given]
     given = {split: shards for split, shards in given.items() if shards}
-    if absent := [repr(split) for split in ("train", "test") if split not in given and ALL not in given]:
-        raise ResidualError(f"There are no shards of {' and '.join(absent)} at {address!r}. {FORMS}")
+    if absent := [split for split in needed if split not in given]:
+        of = "" if absent == [ALL] else f" of {' and '.join(map(repr, absent))}"
+        signs = f" {LITERAL}" if re.search(r"[?[]", address) else ""
+        raise ResidualError(f"There are no shards{of} at {address!r}.{signs} {FORMS}")
     folders = [shard.path.split("/")[:-1] for shards in given.values() for shard in shards]
     levels = zip(*folders, strict=False)
     depth = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
@@ -212,9 +213,7 @@ def _parted(address: str) -> tuple[str, str]:
     its name; and so is what has no sign of a pattern in it.
     """
     if check_address(address) is None:
-        first = address.partition("/")[0]
-        there = first != "~" and os.path.lexists(first)
-        address = Path(os.path.abspath(address if there else local_path(address))).as_posix()
+        address = local_path(address).absolute().as_posix()  # `..` stays: behind a link it is another folder
     head, stars, _ = address.partition("*")
     start = head.partition("{")[0].rfind("/")
     if not stars and "{" not in head:
