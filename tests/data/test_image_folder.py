@@ -1,6 +1,7 @@
 """A user's own image folder, in every layout and with every mistake."""
 
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -97,7 +98,16 @@ def test_where_the_ending_says_nothing_the_content_does(tmp_path, monkeypatch):
     with pytest.warns(LeftOutWarning, match=told):
         parts = [load(tmp_path, split) for split in SPLITS]
     assert sum(map(len, parts)) == 10
-    assert {path.name for path in looked_at} == {"a", "b.img", "c.1", "d.png_large", "e.npy", "f", "pipe"}
+    assert {path.name for path in looked_at} == {"a", "b.img", "c.1", "d.png_large", "f", "pipe"}
+
+
+def test_copies_and_half_downloads_are_no_pictures(tmp_path):
+    fill(tmp_path, count=3)
+    copies = ("000.png~", "000.PNG.bak", "#000.png#", "000.png_original", "9.jpg.part", "9.tmp", "000.png.1")
+    for name in copies:
+        (tmp_path / "cats" / name).write_bytes((tmp_path / "cats" / "000.png").read_bytes())
+    with pytest.warns(LeftOutWarning, match=r"read as images, 7 \(.*, such as 'cats/#000.png#', '"):
+        assert sum(len(load(tmp_path, split)) for split in SPLITS) == 6
 
 
 def test_a_format_that_needs_a_plugin_names_it(tmp_path):
@@ -121,9 +131,30 @@ def test_linked_folders_are_read_once_and_rings_are_not_gone_round(tmp_path):
         (tmp_path / "real" / "cats" / f"link{number}").symlink_to(target)
     ids = sorted(i for split in SPLITS for i in load(tmp_path / "real", split).sample_ids if "cats" in i)
     assert ids == [f"cats/00{n}.png" for n in range(3)] + [f"cats/link0/00{n}.png" for n in range(4)]
-    (tmp_path / "real" / "owls").symlink_to(tmp_path / "not mounted")
-    with pytest.raises(ResidualError, match=r"Folder '.*owls' can't be read: No such file or directory"):
-        load(tmp_path / "real")
+
+
+def test_a_linked_folder_that_holds_another_linked_one_is_read_without_it(tmp_path, monkeypatch):
+    fill(tmp_path / "real", count=3)
+    fill(tmp_path / "real" / "cats", ("own",), count=2)
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "elsewhere" / "x", ("more", "rest"), count=4)
+    (tmp_path / "real" / "cats" / "a").symlink_to(tmp_path / "elsewhere" / "x" / "more")
+    (tmp_path / "real" / "cats" / "b").symlink_to(tmp_path / "elsewhere")
+    for root in ("real", tmp_path / "real"):
+        ids = [i for split in SPLITS for i in load(root, split).sample_ids if "cats" in i]
+        counts = Counter(sample.rpartition("/")[0] for sample in ids)
+        assert counts == {"cats": 3, "cats/own": 2, "cats/a": 4, "cats/b/x/rest": 4}
+
+
+@pytest.mark.parametrize("target", ["nowhere", "nowhere/x", "latest", "Train"])
+@pytest.mark.parametrize("link", ["latest", "Train"])
+def test_a_class_folder_that_is_a_link_to_nothing_is_named(tmp_path, link, target):
+    fill(tmp_path, count=3)
+    (tmp_path / link).symlink_to(tmp_path / target)
+    with pytest.raises(
+        ResidualError, match=rf"The link '.*{link}' leads nowhere: to '.*{target}' \(.*\)\. Mend or"
+    ):
+        load(tmp_path)
 
 
 def test_a_file_whose_name_is_no_text_is_named(tmp_path):
@@ -162,9 +193,10 @@ def test_what_is_there_in_place_of_a_picture_is_told(tmp_path, content, what):
 
 
 def test_folders_beside_the_splits_are_told(tmp_path):
-    for split in ("train", "test", "holdout"):
+    for split in ("train", "test", "holdout", "Train", "TEST"):
         fill(tmp_path / split, count=3)
-    with pytest.warns(LeftOutWarning, match="what is beside the splits in 'holdout'"):
+    (tmp_path / "latest").symlink_to(tmp_path / "nowhere" / "x")
+    with pytest.warns(LeftOutWarning, match="beside the splits in 'TEST', 'Train', 'holdout', 'latest'"):
         load(tmp_path)
 
 
@@ -182,11 +214,18 @@ def test_a_class_without_images_is_named(tmp_path, split):
 def test_a_picture_of_any_class_is_listed_once(tmp_path, monkeypatch):
     """However many classes there are: of each folder one list, of each file at most one look."""
     fill(tmp_path, [f"class {number}" for number in range(40)], count=3)
-    listed = []
-    scan = os.scandir
+    kinds = "npy npz pt pkl md yaml jsonl parquet log hdf5 safetensors zip svg"
+    beside = [f"a.{kind}" for kind in kinds.split()]
+    for name in (*beside, "a.dat", "b"):
+        (tmp_path / "class 0" / name).touch()
+    listed, opened = [], []
+    scan, opens = os.scandir, os.open
     monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or scan(path))
-    load(tmp_path)
+    monkeypatch.setattr(os, "open", lambda path, *how: opened.append(str(path)) or opens(path, *how))
+    with pytest.warns(LeftOutWarning, match=r"read as images, 15 "):
+        load(tmp_path)
     assert len(listed) <= 40 + 3
+    assert sorted(opened) == [str(tmp_path / "class 0" / name) for name in ("a.dat", "b")]
 
 
 def test_hidden_files_and_those_of_systems_are_passed_over(tmp_path):

@@ -30,8 +30,9 @@ class FolderDataset(FileDataset):
     Layouts: `PATH/train|val|test/CLASS/image`; the same without val, which is then 20 % of train; or
     `PATH/CLASS/image`, split 60/20/20. Splits made here keep the classes' proportions and never change
     (seed 42, files sorted by name). An image is what has an ending of a format that Pillow decodes, or that
-    needs a plugin of it (HEIC), or begins as one where the ending is unknown or missing. Other files are left
-    out, which a warning tells; hidden ones and those of systems (`Thumbs.db`, `__MACOSX`) are passed over.
+    needs a plugin of it (HEIC), or begins as one where the ending is unknown or missing; copies and half
+    downloads (`a.png~`, `a.jpg.part`) are none. Other files are left out, which a warning tells; hidden ones
+    and those of systems (`Thumbs.db`, `__MACOSX`) are passed over.
     Links to files and folders are followed, out of the folder too; an image that is a link to nothing, a pipe
     or a device can't be read. Class folders of several splits whose names look the same are of one class.
 
@@ -150,9 +151,11 @@ class _Found:
         return [Path(file).as_posix() for file in files] if os.sep != "/" else files
 
     def _is_picture(self, file: str) -> bool:
-        ending = ending_of(file)
-        if ending in self._endings or not tells_nothing(ending):
-            return ending in self._endings
+        rest, ending = os.path.splitext(file)
+        if ending.lower() in self._endings:
+            return True
+        if ending_of(rest) in self._endings or not tells_nothing(file):  # "a.png.1" is a copy
+            return False
         try:
             return kind_by_content(read_regular(self.root / file, first=HEAD)) is not None
         except (OSError, ResidualError):
@@ -193,7 +196,8 @@ def _given_parts(found: _Found) -> dict[str, list[tuple[str, str]]]:
             )
         return {ALL: found.images()}
     found.beside(ALL)
-    found.unread_folders = [folder for folder in inside if folder.casefold() not in present]
+    renamed = {*present} - {*inside}  # of a disk on which "Train" is "train", too
+    found.unread_folders = [name for name in inside if name not in present and name.casefold() not in renamed]
     given = {split: found.images(split) for split in present}
     classes = {split: {folded(label): label for label, _ in files} for split, files in given.items()}
     for other in present:
@@ -230,26 +234,32 @@ def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
 
     A link to a folder that `top` is in leads round in a ring, and isn't gone through.
     """
-    seen = {_identity(parent) for parent in top.resolve().parents}
+    seen: set[tuple[int, int]] = set()
+    for parent in filter(os.path.exists, Path(os.path.realpath(top)).parents):
+        _is_new(parent, seen)
     waiting = [str(top)]
     while waiting:
-        start, links = waiting.pop(0), []
-        try:
-            if _identity(start) in seen:
-                continue
-        except OSError as problem:  # a link to nothing
-            _refuse(problem)
-        for at, inside, names in os.walk(start, onerror=_refuse):
-            seen.add(_identity(at))
-            inside[:] = sorted(name for name in inside if not is_hidden(name))
-            links += [path for name in inside if os.path.islink(path := os.path.join(at, name))]
-            yield at, names
-        waiting += links
+        start = waiting.pop(0)
+        if _is_new(start, seen):
+            for at, inside, names in os.walk(start, onerror=_refuse):
+                paths = {name: os.path.join(at, name) for name in sorted(inside) if not is_hidden(name)}
+                links = {path for path in paths.values() if os.path.islink(path)}
+                waiting += sorted(links)
+                inside[:] = [
+                    name for name, path in paths.items() if path not in links and _is_new(path, seen)
+                ]
+                yield at, names
 
 
-def _identity(folder: str | Path) -> tuple[int, int]:
-    about = os.stat(folder)
-    return about.st_dev, about.st_ino
+def _is_new(folder: str | Path, seen: set[tuple[int, int]]) -> bool:
+    """Whether a folder isn't among those seen yet; from now on it is."""
+    try:
+        about = os.stat(folder)
+    except OSError as problem:
+        _refuse(problem)
+    before = len(seen)
+    seen.add((about.st_dev, about.st_ino))
+    return len(seen) > before
 
 
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
@@ -257,7 +267,13 @@ def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
 
 
 def _refuse(problem: OSError) -> NoReturn:
-    raise ResidualError(f"Folder '{problem.filename}' can't be read: {problem.strerror}.") from problem
+    folder = problem.filename
+    if os.path.islink(folder) and not os.path.exists(folder) and not isinstance(problem, PermissionError):
+        raise ResidualError(
+            f"The link '{folder}' leads nowhere: to '{os.readlink(folder)}' ({problem.strerror}).",
+            "Mend or remove it, or mount what it leads to.",
+        ) from problem
+    raise ResidualError(f"Folder '{folder}' can't be read: {problem.strerror}.") from problem
 
 
 def _few(names: list[str], most: int = 5) -> str:

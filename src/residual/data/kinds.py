@@ -15,22 +15,13 @@ NO_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
 PLUGINS = {"HEIC": "pillow-heif", "AVIF": "pillow-avif-plugin", "JPEG XL": "pillow-jxl-plugin"}
 _OF_PLUGINS = {".heic", ".heif", ".hif", ".avif", ".avifs", ".jxl"}
 # Of cameras: a TIFF to Pillow, which would take the small preview in it for the picture.
-_RAW = {
-    ".arw",
-    ".cr2",
-    ".cr3",
-    ".dng",
-    ".erf",
-    ".kdc",
-    ".nef",
-    ".nrw",
-    ".orf",
-    ".pef",
-    ".raf",
-    ".raw",
-    ".rw2",
-}
-_RAW |= {".sr2", ".srw", ".3fr"}
+_RAW = "arw cr2 cr3 dng erf kdc nef nrw orf pef raf raw rw2 sr2 srw 3fr"
+# What often lies beside pictures, and isn't worth a look into each.
+_BESIDE = """npy npz mat pt pth pkl pickle ckpt safetensors onnx hdf5 lmdb mdb md yaml yml toml ini cfg jsonl
+ipynb parquet arrow feather db sqlite log lock gz bz2 xz zst 7z rar xmp aae svg flac mkv"""
+_NO_PICTURES = {f".{ending}" for ending in f"{_RAW} {_BESIDE}".split()}
+# What programs keep beside a file, or haven't written to its end.
+_COPIES = ("~", "#", ".bak", ".orig", "_original", ".part", ".partial", ".crdownload", ".tmp", ".swp")
 # What systems and programs leave in folders, in small letters; some of it holds copies of pictures.
 _LEFT_BY_SYSTEMS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information"}
 _LEFT_BY_SYSTEMS |= {"lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
@@ -68,9 +59,10 @@ def kind_by_content(head: bytes) -> str | None:
     return next((kind for kind, signature in _KINDS.items() if signature.match(head)), None)
 
 
-def tells_nothing(ending: str) -> bool:
-    """Whether an ending (".dat", "") is of no known kind of file, so that only its content can tell."""
-    if ending in _RAW:
+def tells_nothing(name: str) -> bool:
+    """Whether a name's ending (".dat", none) is of no known kind of file, and only its content can tell."""
+    ending = ending_of(name)
+    if ending in _NO_PICTURES or name.lower().endswith(_COPIES):
         return False
     kind = _known().get(ending, "application/octet-stream")
     return kind == "application/octet-stream" or kind.startswith("image/")
