@@ -72,6 +72,20 @@ def test_planted_structure_is_found(setting):
     assert seen == [(number, 30) for number in range(1, len(result.history) + 1)]
 
 
+class OnAGpu(torch.Tensor):
+    """Stands in for a tensor there: numpy has none of it, all else is as it is."""
+
+    def __array__(self, *about, **how):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+def test_labels_of_scores_on_a_gpu_stay_there(setting):
+    adapter, train, val, classifier = setting
+    there = [replace(scores, labels=scores.labels.as_subclass(OnAGpu)) for scores in (train, val)]
+    found = fit(adapter, *there, classifier, FitSettings(epochs=1), device="cpu")
+    assert found.val_accuracy == evaluate(adapter, there[1], classifier)
+
+
 def test_one_seed_gives_one_result(setting):
     adapter, *rest = setting
     start = adapter.lambdas.detach().clone()

@@ -115,10 +115,8 @@ def fit_many(
     for adapter in adapters:
         check_match(adapter, train, classifier, "training")
         check_match(adapter, val, classifier, "validation")
-    rows, labels = (
-        [_positions(subset, len(train)) for subset in subsets],
-        torch.tensor(np.asarray(train.labels)),
-    )
+    rows, labels = [_positions(subset, len(train)) for subset in subsets], train.labels
+    labels = labels if isinstance(labels, Tensor) else torch.tensor(labels)
     for picked in rows:
         if shared.missing == "raise":
             check_classes(labels[picked.to(labels.device)], classifier)
