@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # They turn the order of what is shown around them.
@@ -57,6 +58,10 @@ def _as_it_was(kind: type[ResidualError], args: tuple[Any, ...]) -> ResidualErro
 
 class LeftOutWarning(UserWarning):
     """Files, classes or samples that a dataset leaves out: how many, and some of them."""
+
+
+class SharedNameWarning(UserWarning):
+    """Classes that have one name, so that texts don't tell them apart: which."""
 
 
 class UnreadableImageError(ResidualError):
@@ -129,6 +134,17 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ResidualError:
     every = f"Known: {', '.join(known)}." if known else "There is none."
     hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else every
     return ResidualError(f"Unknown {kind} {name!r}. {hint}")
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Names as keys: one that several things have gets the number of each.
+
+    Example:
+        >>> told_apart(["crane", "kite", "crane"])
+        ['crane (0)', 'kite', 'crane (2)']
+    """
+    count = Counter(names)
+    return [f"{name} ({k})" if count[name] > 1 else name for k, name in enumerate(names)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

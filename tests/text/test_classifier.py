@@ -9,10 +9,12 @@ import pytest
 import torch
 from tiny import tiny_clip
 
+from residual.data.hub.catalogue import classes_of
 from residual.encoders.load import wrap_encoder
-from residual.errors import ResidualError
+from residual.errors import ResidualError, SharedNameWarning
 from residual.finite import correct
 from residual.text import TextDictionary, ZeroShotClassifier
+from residual.text.classifier import check_class_names
 
 
 def _tokenizer(texts, padding, truncation, max_length, return_tensors):
@@ -97,10 +99,28 @@ def test_class_means():
         ZeroShotClassifier.from_class_means(features, labels, ["a"])
 
 
+def test_classes_may_share_a_name(encoder):
+    names = classes_of("imagenet").names  # as published
+    told = r"share a name, .* apart: missile, sunglasses\."
+    with pytest.warns(SharedNameWarning, match=told) as first:
+        check_class_names(encoder, names, ["a {}"])
+    with pytest.warns(SharedNameWarning, match=told) as again:
+        got = ZeroShotClassifier.from_text(encoder, names, ["a {}"])
+    place, same = ((str(each[0].message), each[0].filename, each[0].lineno) for each in (first, again))
+    assert place == same  # so that Python shows it once
+    first, second = (k for k, name in enumerate(names) if name == "missile")
+    assert torch.equal(got.weights[first], got.weights[second])
+    assert got.class_names == names
+    same = got.weights[[first, second]]
+    assert got.accuracy(same, np.array([first, second])) == 0.5
+    apart = ZeroShotClassifier.from_class_means(torch.eye(2), np.array([0, 1]), ["crane", "crane"])
+    assert apart.accuracy(torch.eye(2), np.array([0, 1])) == 1
+    with pytest.raises(ResidualError, match=r"No samples of classes crane \(1\): no mean"):
+        ZeroShotClassifier.from_class_means(torch.eye(2), np.array([0, 0]), ["crane", "crane"])
+
+
 def test_refusals(encoder):
     rows = torch.eye(2)
-    with pytest.raises(ResidualError, match="come twice: a"):
-        ZeroShotClassifier(rows, ["a", "a"])
     with pytest.raises(ResidualError, match="1000000 classes need as many rows, got 2"):
         ZeroShotClassifier(rows, [str(k) for k in range(10**6)])
     with pytest.raises(ResidualError, match="can't be empty"):

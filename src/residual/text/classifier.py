@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
 from residual.encoders.encoder import Encoder
-from residual.errors import ResidualError
+from residual.errors import ResidualError, SharedNameWarning, told_apart
 from residual.finite import correct
 from residual.progress import Progress
 from residual.text.embedding import embed_prompts, prompts_of
@@ -34,13 +35,12 @@ class ZeroShotClassifier:
 
     Args:
         weights: `(c, d)`; rows are L2-normalised here, and float32 at least.
-        class_names: one a class, in the order of the labels.
+        class_names: one a class, in the order of the labels; several classes may share one, as ImageNet's do.
         scale: `exp(logit_scale)`.
         fingerprint: of the encoder that the embeddings come from, if known.
 
     Raises:
-        ResidualError: names are missing, empty or come twice, a row is zero or not finite, or the scale isn't
-            positive.
+        ResidualError: names are missing or empty, a row is zero or not finite, or the scale isn't positive.
 
     Example:
         >>> import torch
@@ -87,6 +87,8 @@ class ZeroShotClassifier:
         """Class embeddings from prompts: each prompt's embedding normalised, averaged over templates,
         normalised again (Radford et al. 2021, section 3.1.4). They are kept on disk (`embed_texts`).
 
+        Classes that share a name have the same embedding; a `SharedNameWarning` names them.
+
         Args:
             encoder: one with a text tower.
             class_names: one a class.
@@ -97,6 +99,7 @@ class ZeroShotClassifier:
             ResidualError: a template without `{}`, none at all, or an encoder without text.
         """
         names = _checked_names(class_names)
+        _warn_of_shared(names)
         means = embed_prompts(encoder, names, templates, progress)  # (c, d)
         scale = CLIP_SCALE if encoder.logit_scale is None else math.exp(encoder.logit_scale)
         return cls(means, names, scale, encoder.fingerprint)
@@ -119,7 +122,9 @@ class ZeroShotClassifier:
         check_labels(labels, len(features), len(names))
         labels = torch.as_tensor(labels)
         counts = torch.bincount(labels, minlength=len(names))
-        if missing := [name for name, count in zip(names, counts.tolist(), strict=True) if count == 0]:
+        if missing := [
+            name for name, count in zip(told_apart(names), counts.tolist(), strict=True) if count == 0
+        ]:
             raise ResidualError(f"No samples of classes {_some(missing)}: no mean can be had of them.")
         sums = torch.zeros(len(names), features.shape[1], dtype=torch.float64)
         sums.index_add_(0, labels, features.detach().to("cpu", torch.float64))
@@ -186,16 +191,19 @@ def check_labels(labels: np.ndarray | Tensor, samples: int, classes: int) -> Non
 def check_class_names(encoder: Encoder, class_names: Sequence[str], templates: Sequence[str]) -> None:
     """Refuse classes that no classifier can be made of, before anything is encoded for it.
 
+    Where texts classify, a `SharedNameWarning` names the classes that share one.
+
     Args:
         encoder: with a text tower, or without (then templates aren't needed).
         class_names: one a class.
         templates: prompts with `{}` where the class name goes.
 
     Raises:
-        ResidualError: names are missing, empty or come twice; a template without `{}`, or none at all.
+        ResidualError: names are missing or empty; a template without `{}`, or none at all.
     """
     names = _checked_names(class_names)
     if encoder.has_text:
+        _warn_of_shared(names)
         prompts_of(names, templates)
 
 
@@ -205,9 +213,18 @@ def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
         raise ResidualError("A classifier needs at least one class, got none.")
     if empty := [place for place, name in enumerate(names) if not name.strip()]:
         raise ResidualError(f"Class names can't be empty: class {empty[0]} of {len(names)} is.")
-    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
-        raise ResidualError(f"Class names come twice: {_some(twice)}.")
     return names
+
+
+def _warn_of_shared(names: Sequence[str]) -> None:
+    """Python shows the same sentence once."""
+    if shared := sorted(name for name, count in Counter(names).items() if count > 1):
+        warnings.warn(
+            f"Several classes share a name, and no text tells them apart: {_some(shared)}. Pictures of "
+            "either are taken for the first of them.",
+            SharedNameWarning,
+            stacklevel=1,
+        )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.data import ImageDataset, load_dataset
 from residual.data.load import check_dataset_name
 from residual.encoders.load import check_encoder_name
-from residual.errors import ResidualError
+from residual.errors import ResidualError, told_apart
 from residual.files import shareable
 from residual.finite import correct
 from residual.progress import Progress
@@ -121,7 +121,7 @@ def evaluate_encoder(
     right = np.bincount(labels, own, len(adapted.class_names)) / np.maximum(counts, 1)
     per_class = {
         name: {"samples": int(n), "accuracy": float(share)}
-        for name, n, share in zip(adapted.class_names, counts, right, strict=True)
+        for name, n, share in zip(told_apart(adapted.class_names), counts, right, strict=True)
         if n
     }
     summary = {
