@@ -84,6 +84,27 @@ def first_line(error: BaseException) -> str:
     return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
 
 
+def hub_reason(error: BaseException) -> str:
+    """What went wrong on the way from the hub, in one line: its own errors begin with a status alone."""
+    from huggingface_hub import errors
+
+    known = {
+        errors.GatedRepoError: "it is gated: accept its terms on its page there, and give a token of that "
+        "account in HF_TOKEN",
+        errors.RepositoryNotFoundError: "there is none of that name, or it is private and needs a token in "
+        "HF_TOKEN",
+        errors.RevisionNotFoundError: "it has no such revision",
+    }
+    cause: BaseException | None = error
+    while cause is not None:
+        for kind, reason in known.items():
+            if isinstance(cause, kind):
+                return reason
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if isinstance(error, errors.HfHubHTTPError) else first_line(error)
+
+
 def release(text: str) -> tuple[int, ...]:
     """The numbers of a version, to be compared: (1, 0, 26) of "1.0.26rc1"; none of what is no version.
 

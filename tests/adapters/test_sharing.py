@@ -444,7 +444,7 @@ def test_over_a_hub(tmp_path):
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "NO_PROXY": "127.0.0.1",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]),
     }
     # By itself: where the hub is must be known before the library that asks it is imported.
     run = [sys.executable, "-c", _ON_A_HUB]

@@ -173,11 +173,13 @@ def check_encoder_name(name: str) -> None:
 
 
 def is_listed(name: str) -> bool:
-    """Whether an encoder's name is one that the library lists, or the address that such a name stands for.
+    """Whether an encoder's name is one that the library lists, or the address that such a name stands for,
+    with its revision or (as files of before revisions were named have it) without.
 
     Only such a name is loaded where a file tells it; any other, the user gives.
     """
-    return name in ALIASES or name in {alias.spec for alias in ALIASES.values()}
+    specs = {alias.spec for alias in ALIASES.values()}
+    return name in ALIASES or name in specs or name in {spec.partition("@")[0] for spec in specs}
 
 
 def find_family(module: nn.Module) -> Family:
@@ -205,7 +207,8 @@ def _load(name: str, spec: str, dtype: torch.dtype, classifier: bool) -> Loaded:
     form, _, source = spec.partition(":")
     if form == "hf":
         local = local_path(source)
-        folder = local if local.is_dir() else snapshot(name, source, transformers_models.FILES)
+        kept = transformers_models.FILES, transformers_models.WEIGHTS
+        folder = local if local.is_dir() else snapshot(name, source, *kept)
         return transformers_models.load(name, folder, FAMILIES, dtype, classifier)
     if form == "timm":
         return timm.load(name, source, classifier)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from residual.errors import ResidualError
 from residual.files import parse_json, read_regular
-from residual.libraries import first_line
+from residual.libraries import first_line, hub_reason
 
 MOST_JSON = 2**26  # bytes; of the largest tokenizers' files a third
 # What has transformers run or unpack something, and what sizes a config may say.
@@ -23,6 +24,7 @@ _CODE = ("auto_map", "custom_pipelines", "quantization_config", "compression_con
 _SIDES = ("image_size", "img_size", "input_size", "size", "crop_size", "height", "width", "shortest_edge")
 _MOST_SIDE = 8192
 _LAYERS = ("num_hidden_layers", "layers", "depth")
+_MOST_REQUESTS = 20  # pull requests that are looked into
 _OF_A_LAYER = 6  # tensors at least: two norms, four matrices
 
 
@@ -35,35 +37,70 @@ class Loaded:
     tokenize: Callable[[list[str]], Tensor] | None = None
 
 
-def snapshot(name: str, repo: str, files: Sequence[str]) -> Path:
-    """The local copy of a hub repository's `files`, fetched once; `REPO@REVISION` takes one revision.
+def snapshot(name: str, repo: str, files: Sequence[str], weights: Sequence[str]) -> Path:
+    """The local copy of a hub repository's `files`, fetched once, and of the first of `weights` that it has.
+
+    Args:
+        name: how messages call it.
+        repo: `OWNER/NAME`, or `OWNER/NAME@REVISION`.
+        files, weights: patterns of names.
 
     Raises:
-        ResidualError: it can't be had.
+        ResidualError: it can't be had, or has no such weights; where one of its pull requests has, as the
+            hub's own converter opens them, the error names that.
     """
     from huggingface_hub import snapshot_download
 
     repo, _, revision = repo.partition("@")
     with hub_errors(name, f"there is no folder {repo!r} here, and it can't be had from the hub"):
-        return Path(
-            snapshot_download(
-                repo, revision=revision or None, allow_patterns=list(files), ignore_patterns=["*/*"]
+        for each in weights:
+            wanted = [*files, each]
+            folder = Path(
+                snapshot_download(
+                    repo, revision=revision or None, allow_patterns=wanted, ignore_patterns=["*/*"]
+                )
             )
-        )
+            if any(folder.glob(each)):
+                return folder
+    found, at = _converted(repo, weights), f" at {revision}" if revision else ""
+    raise ResidualError(
+        f"{name}: {repo!r}{at} has no {' or '.join(weights)}, and weights in another form aren't read, "
+        "since reading them can run code.",
+        f"Its revision {found} has them: load {repo}@{found}. Look first who opened that pull request: "
+        "anyone can, most often it is the hub's own converter."
+        if found
+        else "Convert them to safetensors, or name a revision of the repository that holds them.",
+    )
 
 
-def require_safetensors(name: str, folder: Path, file: str) -> None:
-    """Check that a folder has this file of weights: nothing is ever unpickled.
+def _converted(repo: str, weights: Sequence[str]) -> str | None:
+    """The first of a repository's pull requests, with a bound on how many, that has such weights."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    with suppress(OSError, ValueError, RuntimeError):  # what is a hint at best
+        opened = api.list_repo_refs(repo, include_pull_requests=True).pull_requests or []
+        for each in sorted(opened, key=lambda each: (len(each.ref), each.ref))[:_MOST_REQUESTS]:
+            files = api.list_repo_files(repo, revision=each.ref)
+            if any(fnmatchcase(file, pattern) for pattern in weights for file in files):
+                return each.ref
+    return None
+
+
+def require_safetensors(name: str, folder: Path, *files: str) -> Path:
+    """The first of these files of weights that a folder has: nothing is ever unpickled.
 
     Raises:
-        ResidualError: it hasn't.
+        ResidualError: it has none.
     """
-    if not (folder / file).is_file():
-        raise ResidualError(
-            f"{name}: {folder} holds no {file}, and weights in another form aren't read, since reading them "
-            "can run code. Convert them to safetensors, or name a revision of the repository that holds them "
-            "(REPO@refs/pr/N)."
-        )
+    for file in files:
+        if (folder / file).is_file():
+            return folder / file
+    raise ResidualError(
+        f"{name}: {folder} holds no {' or '.join(files)}, and weights in another form aren't read, since "
+        "reading them can run code.",
+        "Convert them to safetensors.",
+    )
 
 
 def read_config(folder: Path, file: str) -> Any:
@@ -202,7 +239,7 @@ def hub_errors(name: str, failed: str = "it can't be had from the hub") -> Gener
     except ResidualError:
         raise
     except (OSError, ValueError, RuntimeError) as error:
-        raise ResidualError(f"{name}: {failed} ({first_line(error)}).") from error
+        raise ResidualError(f"{name}: {failed} ({hub_reason(error)}).") from error
 
 
 @contextmanager

@@ -27,7 +27,8 @@ from residual.encoders.sources import (
 from residual.errors import ResidualError
 from residual.libraries import first_line
 
-FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
+FILES = ("*.json", "*.txt", "*.model")
+WEIGHTS = ("model*.safetensors",)  # in several files if the model is large
 Tokenize = Callable[[list[str]], Tensor]
 # A model's config may ask for tuples, or for more than its output.
 AS_NAMED = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
@@ -60,7 +61,7 @@ def load(
         config = read_config(folder, "config.json")
         kind = config.get("model_type")
         family, made = _known(name, kind, families, classifier)
-        if not any(folder.glob("*.safetensors")):  # in several files if the model is large
+        if not any(folder.glob("*.safetensors")):
             require_safetensors(name, folder, "model.safetensors")
         extra = {"add_pooling_layer": False} if made == "ViTModel" else {}
         module, info = getattr(transformers, made).from_pretrained(

@@ -30,7 +30,8 @@ from residual.errors import ResidualError
 from residual.files import local_path
 from residual.libraries import library
 
-_WEIGHTS = "open_clip_model.safetensors"
+# The second is what the hub's converter makes of LAION's files; open_clip prefers the first as well.
+_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 # Others name files to be read, or code to be run.
 _TOKENIZER_SETTINGS = {"clean", "strip_sep_token", "language", "context_length", "reduction_mask"}
 _BLOCKS = Anatomy(
@@ -149,8 +150,9 @@ def load(name: str, source: str) -> Loaded:
     folder = local_path(source)
     if folder.is_dir() or source.startswith("hf-hub:"):
         if not folder.is_dir():
-            folder = snapshot(name, source.removeprefix("hf-hub:"), ["*.json", "*.txt", "*.model", _WEIGHTS])
-        require_safetensors(name, folder, _WEIGHTS)
+            repo = source.removeprefix("hf-hub:")
+            folder = snapshot(name, repo, ["*.json", "*.txt", "*.model"], _WEIGHTS)
+        require_safetensors(name, folder, *_WEIGHTS)
         _check_folder(name, folder)
         model = f"local-dir:{folder}"
         check_built(name, folder, lambda: open_clip.create_model(model, load_weights=False, device="meta"))
@@ -170,10 +172,8 @@ def load(name: str, source: str) -> Loaded:
                 f"{name}: these weights aren't on the hub as safetensors; nothing else is read."
             )
         repo = config["hf_hub"].rpartition("/")[0]
-        folder = snapshot(name, repo, [_WEIGHTS])
-        require_safetensors(name, folder, _WEIGHTS)
         how = {
-            "pretrained": str(folder / _WEIGHTS),
+            "pretrained": str(require_safetensors(name, snapshot(name, repo, [], _WEIGHTS), *_WEIGHTS)),
             "force_quick_gelu": config.get("quick_gelu", False),
             "force_preprocess_cfg": _preprocessing(config),
         }

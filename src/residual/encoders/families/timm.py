@@ -133,7 +133,7 @@ def load(name: str, source: str, classifier: bool) -> Loaded:
             repo = getattr(timm.models.get_pretrained_cfg(source), "hf_hub_id", None)
         if not repo:
             raise ResidualError(f"{name}: timm has no weights of {source!r}.")
-    return _from_folder(timm, name, snapshot(name, repo, ["config.json", _WEIGHTS]), classifier)
+    return _from_folder(timm, name, snapshot(name, repo, ["config.json"], [_WEIGHTS]), classifier)
 
 
 def _from_folder(timm: Any, name: str, folder: Path, classifier: bool) -> Loaded:
