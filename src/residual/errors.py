@@ -76,6 +76,13 @@ class UnreadableImageError(ResidualError):
         self.sample_id, self.reason = sample_id, reason
 
 
+class TooManySkippedError(ResidualError):
+    """More images of a dataset can't be read than may be left out."""
+
+    def __init__(self, message: str):
+        super().__init__(message, "Mend or remove them, or let more be left out: `Allowance(share, number)`.")
+
+
 class UnclearColumnError(ResidualError):
     """A table has no column, or several, that may be what is wanted; `argument` is the one that names it."""
 

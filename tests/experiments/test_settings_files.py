@@ -83,7 +83,9 @@ def test_the_papers_settings_name_what_the_library_knows(number):
     assert {plan.reference, *plan.datasets} <= {*dataset_names(), *hub_dataset_names()}
     assert plan.reference == "imagenet"
     assert (plan.split, plan.batch_size) == ("train", 256)
-    assert plan.limit == (10_000 if number == "class-token" else 50_000)
+    sample, whole = (10_000, 10_000) if number == "class-token" else (50_000, 0)  # no task is cut
+    assert (plan.limit_of("imagenet"), plan.limit_of("sun397")) == (sample, whole)
+    assert plan.on_error == "skip"
     assert settings == {
         "1": GeometrySettings(threshold=0.99, fraction=0.9, samples=50_000, halvings=3),
         "3": HeadsSettings(seeds=10, atoms=10, rank=80, dictionary="words"),

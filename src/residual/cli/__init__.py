@@ -20,6 +20,7 @@ from residual.errors import (
     OtherResultError,
     ResidualError,
     StoreEncoderError,
+    TooManySkippedError,
     UnclearColumnError,
     UnreadableImageError,
     is_out_of_memory,
@@ -33,6 +34,8 @@ HINTS: dict[type[ResidualError], str] = {
     DamagedStoreError: "Remove that file and run the same `encode` again: it makes good what is missing.",
     StoreEncoderError: "Name the encoder that made the store: --encoder NAME.",
     AdapterEncoderError: "Name the one that you load it by: --encoder NAME.",
+    TooManySkippedError: "Mend or remove them, or let more be left out: --param experiment.most_skipped=N "
+    "and --param experiment.most_skipped_share=S.",
     OtherResultError: "Choose another folder (--out, --stores), or remove it.",
 }
 FAULT = 70  # the exit code of what no input should cause

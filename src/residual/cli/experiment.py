@@ -44,7 +44,7 @@ def experiment(
 
     class-token: whether heads write the same directions into the class token and into patches.
     """
-    from residual.cli.console import check_outputs, stages, write_result
+    from residual.cli.console import check_outputs, show_skipped, stages, write_result
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_experiment_settings
     from residual.errors import unknown_name
@@ -66,4 +66,6 @@ def experiment(
         f"{len(result['cells'])} cells, {measured} of them measured now; {len(result['figures'])} figures in "
         f"{folder / 'figures'}."
     )
+    for of, samples in result["skipped"].items():
+        show_skipped(f"{of}: {sample}" for sample in samples)
     write_result(json, result)

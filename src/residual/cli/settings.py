@@ -78,9 +78,13 @@ class ExperimentOptions:
     reference: str = "mixed"
     split: str = "train"
     limit: int = 0
+    reference_limit: int = 0
+    task_limit: int = 0
     batch_size: int = 64
     workers: int = -1
-    on_error: str = "raise"
+    on_error: str = "skip"
+    most_skipped: int = 100
+    most_skipped_share: float | int = 0.01
 
 
 def read_run_settings(

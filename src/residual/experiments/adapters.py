@@ -145,7 +145,7 @@ class Adapters(Experiment):
             task, reference = _task(work, name), _reference(work)
             init = self.settings.init if self.settings.init in ADAPTERS[method].inits else "ones"
             how = AdapterSettings(mean=self.settings.mean, init=init)
-            fits = self.settings.fits(bool(work.plan.limit))
+            fits = self.settings.fits(bool(work.plan.limit_of(name)))
             adapted = adapt(task, reference, method, fits, how, _named(work, cell))
             first, device = adapted[0].adapter, work.plan.device
             outputs = {
@@ -162,7 +162,8 @@ class Adapters(Experiment):
         folder = work.plan.out / self.folder / "training" / safe_name(work.name) / safe_name(name)
         task, done = _task(work, name), []
         for each in fine_tuned(
-            work.encoder, task, self.settings.tunings(bool(work.plan.limit)), encoding=work.encoding(),
+            work.encoder, task, self.settings.tunings(bool(work.plan.limit_of(name))),
+            encoding=work.encoding(),
             splits=("val", "test"), folder=folder, progress=_named(work, f"{name}.{FINE_TUNING}"),
         ):  # fmt: skip
             for split, output in each.outputs.items() if each.seed == 0 else ():

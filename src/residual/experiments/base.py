@@ -84,7 +84,8 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
 
     Returns:
         `experiment`, `out` (the folder's name), `settings`, `cells` (with `measured`, whether it was done
-        now, and `seconds`), `summary`, `details`, `figures` (files in that folder).
+        now, and `seconds`), `summary`, `details`, `skipped` (by dataset, ids of the pictures that couldn't be
+        read), `figures` (files in that folder).
 
     Raises:
         ResidualError: an unknown name, results of other settings in the folder, a missing library.
@@ -92,6 +93,7 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
     check_matplotlib()
     folder = plan.out / experiment.folder
     results, tables, cells = Results(folder), {}, []
+    skipped: dict[str, dict[str, None]] = {}
     for name in plan.encoders:
         work = Work(plan, name, progress)
         # All are looked at before the first is measured, so that what can't be had is told at once.
@@ -102,10 +104,12 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
             measured = table is None
             if table is None:
                 table = experiment.measure(work, cell)
-                results.write(name, cell, note, table)
+                results.write(name, cell, note, table, _skipped(experiment, plan, work, cell))
             tables.setdefault(shown(name), {})[shown(cell)] = table
             seconds = round(time.perf_counter() - start, 3)
             told = {"encoder": shown(name), "dataset": shown(cell)}
+            for of, samples in results.skipped(name, cell).items():
+                skipped.setdefault(of, {}).update(dict.fromkeys(samples))
             cells.append({**told, "measured": measured, "seconds": seconds})
     summary = {name: experiment.summary(rows) for name, rows in tables.items()}
     experiment.tabulate(folder, tables)
@@ -119,8 +123,15 @@ def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> di
         "cells": cells,
         "summary": summary,
         "details": {name: experiment.details(rows) for name, rows in tables.items()},
+        "skipped": {of: list(samples) for of, samples in skipped.items()},
         "figures": [path.relative_to(folder).as_posix() for path in figures],
     }
+
+
+def _skipped(experiment: Experiment, plan: Plan, work: Work, cell: str) -> dict[str, tuple[str, ...]]:
+    """By dataset and split, ids of the pictures that a cell had to be measured without."""
+    of = (f"{name}/{split}" for name, split in experiment.depends_on(plan, cell))
+    return {name: work.skipped[name] for name in of if work.skipped.get(name)}
 
 
 def _note(experiment: Experiment, plan: Plan, work: Work, cell: str) -> dict[str, Any]:
@@ -132,7 +143,7 @@ def _note(experiment: Experiment, plan: Plan, work: Work, cell: str) -> dict[str
         "experiment": experiment.folder,
         "cell": cell,
         "reference": plan.reference,
-        "settings": {**experiment.noted(), "split": plan.split, "limit": plan.limit},
+        "settings": {**experiment.noted(), "split": plan.split, **plan.limits},
         "encoder": {**next(iter(made_of.values()))["encoder"], "name": work.name},
         "datasets": {name: each["dataset"] for name, each in made_of.items()},
     }

@@ -14,7 +14,7 @@ from residual.errors import ResidualError
 from residual.progress import Progress, named
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset, store_path
-from residual.store.forward import Encoding
+from residual.store.encoding import Allowance, Encoding
 from residual.store.manifest import identity_of
 from residual.tracing.units import KINDS
 
@@ -30,11 +30,14 @@ class Plan:
         reference: the dataset that the others are held against: ImageNet in the paper, a mixture here.
         split: of all datasets.
         limit: at most so many images of each, chosen at random, the same every time; 0 for all.
+        reference_limit: the same of the reference alone, the sample that bases are of.
+        task_limit: the same of every split of the other datasets. Of two limits the lower counts.
         batch_size, workers, on_error: see `encode_dataset`.
+        most_skipped, most_skipped_share: how many images of a split may be left out, see `Allowance`.
         device: where to compute; by default the GPU if there is one, else the CPU.
 
     Raises:
-        ResidualError: no encoder, an unknown one, one named twice, or a negative limit.
+        ResidualError: no encoder, an unknown one, one named twice, or a number out of range.
     """
 
     out: Path
@@ -43,9 +46,13 @@ class Plan:
     reference: str
     split: str = "train"
     limit: int = 0
+    reference_limit: int = 0
+    task_limit: int = 0
     batch_size: int = 64
     workers: int | None = None
-    on_error: str = "raise"
+    on_error: str = "skip"
+    most_skipped: int = 100
+    most_skipped_share: float | int = 0.01
     device: str | None = None
 
     def __post_init__(self):
@@ -56,13 +63,30 @@ class Plan:
                 raise ResidualError(f"Named twice: {', '.join(twice)}.")
         for name in self.encoders:
             check_encoder_name(name)
-        if self.limit < 0:
-            raise ResidualError(f"The limit is a number of images, or 0 for all; got {self.limit}.")
+        if (least := min(self.limit, self.reference_limit, self.task_limit)) < 0:
+            raise ResidualError(f"The limit is a number of images, or 0 for all; got {least}.")
+        self.allowance  # noqa: B018 (says what is out of range)
+
+    def limit_of(self, name: str) -> int:
+        """At most how many images of each split of a dataset; 0 for all."""
+        own = self.reference_limit if name == self.reference else self.task_limit
+        return min(filter(None, (self.limit, own)), default=0)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """As results note them: one, or two where the reference has another."""
+        tasks, own = self.limit_of(""), self.limit_of(self.reference)
+        return {"limit": tasks} | ({"reference_limit": own} if own != tasks else {})
 
     def dataset(self, name: str, split: str | None = None) -> ImageDataset:
-        """A dataset, by default of the plan's split, cut to the limit."""
-        dataset = load_dataset(name, split or self.split)
-        return dataset.sample(self.limit) if self.limit else dataset
+        """A dataset, by default of the plan's split, cut to its limit."""
+        dataset, limit = load_dataset(name, split or self.split), self.limit_of(name)
+        return dataset.sample(limit) if limit else dataset
+
+    @property
+    def allowance(self) -> Allowance:
+        """How many images of a split may be left out."""
+        return Allowance(self.most_skipped_share, self.most_skipped)
 
 
 class Work:
@@ -78,6 +102,7 @@ class Work:
         self.plan, self.name, self.progress = plan, name, progress
         self.dataset = lru_cache(maxsize=None)(plan.dataset)
         self.store = lru_cache(maxsize=4)(self._store)  # the reference, and those at hand
+        self.skipped: dict[str, tuple[str, ...]] = {}  # by dataset and split, ids of what can't be read
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -91,7 +116,7 @@ class Work:
     def encoding(self, pooling: str = "own", kinds: tuple[str, ...] = KINDS) -> Encoding:
         """How images are encoded."""
         plan = self.plan
-        return Encoding(pooling, kinds, plan.batch_size, plan.workers, plan.on_error)
+        return Encoding(pooling, kinds, plan.batch_size, plan.workers, plan.on_error, plan.allowance)
 
     def identity(self, name: str, split: str | None = None) -> dict[str, Any]:
         """What the coordinates of a dataset are of: encoder, and dataset by checksum."""
@@ -101,18 +126,20 @@ class Work:
 
     def _store(self, name: str, pooling: str = "own", split: str | None = None) -> ResidualStore:
         """A dataset's coordinates, encoded now or before."""
-        plan, settings = self.plan, self.encoding(pooling)
+        plan, settings, limit = self.plan, self.encoding(pooling), self.plan.limit_of(name)
         about = [
             name,
             split or plan.split,
-            *([str(plan.limit)] if plan.limit else []),
+            *([str(limit)] if limit else []),
             *([pooling] if pooling != "own" else []),
         ]
         place = store_path(plan.out / "stores", self.name, *about)
-        return encode_dataset(
+        store = encode_dataset(
             self.encoder,
             self.dataset(name, split),
             place,
             progress=self.stage(f"encode {name}"),
             **vars(settings),
         )
+        self.skipped[f"{name}/{split or plan.split}"] = store.skipped
+        return store

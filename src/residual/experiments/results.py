@@ -7,7 +7,7 @@ Notes hold a checksum over the numbers and themselves, and no path of the user's
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from residual.tensor_files import MOST_BYTES, load_tensors, save_tensors
 from residual.versions import own_version, told_by_version
 
 _NOTE, _VERSIONS, _CHECKSUM = "residual.cell", "residual.versions", "sha256"
+_SKIPPED = "skipped"
 _ABOUT = {"cell": str, "reference": str, "encoder": {"name": str}}
 _FORM = {**_ABOUT, "settings": dict, "datasets": {str: {"name": str}}}
 _OUTPUTS = "4_adapters/outputs"
@@ -63,14 +64,28 @@ class Results:
         if not path.is_file():
             return None
         table, kept = _read_table(path)
+        kept.pop(_SKIPPED, None)
         with told_by_version(path):
             if differing := _differing(kept, _noted(note)):
                 raise OtherResultError(f"'{path}' is a result of something else: {'; '.join(differing)}.")
         return table
 
-    def write(self, encoder: str, dataset: str, note: dict[str, Any], table: pd.DataFrame) -> None:
-        """Keep one cell, with what it is of."""
-        write_table(self.path(encoder, dataset), _noted(note), table)
+    def skipped(self, encoder: str, dataset: str) -> dict[str, list[str]]:
+        """The samples, by dataset, that one cell was measured without; none where it isn't there."""
+        path = self.path(encoder, dataset)
+        return _read_table(path)[1].get(_SKIPPED, {}) if path.is_file() else {}
+
+    def write(
+        self,
+        encoder: str,
+        dataset: str,
+        note: dict[str, Any],
+        table: pd.DataFrame,
+        skipped: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Keep one cell, with what it is of, and by dataset the samples that couldn't be read."""
+        told = {**note, _SKIPPED: dict(skipped)} if skipped else note
+        write_table(self.path(encoder, dataset), _noted(told), table)
 
     def cells(self) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
         """Every cell of the folder, with what it is of."""
@@ -157,6 +172,8 @@ def _noted(note: dict[str, Any]) -> dict[str, Any]:
     told["encoder"]["name"] = shown(told["encoder"]["name"])
     if "settings" in told:
         told["settings"] = shown_settings(told["settings"])
+    if _SKIPPED in told:
+        told[_SKIPPED] = {_shown_split(key): samples for key, samples in told[_SKIPPED].items()}
     if "datasets" in told:
         datasets = told["datasets"].items()
         told["datasets"] = {_shown_split(key): _short(each) for key, each in datasets}

@@ -19,8 +19,9 @@ from residual.spectral.bases import Origin, SpectralBases, whole_note
 from residual.spectral.pca import PCA, IncrementalPCA
 from residual.spectral.unit_moments import UnitMoments
 from residual.store.base import Store
+from residual.store.encoding import Encoding, Part
 from residual.store.form import FormError, check_form, check_range
-from residual.store.forward import Encoding, Part, encode_batches
+from residual.store.forward import encode_batches
 from residual.store.resume import check_images, readable_again, spread
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization

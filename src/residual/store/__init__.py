@@ -4,5 +4,6 @@ from residual.store.arrays import Damage
 from residual.store.base import MemoryStore, Store
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
+from residual.store.encoding import Allowance
 
-__all__ = ["Damage", "MemoryStore", "ResidualStore", "Store", "encode_dataset"]
+__all__ = ["Allowance", "Damage", "MemoryStore", "ResidualStore", "Store", "encode_dataset"]

@@ -22,7 +22,8 @@ from residual.progress import Progress
 from residual.store.arrays import CheckedArrays
 from residual.store.base import MemoryStore
 from residual.store.disk import ResidualStore
-from residual.store.forward import Encoding, Part, Pixels, encode_batches, read_pixels
+from residual.store.encoding import Allowance, Encoding, Part
+from residual.store.forward import Pixels, encode_batches, read_pixels
 from residual.store.layout import Layout
 from residual.store.manifest import identity_of
 from residual.store.resume import check_choice, check_images, readable_again, spread
@@ -48,6 +49,7 @@ def encode_dataset(
     batch_size: int = ...,
     workers: int | None = ...,
     on_error: str = ...,
+    allowance: Allowance | None = ...,
     progress: Progress | None = ...,
 ) -> MemoryStore: ...
 
@@ -65,6 +67,7 @@ def encode_dataset(
     batch_size: int = ...,
     workers: int | None = ...,
     on_error: str = ...,
+    allowance: Allowance | None = ...,
     check: str = ...,
     progress: Progress | None = ...,
 ) -> ResidualStore: ...
@@ -82,6 +85,7 @@ def encode_dataset(
     batch_size: int = 64,
     workers: int | None = None,
     on_error: str = "raise",
+    allowance: Allowance | None = None,
     check: str = "some",
     progress: Progress | None = None,
 ) -> MemoryStore | ResidualStore:
@@ -105,12 +109,14 @@ def encode_dataset(
         workers: processes that read images; 0 for a thread; by default one a core (at most 16) for an encoder
             on a GPU, and a thread for one on the CPU, which needs the cores itself.
         on_error: an image that can't be read stops the run ("raise") or is left out and listed ("skip").
+        allowance: with "skip", how many may be left out; None for any number.
         check: where a store is there already, whether it is of the same images: 64 of those that it holds are
             looked at again, spread evenly over them, or "all". Those that couldn't be read are tried again.
         progress: called with the number of samples done and their total, after every batch.
 
     Raises:
         UnreadableImageError: with `on_error="raise"`; names the sample.
+        TooManySkippedError: more can't be read than may be left out.
         OtherResultError: the path holds something else, or other images of the same names.
         ResidualError: labels or groups aren't one a sample or have no name; no sample is there or none can be
             read; the sum of units misses the model's own output (checked on the first batch); the disk is
@@ -125,7 +131,7 @@ def encode_dataset(
         >>> store.subset([3, 1]).sample_ids == (digits.sample_ids[3], digits.sample_ids[1])
         True
     """
-    settings = Encoding(pooling, tuple(kinds), batch_size, workers, on_error)
+    settings = Encoding(pooling, tuple(kinds), batch_size, workers, on_error, allowance)
     check_choice(check)
     dataset.check()
     if len(dataset) == 0:
@@ -142,7 +148,7 @@ def encode_dataset(
     identity = identity_of(encoder, dataset, pooling, settings.kinds, dtype)
     writer = Writer(storage, identity, dataset, linearization, layout, mine)
     layout = writer.layout
-    _look_again(writer, encoder, dataset, settings, check)
+    skipped = _look_again(writer, encoder, dataset, settings, check)
     total = sum(len(layout.samples_of(shard)) for shard in mine.share(layout.shards))
     done = total - sum(len(layout.samples_of(shard)) for shard in writer.pending)
     if progress is not None:
@@ -150,8 +156,8 @@ def encode_dataset(
     batches = [batch for shard in writer.pending for batch in settings.batches(layout.samples_of(shard))]
     try:
         if batches:
-            passing = encode_batches(encoder, dataset, batches, settings, linearization, DTYPES[dtype])
-            for encoded in passing:
+            how = settings, linearization, DTYPES[dtype]
+            for encoded in encode_batches(encoder, dataset, batches, *how, skipped=skipped):
                 writer.add(encoded)
                 done += len(encoded.read.positions) + len(encoded.read.skipped)
                 if progress is not None:
@@ -166,14 +172,20 @@ def encode_dataset(
 
 def _look_again(
     writer: Writer, encoder: Encoder, dataset: ImageDataset, settings: Encoding, check: str
-) -> None:
-    """Whether the shards that are there are of these images; what couldn't be read and now can comes in."""
+) -> dict[int, str]:
+    """Whether the shards that are there are of these images; what couldn't be read and now can comes in.
+
+    Gives what still can't be read, by position, and why.
+    """
     arrays = CheckedArrays(writer.storage, writer.manifest, writer.whole, {})
     held = arrays.positions if check == "all" else spread(arrays.positions)
     digests = dict(zip(held.tolist(), arrays.read("digest", held).tolist(), strict=True))
     check_images(encoder, dataset, digests, settings.on_error, writer.storage.address)
     again = readable_again(encoder, dataset, list(arrays.skipped), settings)
     writer.write_again(position // writer.layout.rows for position in again)
+    skipped = {position: arrays.skipped[position] for position in arrays.skipped.keys() - set(again)}
+    settings.check_skipped(dataset, skipped)
+    return skipped
 
 
 def _into_memory(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,74 +25,15 @@ from residual.errors import ResidualError, UnreadableImageError
 from residual.hashing import row_sums
 from residual.libraries import first_line
 from residual.read_ahead import ahead
+from residual.store.encoding import Encoding
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.decompose import check_sum
 from residual.tracing.linearization import Linearization
 from residual.tracing.trace import trace
-from residual.tracing.units import KINDS
 
-ON_ERROR = ("raise", "skip")
 _PIECE = 64  # images that a worker reads at a time
 MOST_PROCESSES = 256
 _MOST_WORKERS = 16
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How a dataset is encoded.
-
-    Args:
-        pooling: which tokens, see `decompose`.
-        kinds: kinds of unit to keep: "emb", "mlp", "head".
-        batch_size: images at a time; changes speed and memory, not results (but for rounding).
-        workers: see `encode_dataset`.
-        on_error: an image that can't be read stops the run ("raise") or is left out and listed ("skip").
-
-    Raises:
-        ResidualError: a choice that isn't known.
-    """
-
-    pooling: str = "own"
-    kinds: tuple[str, ...] = KINDS
-    batch_size: int = 64
-    workers: int | None = None
-    on_error: str = "raise"
-
-    def __post_init__(self):
-        if self.on_error not in ON_ERROR:
-            raise ResidualError(f"on_error is {' or '.join(map(repr, ON_ERROR))}, got {self.on_error!r}.")
-        if self.batch_size < 1:
-            raise ResidualError(f"batch_size must be at least 1, got {self.batch_size}.")
-        if not self.kinds or not set(self.kinds) <= set(KINDS):
-            raise ResidualError(
-                f"Kinds of unit are one or more of {', '.join(KINDS)}; got {', '.join(self.kinds) or 'none'}."
-            )
-
-    def batches(self, samples: range) -> list[range]:
-        """The samples in batches."""
-        return [samples[at : at + self.batch_size] for at in range(0, len(samples), self.batch_size)]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of so many equal parts of the work; `Part(1, 1)` is all of it.
-
-    Raises:
-        ResidualError: there is no such part.
-    """
-
-    number: int
-    of: int
-
-    def __post_init__(self):
-        if not 1 <= self.number <= self.of:
-            raise ResidualError(
-                f"A part is (number, of) with a number from 1 to of, got ({self.number}, {self.of})."
-            )
-
-    def share(self, count: int) -> range:
-        """Which of `count` things are this part's."""
-        return range(count * (self.number - 1) // self.of, count * self.number // self.of)
 
 
 @dataclass
@@ -166,6 +107,7 @@ def encode_batches(
     linearization: Linearization,
     dtype: torch.dtype,
     keep: str = "cpu",
+    skipped: Mapping[int, str] | None = None,
 ) -> Iterator[Encoded]:
     """Coordinates of each batch in turn; a batch comes out when the next one is in the encoder.
 
@@ -177,15 +119,20 @@ def encode_batches(
         linearization: of the encoder, to check the first batch against the model's own output.
         dtype: of `z`, `mlp` and `emb`; `mean` and `std` stay in float32 or more.
         keep: "cpu", or the encoder's device to leave them there.
+        skipped: what was left out before, by position, and why; it counts for `settings.allowance`.
 
     Raises:
         UnreadableImageError: with `on_error="raise"`; names the sample.
+        TooManySkippedError: more can't be read than may be left out.
         ResidualError: the sum of units misses the model's own output; or a pixel or coordinate isn't finite.
     """
     waiting: _Underway | None = None
     checked = False
-    skip = settings.on_error == "skip"
-    for read in read_pixels(encoder, dataset, batches, settings.workers, skip):
+    left_out = dict(skipped or {})
+    settings.check_skipped(dataset, left_out)
+    for read in read_pixels(encoder, dataset, batches, settings.workers, settings.on_error == "skip"):
+        left_out |= read.skipped
+        settings.check_skipped(dataset, left_out)
         coordinates = digests = None
         if read.pixels:
             with torch.inference_mode():

@@ -13,7 +13,8 @@ from residual.data import ImageDataset, PixelDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import OtherResultError, ResidualError, UnreadableImageError
 from residual.hashing import row_sums
-from residual.store.forward import Encoding, read_pixels
+from residual.store.encoding import Encoding
+from residual.store.forward import read_pixels
 
 SAMPLE = 64
 CHECKS = ("some", "all")

@@ -15,7 +15,8 @@ import numpy as np
 from residual.data import ImageDataset
 from residual.errors import DamagedStoreError, ResidualError
 from residual.hashing import sha256
-from residual.store.forward import Encoded, Part
+from residual.store.encoding import Part
+from residual.store.forward import Encoded
 from residual.store.layout import Layout, pack_ids, zarr_files
 from residual.store.manifest import (
     LINEARIZATION,

@@ -21,7 +21,7 @@ from residual.spectral.fit import fit_bases, stream_moments
 from residual.spectral.unit_moments import UnitMoments
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
-from residual.store.forward import Encoding
+from residual.store.encoding import Encoding
 from residual.store.resume import check_choice
 
 

@@ -18,7 +18,8 @@ from residual.errors import ResidualError, told_apart
 from residual.files import shareable
 from residual.finite import correct
 from residual.progress import Progress
-from residual.store.forward import Encoding, read_pixels
+from residual.store.encoding import Encoding
+from residual.store.forward import read_pixels
 from residual.workflows.task import versions
 
 

@@ -28,7 +28,7 @@ from residual.intervals import mean_and_interval
 from residual.progress import Progress, named
 from residual.store.base import Store
 from residual.store.encode import outputs_of
-from residual.store.forward import Encoding
+from residual.store.encoding import Encoding
 from residual.workflows.task import (
     MIXED,
     Adapted,
