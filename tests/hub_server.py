@@ -236,6 +236,7 @@ def at(monkeypatch: Any, hub: Hub, folder: Path, token: str | bool = False) -> N
     for name, value in {
         "HF_ENDPOINT": hub.url,
         "HF_HUB_OFFLINE": False,
+        "HF_UPDATE_DOWNLOAD_COUNTS": False,
         "HF_DATASETS_CACHE": folder / "tables",
         "DOWNLOADED_DATASETS_PATH": folder / "downloads",
         "EXTRACTED_DATASETS_PATH": folder / "extracted",

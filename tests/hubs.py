@@ -32,11 +32,15 @@ EXTRA = {
 UNWANTED = {"gtsrb": ("contrast", "spatter"), "stanford-cars": ("contrast", "spatter"), "svhn": ("extra",)}
 
 
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Pillow.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 @cache
 def picture(shade: int, size: int = 3) -> bytes:
-    buffer = io.BytesIO()
-    Pillow.new("RGB", (size, size), (shade, 255 - shade, 7)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png(np.full((size, size, 3), (shade, 255 - shade, 7), np.uint8))
 
 
 def source_names(entry: HubEntry) -> list[str]:
@@ -102,12 +106,12 @@ def write_repository(folder: Path, tables: Mapping[str, Dataset], config: str = 
 
 
 def write_sketches(folder: Path, entry: HubEntry) -> None:
-    """The archive of image files in class folders that this repository is."""
+    """The archive of image files in class folders, called otherwise than our list has it, that this is."""
     (folder / "data").mkdir(parents=True)
     with zipfile.ZipFile(folder / "data" / "ImageNet-Sketch.zip", "w") as archive:
         for place, wnid in enumerate(source_names(entry)):
             for number in range(per_class(entry, "train")):
-                archive.writestr(f"sketch/{wnid}/sketch_{number}.JPEG", picture(number))
+                archive.writestr(f"sketch/{wnid.upper()}/sketch_{number}.JPEG", picture(number))
             if place < 5:
                 archive.writestr(f"__MACOSX/sketch/{wnid}/._sketch_0.JPEG", b"left by a packer")
 

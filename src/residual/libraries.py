@@ -88,6 +88,15 @@ def hub_reason(error: BaseException) -> str:
     """What went wrong on the way from the hub, in one line: its own errors begin with a status alone."""
     from huggingface_hub import errors
 
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    own = " ".join(lines[:2]) if isinstance(error, errors.HfHubHTTPError) else first_line(error)
+    return refused_by_hub(error) or own
+
+
+def refused_by_hub(error: BaseException) -> str:
+    """What the hub wants before it gives something; nothing where it was another thing that went wrong."""
+    from huggingface_hub import errors
+
     known = {
         errors.GatedRepoError: "it is gated: accept its terms on its page there, and give a token of that "
         "account in HF_TOKEN",
@@ -101,8 +110,7 @@ def hub_reason(error: BaseException) -> str:
             if isinstance(cause, kind):
                 return reason
         cause = cause.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]) if isinstance(error, errors.HfHubHTTPError) else first_line(error)
+    return ""
 
 
 def release(text: str) -> tuple[int, ...]:

@@ -152,21 +152,6 @@ def test_a_card_names_files_of_its_own_repository_alone(tmp_path):
         load_dataset("hf:me/birds", "test")
 
 
-def test_a_revision_is_asked_for(monkeypatch):
-    import datasets
-
-    asked = []
-
-    def load(path, config, **options):
-        asked.append((path.endswith("/me/birds"), config, options["revision"]))
-        return DatasetDict({"train": birds(20), "test": birds(8)})
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    load_dataset("hf:me/birds@refs/convert/parquet:small", "test")
-    load_dataset("hf:me/birds", "test")
-    assert asked == [(True, "small", "refs/convert/parquet"), (True, None, None)]
-
-
 def test_columns_are_told_by_their_kind():
     features = {"a": Image(), "b": Value("int64"), "c": BIRDS, "d": Value("string")}
     assert image_column(features, None, "x") == "a"
@@ -403,9 +388,12 @@ def test_what_was_saved_in_another_format_is_read(tmp_path):
 @given(st.lists(st.integers(3, 12), min_size=2, max_size=6))
 def test_every_row_is_in_one_split(counts):
     from residual.data.hub.splits import given_split
+    from residual.data.splits import rows_of_split
 
     labels = np.repeat(np.arange(len(counts)), counts)
-    rows = [given_split({"all": labels}, split, "x")[1] for split in SPLITS]
+    parts = [given_split(["all"], split, "x") for split in SPLITS]
+    assert {source for source, _ in parts} == {"all"}
+    rows = [rows_of_split(labels, split, parts[0][1], "x") for split in SPLITS]
     assert sorted(np.concatenate(rows)) == list(range(len(labels)))
     assert all(set(labels[part]) == set(labels) for part in rows)
 

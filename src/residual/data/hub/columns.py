@@ -10,6 +10,7 @@ import numpy as np
 
 from residual.data.dataset import MOST_CLASSES
 from residual.data.hub.fetch import library
+from residual.data.hub.tables import Split
 from residual.errors import ResidualError, UnclearColumnError
 from residual.texts import folded, why_no_name
 
@@ -79,7 +80,7 @@ def label_column(features: Mapping[str, Any], asked: str | None, where: str) -> 
     return asked
 
 
-def check_apart(tables: Mapping[str, Any], column: str, where: str) -> None:
+def check_apart(tables: Mapping[str, Split], column: str, where: str) -> None:
     """Refuse splits that have a file in common: the library finds splits by the names of folders at any
     depth, so that pictures in `test/train/` are in both.
 
@@ -88,7 +89,9 @@ def check_apart(tables: Mapping[str, Any], column: str, where: str) -> None:
     """
     found: dict[str, str] = {}
     for split, table in tables.items():
-        for cells in _cells(table, column).chunks:
+        if table.by_files:  # each is of a split of its own, and holds its pictures
+            continue
+        for cells in table.cells(column).chunks:
             kind = cells.type
             if not {"bytes", "path"} <= {kind.field(number).name for number in range(kind.num_fields)}:
                 return
@@ -101,18 +104,19 @@ def check_apart(tables: Mapping[str, Any], column: str, where: str) -> None:
                     )
 
 
-def with_labels(tables: Mapping[str, Any], column: str) -> dict[str, Any]:
+def with_labels(tables: Mapping[str, Split], column: str) -> dict[str, Split]:
     """The splits with labels: where those of a test are kept secret, every row of it has -1 or nothing."""
-    labelled = {
-        split: table
-        for split, table in tables.items()
-        if set(_cells(table, column).unique().to_pylist()) - {-1, None}
-    }
+    labelled = {name: split for name, split in tables.items() if split.is_labelled(column)}
     return labelled or dict(tables)
 
 
+def names_classes(features: Mapping[str, Any], column: str) -> bool:
+    """Whether a column tells its classes by itself, so that no other split's labels are needed for them."""
+    return getattr(features[column], "names", None) is not None
+
+
 def read_labels(
-    tables: Mapping[str, Any], column: str, where: str
+    tables: Mapping[str, Split], column: str, where: str
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
     """The labels `(n,)` of each split, and the classes' names where the source has any.
 
@@ -124,7 +128,7 @@ def read_labels(
     """
     datasets = library(where)
     kinds = {split: table.features[column] for split, table in tables.items()}
-    cells = {split: _cells(table, column) for split, table in tables.items()}
+    cells = {split: table.cells(column) for split, table in tables.items()}
     for split, cell in cells.items():
         if cell.null_count:
             row = int(np.flatnonzero(cell.is_null().to_numpy(zero_copy_only=False))[0])
@@ -176,11 +180,6 @@ def check_names(names: Sequence[str], column: str, where: str) -> None:
         if why:
             raise ResidualError(f"{where}: the name {name!r} of class {number} in column {column!r} {why}.")
         seen[folded(name)] = name
-
-
-def _cells(table: Any, column: str) -> Any:
-    """A column as Arrow has it, without a look at the images beside it."""
-    return table.select_columns([column]).with_format("arrow")[:][column]
 
 
 def _asked(features: Mapping[str, Any], name: str, where: str) -> Any:

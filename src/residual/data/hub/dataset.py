@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,19 @@ import numpy as np
 from residual.data.dataset import FileDataset, file_content, tell_unused
 from residual.data.folder import TEMPLATES
 from residual.data.hub.catalogue import Classes, HubEntry, classes_of, hub_entries, matched, templates_of
-from residual.data.hub.columns import check_apart, image_column, label_column, read_labels, with_labels
+from residual.data.hub.columns import (
+    check_apart,
+    image_column,
+    label_column,
+    names_classes,
+    read_labels,
+    with_labels,
+)
 from residual.data.hub.fetch import check_signs, from_disk, from_hub, library, own_folders
 from residual.data.hub.saved import blobs
 from residual.data.hub.splits import given_split, made_split
+from residual.data.hub.tables import Split
+from residual.data.splits import rows_of_split
 from residual.errors import ResidualError, UnreadableImageError
 from residual.files import local_path, shareable
 from residual.texts import folded
@@ -101,15 +110,13 @@ def load_hub(name: str, split: str) -> HubDataset:
         name, entry.repository, entry.config, None, entry.files, folders, elsewhere=entry.elsewhere
     )
     needed = {source for source in (*entry.splits.values(), "train") if source}
-    for source in needed - set(tables):
-        raise ResidualError(f"{where} has no split {source!r}, only {', '.join(map(repr, tables))}.")
-    tables = {source: table for source, table in tables.items() if source in needed}
-
-    features = tables["train"].features
+    for each in needed - set(tables):
+        raise ResidualError(f"{where} has no split {each!r}, only {', '.join(map(repr, tables))}.")
+    source = entry.splits[split] or "train"
+    features = tables[source].features
     column = image_column(features, entry.image, where)
     label_column(features, entry.label, where)
-    labels, names = read_labels(tables, entry.label, where)
-    source = entry.splits[split] or "train"
+    labels, names = _labels(tables, source, needed, entry.label, where)
     # The split is made of the source's own numbers, as the paper's code does; ours come after.
     if entry.splits["val"] is None and source == "train":
         share = None if entry.splits["test"] is None else entry.val_share
@@ -121,7 +128,7 @@ def load_hub(name: str, split: str) -> HubDataset:
     return HubDataset(
         name,
         split,
-        tables[source],
+        tables[source].table,
         source,
         rows,
         column,
@@ -168,7 +175,8 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
                 raise ResidualError(f"{name}: its split {source!r} has no column {wanted!r}.")
     check_apart(tables, column, name)
     tables = with_labels(tables, labelled)
-    labels, names = read_labels(tables, labelled, name)
+    source, parts = given_split(list(tables), split, name)
+    labels, names = _labels(tables, source, set(tables), labelled, name)
     if names is None:
         count = 1 + max((int(numbers.max()) for numbers in labels.values() if numbers.size), default=-1)
         names = tuple(f"class {index}" for index in range(count))
@@ -176,13 +184,14 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
         raise ResidualError(
             f"{name} has {len(names)} classes in column {labelled!r}; telling apart needs two."
         )
-    tell_unused(names, np.concatenate(list(labels.values())), shareable(name))
-    source, rows = given_split(labels, split, name)
+    if len(labels) == len(tables):
+        tell_unused(names, np.concatenate(list(labels.values())), shareable(name))
+    rows = rows_of_split(labels[source], split, parts, f"{source!r} of {name}")
     tidy = [" ".join(text.replace("_", " ").split()) or text for text in names]
     return HubDataset(
         name,
         split,
-        tables[source],
+        tables[source].table,
         source,
         rows,
         column,
@@ -193,6 +202,19 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
         shareable(name),
         folders,
     )
+
+
+def _labels(
+    tables: Mapping[str, Split], source: str, needed: Collection[str], column: str, where: str
+) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
+    """What `read_labels` gives of one split, and of all that are needed where it takes all to tell classes,
+    or where nothing has to be fetched for the others.
+    """
+    alone = names_classes(tables[source].table.features, column)
+    read = {each: tables[each] for each in tables if each == source or each in needed}
+    if alone:
+        read = {each: split for each, split in read.items() if each == source or not split.by_files}
+    return read_labels(read, column, where)
 
 
 def _in_our_order(
@@ -211,7 +233,7 @@ def _in_our_order(
 
 
 def _groups(
-    entry: HubEntry, table: Any, rows: np.ndarray, labels: np.ndarray, classes: Classes, where: str
+    entry: HubEntry, table: Split, rows: np.ndarray, labels: np.ndarray, classes: Classes, where: str
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     if entry.group is None:
         return None, ()

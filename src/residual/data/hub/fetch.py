@@ -11,13 +11,16 @@ import re
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from residual.data.folder import LAYOUT
 from residual.data.hub.saved import MOST_JSON, check_features, check_saved
+from residual.data.hub.tables import Split
 from residual.errors import ResidualError, printable
-from residual.files import local_path, read_regular
+from residual.files import local_path, parse_json, read_regular
+from residual.libraries import refused_by_hub
 
 OLDEST_DATASETS = 4  # earlier ones run loading scripts
 
@@ -50,8 +53,8 @@ def from_hub(
     files: Mapping[str, str] | None = None,
     folders: Sequence[str] | None = None,
     elsewhere: tuple[str, ...] = (),
-) -> dict[str, Any]:
-    """Every split of a repository, or of the `files` in it, as `datasets.Dataset`s; fetched once.
+) -> dict[str, Split]:
+    """Every split of a repository, or of the `files` in it, each fetched once and when it is asked for.
 
     Args:
         name: of the dataset, for errors.
@@ -61,23 +64,96 @@ def from_hub(
         elsewhere: other places that have it, for errors.
 
     Raises:
-        ResidualError: it can't be had; says where else it may be, and which folders are read.
+        ResidualError: it can't be had; says where else it may be, and which folders are read. So does a split
+            when it is asked for.
     """
-    datasets = library(name)
+    library(name)
     path, root = _addresses(repository, revision)
-    options: dict[str, Any] = {"revision": revision}
-    if files:
-        # The card tells the sizes of all splits, and only some are wanted.
-        options |= {"data_files": dict(files), "verification_mode": "no_checks"}
+    told = _told(name, repository, elsewhere)
+    if folders:
+        archives = {split: f"{root}/{file}" for split, file in (files or {}).items()}
+        return {split: Split(partial(_unpacked, at, folders), told=told) for split, at in archives.items()}
+    if not files:
+        told(_check_card)(path, repository, revision)
+    return told(_splits)(told, path, config, revision, files)
+
+
+def _splits(
+    told: Any, path: str, config: str | None, revision: str | None, files: Mapping[str, str] | None
+) -> dict[str, Split]:
+    """The splits of a repository, of which nothing is fetched yet if all its files are Parquet.
+
+    Those of other files tell classes together, and what was made of all before is there.
+    """
+    import datasets
+    from datasets.data_files import DataFilesDict
+
+    kept = str(_cache_of(Path(path))) if Path(path).is_dir() else None
+    ask = partial(datasets.load_dataset_builder, path, config, revision=revision, cache_dir=kept)
+    try:
+        whole = ask(data_files=dict(files) if files else None)
+    except Exception:  # whatever the library, the network or the hub say
+        if found := _made_before(path, config, revision):
+            return {split: Split(partial(_of_arrow, parts)) for split, parts in found.items()}
+        raise
+
+    def load(split: str, features: Any) -> Any:
+        one = ask(data_files=DataFilesDict(**{split: parts[split]}), features=features)
+        one.download_and_prepare(verification_mode="no_checks")  # the card tells the sizes of all splits
+        return one.as_dataset(split)
+
+    parts, features = whole.config.data_files or {}, whole.info.features
+    made = Path(whole.cache_dir, "dataset_info.json").is_file()
+    by_files = parts and all(file.endswith(".parquet") for part in parts.values() for file in part)
+    if made or not by_files:
+        if not made:
+            whole.download_and_prepare(verification_mode="no_checks" if files else None)
+        splits = map(str, whole.info.splits or ())
+        return {split: Split(partial(whole.as_dataset, split), told=told) for split in splits}
+    return {
+        str(split): Split(partial(load, split, features), parts[split], features, told) for split in parts
+    }
+
+
+def _made_before(path: str, config: str | None, revision: str | None) -> dict[str, list[str]]:
+    """The files of tables that were made of a repository's splits one by one, for when it is out of reach;
+    none where several configurations are there and none is named.
+    """
+    from datasets import config as settings
+    from datasets.naming import camelcase_to_snakecase
+
+    owner, _, repository = path.rpartition("/")
+    folder = "___".join(filter(None, (owner, camelcase_to_snakecase(repository))))
+    found: dict[str, dict[str, list[str]]] = {}
+    notes = Path(settings.HF_DATASETS_CACHE, folder).glob("*/*/*/dataset_info.json")
+    for note in sorted(notes, key=lambda note: note.stat().st_mtime):
+        about = parse_json(read_regular(note, MOST_JSON), note)
+        if revision is None or revision == note.parent.name or len(revision) != 40:
+            for split in about.get("splits") or ():
+                tables = note.parent.glob(f"{about.get('dataset_name')}-{split}*.arrow")
+                found.setdefault(about.get("config_name"), {})[split] = sorted(map(str, tables))
+    chosen = found.get(config or "", next(iter(found.values())) if len(found) == 1 and not config else {})
+    return {split: tables for split, tables in chosen.items() if tables}
+
+
+def _of_arrow(files: Sequence[str]) -> Any:
+    import datasets
+
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(file) for file in files])
+
+
+@contextmanager
+def _told(name: str, repository: str, elsewhere: Sequence[str] = ()) -> Generator[None]:
+    """What the library says of a repository that it can't read becomes one sentence.
+
+    Raises:
+        ResidualError: it did; says where else the dataset may be, and which folders are read.
+    """
+    import datasets
+
     try:
         with _bars(datasets):
-            if folders:
-                return {split: _unpacked(f"{root}/{file}", folders) for split, file in (files or {}).items()}
-            if not files:
-                _check_card(path, repository, revision)
-            if Path(path).is_dir():
-                options["cache_dir"] = str(_cache_of(Path(path)))
-            return dict(datasets.load_dataset(path, config, **options))
+            yield
     except Exception as error:  # whatever the library, the network or the hub say
         reason = _reason(error)
         ways = f" Other places that have it: {'; '.join(elsewhere)}." if elsewhere else ""
@@ -107,7 +183,7 @@ def check_signs(name: str, path: Path, signs: str) -> None:
         )
 
 
-def from_disk(name: str, path: str | Path) -> dict[str, Any]:
+def from_disk(name: str, path: str | Path) -> dict[str, Split]:
     """Every split of what `save_to_disk` wrote; a single `Dataset` is one split, "all".
 
     Raises:
@@ -126,7 +202,8 @@ def from_disk(name: str, path: str | Path) -> dict[str, Any]:
             f"{name}: '{path}' is no dataset written by save_to_disk ({_reason(error)}). "
             "A folder of image files is read as folder:PATH."
         ) from error
-    return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"all": loaded}
+    tables = loaded if isinstance(loaded, datasets.DatasetDict) else {"all": loaded}
+    return {split: Split(lambda table=table: table) for split, table in tables.items()}
 
 
 def _check_card(path: str, repository: str, revision: str | None) -> None:
@@ -137,6 +214,7 @@ def _check_card(path: str, repository: str, revision: str | None) -> None:
     """
     import yaml
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import GatedRepoError
     from huggingface_hub.repocard import metadata_load
 
     for file in ("README.md", ".huggingface.yaml"):
@@ -146,6 +224,8 @@ def _check_card(path: str, repository: str, revision: str | None) -> None:
             else:
                 kept = Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision))
             text = read_regular(kept, MOST_JSON).decode()
+        except GatedRepoError:  # which the library tells in words of its own alone
+            raise
         except (OSError, ValueError):  # it has none, or can't be had: the library says so
             continue
         fields = yaml.safe_load(text) if file.endswith(".yaml") else metadata_load(kept)
@@ -199,27 +279,33 @@ def _cache_of(folder: Path) -> Path:
 
 
 def _unpacked(address: str, folders: Sequence[str]) -> Any:
-    """An archive of images in class folders as a table; the library's own reader takes no labels of it."""
+    """An archive of images in class folders, however their names' case is, as a table; the library's own
+    reader takes no labels of it.
+    """
     import datasets
 
     folder = Path(datasets.DownloadManager().download_and_extract(address))
-    number = {folder: index for index, folder in enumerate(folders)}
+    number = {folder.casefold(): index for index, folder in enumerate(folders)}
     files = []
     for at, inside, names in os.walk(folder):
         inside[:] = [name for name in inside if not name.startswith((".", "__"))]
-        if os.path.basename(at) in number:
+        if os.path.basename(at).casefold() in number:
             files += [os.path.join(at, name) for name in names if not name.startswith((".", "__"))]
     files.sort(key=lambda file: file.split(os.sep))
     if not files:
         raise ValueError(f"{address.rpartition('/')[2]} has no folders of the classes in it")
     kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(folders))}
-    labels = [number[os.path.basename(os.path.dirname(file))] for file in files]
+    labels = [number[os.path.basename(os.path.dirname(file)).casefold()] for file in files]
     columns = {"image": files, "label": labels}
     return datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what it says (two where it lists configurations), and of what was behind it."""
+    """The first line of what it says (two where it lists configurations), and of what was behind it; or what
+    the hub wants before it gives it.
+    """
+    if refused := refused_by_hub(error):
+        return refused
     said = []
     for each in (error, error.__cause__):
         if isinstance(each, Exception):

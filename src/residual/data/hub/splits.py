@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from residual.data.hub.fetch import library
-from residual.data.splits import ALL, divided_part, rows_of_split
+from residual.data.splits import ALL, divided_part
 from residual.errors import ResidualError
 
 SEED = 42
@@ -76,31 +77,28 @@ def made_split(labels: np.ndarray, split: str, val_share: float | None, where: s
     return rest[val if split == "val" else test]
 
 
-def given_split(labels: dict[str, np.ndarray], split: str, where: str) -> tuple[str, np.ndarray]:
-    """The source's split and the rows of it that are one of ours, for a source of any kind.
+def given_split(names: Sequence[str], split: str, where: str) -> tuple[str, tuple[str, ...]]:
+    """The source's split that one of ours is taken from, and ours that it is divided into, for a source of
+    any kind.
 
     Its own splits are taken where their names say which they are; where it has train and val alone, its val
     is test, as with ImageNet. What is missing is made as for folders.
 
     Raises:
-        ResidualError: its splits aren't named so, or a class has too few samples.
+        ResidualError: its splits aren't named so.
     """
-    if len(labels) == 1:
-        given = {ALL: next(iter(labels))}
+    if len(names) == 1:
+        given = {ALL: names[0]}
     else:
         given = {
-            ours: source
-            for ours, names in SPLIT_NAMES.items()
-            for source in labels
-            if source.lower() in names
+            ours: source for ours, meant in SPLIT_NAMES.items() for source in names if source.lower() in meant
         }
         if "test" not in given and "val" in given:
             given["test"] = given.pop("val")
         if "train" not in given or "test" not in given:
             raise ResidualError(
-                f"{where} has the splits {', '.join(map(repr, labels))}, but no 'train' and 'test'. Save it "
+                f"{where} has the splits {', '.join(map(repr, names))}, but no 'train' and 'test'. Save it "
                 "with splits of these names, or with a single one, and load that as disk:PATH."
             )
     part, parts = divided_part(split, given)
-    source = given[part]
-    return source, rows_of_split(labels[source], split, parts, f"{source!r} of {where}")
+    return given[part], parts
