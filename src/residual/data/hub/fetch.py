@@ -97,12 +97,12 @@ def _splits(
             return {split: Split(partial(_of_arrow, parts)) for split, parts in found.items()}
         raise
 
-    def load(split: str, features: Any) -> Any:
-        one = ask(data_files=DataFilesDict(**{split: parts[split]}), features=features)
+    def load(split: str) -> Any:
+        one = ask(data_files=DataFilesDict(**{split: parts[split]}), features=whole.info.features)
         one.download_and_prepare(verification_mode="no_checks")  # the card tells the sizes of all splits
         return one.as_dataset(split)
 
-    parts, features = whole.config.data_files or {}, whole.info.features
+    parts = {str(split): part for split, part in (whole.config.data_files or {}).items()}
     made = Path(whole.cache_dir, "dataset_info.json").is_file()
     by_files = parts and all(file.endswith(".parquet") for part in parts.values() for file in part)
     if made or not by_files:
@@ -111,7 +111,7 @@ def _splits(
         splits = map(str, whole.info.splits or ())
         return {split: Split(partial(whole.as_dataset, split), told=told) for split in splits}
     return {
-        str(split): Split(partial(load, split, features), parts[split], features, told) for split in parts
+        split: Split(partial(load, split), part, whole.info.features, told) for split, part in parts.items()
     }
 
 
