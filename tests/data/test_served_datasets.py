@@ -8,7 +8,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from hub_server import TOKEN, running_hub
 
 from residual.data import load_dataset
-from residual.data.hub import hub_entries
+from residual.data.hub import hub_entries, tables
 from residual.errors import ResidualError
 
 BIRDS = ClassLabel(names=["grey_heron", "red_kite"])
@@ -31,9 +31,9 @@ def birds(n: int, kind=BIRDS, hidden: bool = False):
     return Dataset.from_dict(columns, features=Features({"image": Image(), "label": kind}))
 
 
-def put(hub, tmp_path, name, tables, config="default", reference="main"):
+def put(hub, tmp_path, name, splits, config="default", reference="main"):
     folder = tmp_path / name / reference
-    hubs.write_repository(folder, tables, config)
+    hubs.write_repository(folder, splits, config)
     hub.put(f"datasets/{name}", folder, reference)
 
 
@@ -62,8 +62,8 @@ def test_one_split_is_fetched_and_those_made_of_it_cost_nothing_more(hub, tmp_pa
 
 
 def test_of_other_splits_the_ends_of_their_files_are_read_at_most(hub, tmp_path):
-    tables = {"train": birds(60), "validation": birds(30), "test": birds(60, hidden=True)}
-    put(hub, tmp_path, "me/birds", tables)
+    splits = {"train": birds(60), "validation": birds(30), "test": birds(60, hidden=True)}
+    put(hub, tmp_path, "me/birds", splits)
     data = load_dataset("hf:me/birds", "test")  # that of the source tells nothing
     assert data.sample_ids[0] == "validation/00000"
     assert data[0][0].size == (70, 70)
@@ -122,3 +122,23 @@ def test_a_gated_dataset_is_said_with_what_it_needs(hub, tmp_path, monkeypatch):
             load_dataset("hf:me/birds", "test")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert len(load_dataset("hf:me/birds", "test")) == 8
+
+
+def test_pictures_are_streamed_part_by_part_and_none_is_kept(hub, tmp_path):
+    put(hub, tmp_path, "me/birds", {"train": birds(250), "test": birds(8)})
+    data = load_dataset("hf:me/birds", "train", stream=True)
+    assert fetched(hub)["train"] < 0.1  # its end, and labels
+    digests = [data.digest(index) for index in range(len(data))]
+    assert fetched(hub) == {"train": pytest.approx(1, abs=0.05)}  # in order, each part once
+    assert data.subset(range(3)).in_order
+    kept = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in kept) < 10**5
+    whole = load_dataset("hf:me/birds", "train")
+    assert not whole.in_order
+    assert (whole.sample_ids, whole.labels.tolist()) == (data.sample_ids, data.labels.tolist())
+    assert [whole.digest(index) for index in range(len(data))] == digests
+    data = load_dataset("hf:me/birds", "train", stream=True)
+    hub.commits.clear()
+    tables._part.cache_clear()
+    with pytest.raises(ResidualError, match=r"data/train-00000-of-00001\.parquet can't be read any more \("):
+        data[0]

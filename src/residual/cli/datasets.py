@@ -64,9 +64,11 @@ def datasets(
         for kind, form in FORMS.items():
             out.print(f"  {f'{kind}:{form.address}':12} {form.about}")
     else:
-        columns = {"image_column": image_column, "label_column": label_column}
         wanted = SPLITS if split is None else (split,)
-        loaded = {each: load_dataset(name, each, **columns) for each in wanted}
+        loaded = {
+            each: load_dataset(name, each, image_column=image_column, label_column=label_column)
+            for each in wanted
+        }
         result = dataset_facts(loaded)
         out.print(dataset_facts_table(result))
         if manifest and split:

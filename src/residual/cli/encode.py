@@ -30,6 +30,10 @@ def encode(
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="float16 or float32. [default: float16]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option("--stream", help="Fetch images of the hub while they are read, and keep none."),
+    ] = None,
     part: Annotated[
         str, typer.Option(help="Write one of several parts, such as 2/8: writers can be at work at once.")
     ] = "1/1",
@@ -84,6 +88,7 @@ def encode(
     chosen = read_encode_settings(
         cfg or [], param or [], encoder=encoder, dataset=dataset, split=split, pooling=pooling, kinds=kinds,
         dtype=dtype, batch_size=batch_size, workers=workers, on_error=on_error, limit=limit,
+        stream=stream,
     )  # fmt: skip
     check_outputs(json)
     columns = {"image_column": image_column, "label_column": label_column, "manifest": manifest}

@@ -67,6 +67,7 @@ class EncodeOptions:
     workers: int = -1
     on_error: str = "raise"
     limit: int = 0
+    stream: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class ExperimentOptions:
     limit: int = 0
     reference_limit: int = 0
     task_limit: int = 0
+    stream: bool = False
     batch_size: int = 64
     workers: int = -1
     on_error: str = "skip"

@@ -53,9 +53,13 @@ class ImageDataset:
     line. `groups` `(n,)` int64 and `group_names` tell apart samples of one class that are to be counted
     separately (Waterbirds); most datasets have none. A concrete class fills these in and defines `load(i)`.
 
+    `in_order` says that samples are had cheaply one after another by a single reader.
+
     Raises:
         ResidualError: see `check`.
     """
+
+    in_order = False
 
     def __init__(
         self,
@@ -259,6 +263,7 @@ class _Subset(ImageDataset):
     def __init__(self, parent: ImageDataset, indices: Iterable[SupportsIndex | np.bool_]):
         self._parent = parent
         self._indices = parent._rows(indices)
+        self.in_order = parent.in_order
         super().__init__(
             parent.name,
             parent.split,

@@ -107,6 +107,7 @@ def load_dataset(
     image_column: str | None = None,
     label_column: str | None = None,
     manifest: str | Path | None = None,
+    stream: bool = False,
 ) -> ImageDataset:
     """One split ("train", "val" or "test") of a dataset.
 
@@ -122,6 +123,8 @@ def load_dataset(
         split: which part.
         image_column, label_column: of `hf:` and `disk:`, where the columns can't be told.
         manifest: a file that the split must agree with.
+        stream: fetch pictures of the hub while they are read, and keep none, where they are in Parquet files;
+            for datasets that are read once and in order. Others are read as ever.
 
     Raises:
         ResidualError: a name or split that isn't there (with the nearest that are), a source that is gone
@@ -143,11 +146,11 @@ def load_dataset(
     if (image_column or label_column) and not (form and form.columns):
         raise ResidualError(f"Only hf: and disk: have columns to choose from, not {name!r}.")
     if form is None:
-        dataset = _load_named(name, split)
+        dataset = _load_named(name, split, stream)
     elif not address:
         raise ResidualError(f"'{kind}:' needs something after it, as in {kind}:{form.example}.")
     else:
-        dataset = form.load(name, address, split, image_column, label_column)
+        dataset = form.load(name, address, split, image_column, label_column, *([stream] if stream else []))
     if form and form.own_files:
         beside = local_path(address) / f"manifest-{split}.json"
         if beside.is_file():
@@ -184,12 +187,12 @@ def ships(name: str) -> bool:
     return name in suite_names() or name in _MADE
 
 
-def _load_named(name: str, split: str) -> ImageDataset:
+def _load_named(name: str, split: str, stream: bool) -> ImageDataset:
     check_dataset_name(name)
     if name in suite_names():
         return load_suite(name, split)
     if name in hub_entries():
-        return load_hub(name, split)
+        return load_hub(name, split, stream)
     return _MADE[name](split)
 
 

@@ -32,6 +32,7 @@ class Plan:
         limit: at most so many images of each, chosen at random, the same every time; 0 for all.
         reference_limit: the same of the reference alone, the sample that bases are of.
         task_limit: the same of every split of the other datasets. Of two limits the lower counts.
+        stream: fetch pictures of the hub while they are read, see `load_dataset`; each encoder does it anew.
         batch_size, workers, on_error: see `encode_dataset`.
         most_skipped, most_skipped_share: how many images of a split may be left out, see `Allowance`.
         device: where to compute; by default the GPU if there is one, else the CPU.
@@ -48,6 +49,7 @@ class Plan:
     limit: int = 0
     reference_limit: int = 0
     task_limit: int = 0
+    stream: bool = False
     batch_size: int = 64
     workers: int | None = None
     on_error: str = "skip"
@@ -80,7 +82,7 @@ class Plan:
 
     def dataset(self, name: str, split: str | None = None) -> ImageDataset:
         """A dataset, by default of the plan's split, cut to its limit."""
-        dataset, limit = load_dataset(name, split or self.split), self.limit_of(name)
+        dataset, limit = load_dataset(name, split or self.split, stream=self.stream), self.limit_of(name)
         return dataset.sample(limit) if limit else dataset
 
     @property

@@ -172,7 +172,7 @@ def read_pixels(
     on_gpu = encoder.device.type == "cuda"
     reader = _Reader(dataset, encoder.preprocess, encoder.dtype, on_gpu)
     if workers is None:
-        workers = min(_MOST_WORKERS, cores()) if on_gpu else 0
+        workers = min(_MOST_WORKERS, cores()) if on_gpu and not dataset.in_order else 0
     if not 0 <= workers <= MOST_PROCESSES:
         raise ResidualError(f"workers is from 0 to {MOST_PROCESSES}, got {workers}.")
     if isinstance(dataset, PixelDataset) or not (workers and _can_have_workers()):

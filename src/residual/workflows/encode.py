@@ -32,6 +32,7 @@ def encode_split(
     split: str = "train",
     encoder: str = "picto",
     limit: int = 0,
+    stream: bool = False,
     columns: Mapping[str, Any] | None = None,
     device: str | None = None,
     bases_only: bool = False,
@@ -52,6 +53,7 @@ def encode_split(
         dataset, split: as `load_dataset` takes them, with `columns` for its further arguments.
         encoder: its name.
         limit: only the first so many images; 0 for all.
+        stream: fetch images of the hub while they are read, see `load_dataset`.
         device: where to compute.
         bases_only: fit bases; of a part of several, leave its moments.
         pooling, dtype, batch_size, on_error, check: see `encode_dataset`; "all" is for stores.
@@ -73,7 +75,7 @@ def encode_split(
     settings = Encoding(pooling, split_kinds(kinds), batch_size, None if workers < 0 else workers, on_error)
     check_dataset_name(dataset)
     model = load_encoder(encoder, device=device)
-    images = load_dataset(dataset, split, **(columns or {}))
+    images = load_dataset(dataset, split, stream=stream, **(columns or {}))
     if limit:
         images = images.subset(range(min(limit, len(images))))
     watch = _Watch(progress)

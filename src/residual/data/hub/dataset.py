@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,10 +19,10 @@ from residual.data.hub.columns import (
     read_labels,
     with_labels,
 )
-from residual.data.hub.fetch import check_signs, from_disk, from_hub, library, own_folders
+from residual.data.hub.fetch import check_signs, from_disk, from_hub, own_folders
 from residual.data.hub.saved import blobs
 from residual.data.hub.splits import given_split, made_split
-from residual.data.hub.tables import Split
+from residual.data.hub.tables import Split, Streamed
 from residual.data.splits import rows_of_split
 from residual.errors import ResidualError, UnreadableImageError
 from residual.files import local_path, shareable
@@ -35,10 +34,11 @@ class HubDataset(FileDataset):
 
     Args:
         name, split, class_names, templates, licence, groups, group_names: as of any dataset.
-        table: the source's split, a `datasets.Dataset`.
+        table: the source's split.
         source: its name there.
-        rows: `(n,)`, which of its rows.
+        rows: `(n,)`, which of its rows, of `total`.
         column: of the images.
+        stream: fetch pictures as they are asked for, where that can be.
         labels: `(n,)`.
         where: names the source in errors.
         folders: in which cells may name files.
@@ -48,9 +48,10 @@ class HubDataset(FileDataset):
         self,
         name: str,
         split: str,
-        table: Any,
+        table: Split,
         source: str,
         rows: np.ndarray,
+        total: int,
         column: str,
         class_names: Sequence[str],
         templates: Sequence[str],
@@ -58,16 +59,17 @@ class HubDataset(FileDataset):
         licence: str,
         where: str,
         folders: Sequence[Path],
+        stream: bool,
         groups: np.ndarray | None = None,
         group_names: Sequence[str] = (),
     ):
-        images = table.with_format(None).select_columns([column])
         # As they are stored: our own decoder reads them, and says which one it can't.
-        self._images = images.cast_column(column, library(name).Image(decode=False)).select(rows)
+        self._images = table.pictures(column, rows, stream)
+        self.in_order = isinstance(self._images, Streamed)
         self._column = column
         self._where = where
         self._folders = tuple(folders)
-        width = max(5, len(str(len(table) - 1)))
+        width = max(5, len(str(total - 1)))
         ids = [f"{source}/{row:0{width}d}" for row in rows.tolist()]
         super().__init__(name, split, class_names, templates, labels, ids, licence, groups, group_names)
 
@@ -96,8 +98,10 @@ class HubDataset(FileDataset):
         return self._where
 
 
-def load_hub(name: str, split: str) -> HubDataset:
+def load_hub(name: str, split: str, stream: bool = False) -> HubDataset:
     """One split of a dataset of the paper's suite, from the hub.
+
+    With `stream`, pictures are fetched as they are read and not kept, where they are in Parquet files.
 
     Raises:
         ResidualError: it can't be had, or isn't as `hub.json` describes it.
@@ -116,7 +120,7 @@ def load_hub(name: str, split: str) -> HubDataset:
     features = tables[source].features
     column = image_column(features, entry.image, where)
     label_column(features, entry.label, where)
-    labels, names = _labels(tables, source, needed, entry.label, where)
+    labels, names = _labels(tables, source, needed, entry.label, where, stream)
     # The split is made of the source's own numbers, as the paper's code does; ours come after.
     if entry.splits["val"] is None and source == "train":
         share = None if entry.splits["test"] is None else entry.val_share
@@ -128,9 +132,10 @@ def load_hub(name: str, split: str) -> HubDataset:
     return HubDataset(
         name,
         split,
-        tables[source].table,
+        tables[source],
         source,
         rows,
+        len(labels[source]),
         column,
         classes.names,
         templates_of(name),
@@ -138,18 +143,22 @@ def load_hub(name: str, split: str) -> HubDataset:
         entry.licence,
         where,
         own_folders(entry.repository, None),
+        stream,
         groups,
         group_names,
     )
 
 
-def load_table(name: str, split: str, image: str | None = None, label: str | None = None) -> HubDataset:
+def load_table(
+    name: str, split: str, image: str | None = None, label: str | None = None, stream: bool = False
+) -> HubDataset:
     """One split of `hf:REPO`, `hf:REPO@REVISION`, `hf:REPO:CONFIG` or `disk:PATH`.
 
     Args:
         name: the address.
         split: "train", "val" or "test".
         image, label: the columns, where they can't be told.
+        stream: see `load_hub`.
 
     Raises:
         ResidualError: it can't be had, or its columns or splits don't tell what they are.
@@ -176,7 +185,7 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
     check_apart(tables, column, name)
     tables = with_labels(tables, labelled)
     source, parts = given_split(list(tables), split, name)
-    labels, names = _labels(tables, source, set(tables), labelled, name)
+    labels, names = _labels(tables, source, set(tables), labelled, name, stream)
     if names is None:
         count = 1 + max((int(numbers.max()) for numbers in labels.values() if numbers.size), default=-1)
         names = tuple(f"class {index}" for index in range(count))
@@ -191,9 +200,10 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
     return HubDataset(
         name,
         split,
-        tables[source].table,
+        tables[source],
         source,
         rows,
+        len(labels[source]),
         column,
         tidy if len(set(map(folded, tidy))) == len(tidy) else names,
         TEMPLATES,
@@ -201,16 +211,18 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
         "the user's own data; no licence known" if form == "disk" else "as the repository's card says",
         shareable(name),
         folders,
+        stream,
     )
 
 
 def _labels(
-    tables: Mapping[str, Split], source: str, needed: Collection[str], column: str, where: str
+    tables: Mapping[str, Split], source: str, needed: Collection[str], column: str, where: str, stream: bool
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
     """What `read_labels` gives of one split, and of all that are needed where it takes all to tell classes,
     or where nothing has to be fetched for the others.
     """
-    alone = names_classes(tables[source].table.features, column)
+    own = tables[source]
+    alone = names_classes(own.features if stream else own.table.features, column)
     read = {each: tables[each] for each in tables if each == source or each in needed}
     if alone:
         read = {each: split for each, split in read.items() if each == source or not split.by_files}

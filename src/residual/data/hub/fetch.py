@@ -69,7 +69,7 @@ def from_hub(
     """
     library(name)
     path, root = _addresses(repository, revision)
-    told = _told(name, repository, elsewhere)
+    told = _explained(name, repository, elsewhere)
     if folders:
         archives = {split: f"{root}/{file}" for split, file in (files or {}).items()}
         return {split: Split(partial(_unpacked, at, folders), told=told) for split, at in archives.items()}
@@ -143,7 +143,7 @@ def _of_arrow(files: Sequence[str]) -> Any:
 
 
 @contextmanager
-def _told(name: str, repository: str, elsewhere: Sequence[str] = ()) -> Generator[None]:
+def _explained(name: str, repository: str, elsewhere: Sequence[str] = ()) -> Generator[None]:
     """What the library says of a repository that it can't read becomes one sentence.
 
     Raises:
