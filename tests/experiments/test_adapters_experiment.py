@@ -265,9 +265,11 @@ def test_pictures_that_cannot_be_read_are_left_out_of_fine_tuning_too(tmp_path):
     for path in ("digit 0/00.png", "digit 1/03.png", "digit 7/05.png"):
         (tmp_path / "pictures" / path).write_bytes(b"not a picture")
     settings = replace(SETTINGS, methods=(ZERO_SHOT, FINE_TUNING), seeds=1, epochs=1)
-    told = run(tmp_path / "out", settings, datasets=(name,), limit=0, on_error="skip")
+    how = {"datasets": (name,), "limit": 0, "most_skipped_share": 0.2}
+    told = run(tmp_path / "out", settings, **how)
     assert [cell["measured"] for cell in told["cells"]] == [True, True]
-    work = Work(plan(tmp_path / "out", datasets=(name,), limit=0, on_error="skip"), "picto", lambda *_: None)
+    assert sum(map(len, told["skipped"].values())) == 3
+    work = Work(plan(tmp_path / "out", **how), "picto", lambda *_: None)
     outputs = {method: read_outputs(work, f"{name}.{method}", "test") for method in settings.methods}
     assert torch.equal(outputs[ZERO_SHOT].labels, outputs[FINE_TUNING].labels)
     assert len(outputs[ZERO_SHOT].features) == len(outputs[FINE_TUNING].features) > 0
