@@ -111,6 +111,10 @@ def test_what_was_fetched_is_there_without_a_network(hub, tmp_path, monkeypatch)
     assert hub.asked == []
     with pytest.raises(ResidualError, match="can't be had from the hub"):
         load_dataset("hf:me/more", "test")
+    for settings in (datasets.config, constants):
+        monkeypatch.setattr(settings, "HF_HUB_OFFLINE", False)
+    with pytest.raises(ResidualError, match=r"BuilderConfig 'big' not found.*named as in hf:REPO:CONFIG"):
+        load_dataset("hf:me/birds:big", "test")  # the hub answers: what is kept is no answer
 
 
 def test_a_gated_dataset_is_said_with_what_it_needs(hub, tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from residual.errors import ResidualError, printable
 from residual.files import local_path, parse_json, read_regular
 from residual.libraries import refused_by_hub
 
+_PATIENCE = 10  # seconds
 OLDEST_DATASETS = 4  # earlier ones run loading scripts
 
 
@@ -93,7 +94,7 @@ def _splits(
     try:
         whole = ask(data_files=dict(files) if files else None)
     except Exception:  # whatever the library, the network or the hub say
-        if found := _made_before(path, config, revision):
+        if kept is None and _is_out_of_reach(path) and (found := _made_before(path, config, revision)):
             return {split: Split(partial(_of_arrow, parts)) for split, parts in found.items()}
         raise
 
@@ -113,6 +114,20 @@ def _splits(
     return {
         split: Split(partial(load, split), part, whole.info.features, told) for split, part in parts.items()
     }
+
+
+def _is_out_of_reach(repository: str) -> bool:
+    """Whether the hub doesn't answer, so that what it said isn't why a repository can't be had."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().repo_info(repository, repo_type="dataset", timeout=_PATIENCE)
+    except HfHubHTTPError as error:
+        return error.response.status_code >= 500
+    except Exception:  # of whatever the network is
+        return True
+    return False
 
 
 def _made_before(path: str, config: str | None, revision: str | None) -> dict[str, list[str]]:
