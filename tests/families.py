@@ -101,7 +101,7 @@ def transformers_model(
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "vocab_size": 64,
-        "max_position_embeddings": 10,
+        "max_position_embeddings": how.pop("positions", 10),
     }
     if kind.startswith("ViT"):
         config = transformers.ViTConfig(**vision, **how)
