@@ -20,12 +20,18 @@ PATCHES = (IMAGE // PATCH) ** 2
 
 @dataclass(frozen=True)
 class Case:
-    """A model of a family, and what the library must find in it."""
+    """A model of a family, and what the library must find in it.
+
+    `pool` says that it pools in a way of its own, without an MLP; `allowed`, how far its own library's output
+    may be from the sum of units in float64, since AIMv2's norms round to float32.
+    """
 
     make: Callable[..., torch.nn.Module]
     prefix: int = 1
     class_token: bool = True
     pool_mlp: bool = False
+    pool: bool = False
+    allowed: float = 1e-12
     text: bool = False
     output: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] | None = None
 
@@ -39,7 +45,7 @@ def randomized(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
                 continue
             noise = torch.randn(value.shape, generator=generator)
             around_one = ("norm" in name or "ln_" in name) and name.endswith("weight")
-            if around_one or name.endswith((".gamma", ".lambda1")):
+            if around_one or name.endswith((".gamma", ".lambda1", ".gamma_1", ".gamma_2")):
                 value.copy_(1 + 0.5 * noise)
             elif value.ndim < 2:
                 value.copy_(0.5 * noise)
@@ -61,7 +67,7 @@ def open_clip_model(layers: int = 2, heads: int = 3, width: int = 24, seed: int 
 
 
 def timm_model(layers: int = 2, heads: int = 3, width: int = 24, seed: int = 0, **how: Any) -> Any:
-    size = how.pop("image_size", IMAGE)
+    size, kind = how.pop("image_size", IMAGE), how.pop("kind", timm.models.VisionTransformer)
     settings = {
         "img_size": size,
         "patch_size": PATCH,
@@ -70,7 +76,15 @@ def timm_model(layers: int = 2, heads: int = 3, width: int = 24, seed: int = 0, 
         "num_heads": heads,
     }
     settings |= {"num_classes": 0}
-    return randomized(timm.models.VisionTransformer(**(settings | how)), seed)
+    return randomized(kind(**(settings | how)), seed)
+
+
+def deit_model(layers: int = 2, heads: int = 3, width: int = 24, seed: int = 0, **how: Any) -> Any:
+    return timm_model(layers, heads, width, seed, kind=timm.models.deit.VisionTransformerDistilled, **how)
+
+
+def eva_model(**how: Any) -> Any:
+    return timm_model(kind=timm.models.Eva, **how)
 
 
 def _vision_settings(layers: int, heads: int, width: int, size: int) -> dict[str, Any]:
@@ -103,8 +117,25 @@ def transformers_model(
         "vocab_size": 64,
         "max_position_embeddings": how.pop("positions", 10),
     }
-    if kind.startswith("ViT"):
-        config = transformers.ViTConfig(**vision, **how)
+    if kind.startswith(("ViT", "DeiT")):
+        config = getattr(transformers, f"{kind[:3] if kind[0] == 'V' else kind[:4]}Config")(**vision, **how)
+    elif kind == "DINOv3ViTModel":
+        config = transformers.DINOv3ViTConfig(**vision, **how)
+    elif kind in ("MetaClip2Model", "Aimv2Model"):
+        text |= {"eos_token_id": 63} | ({"pad_token_id": 0} if kind[0] == "M" else {})
+        name = kind.removesuffix("Model")
+        config = getattr(transformers, f"{name}Config")(
+            text_config=text, vision_config=vision, projection_dim=12
+        )
+    elif kind in ("MetaClip2VisionModelWithProjection", "Aimv2VisionModel"):
+        config = getattr(transformers, f"{kind.partition('Model')[0]}Config")(**vision, **how)
+    elif kind.startswith("Siglip2"):
+        vision |= {"num_patches": (image_size // PATCH) ** 2}
+        text |= {"projection_size": width}
+        if kind == "Siglip2Model":
+            config = transformers.Siglip2Config(text_config=text, vision_config=vision)
+        else:
+            config = transformers.Siglip2VisionConfig(**vision)
     elif kind == "Dinov2WithRegistersModel":
         config = transformers.Dinov2WithRegistersConfig(**vision, **how)
     elif kind == "Dinov2Model":
@@ -193,6 +224,96 @@ CASES: dict[str, Case] = {
         partial(timm_model, global_pool="map", class_token=False, num_classes=5),
         prefix=0,
         class_token=False,
+        pool_mlp=True,
+    ),
+    "metaclip2": Case(partial(transformers_model, "MetaClip2Model"), text=True),
+    "siglip2": Case(
+        partial(transformers_model, "Siglip2Model"), prefix=0, class_token=False, pool_mlp=True, text=True
+    ),
+    "dinov3": Case(
+        partial(transformers_model, "DINOv3ViTModel", num_register_tokens=2, use_gated_mlp=True), prefix=3
+    ),
+    "aimv2": Case(
+        partial(transformers_model, "Aimv2Model"),
+        prefix=0,
+        class_token=False,
+        pool=True,
+        allowed=1e-6,
+        text=True,
+    ),
+    "aimv2 vision average": Case(
+        partial(transformers_model, "Aimv2VisionModel", use_head=False),
+        prefix=0,
+        class_token=False,
+        allowed=1e-6,
+    ),
+    "deit": Case(partial(transformers_model, "DeiTModel"), prefix=2),
+    "deit classifiers": Case(
+        partial(transformers_model, "DeiTForImageClassificationWithTeacher", num_labels=7),
+        prefix=2,
+        pool=True,
+    ),
+    "timm deit": Case(deit_model, prefix=2, pool=True),
+    "timm deit classifiers": Case(partial(deit_model, num_classes=7), prefix=2, pool=True),
+    "timm aimv2 average": Case(
+        partial(
+            timm_model,
+            global_pool="avg",
+            class_token=False,
+            fc_norm=False,
+            qkv_bias=False,
+            proj_bias=False,
+            act_layer="silu",
+            norm_layer=timm.layers.RmsNorm,
+            embed_norm_layer=timm.layers.RmsNorm,
+            mlp_layer=timm.layers.SwiGLU,
+        ),
+        prefix=0,
+        class_token=False,
+    ),
+    "eva02": Case(
+        partial(
+            eva_model,
+            global_pool="token",
+            qkv_fused=False,
+            swiglu_mlp=True,
+            scale_mlp=True,
+            scale_attn_inner=True,
+            use_rot_pos_emb=True,
+            ref_feat_shape=(3, 3),
+            num_classes=7,
+        )
+    ),
+    "eva average": Case(partial(eva_model, init_values=0.1)),
+    "eva dinov3 average": Case(
+        partial(
+            eva_model,
+            dynamic_img_size=True,
+            qkv_bias=False,
+            init_values=0.1,
+            rope_type="dinov3",
+            rope_temperature=100,
+            rope_rotate_half=True,
+            use_rot_pos_emb=True,
+            use_abs_pos_emb=False,
+            num_reg_tokens=2,
+            use_fc_norm=False,
+        ),
+        prefix=3,
+    ),
+    "eva perception": Case(
+        partial(
+            eva_model,
+            global_pool="map",
+            attn_type="rope",
+            use_pre_transformer_norm=True,
+            use_rot_pos_emb=True,
+            ref_feat_shape=(3, 3),
+            rope_grid_offset=1.0,
+            rope_grid_indexing="xy",
+            attn_pool_num_heads=4,
+            num_classes=7,
+        ),
         pool_mlp=True,
     ),
     "timm attention pool past a class token": Case(partial(timm_model, global_pool="map"), pool_mlp=True),

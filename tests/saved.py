@@ -47,8 +47,12 @@ def transformers_folder(kind: str, at: Path, **how: Any) -> Saved:
         model = families.transformers_model(kind, **how)
     model.save_pretrained(at)
     size = {"height": 32, "width": 32}
-    if kind.startswith("CLIP"):
+    if kind.startswith("CLIP") or kind.startswith(("MetaClip2", "Aimv2")):
         processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
+    elif kind.startswith("Siglip2"):
+        processor = transformers.Siglip2ImageProcessor(patch_size=16, max_num_patches=5)
+    elif kind.startswith("DeiT"):
+        processor = transformers.DeiTImageProcessor(size={"height": 36, "width": 36}, crop_size=size)
     elif kind.startswith("Dino"):
         processor = transformers.BitImageProcessor(size={"shortest_edge": 36}, crop_size=size)
     else:
@@ -62,20 +66,28 @@ def transformers_folder(kind: str, at: Path, **how: Any) -> Saved:
         tokenizer.save_pretrained(at)
 
         def text(texts: list[str]) -> torch.Tensor:
-            tokens = tokenizer(texts, padding=padding, truncation=True, max_length=10, return_tensors="pt")
+            how = {"truncation": True, "max_length": 10, "return_tensors": "pt", "padding_side": "right"}
+            tokens = tokenizer(texts, padding=padding, **how)
             return TEXT_OUTPUT[kind](model, tokens)
 
     return Saved(
         name=f"hf:{at}",
         image=lambda pixels: IMAGE_OUTPUT[kind](model, pixels),
-        output_dim={"ViTForImageClassification": 7, "BlipForImageTextRetrieval": 12}.get(
-            kind, 12 if kind.startswith("CLIP") else 24
-        ),
+        output_dim=7
+        if kind in CLASSIFIERS
+        else 12
+        if kind.startswith(("CLIP", "Blip", "Aimv2Model", "MetaClip2Model"))
+        else 512
+        if kind.startswith("MetaClip2")
+        else 24,
         text=text,
         splits_text=not kind.startswith("Blip"),
-        size=None if kind.startswith("Dino") else (32, 32),
-        how={"classifier": True} if kind == "ViTForImageClassification" else {},
+        size=None if kind.startswith(("Dino", "DINO", "Siglip2")) else (32, 32),
+        how={"classifier": True} if kind in CLASSIFIERS else {},
     )
+
+
+CLASSIFIERS = ("ViTForImageClassification", "DeiTForImageClassificationWithTeacher")
 
 
 def clip_tokenizer() -> tuple[Any, str]:
@@ -98,6 +110,12 @@ def word_tokenizer() -> tuple[Any, str]:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **special), "max_length"
 
 
+def gemma_tokenizer() -> tuple[Any, str]:
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *map(chr, range(97, 123))]
+    vocab = {word: index for index, word in enumerate(words)}
+    return transformers.Siglip2Tokenizer(vocab=vocab, merges=[]), "max_length"
+
+
 def bert_tokenizer() -> tuple[Any, str]:
     words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "a", "red", "cat", "dog", "of"]
     return transformers.BertTokenizer(vocab={word: index for index, word in enumerate(words)}), "longest"
@@ -107,15 +125,33 @@ TOKENIZERS = {
     "CLIPModel": clip_tokenizer,
     "SiglipModel": word_tokenizer,
     "BlipForImageTextRetrieval": bert_tokenizer,
+    "MetaClip2Model": clip_tokenizer,
+    "Siglip2Model": gemma_tokenizer,
+    "Aimv2Model": clip_tokenizer,
 }
 TEXT_OUTPUT: dict[str, Callable[[Any, Any], torch.Tensor]] = {
     "CLIPModel": lambda model, tokens: model.get_text_features(**tokens).pooler_output,
     # SigLIP was trained without a mask: padding is seen.
     "SiglipModel": lambda model, tokens: model.get_text_features(tokens["input_ids"]).pooler_output,
+    "MetaClip2Model": lambda model, tokens: model.get_text_features(**tokens).pooler_output,
+    "Siglip2Model": lambda model, tokens: model.get_text_features(tokens["input_ids"]).pooler_output,
+    "Aimv2Model": lambda model, tokens: model.get_text_features(**tokens).pooler_output,
     "BlipForImageTextRetrieval": lambda model, tokens: model.text_proj(
         model.text_encoder(tokens["input_ids"], tokens["attention_mask"]).last_hidden_state[:, 0]
     ),
 }
+
+
+def naflex(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Pictures of one size as SigLIP 2's image processor cuts them: patches, in each its rows of colours."""
+    side = families.PATCH
+    rows = [part for row in pixels.split(side, 2) for part in row.split(side, 3)]
+    patches = torch.stack([part.permute(0, 2, 3, 1).flatten(1) for part in rows], 1)
+    shapes = torch.tensor([[length // side for length in pixels.shape[2:]]] * len(pixels))
+    seen = torch.ones(patches.shape[:2], dtype=torch.int32)
+    return {"pixel_values": patches, "spatial_shapes": shapes, "pixel_attention_mask": seen}
+
+
 IMAGE_OUTPUT: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     "CLIPModel": lambda model, pixels: model.get_image_features(pixels).pooler_output,
     "CLIPVisionModelWithProjection": lambda model, pixels: model(pixels).image_embeds,
@@ -126,6 +162,17 @@ IMAGE_OUTPUT: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     ),
     "ViTModel": lambda model, pixels: model(pixels).last_hidden_state[:, 0],
     "ViTForImageClassification": lambda model, pixels: model(pixels).logits,
+    "MetaClip2Model": lambda model, pixels: model.get_image_features(pixels).pooler_output,
+    "MetaClip2VisionModelWithProjection": lambda model, pixels: model(pixels).image_embeds,
+    "Siglip2Model": lambda model, pixels: model.get_image_features(**naflex(pixels)).pooler_output,
+    "Siglip2VisionModel": lambda model, pixels: model(**naflex(pixels)).pooler_output,
+    "DINOv3ViTModel": lambda model, pixels: model(pixels).pooler_output,
+    "Aimv2Model": lambda model, pixels: model.get_image_features(pixels).pooler_output,
+    "Aimv2VisionModel": lambda model, pixels: (
+        model(pixels).pooler_output if model.use_head else model(pixels).last_hidden_state.mean(1)
+    ),
+    "DeiTModel": lambda model, pixels: model(pixels).last_hidden_state[:, 0],
+    "DeiTForImageClassificationWithTeacher": lambda model, pixels: model(pixels).logits,
     "Dinov2Model": lambda model, pixels: model(pixels).pooler_output,
     "Dinov2WithRegistersModel": lambda model, pixels: model(pixels).pooler_output,
 }
@@ -188,9 +235,10 @@ def timm_saved(at: Path, as_file: bool, classifier: bool) -> Saved:
 
 CASES: dict[str, Callable[[Path], Saved]] = {
     **{f"hf {kind}": lambda at, kind=kind: transformers_folder(kind, at) for kind in IMAGE_OUTPUT},
-    "hf ViTForImageClassification": lambda at: transformers_folder(
-        "ViTForImageClassification", at, num_labels=7
-    ),
+    **{
+        f"hf {kind}": lambda at, kind=kind: transformers_folder(kind, at, num_labels=7)
+        for kind in CLASSIFIERS
+    },
     **{
         f"{architecture} {'file' if as_file else 'folder'}": (
             lambda at, architecture=architecture, as_file=as_file: open_clip_saved(architecture, at, as_file)

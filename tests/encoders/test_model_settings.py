@@ -9,7 +9,7 @@ from tiny import random_pixels
 
 import residual
 
-KINDS = [kind for kind in families.CASES if kind.startswith(("clip", "siglip", "blip", "vit", "dino"))]
+KINDS = [kind for kind in families.CASES if not kind.startswith(("open_clip", "timm", "eva"))]
 FLAGS = ["return_dict", "output_hidden_states", "output_attentions", "eager"]
 
 

@@ -173,6 +173,11 @@ DEFAULTS = {
     "blip": transformers.BlipImageProcessor(size=SIZE),
     "vit": transformers.ViTImageProcessor(size=SIZE),
     "vit classifier": transformers.ViTImageProcessor(size=SIZE),
+    "siglip2": transformers.SiglipImageProcessor(size=SIZE, resample=2),
+    "dinov3": transformers.DINOv3ViTImageProcessor(size=SIZE),
+    "aimv2": transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SIZE),
+    "metaclip2": transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SIZE),
+    "deit": transformers.DeiTImageProcessor(size={"height": 36, "width": 36}, crop_size=SIZE),
     "dinov2": transformers.BitImageProcessor(**DINO, size={"shortest_edge": 256}),
     "dinov2 registers": transformers.BitImageProcessor(**DINO, size={"shortest_edge": 256}),
 }

@@ -32,6 +32,7 @@ FAMILIES = [
     ("open_clip average", "own", "own"),
     ("open_clip norm after average", "own", "shared"),
     ("siglip", "own", "own"),
+    ("aimv2", "own", "shared"),
     ("siglip", "all", "shared"),
     ("timm attention pool past a class token", "own", "shared"),
     ("timm attention pool past a class token", "patches", "own"),

@@ -247,6 +247,8 @@ FAMILIES = [
     ("dinov2 registers", "cls"),
     ("dinov2 registers", "patches"),
     ("dinov2 registers", "avg:all"),
+    ("aimv2", "own"),
+    ("timm deit classifiers", "own"),
 ]
 
 

@@ -43,6 +43,13 @@ PLACES: dict[str, tuple[str, str, str, str | None]] = {
     "ViTForImageClassification": ("vit.layers", VIT[1], "vit.layernorm", "classifier"),
     "Dinov2Model": DINO,
     "Dinov2WithRegistersModel": DINO,
+    "MetaClip2Model": CLIP,
+    "Siglip2Model": (*INNER, None),
+    "DINOv3ViTModel": ("model.layer", VIT[1], "norm", None),
+    "Aimv2Model": (INNER[0], "attention.out_proj", "vision_model.rms_norm", "visual_projection"),
+    "Aimv2VisionModel": ("encoder.layers", "attention.out_proj", "rms_norm", None),
+    "DeiTModel": VIT,
+    "DeiTForImageClassificationWithTeacher": ("deit.layers", VIT[1], "deit.layernorm", None),
 }
 # How the tokens from the second on become one, where it isn't the first token that is pooled.
 POOLS = {
@@ -56,6 +63,16 @@ POOLS = {
     "timm average of all": ("norm of mean", 0),
     "timm attention pool": ("attention", 0),
     "timm attention pool past a class token": ("attention", 1),
+    "siglip2": ("attention", 0),
+    "aimv2": ("attention", 0),
+    "aimv2 vision average": ("mean of normed", 0),
+    "timm aimv2 average": ("mean of normed", 0),
+    "timm deit": ("mean of normed", slice(0, 2)),
+    "timm deit classifiers": ("two heads", slice(0, 2)),
+    "deit classifiers": ("two heads", slice(0, 2)),
+    "eva average": ("norm of mean", 1),
+    "eva dinov3 average": ("mean of normed", 3),
+    "eva perception": ("attention", 0),
 }
 
 
@@ -71,14 +88,19 @@ def image_tower(model: Any) -> tuple[Any, tuple[str, str, str, str | None]]:
         return model, PLACES[type(model).__name__]
     if type(model).__module__.startswith("timm"):
         norm = "norm" if isinstance(model.fc_norm, nn.Identity) else "fc_norm"
-        return model, ("blocks", "attn.proj", norm, "head" if model.num_classes else None)
+        two = hasattr(model, "head_dist")
+        return model, ("blocks", "attn.proj", norm, "head" if model.num_classes and not two else None)
     return getattr(model, "visual", model), OPEN_CLIP
 
 
 def scale(block: nn.Module, which: int) -> Tensor | float:
     named = dict(block.named_parameters())
-    paths = (f"ls_{which}.gamma", f"ls{which}.gamma", f"layer_scale{which}.lambda1")
+    paths = (f"ls_{which}.gamma", f"ls{which}.gamma", f"layer_scale{which}.lambda1", f"gamma_{which}")
     return next((named[path] for path in paths if path in named), 1.0)
+
+
+def mlp_of(block: Any) -> nn.Module:
+    return block.ffn if hasattr(block, "ffn") else block.mlp
 
 
 def heads_outputs(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
@@ -111,7 +133,7 @@ def vectors_by_hand(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
         def mlp(module, args, out, block=block):
             seen["mlp"].append(out * scale(block, 2))
 
-        hooks.append(block.mlp.register_forward_hook(mlp))
+        hooks.append(mlp_of(block).register_forward_hook(mlp))
     hooks.append(blocks[-1].register_forward_hook(lambda module, args, out: seen["stream"].append(out)))
     raw_output(model, pixels)
     for hook in hooks:
@@ -132,17 +154,29 @@ def attention_pool(model: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, 
         out, pool_norm = pool.proj, pool.norm
         weights = (pool.q.weight, *pool.kv.weight.chunk(2))
         biases = (pool.q.bias, *pool.kv.bias.chunk(2))
+    elif hasattr(pool := getattr(model, "vision_model", model).head, "output_proj"):
+        query, out = pool.cls_token[0, 0], pool.output_proj
+        weights, biases = (
+            (torch.eye(len(query)), pool.k_proj.weight, pool.v_proj.weight),
+            torch.zeros(3, len(query)),
+        )
     else:
-        pool = getattr(model, "vision_model", model).head
         query, out, pool_norm = pool.probe[0, 0], pool.attention.out_proj, pool.layernorm
         weights, biases = pool.attention.in_proj_weight.chunk(3), pool.attention.in_proj_bias.chunk(3)
     shares, maps = [], []
-    for rows in torch.arange(tokens.shape[-1]).chunk(HEADS):
+    weights, biases = [each.double() for each in weights], [each.double() for each in biases]
+    for rows in torch.arange(tokens.shape[-1]).chunk(getattr(pool, "num_heads", HEADS)):
         q, k = query @ weights[0][rows].T + biases[0][rows], tokens @ weights[1][rows].T + biases[1][rows]
         shares.append((k @ q / len(rows) ** 0.5).softmax(-1))
         maps.append(weights[2][rows].T @ out.weight[:, rows].T)
     constant = biases[2] @ out.weight.T + out.bias
-    return torch.stack(shares, 1), torch.stack(maps), constant, lambda x: pool.mlp(pool_norm(x))
+    mlp = (lambda x: pool.mlp(pool_norm(x))) if hasattr(pool, "mlp") else None
+    return torch.stack(shares, 1), torch.stack(maps), constant, mlp
+
+
+def two_heads(model: Any) -> list[nn.Linear]:
+    names = ("head", "head_dist") if hasattr(model, "head") else ("cls_classifier", "distillation_classifier")
+    return [getattr(model, name) for name in names]
 
 
 @torch.no_grad()
@@ -150,20 +184,28 @@ def contributions_by_hand(name: str, model: Any, vectors: Tensor, stream: Tensor
     """`Σ_j a_j ((x_uj − mean) γ/s_j + w_u β) P + w_u p` over the pooled tokens `j`; `w` are the shares."""
     tower, (_, _, at_norm, at_projection) = image_tower(model)
     norm = attrgetter(at_norm)(tower)
-    how, first = POOLS.get(name, ("token", 0))
-    tokens = slice(0, 1) if how == "token" else slice(first, None)
+    how, first = POOLS.get(name, ("token", slice(0, 1)))
+    tokens = first if isinstance(first, slice) else slice(first, None)
     x, stream = vectors[:, tokens], stream[:, tokens]
     if how == "norm of mean":
         x, stream = x.mean(1, keepdim=True), stream.mean(1, keepdim=True)
-    mean, s = stream.mean(-1), (stream.var(-1, correction=0) + norm.eps).sqrt()
-    lost = x.mean(-1, keepdim=True) if centering == "own" else w[:, None] * mean[..., None, None]
-    normed = (x - lost) * norm.weight / s[..., None, None] + w[:, None] * norm.bias
+    if isinstance(norm, nn.LayerNorm):
+        mean, s = stream.mean(-1), (stream.var(-1, correction=0) + norm.eps).sqrt()
+        lost = x.mean(-1, keepdim=True) if centering == "own" else w[:, None] * mean[..., None, None]
+        normed = (x - lost) * norm.weight / s[..., None, None] + w[:, None] * norm.bias
+    else:
+        eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+        normed = x * norm.weight / (stream.square().mean(-1) + eps).sqrt()[..., None, None]
     if how == "attention":
         shares, maps, constant, mlp = attention_pool(model, norm(stream))
         pooled = torch.einsum("npt,ntux,pxy->nuy", shares, normed, maps) + w[:, None] * constant
         at = 1 + (vectors.shape[2] - 1) // (1 + HEADS)  # behind the embedding and the blocks' MLPs
-        pooled = torch.cat([pooled[:, :at], mlp(pooled.sum(1))[:, None], pooled[:, at:]], dim=1)
-        w = torch.cat([w[:at], w.new_zeros(1), w[at:]])
+        if mlp is not None:
+            pooled = torch.cat([pooled[:, :at], mlp(pooled.sum(1))[:, None], pooled[:, at:]], dim=1)
+            w = torch.cat([w[:at], w.new_zeros(1), w[at:]])
+    elif how == "two heads":
+        parts = [normed[:, j] @ h.weight.T + w[:, None] * h.bias for j, h in enumerate(two_heads(model))]
+        pooled = sum(parts) / 2
     else:
         pooled = normed.mean(1)
     projection = at_projection and attrgetter(at_projection)(tower)
@@ -196,7 +238,7 @@ def test_sums_shapes_and_units(name, centering):
     mlps = LAYERS + case.pool_mlp
     assert got.contributions.shape == (5, 1, 1 + mlps + LAYERS * HEADS, expected.shape[1])
     assert got.output.shape == (5, 1, encoder.output_dim)
-    assert miss(got.contributions.sum(2)[:, 0], expected) < 1e-12
+    assert miss(got.contributions.sum(2)[:, 0], expected) < case.allowed
     assert got.units["kind"].tolist() == ["emb"] + ["mlp"] * mlps + ["head"] * (LAYERS * HEADS)
     assert got.units["unit"].tolist() == list(range(len(got.units)))
     layers = pd.Series([pd.NA, *range(mlps), *[0] * HEADS, *[1] * HEADS], dtype="Int64")
@@ -237,10 +279,11 @@ def test_a_head_isolated_by_hand(name):
     tower, (at_blocks, at_output, _, _) = image_tower(model)
     (block,) = attrgetter(at_blocks)(tower)
     output = attrgetter(at_output)(block)
-    last = [part for part in block.mlp.modules() if isinstance(part, nn.Linear)][-1]
+    last = [part for part in mlp_of(block).modules() if isinstance(part, nn.Linear)][-1]
     with torch.no_grad():
         for value in (output.bias, last.weight, last.bias):
-            value.zero_()
+            if value is not None:
+                value.zero_()
         first, _, third = output.weight.chunk(HEADS, dim=1)
         first.zero_(), third.zero_()
     vectors, stream = vectors_by_hand(model, pixels)
@@ -282,12 +325,14 @@ def test_sums_of_models_of_any_size(name, layers, heads, head_width, grid, cente
 def test_one_black_image_and_pixels_that_are_not_contiguous(name):
     model = CASES[name].make().double()
     encoder, black = wrap_encoder(model), torch.zeros(1, 3, 32, 32, dtype=torch.float64)
-    assert miss(decompose(encoder, black).contributions.sum(2)[:, 0], raw_output(model, black)) < 1e-12
+    got = decompose(encoder, black).contributions.sum(2)[:, 0]
+    assert miss(got, raw_output(model, black)) < CASES[name].allowed
     channels_last = random_pixels(4).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     every_other = random_pixels(3, 64)[:, :, ::2, 1::2]
     for pixels in (channels_last, every_other, random_pixels(1).expand(3, -1, -1, -1)):
         got, plain = decompose(encoder, pixels), decompose(encoder, pixels.contiguous())
-        torch.testing.assert_close(got.contributions, plain.contributions, rtol=1e-12, atol=1e-12)
+        allowed = CASES[name].allowed
+        torch.testing.assert_close(got.contributions, plain.contributions, rtol=allowed, atol=allowed)
 
 
 @pytest.mark.parametrize("size", [(48, 48), (16, 64), (40, 50)])

@@ -22,7 +22,7 @@ CENTERING = pytest.mark.parametrize("centering", CENTERINGS)
 POOLINGS = ["own", "cls", "avg", "avg:all", "all", "patches", "token:0", "token:2", "token:-1"]
 # What each encoder does itself, where that has a name among the poolings; None for an attention pool.
 OWN = {
-    **{name: None for name, case in CASES.items() if case.pool_mlp},
+    **{name: None for name, case in CASES.items() if case.pool_mlp or case.pool},
     **{name: "avg" for name in CASES if "average" in name},
     "timm average of all": "avg:all",
 }
@@ -31,13 +31,14 @@ NORM_AFTER = (
     "timm norm after average",
     "timm average, no class token",
     "timm average of all",
+    "eva average",
 )
 TEXT_LENGTH, ENDS = 10, [9, 1, 4, 7, 2]
 
 
-def exact(got: Tensor, expected: Tensor) -> None:
+def exact(got: Tensor, expected: Tensor, allowed: float = 1e-12) -> None:
     assert got.shape == expected.shape
-    assert (got - expected).norm() <= 1e-12 * expected.norm()
+    assert (got - expected).norm() <= allowed * expected.norm()
 
 
 def same(got: Tensor, expected: Tensor) -> None:
@@ -56,7 +57,10 @@ def last_hidden_state(encoder, pixels: Tensor) -> Tensor:
 
 def normed_and_projected(encoder, tokens: Tensor) -> Tensor:
     norm, projection = encoder.parts.final_norm, encoder.parts.projection
-    normed = nn.functional.layer_norm(tokens, tokens.shape[-1:], norm.weight, norm.bias, norm.eps)
+    if isinstance(norm, nn.LayerNorm):
+        normed = nn.functional.layer_norm(tokens, tokens.shape[-1:], norm.weight, norm.bias, norm.eps)
+    else:
+        normed = nn.functional.rms_norm(tokens, tokens.shape[-1:], norm.weight, encoder.parts.epsilon)
     if projection is None:
         return normed
     weight, bias = projection.affine()
@@ -80,8 +84,8 @@ def test_every_pooling_sums_to_norm_and_projection_by_hand(name):
         pool_mlp = case.pool_mlp and pooling == "own"
         for encoder in encoders:
             got = decompose(encoder, pixels, pooling)
-            exact(got.contributions.sum(2), got.output)
-            exact(got.output, expected)
+            exact(got.contributions.sum(2), got.output, case.allowed)
+            exact(got.output, expected, case.allowed)
             assert got.contributions.shape == (3, tokens, 9 + pool_mlp, expected.shape[-1])
             assert got.units.equals(Units(2, 3, pool_mlp).table)
 
@@ -158,6 +162,9 @@ def raw_text(model, tokens: Tensor) -> Tensor:
     with torch.no_grad():
         if hasattr(model, "encode_text"):
             return model.encode_text(tokens)
+        if type(model).__name__ == "Aimv2Model":  # causal only so, or with a mask that hides something
+            model.set_attn_implementation("eager")
+            return model.get_text_features(tokens, torch.ones_like(tokens)).pooler_output
         return model.get_text_features(tokens).pooler_output
 
 
@@ -167,8 +174,8 @@ def test_texts_sum_to_the_model_s_own_output(name, centering):
     model = CASES[name].make().double()
     expected = raw_text(model, ids())
     got = decompose(wrap_encoder(model, centering), ids(), tower="text")
-    exact(got.contributions.sum(2)[:, 0], expected)
-    exact(got.output[:, 0], expected)
+    exact(got.contributions.sum(2)[:, 0], expected, CASES[name].allowed)
+    exact(got.output[:, 0], expected, CASES[name].allowed)
     assert got.contributions.shape == (5, 1, 1 + 2 + 2 * 2, expected.shape[1])
     assert got.units.equals(Units(2, 2).table)  # an attention pool is the image tower's alone
 
@@ -179,11 +186,11 @@ def test_texts_are_pooled_where_each_ends(name, centering):
     encoder = wrap_encoder(CASES[name].make().double(), centering)
     own, whole = (decompose(encoder, ids(), how, tower="text") for how in ("own", "all"))
     assert whole.contributions.shape == (5, TEXT_LENGTH, 7, own.output.shape[-1])
-    exact(whole.contributions.sum(2), whole.output)
+    exact(whole.contributions.sum(2), whole.output, CASES[name].allowed)
     last = name.startswith("siglip") or name == "open_clip custom text"
     at = torch.full((5,), TEXT_LENGTH - 1) if last else torch.tensor(ENDS)
     same(own.contributions[:, 0], whole.contributions[torch.arange(5), at])
-    same(own.output[:, 0], whole.output[torch.arange(5), at])
+    exact(own.output[:, 0], whole.output[torch.arange(5), at], CASES[name].allowed)
     same(decompose(encoder, ids(), "avg", tower="text").contributions[:, 0], whole.contributions.mean(1))
     same(decompose(encoder, ids(), "token:4", tower="text").contributions, whole.contributions[:, 4:5])
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
-from residual.encoders.anatomy import Anatomy, Parts
+from residual.encoders.anatomy import Anatomy, Parts, check_centering
 from residual.encoders.family import Family, Tower
 from residual.encoders.fingerprints import Fingerprints
 from residual.encoders.running import evaluating, own_code, uncompiled
@@ -21,7 +21,6 @@ from residual.errors import ResidualError
 
 T = TypeVar("T")
 Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
-CENTERINGS = ("shared", "own")
 TOWERS = ("image", "text")
 _TEXTS_AT_ONCE = 256
 _POOL_SETTINGS = ("index", "first", "norm_first")
@@ -38,7 +37,7 @@ class Encoder:
         preprocess: from a PIL image to pixels.
         tokenize: from texts to token ids `(n, t)`, or None where there is no tokenizer.
         centering: how the last LayerNorm's mean is shared out among units: "shared", evenly as in the paper;
-            or "own", each unit loses its own mean.
+            or "own", each unit loses its own mean. With an RMS norm, which has none, it is "none".
 
     Raises:
         ResidualError: the module lacks parts of the family's anatomy, or `centering` isn't known.
@@ -53,19 +52,17 @@ class Encoder:
         tokenize: Callable[[list[str]], Tensor] | None = None,
         centering: str = "shared",
     ):
-        if centering not in CENTERINGS:
-            raise ResidualError(f"centering is {' or '.join(map(repr, CENTERINGS))}, got {centering!r}.")
         self.name = name
         self.module = module.eval()
         self.family = family
         self.preprocess = preprocess
-        self.centering = centering
         self.compiling: Compiler | None = None
         self.compiled: dict[tuple[str, ...], Any] = {}
         self._compiled_of: tuple[list[Any], Any] = [], None
         self._tokenize = tokenize
         self._fingerprints = Fingerprints()
-        self._locate()
+        check_centering(centering)
+        self.centering = self._locate().centering(centering)
 
     @property
     def anatomy(self) -> Anatomy:
@@ -194,7 +191,7 @@ class Encoder:
         self._check_present()
         parts = self.parts
         pool = [type(parts.pool).__name__, *(getattr(parts.pool, name, "") for name in _POOL_SETTINGS)]
-        settings = f"{parts.heads} {parts.final_norm.eps} {pool} {self.family.settings(self.module)}"
+        settings = f"{parts.heads} {parts.epsilon} {pool} {self.family.settings(self.module)}"
         hidden = [  # that a state_dict leaves out; positions and the like, whole numbers, don't count
             (name, value) for name, value in self.module.named_buffers() if value.is_floating_point()
         ]

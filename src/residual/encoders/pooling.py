@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from residual.encoders.wrappers import affine, inside
+
 
 @dataclass(frozen=True)
 class TokenPool:
@@ -36,25 +38,30 @@ class EndPool:
 
 @dataclass(frozen=True)
 class MeanPool:
-    """The average of the tokens from `first` on; each is normed before (`norm_first`), or it after."""
+    """The average of the tokens from `first` on, up to `stop` if it is given; each is normed before
+    (`norm_first`), or it after.
+    """
 
     first: int
     norm_first: bool
+    stop: int | None = None
 
 
 @dataclass(frozen=True)
 class AttentionPool:
-    """A learnt query attends to the normed tokens from `first` on, with a residual MLP behind it.
+    """A learnt query attends to the normed tokens from `first` on, perhaps with a residual MLP behind it.
 
     Args:
-        pool: path of the pooling module.
+        pool: path of the pooling module; empty for the model itself.
         kind: wraps that module; tells the attention weights and the maps of the values.
         first: the first token attended to.
+        stop: the first that isn't any more, or None for all the rest.
     """
 
     pool: str
     kind: type[PoolingAttention]
     first: int = 0
+    stop: int | None = None
 
 
 Pool = TokenPool | EndPool | MeanPool | AttentionPool
@@ -63,19 +70,28 @@ Pool = TokenPool | EndPool | MeanPool | AttentionPool
 class PoolingAttention(ABC):
     """What tracing must know of the module of an attention pool with `P` heads.
 
-    `needs` are the attributes that such a module has.
+    `needs` are the attributes that such a module has. Without an MLP it has two heads or more.
     """
 
-    needs: tuple[str, ...] = ("mlp",)
+    needs: tuple[str, ...] = ()
 
     def __init__(self, module: Any):
         self.module = module
-        self.mlp: nn.Module = module.mlp
+        self.mlp: nn.Module | None = getattr(module, "mlp", None)
 
     @classmethod
     def missing(cls, module: Any) -> list[str]:
         """What of it isn't there or can't be split, named; empty if nothing."""
         return [name for name in cls.needs if getattr(module, name, None) is None]
+
+    @property
+    @abstractmethod
+    def output_dim(self) -> int:
+        """Width of what it gives."""
+
+    def parameters(self) -> list[Tensor]:
+        """Its weights."""
+        return list(self.module.parameters())
 
     @abstractmethod
     def weights(self, tokens: Float[Tensor, "n t D"]) -> Float[Tensor, "n P t"]:
@@ -91,6 +107,11 @@ class ProbePool(PoolingAttention):
 
     needs = ("probe", "attention", "mlp")
 
+    @property
+    def output_dim(self) -> int:
+        """See `PoolingAttention`."""
+        return self.module.attention.embed_dim
+
     def weights(self, tokens: Tensor) -> Tensor:
         """See `PoolingAttention`."""
         attention = self.module.attention
@@ -98,13 +119,13 @@ class ProbePool(PoolingAttention):
         weight, bias = attention.in_proj_weight, attention.in_proj_bias
         query = nn.functional.linear(self.module.probe[0], weight[:width], bias[:width])  # (1, D)
         keys = nn.functional.linear(tokens, weight[width : 2 * width], bias[width : 2 * width])
-        return _softmax(query[0].unflatten(-1, (heads, -1)), keys.unflatten(-1, (heads, -1)))
+        return softmax(query[0].unflatten(-1, (heads, -1)), keys.unflatten(-1, (heads, -1)))
 
     def maps(self) -> tuple[Tensor, Tensor]:
         """See `PoolingAttention`."""
         attention = self.module.attention
         width = attention.embed_dim
-        return _value_maps(
+        return value_maps(
             attention.in_proj_weight[2 * width :],
             attention.in_proj_bias[2 * width :],
             attention.out_proj,
@@ -127,6 +148,11 @@ class LatentPool(PoolingAttention):
             found.append("pos_embed (expected none)")
         return found
 
+    @property
+    def output_dim(self) -> int:
+        """See `PoolingAttention`."""
+        return self.module.proj.out_features
+
     def weights(self, tokens: Tensor) -> Tensor:
         """See `PoolingAttention`."""
         module = self.module
@@ -135,22 +161,55 @@ class LatentPool(PoolingAttention):
         keys = nn.functional.linear(tokens, module.kv.weight[:width], None if bias is None else bias[:width])
         keys = keys.unflatten(-1, (module.num_heads, -1))
         # By `forward`, so that hooks on these modules see the model's own calls only.
-        return _softmax(module.q_norm.forward(query), module.k_norm.forward(keys))
+        return softmax(module.q_norm.forward(query), module.k_norm.forward(keys))
 
     def maps(self) -> tuple[Tensor, Tensor]:
         """See `PoolingAttention`."""
         width, bias = self.module.kv.in_features, self.module.kv.bias
         value_bias = torch.zeros(width) if bias is None else bias[width:]
-        return _value_maps(self.module.kv.weight[width:], value_bias, self.module.proj, self.module.num_heads)
+        return value_maps(self.module.kv.weight[width:], value_bias, self.module.proj, self.module.num_heads)
 
 
-def _softmax(query: Float[Tensor, "P h"], keys: Float[Tensor, "n t P h"]) -> Float[Tensor, "n P t"]:
+class TokenHeads(PoolingAttention):
+    """The average of linear heads, each of which reads one of the first tokens: DeiT's, named in `needs`."""
+
+    @property
+    def heads(self) -> list[Any]:
+        """In the order of their tokens."""
+        return [getattr(self.module, name) for name in self.needs]
+
+    @property
+    def output_dim(self) -> int:
+        """See `PoolingAttention`."""
+        return inside(self.heads[0]).out_features
+
+    def parameters(self) -> list[Tensor]:
+        """See `PoolingAttention`."""
+        return [value for head in self.heads for value in head.parameters()]
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """See `PoolingAttention`: each head sees its own token alone."""
+        wide = torch.promote_types(tokens.dtype, torch.float32)
+        alone = torch.eye(len(self.heads), tokens.shape[1], dtype=wide, device=tokens.device)
+        return alone.expand(len(tokens), -1, -1)
+
+    def maps(self) -> tuple[Tensor, Tensor]:
+        """See `PoolingAttention`."""
+        maps = [affine(head) for head in self.heads]
+        weights = torch.stack([weight.detach().double() for weight, _ in maps])
+        none = weights.new_zeros(self.output_dim)
+        biases = [none if bias is None else bias.detach().double().to(none) for _, bias in maps]
+        return weights / len(maps), torch.stack(biases).mean(0)
+
+
+def softmax(query: Float[Tensor, "P h"], keys: Float[Tensor, "n t P h"]) -> Float[Tensor, "n P t"]:
+    """Attention of one query in several heads, in float32 or better."""
     wide = torch.promote_types(keys.dtype, torch.float32)
     logits = torch.einsum("ph,ntph->npt", query.to(wide), keys.to(wide)) * query.shape[-1] ** -0.5
     return logits.softmax(-1)
 
 
-def _value_maps(weight: Tensor, bias: Tensor, output: nn.Linear, heads: int) -> tuple[Tensor, Tensor]:
+def value_maps(weight: Tensor, bias: Tensor, output: nn.Linear, heads: int) -> tuple[Tensor, Tensor]:
     """Value and output projections of each head multiplied into one: `V_p O_p`, and `b_V O + b_O`."""
     weight, bias, out = (value.detach().double() for value in (weight, bias, output.weight))
     values = weight.T.unflatten(1, (heads, -1))  # (D, P, h)

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +41,18 @@ _MOST_SIDE = 8192
 _LARGE = 1e9  # of what bytes are divided by; NaN and infinity aren't under it
 _MOST_JSON = 2**20  # bytes
 _PROCESSORS = {"vit": "ViT", "siglip": "Siglip", "blip": "Blip", "dinov2": "Bit"}
+_PROCESSORS |= {"siglip2": "Siglip2", "deit": "DeiT", "dinov3": "DINOv3ViT"}
+# Of transformers' class, which needs torchvision.
+_DINOV3 = SimpleNamespace(
+    size={"height": 224, "width": 224},
+    resample=Image.Resampling.BILINEAR.value,
+    image_mean=IMAGENET_MEAN,
+    image_std=IMAGENET_STD,
+    rescale_factor=1 / 255,
+    do_resize=True,
+    do_rescale=True,
+    do_normalize=True,
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ class Preprocess:
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
     rescale: float = 1 / 255
+    rounds: ClassVar[bool] = True  # what was resized, to bytes
 
     def __post_init__(self):
         if self.interpolation not in _INTERPOLATIONS:
@@ -109,13 +123,16 @@ class Preprocess:
         Raises:
             ResidualError: the class, the size or the resampling filter isn't known.
         """
-        defaults = _defaults(config.get("image_processor_type") or config.get("feature_extractor_type"))
+        named = config.get("image_processor_type") or config.get("feature_extractor_type")
+        defaults = _defaults(named)
 
         def get(field: str) -> Any:
             value = config.get(field)
             return getattr(defaults, field, None) if value is None else value
 
         size, crop = get("size"), get("crop_size")
+        if size is None and get("max_num_patches"):  # of any form: of all those, the square
+            size = math.isqrt(get("max_num_patches")) * get("patch_size")
         if isinstance(size, int) and getattr(defaults, "default_to_square", True):
             size = (size, size)
         if isinstance(size, dict):
@@ -124,7 +141,8 @@ class Preprocess:
             size = size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
         crop = (crop["height"], crop["width"]) if isinstance(crop, dict) else (crop, crop)
         normalize, rescale = get("do_normalize"), get("rescale_factor")
-        return cls(
+        kind = Unrounded if defaults is _DINOV3 else cls
+        return kind(
             resize=size if get("do_resize") else None,
             crop=crop if get("do_center_crop") else None,
             interpolation=get("resample"),
@@ -144,6 +162,7 @@ class Preprocess:
         _check_resized(math.prod(size))
         pixels = torch.from_numpy(np.array(_colours(image))).permute(2, 0, 1)  # (3, h, w), bytes
         if size != (image.height, image.width):
+            pixels = pixels if self.rounds else pixels.float()
             pixels = interpolate(pixels[None], size, **_INTERPOLATIONS[self.interpolation])[0]
         if self.crop and self.crop != size:
             pixels = _center_crop(pixels, *self.crop)
@@ -159,6 +178,13 @@ class Preprocess:
         if height <= width:
             return self.resize, int(self.resize * width / height)
         return int(self.resize * height / width), self.resize
+
+
+@dataclass(frozen=True)
+class Unrounded(Preprocess):
+    """The same for DINOv3, whose processor doesn't round to bytes what it resized."""
+
+    rounds = False
 
 
 @dataclass(frozen=True)
@@ -232,6 +258,8 @@ def _defaults(processor: str | None) -> Any:
 
     name = (processor or "CLIPImageProcessor").removesuffix("Fast").removesuffix("Pil")
     name = name.replace("FeatureExtractor", "ImageProcessor")
+    if name == "DINOv3ViTImageProcessor":
+        return _DINOV3
     found = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name, None)
     if found is None or not name.endswith("ImageProcessor"):
         raise ResidualError(f"The image processor {processor!r} isn't known to this transformers.")

@@ -63,7 +63,7 @@ def load(
         family, made = _known(name, kind, families, classifier)
         if not any(folder.glob("*.safetensors")):
             require_safetensors(name, folder, "model.safetensors")
-        extra = {"add_pooling_layer": False} if made == "ViTModel" else {}
+        extra = {"add_pooling_layer": False} if made in ("ViTModel", "DeiTModel") else {}
         module, info = getattr(transformers, made).from_pretrained(
             folder,
             dtype=dtype,
@@ -148,15 +148,28 @@ def activation(module: Any) -> str:
     return _vision(module).hidden_act
 
 
+def check_names(module: Any) -> None:
+    """Refuse a model whose config has its parts hand each other tuples: they would fail.
+
+    Raises:
+        ResidualError: it is one.
+    """
+    if not module.config.return_dict:
+        raise ResidualError(
+            f"{type(module).__name__} is set to return tuples, and can't be run so.",
+            "Say model.config.return_dict = True.",
+        )
+
+
 def logit_scale(module: Any) -> float:
     """The logarithm of the factor on cosines."""
     return module.logit_scale.item()
 
 
-def padded(tokenizer: Callable[..., Any], module: Any) -> Tokenize:
+def padded(tokenizer: Callable[..., Any], module: Any, **how: Any) -> Tokenize:
     """Padded to the model's context length and cut there, as CLIP and SigLIP were trained."""
     length = module.config.text_config.max_position_embeddings
-    return _ids(tokenizer, module, padding="max_length", truncation=True, max_length=length)
+    return _ids(tokenizer, module, padding="max_length", truncation=True, max_length=length, **how)
 
 
 def longest(length: int) -> Callable[[Callable[..., Any], Any], Tokenize]:

@@ -145,7 +145,7 @@ def batches_of(
     parts = parts_of(len(store), min(rows, _ROWS))
     some = None if units is None else (store.coordinates_of(units, part) for part in parts)
     for part, batch in zip(parts, some or store.batches(min(rows, _ROWS)), strict=True):
-        if batch.mean.ndim > 1 and not store.linearization.units.pool_mlp:
+        if batch.mean.ndim > 1 and not store.linearization.attends:
             raise ResidualError(
                 f"{store.dataset} was encoded with pooling {store.pooling!r}, several tokens an image, and "
                 "labels and pictures belong to images: encode it with one token."

@@ -125,7 +125,7 @@ def _unit_samples(
     ]
     random, linearization = np.random.default_rng(settings.seed), store.linearization
     first = store.coordinates_of(groups[0], slice(0, 1))
-    tokens = 1 if linearization.units.pool_mlp else first.mean.numel()
+    tokens = 1 if linearization.attends else first.mean.numel()
     images = settings.samples if tokens == 1 else math.ceil(_IMAGES * settings.samples / tokens)
     samples = _some(random, len(store), images)
     kept = torch.from_numpy(_some(random, tokens * len(samples), settings.samples)).to(device)

@@ -101,7 +101,7 @@ class UnitMoments:
             ResidualError: they hold NaN or infinity.
         """
         batch = batch.to(self.device)
-        rows = batch if self.linearization.units.pool_mlp else batch.tokens_as_samples()
+        rows = batch if self.linearization.attends else batch.tokens_as_samples()
         for group in self.groups:
             for start in range(0, len(rows), group.rows):
                 group.update(rows[start : start + group.rows], self._room)
@@ -255,7 +255,7 @@ class _Group:
 
     def _fill(self, rows: Float[Tensor, "u n f"], part: Coordinates) -> None:
         of = self.linearization
-        if self.narrow and not of.units.pool_mlp:  # as `Linearization.features`, with nothing made on the way
+        if self.narrow and not of.attends:  # as `Linearization.features`, with nothing made on the way
             over = 1 / part.std.double()
             rows[..., :-2].copy_(self._own(part).transpose(0, 1)).mul_(over[:, None])
             rows[..., -2] = over

@@ -140,7 +140,7 @@ class Layout:
 
 def _tails(of: Linearization, tokens: int | None) -> dict[str, tuple[int, ...]]:
     """The axes behind that of samples of each array of coordinates."""
-    axis = (of.pool_heads,) if of.units.pool_mlp else () if tokens is None else (tokens,)
+    axis = (of.pool_heads,) if of.attends else () if tokens is None else (tokens,)
     tails: dict[str, tuple[int, ...]] = {
         "z": (*axis, of.units.layers, of.units.heads, of.head_width),
         "mlp": (*axis, of.units.layers, of.width),

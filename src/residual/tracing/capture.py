@@ -40,6 +40,7 @@ class Capture:
         self.rest = not {"emb", "mlp"}.isdisjoint(kinds)  # both: rounding is shared out over them together
         self._positions: Tensor | None = None
         self.parts = parts
+        self.pool_mlp = parts.pool_mlp if self.rest and pooling.reduce == "attention" else None
         self._slices: dict[str, Tensor] = {}
         self._thread: int | None = None
 
@@ -69,7 +70,7 @@ class Capture:
         kinds = ["z"] * self.heads + ["mlp"] * self.rest
         wanted = ["embedding"] * self.rest + ["stream"]
         wanted += [f"{kind} {index}" for kind in kinds for index in layers]
-        if self.rest and self.pooling.reduce == "attention":
+        if self.pool_mlp is not None:
             wanted.append("pool_mlp")
         if missing := [name for name in wanted if name not in self._slices]:
             raise ResidualError(f"The forward pass did not go through: {', '.join(missing)}.")
@@ -173,8 +174,12 @@ class Capture:
         return average, average(means), std[:, 0], stream
 
     def _norm(self, stream: Tensor) -> tuple[Tensor, Tensor]:
-        variance, mean = torch.var_mean(stream, dim=-1, correction=0)
-        return mean, (variance + self.parts.final_norm.eps).sqrt()
+        if self.parts.centred:
+            variance, mean = torch.var_mean(stream, dim=-1, correction=0)
+        else:
+            variance = stream.square().mean(-1)
+            mean = torch.zeros_like(variance)
+        return mean, (variance + self.parts.epsilon).sqrt()
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -273,8 +278,8 @@ def place_hooks(kept: Capture, parts: Parts, stack: ExitStack) -> None:
         if kept.rest:
             hook(block.mlp.register_forward_hook, _mlp_seen, index)
     hook(blocks[-1].block.register_forward_hook, _stream_seen)
-    if kept.rest and kept.pooling.reduce == "attention" and parts.pooling_attention is not None:
-        hook(parts.pooling_attention.mlp.register_forward_hook, _pool_mlp_seen)
+    if kept.pool_mlp is not None:
+        hook(kept.pool_mlp.register_forward_hook, _pool_mlp_seen)
 
 
 def _embedding_seen(kept: Capture, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -24,8 +24,8 @@ class Coordinates:
             where that kind of unit was left out.
         mlp: what each MLP adds to the stream: its output, times its layer scale if it has one.
         emb: the stream before the first block.
-        mean: `μ`, mean of the stream before the last LayerNorm.
-        std: `s = sqrt(var + ε)` of it.
+        mean: `μ`, mean of the stream before the last LayerNorm; 0 before an RMS norm, which subtracts none.
+        std: `s = sqrt(var + ε)` of it, or `sqrt(mean(x²) + ε)`.
         pool_mlp: the output of an attention pool's own MLP, or None.
         rounding: how much of the stream, by norm, a half-precision model lost where it added units up; that
             is shared out evenly over `emb` and `mlp`, so that units sum to the stream there was. None in

@@ -155,8 +155,12 @@ def _linearization(encoder: Encoder, tower: str, pooling: str) -> Linearization:
 
 
 def _computed_in(encoder: Encoder) -> torch.dtype:
-    """The precision of matrix products: the weights', or that of an autocast around the call."""
+    """The precision of matrix products: the weights', or that of an autocast around the call; or of a norm
+    that keeps to its own.
+    """
     kind = encoder.device.type
+    if encoder.dtype == torch.float64 and encoder.parts.norms_in_float32:
+        return torch.float32
     if encoder.dtype == torch.float32 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return encoder.dtype

@@ -1,6 +1,6 @@
 """The exact map from a unit's small coordinates to its contribution: the one idea of the library.
 
-With the last LayerNorm's `μ` and `s` frozen, a unit's contribution to the output is affine in the features
+With the last norm's `μ` and `s` frozen, a unit's contribution to the output is affine in the features
 `f = (v/s, 1/s, μ/s)`, where `v` is the unit's own vector: a head's `z`, an MLP's output, the embedding. What
 the map needs of the model fits in a few matrices, so it can be saved and used without the model.
 """
@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.encoders.encoder import CENTERINGS, Encoder
+from residual.encoders.anatomy import check_centering
+from residual.encoders.encoder import Encoder
 from residual.encoders.wrappers import affine
 from residual.errors import ResidualError
 from residual.files import written_beside
@@ -39,17 +40,18 @@ class Linearization:
     with `w_u = 1/(2L+1)` for the embedding and each MLP and `1/((2L+1)H)` for each head
     (`centering="shared"`, Basile et al. 2025, arXiv 2411.00246). With `centering="own"` a unit loses its own
     mean instead, `x_u − mean(x_u)`, and `w_u` shares out only `β` and `p`. Both sum exactly to the output.
+    An RMS norm subtracts no mean: there `μ` and `β` are 0, and `centering="none"`.
 
     Where an attention pool with `P` heads makes the output, there is one `P` for each head, and a unit's
-    features are those of every head side by side. The pool's own MLP is one more unit; it lies behind the
-    norm, so it has no share of the common terms and its features are its output.
+    features are those of every head side by side. The pool's own MLP, if it has one, is one more unit; it
+    lies behind the norm, so it has no share of the common terms and its features are its output.
 
     Args:
         state: tensors `attention_weight (L, H, h, D)`, `attention_bias (L, D)`,
             `norm_weight (D,)`, `norm_bias (D,)`, `projection_weight (P, D, d)` with `P = 1` without an
             attention pool, `projection_bias (d,)`, and with the MLP of a pool `pool_mlp_weight (D, d)`; the
             attention's layer scales are multiplied into the first two.
-        centering: "shared" or "own".
+        centering: "shared", "own" or "none".
 
     Raises:
         ResidualError: `centering` isn't known; or the tensors aren't those of one encoder, or not finite.
@@ -66,8 +68,7 @@ class Linearization:
     """
 
     def __init__(self, state: dict[str, Tensor], centering: str = "shared"):
-        if centering not in CENTERINGS:
-            raise ResidualError(f"centering is {' or '.join(map(repr, CENTERINGS))}, got {centering!r}.")
+        check_centering(centering)
         with torch.inference_mode(False):  # what is kept must serve calls with gradients, too
             self.state = {name: value.detach().double().contiguous() for name, value in state.items()}
         self.centering = centering
@@ -75,6 +76,7 @@ class Linearization:
         layers, heads, self.head_width, self.width = self.state["attention_weight"].shape
         self.pool_heads, _, self.output_dim = self.state["projection_weight"].shape
         self.units = Units(layers, heads, pool_mlp="pool_mlp_weight" in self.state)
+        self.attends = self.units.pool_mlp or self.pool_heads > 1  # coordinates have an axis of pool heads
 
     @classmethod
     def of(cls, encoder: Encoder, tower: str = "image", pooling: str = "own") -> Linearization:
@@ -93,17 +95,22 @@ class Linearization:
             "attention_weight": torch.stack(weights).unflatten(1, (parts.heads, -1)),
             "attention_bias": torch.stack(biases),
             "norm_weight": ones if norm.weight is None else norm.weight,
-            "norm_bias": zeros if norm.bias is None else norm.bias,
+            "norm_bias": zeros if getattr(norm, "bias", None) is None else norm.bias,
         }
-        matrix, bias = (torch.eye(width), None) if projection is None else projection.affine()
+        own = resolve(pooling, parts, encoder.name)
+        pool = parts.pooling_attention if own.reduce == "attention" else None
+        normed = torch.eye(width if pool is None else pool.output_dim)
+        matrix, bias = (normed, None) if projection is None else projection.affine()
         matrix = _double(matrix)
         bias = torch.zeros(matrix.shape[1]).double() if bias is None else _double(bias)
-        if resolve(pooling, parts, encoder.name).reduce == "attention" and parts.pooling_attention:
-            values, constant = (_double(value) for value in parts.pooling_attention.maps())
-            state["pool_mlp_weight"] = matrix
+        if pool is not None:
+            values, constant = (_double(value) for value in pool.maps())
+            if pool.mlp is not None:
+                state["pool_mlp_weight"] = matrix
             matrix, bias = values @ matrix, constant @ matrix + bias
         state |= {"projection_weight": matrix.view(-1, *matrix.shape[-2:]), "projection_bias": bias}
-        return cls({name: _double(value) for name, value in state.items()}, encoder.centering)
+        centering = parts.centering(encoder.centering)
+        return cls({name: _double(value) for name, value in state.items()}, centering)
 
     def to(self, device: str | torch.device) -> Linearization:
         """The same with matrices and offsets made on another device, in float64 as everywhere."""
@@ -120,7 +127,7 @@ class Linearization:
             return own
         mean, std = coordinates.mean[..., None], coordinates.std[..., None]
         features = torch.cat([own, torch.ones_like(mean), mean], dim=-1) / std
-        return features.flatten(1) if self.units.pool_mlp else features
+        return features.flatten(1) if self.attends else features
 
     def matrix(self, unit: int) -> Float[Tensor, "f d"]:
         """`M_u` in float64; its rows go with `features`."""
@@ -161,7 +168,7 @@ class Linearization:
         """Every unit's contribution, or those of some units (their positions, in the order wanted)."""
         chosen = range(len(self.units)) if units is None else self.units.checked(units)
         like = coordinates.mean
-        axes = like.shape[:1] if self.units.pool_mlp else like.shape
+        axes = like.shape[:1] if self.attends else like.shape
         result = like.new_empty(*axes, len(chosen), self.output_dim)
         for index, unit in enumerate(chosen):
             matrix, offset = self._map(unit, like.dtype, like.device)
@@ -177,13 +184,14 @@ class Linearization:
         emb, mlp, z = (coordinates.field(name).to(like) for name in ("emb", "mlp", "z"))
         stream = emb + mlp.sum(-2) + z.flatten(-3) @ state["attention_weight"].flatten(0, 2)
         stream = stream + state["attention_bias"].sum(0)  # (n, …, D)
-        mean = like[..., None] if self.centering == "shared" else stream.mean(-1, keepdim=True)
+        mean = stream.mean(-1, keepdim=True) if self.centering == "own" else like[..., None]
         normed = (stream - mean) / coordinates.std[..., None] * state["norm_weight"] + state["norm_bias"]
-        if self.units.pool_mlp:
+        if self.attends:
             output = torch.einsum("npx,pxd->nd", normed, state["projection_weight"])
-            output = output + coordinates.field("pool_mlp").to(like) @ state["pool_mlp_weight"]
         else:
             output = normed @ state["projection_weight"][0]
+        if self.units.pool_mlp:
+            output = output + coordinates.field("pool_mlp").to(like) @ state["pool_mlp_weight"]
         return output + state["projection_bias"]
 
     def pack(self) -> bytes:
@@ -217,7 +225,7 @@ class Linearization:
     @cached_property
     def _from_stream(self) -> Float[Tensor, "P D d"]:
         """The same behind the subtraction of a unit's own mean, where it loses that."""
-        if self.centering == "shared":
+        if self.centering != "own":
             return self._to_output
         with torch.inference_mode(False):
             return self._to_output - self._to_output.mean(1, keepdim=True)

@@ -71,7 +71,7 @@ def resolve(pooling: str, parts: Parts, called: str) -> Pooling:
         start = first if pooling == "avg" else 0
         mean = parts.pool if isinstance(parts.pool, MeanPool) else MeanPool(start, norm_first=True)
         reduce: Reduce = "mean of outputs" if mean.norm_first else "output of mean"
-        own = isinstance(parts.pool, MeanPool) and parts.pool.first == start
+        own = isinstance(parts.pool, MeanPool) and (parts.pool.first, parts.pool.stop) == (start, None)
         return Pooling(pooling, start, reduce=reduce, own=own)
     if pooling in ("all", "patches"):
         return Pooling(pooling, first if pooling == "patches" else 0, keeps_tokens=True)
@@ -89,8 +89,8 @@ def _own(parts: Parts) -> Pooling:
         return Pooling("own", position=pool.position, own=True)
     if isinstance(pool, MeanPool):
         reduce: Reduce = "mean of outputs" if pool.norm_first else "output of mean"
-        return Pooling("own", pool.first, reduce=reduce, own=True)
-    return Pooling("own", pool.first, reduce="attention", own=True)
+        return Pooling("own", pool.first, pool.stop, reduce=reduce, own=True)
+    return Pooling("own", pool.first, pool.stop, reduce="attention", own=True)
 
 
 def weighted(

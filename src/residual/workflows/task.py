@@ -284,7 +284,7 @@ def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> Reference
             f"{origin.fingerprint[:8]}, centering {origin.centering!r}), not {encoder.name} (weights "
             f"{encoder.fingerprint[:8]}, centering {encoder.centering!r})."
         )
-    units = Units(len(parts.blocks), parts.heads, parts.pooling_attention is not None)
+    units = Units(len(parts.blocks), parts.heads, parts.pool_mlp is not None)
     wanted = set(units.positions(BASES_KINDS))
     if not wanted <= set(bases.units):
         raise ResidualError(

@@ -5,17 +5,37 @@ from __future__ import annotations
 import copyreg
 from typing import Any
 
-from residual.encoders.families import blip, clip, dinov2, open_clip, siglip, timm, vit
+from residual.encoders.families import (
+    aimv2,
+    blip,
+    clip,
+    deit,
+    dinov2,
+    dinov3,
+    eva,
+    metaclip2,
+    open_clip,
+    siglip,
+    siglip2,
+    timm,
+    vit,
+)
 from residual.encoders.family import Family
 
 FAMILIES: tuple[Family, ...] = (
     *clip.FAMILIES,
+    *metaclip2.FAMILIES,
     *open_clip.FAMILIES,
+    *deit.FAMILIES,  # before timm's others, of which its own is one
     *timm.FAMILIES,
+    *eva.FAMILIES,
     *siglip.FAMILIES,
+    *siglip2.FAMILIES,
+    *aimv2.FAMILIES,
     *blip.FAMILIES,
     *vit.FAMILIES,
     *dinov2.FAMILIES,
+    *dinov3.FAMILIES,
 )
 
 

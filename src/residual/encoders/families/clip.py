@@ -47,25 +47,26 @@ _VISION = Family(
     preprocess=lambda module: Preprocess.square(image_size(module)[0]),
     saved_as={"clip_vision_model": "CLIPVisionModelWithProjection"},
 )
+TEXT = Tower(
+    anatomy=replace(
+        _LAYERS,
+        blocks="text_model.encoder.layers",
+        final_norm="text_model.final_layer_norm",
+        projection="text_projection",
+        pool=EndPool(_end),
+        prefix=0,
+        class_token=False,
+    ),
+    encode=lambda module, ids: module.text_projection(
+        module.text_model(input_ids=ids, **AS_NAMED).pooler_output
+    ),
+    weights=("text_model.", "text_projection."),
+)
 _BOTH = replace(
     _VISION,
     name="transformers CLIP",
     classes=("transformers.CLIPModel",),
-    text=Tower(
-        anatomy=replace(
-            _LAYERS,
-            blocks="text_model.encoder.layers",
-            final_norm="text_model.final_layer_norm",
-            projection="text_projection",
-            pool=EndPool(_end),
-            prefix=0,
-            class_token=False,
-        ),
-        encode=lambda module, ids: module.text_projection(
-            module.text_model(input_ids=ids, **AS_NAMED).pooler_output
-        ),
-        weights=("text_model.", "text_projection."),
-    ),
+    text=TEXT,
     logit_scale=logit_scale,
     tokenize=padded,
     saved_as={"clip": "CLIPModel"},

@@ -8,16 +8,12 @@ from typing import Any
 from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from residual.encoders.transformers_models import AS_NAMED
-from residual.errors import ResidualError
+from residual.encoders.transformers_models import AS_NAMED, check_names
 
 
-def _adjusted(module: Any, anatomy: Anatomy) -> Anatomy:
-    if not module.config.return_dict:  # its parts would hand each other tuples, and fail
-        raise ResidualError(
-            f"{type(module).__name__} is set to return tuples, and can't be run so.",
-            "Say model.config.return_dict = True.",
-        )
+def adjusted(module: Any, anatomy: Anatomy) -> Anatomy:
+    """With registers, if there are any."""
+    check_names(module)
     return replace(anatomy, prefix=1 + getattr(module.config, "num_register_tokens", 0))
 
 
@@ -36,7 +32,7 @@ FAMILIES = (
                 mlp_scale="layer_scale2.lambda1",
             ),
             encode=lambda module, pixels: module(pixel_values=pixels, **AS_NAMED).pooler_output,
-            adjust=_adjusted,
+            adjust=adjusted,
         ),
         settings=lambda module: f"{module.config.hidden_act} {module.config.use_swiglu_ffn}",
         preprocess=lambda module: Preprocess(256, (224, 224), mean=IMAGENET_MEAN, std=IMAGENET_STD),

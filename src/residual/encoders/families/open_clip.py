@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from residual.encoders.anatomy import Anatomy
-from residual.encoders.families import timm
+from residual.encoders.families import deit, eva, timm
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import EndPool, MeanPool, TokenPool
 from residual.encoders.preprocess import OnWhite
@@ -57,9 +57,10 @@ def _image_anatomy(module: Any, anatomy: Anatomy) -> Anatomy:
                 "TimmModel can't be split: an MLP stands between its trunk and the output. Can be split: "
                 "timm_proj linear or none."
             )
-        if not timm.FAMILIES[0].handles(visual.trunk):
+        family = _trunk_family(visual.trunk)
+        if family is None:
             return timm.ANATOMY.under(f"{path}.trunk".lstrip("."))
-        trunk = timm.anatomy_of(visual.trunk, timm.ANATOMY).under("trunk")
+        trunk = family.image.anatomy_of(visual.trunk).under("trunk")
         return (replace(trunk, projection="head.proj") if hasattr(visual.head, "proj") else trunk).under(path)
     if getattr(visual, "attn_pool", None) is not None or getattr(visual, "pool_type", "tok") == "none":
         raise ResidualError(
@@ -73,6 +74,11 @@ def _image_anatomy(module: Any, anatomy: Anatomy) -> Anatomy:
         pool=MeanPool(1, norm_first=not last) if average else TokenPool(0),
         projection=None if getattr(visual, "proj", None) is None else "proj",
     ).under(path)
+
+
+def _trunk_family(trunk: Any) -> Family | None:
+    families = (*deit.FAMILIES, *timm.FAMILIES, *eva.FAMILIES)
+    return next((family for family in families if family.handles(trunk)), None)
 
 
 def _text_anatomy(module: Any, anatomy: Anatomy) -> Anatomy:
@@ -103,7 +109,8 @@ def _size(module: Any) -> tuple[int, int]:
 def _activation(module: Any) -> str:
     visual = getattr(module, "visual", module)
     if hasattr(visual, "trunk"):
-        return timm.FAMILIES[0].settings(visual.trunk)
+        family = _trunk_family(visual.trunk) or timm.FAMILIES[0]
+        return family.settings(visual.trunk)
     return repr(visual.transformer.resblocks[0].mlp.gelu)
 
 

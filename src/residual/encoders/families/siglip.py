@@ -7,12 +7,35 @@ same form.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor
 
 from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import AttentionPool, ProbePool, TokenPool
 from residual.encoders.preprocess import HALF, Preprocess
-from residual.encoders.transformers_models import AS_NAMED, activation, image_size, logit_scale, padded
+from residual.encoders.transformers_models import (
+    AS_NAMED,
+    Tokenize,
+    activation,
+    image_size,
+    logit_scale,
+    padded,
+)
+
+
+def _lowered(tokenize: Tokenize, texts: list[str]) -> Tensor:
+    return tokenize([text.lower() for text in texts])
+
+
+def _tokenize(tokenizer: Any, module: Any) -> Tokenize:
+    """In lower case and padded behind, as all SigLIPs were trained: its own tokenizer sees to that, those
+    that SigLIP 2 comes with may not.
+    """
+    return partial(_lowered, padded(tokenizer, module, padding_side="right"))
+
 
 _LAYERS = Anatomy(
     blocks="encoder.layers",
@@ -50,7 +73,7 @@ _BOTH = replace(
         weights=("text_model.",),
     ),
     logit_scale=logit_scale,
-    tokenize=padded,
+    tokenize=_tokenize,
     saved_as={"siglip": "SiglipModel"},
 )
 

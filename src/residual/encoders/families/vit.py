@@ -9,18 +9,18 @@ from residual.encoders.family import Family, Tower
 from residual.encoders.preprocess import HALF, Preprocess
 from residual.encoders.transformers_models import AS_NAMED, activation, image_size
 
-_ANATOMY = Anatomy(
+ANATOMY = Anatomy(
     blocks="layers",
     attention_output="attention.o_proj",
     heads="attention.num_attention_heads",
     mlp="mlp",
     final_norm="layernorm",
 )
-_FEATURES = Family(
+FEATURES = Family(
     name="transformers ViT",
     classes=("transformers.ViTModel",),
     image=Tower(
-        anatomy=_ANATOMY,
+        anatomy=ANATOMY,
         encode=lambda module, pixels: module(pixel_values=pixels, **AS_NAMED).last_hidden_state[:, 0],
         weights=("embeddings.", "layers.", "layernorm."),
     ),
@@ -30,15 +30,15 @@ _FEATURES = Family(
     saved_as={"vit": "ViTModel"},
 )
 _LOGITS = replace(
-    _FEATURES,
+    FEATURES,
     name="transformers ViT with classifier",
     classes=("transformers.ViTForImageClassification",),
     image=Tower(
-        anatomy=replace(_ANATOMY.under("vit"), projection="classifier"),
-        encode=lambda module, pixels: module.classifier(_FEATURES.image.encode(module.vit, pixels)),
+        anatomy=replace(ANATOMY.under("vit"), projection="classifier"),
+        encode=lambda module, pixels: module.classifier(FEATURES.image.encode(module.vit, pixels)),
     ),
     saved_as={},
     saved_with_classifier={"vit": "ViTForImageClassification"},
 )
 
-FAMILIES = (_FEATURES, _LOGITS)
+FAMILIES = (FEATURES, _LOGITS)
