@@ -233,6 +233,8 @@ def timm_saved(at: Path, as_file: bool, classifier: bool) -> Saved:
     )
 
 
+PE_TRUNK = {"timm_model_name": "vit_pe_core_tiny_patch16_384", "timm_pool": "map", "timm_proj": None}
+ARCHITECTURES["pe-trunk"] = CLIP_CONFIG | {"custom_text": True, "vision_cfg": PE_TRUNK | {"image_size": 384}}
 CASES: dict[str, Callable[[Path], Saved]] = {
     **{f"hf {kind}": lambda at, kind=kind: transformers_folder(kind, at) for kind in IMAGE_OUTPUT},
     **{
@@ -245,6 +247,7 @@ CASES: dict[str, Callable[[Path], Saved]] = {
         )
         for architecture in ARCHITECTURES
         for as_file in (False, True)
+        if architecture != "pe-trunk" or not as_file
     },
     **{
         f"timm {'file' if as_file else 'folder'} {'logits' if classifier else 'features'}": (

@@ -56,8 +56,8 @@ ALIASES = {
 _EMBEDDED = {"picto": _HERE / "picto"}
 FORMS = {
     "open_clip:ARCH/PRETRAINED": "a tag or a file; or open_clip:FOLDER, open_clip:hf-hub:REPO",
-    "hf:REPO_OR_FOLDER": "CLIP, SigLIP, BLIP, ViT or DINOv2 of transformers; or hf:REPO@REVISION",
-    "timm:NAME": "a VisionTransformer; or timm:NAME/FILE, timm:FOLDER, timm:hf-hub:REPO",
+    "hf:REPO_OR_FOLDER": "CLIP, SigLIP, AIMv2, BLIP, ViT, DeiT or DINO of transformers; or hf:REPO@REVISION",
+    "timm:NAME": "a VisionTransformer or Eva; or timm:NAME/FILE, timm:FOLDER, timm:hf-hub:REPO",
 }
 
 
