@@ -16,6 +16,7 @@ SOME := tests/tracing tests/encoders/test_same_weights.py tests/data/test_manife
 	tests/spectral/test_pca.py tests/spectral/test_unit_moments.py tests/text tests/heads/test_unit_scores.py \
 	tests/adapters/test_folding.py tests/adapters/test_residual.py tests/cli/test_encoders_command.py
 LOWEST := .tools/lowest
+OLDEST := $(shell sed -n 's/.*"transformers>=\(.*\)".*/\1/p' pyproject.toml)
 
 # Some tests start a Python of their own; without compiled modules each would compile torch's and transformers' anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -33,10 +34,14 @@ test: $(NEEDS_UV)  ## all tests, with the slow ones
 typed: $(NEEDS_UV)  ## tests of every room, with shapes and types checked at run time
 	@$(RUN) $(TEST) -m "not slow" --jaxtyping-packages=residual,beartype.beartype $(SOME)
 
+# What some extra needs may be newer than what goes with the oldest transformers, which has a run of its own.
 lowest: $(NEEDS_UV)  ## the same tests with the lowest versions that pyproject.toml allows
 	@$(UV) venv --quiet --clear $(LOWEST)
 	@$(UV) pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable ".[test]"
 	@$(LOWEST)/bin/python -m $(TEST) -m "not slow" -o filterwarnings=default $(SOME)
+	@$(UV) pip install --quiet --python $(LOWEST) "transformers==$(OLDEST).*"
+	@$(LOWEST)/bin/python -m $(TEST) -o filterwarnings=default tests/tracing/test_families.py \
+		tests/encoders/test_same_weights.py tests/encoders/test_versions.py
 	@rm -r $(LOWEST)
 
 check: $(NEEDS_UV)  ## format, lint, types, and which room imports which

@@ -87,6 +87,11 @@ def transformers_folder(kind: str, at: Path, **how: Any) -> Saved:
     )
 
 
+def pooled(output: Any) -> torch.Tensor:
+    """The features themselves, which transformers before 5 gives without more."""
+    return output if isinstance(output, torch.Tensor) else output.pooler_output
+
+
 CLASSIFIERS = ("ViTForImageClassification", "DeiTForImageClassificationWithTeacher")
 
 
@@ -130,12 +135,12 @@ TOKENIZERS = {
     "Aimv2Model": clip_tokenizer,
 }
 TEXT_OUTPUT: dict[str, Callable[[Any, Any], torch.Tensor]] = {
-    "CLIPModel": lambda model, tokens: model.get_text_features(**tokens).pooler_output,
+    "CLIPModel": lambda model, tokens: pooled(model.get_text_features(**tokens)),
     # SigLIP was trained without a mask: padding is seen.
-    "SiglipModel": lambda model, tokens: model.get_text_features(tokens["input_ids"]).pooler_output,
-    "MetaClip2Model": lambda model, tokens: model.get_text_features(**tokens).pooler_output,
-    "Siglip2Model": lambda model, tokens: model.get_text_features(tokens["input_ids"]).pooler_output,
-    "Aimv2Model": lambda model, tokens: model.get_text_features(**tokens).pooler_output,
+    "SiglipModel": lambda model, tokens: pooled(model.get_text_features(tokens["input_ids"])),
+    "MetaClip2Model": lambda model, tokens: pooled(model.get_text_features(**tokens)),
+    "Siglip2Model": lambda model, tokens: pooled(model.get_text_features(tokens["input_ids"])),
+    "Aimv2Model": lambda model, tokens: pooled(model.get_text_features(**tokens)),
     "BlipForImageTextRetrieval": lambda model, tokens: model.text_proj(
         model.text_encoder(tokens["input_ids"], tokens["attention_mask"]).last_hidden_state[:, 0]
     ),
@@ -153,21 +158,21 @@ def naflex(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 IMAGE_OUTPUT: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
-    "CLIPModel": lambda model, pixels: model.get_image_features(pixels).pooler_output,
+    "CLIPModel": lambda model, pixels: pooled(model.get_image_features(pixels)),
     "CLIPVisionModelWithProjection": lambda model, pixels: model(pixels).image_embeds,
-    "SiglipModel": lambda model, pixels: model.get_image_features(pixels).pooler_output,
+    "SiglipModel": lambda model, pixels: pooled(model.get_image_features(pixels)),
     "SiglipVisionModel": lambda model, pixels: model(pixels).pooler_output,
     "BlipForImageTextRetrieval": lambda model, pixels: model.vision_proj(
         model.vision_model(pixels).last_hidden_state[:, 0]
     ),
     "ViTModel": lambda model, pixels: model(pixels).last_hidden_state[:, 0],
     "ViTForImageClassification": lambda model, pixels: model(pixels).logits,
-    "MetaClip2Model": lambda model, pixels: model.get_image_features(pixels).pooler_output,
+    "MetaClip2Model": lambda model, pixels: pooled(model.get_image_features(pixels)),
     "MetaClip2VisionModelWithProjection": lambda model, pixels: model(pixels).image_embeds,
-    "Siglip2Model": lambda model, pixels: model.get_image_features(**naflex(pixels)).pooler_output,
+    "Siglip2Model": lambda model, pixels: pooled(model.get_image_features(**naflex(pixels))),
     "Siglip2VisionModel": lambda model, pixels: model(**naflex(pixels)).pooler_output,
     "DINOv3ViTModel": lambda model, pixels: model(pixels).pooler_output,
-    "Aimv2Model": lambda model, pixels: model.get_image_features(pixels).pooler_output,
+    "Aimv2Model": lambda model, pixels: pooled(model.get_image_features(pixels)),
     "Aimv2VisionModel": lambda model, pixels: (
         model(pixels).pooler_output if model.use_head else model(pixels).last_hidden_state.mean(1)
     ),

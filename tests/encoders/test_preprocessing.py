@@ -165,6 +165,8 @@ def test_a_processor_without_a_type_is_that_of_the_model_beside_it(model_type, t
 
 
 SIZE = {"height": 32, "width": 32}
+# Before version 5 there was but the fast one.
+DINOV3 = getattr(transformers, "DINOv3ViTImageProcessor", None) or transformers.DINOv3ViTImageProcessorFast
 DEFAULTS = {
     "clip": transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SIZE),
     "clip vision": transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SIZE),
@@ -174,7 +176,7 @@ DEFAULTS = {
     "vit": transformers.ViTImageProcessor(size=SIZE),
     "vit classifier": transformers.ViTImageProcessor(size=SIZE),
     "siglip2": transformers.SiglipImageProcessor(size=SIZE, resample=2),
-    "dinov3": transformers.DINOv3ViTImageProcessor(size=SIZE),
+    "dinov3": DINOV3(size=SIZE),
     "aimv2": transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SIZE),
     "metaclip2": transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SIZE),
     "deit": transformers.DeiTImageProcessor(size={"height": 36, "width": 36}, crop_size=SIZE),

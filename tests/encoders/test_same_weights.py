@@ -10,6 +10,7 @@ import families
 import pandas as pd
 import pytest
 import torch
+import transformers
 from convert import clip_in_transformers, vision_in_timm, vision_in_transformers
 from tiny import random_pixels
 
@@ -38,6 +39,11 @@ def texts() -> torch.Tensor:
     for row, end in enumerate([9, 1, 4, 7, 2]):
         ids[row, end], ids[row, end + 1 :] = 63, 0
     return ids
+
+
+def texts_in_float64() -> None:
+    if transformers.__version__ < "5":
+        pytest.skip("transformers before 5 can't make the mask of texts in float64")
 
 
 def assert_alike(got: torch.Tensor, expected: torch.Tensor) -> None:
@@ -97,6 +103,8 @@ def test_the_wrong_activation_does_not_agree(library, weights, built):
 @DTYPES
 @pytest.mark.parametrize("eos", [63, LEGACY_EOS])
 def test_text_features_and_every_units_contribution_agree(activation, centering, dtype, eos):
+    if dtype == torch.float64:
+        texts_in_float64()
     model = source(activation, dtype)
     ours = residual.wrap_encoder(model, centering)
     theirs = residual.wrap_encoder(clip_in_transformers(model, activation, eos), centering)
@@ -114,6 +122,7 @@ def test_text_features_and_every_units_contribution_agree(activation, centering,
 
 
 def test_the_wrong_end_of_text_does_not_agree():
+    texts_in_float64()
     model = source("gelu", torch.float64)
     right, wrong = (residual.wrap_encoder(clip_in_transformers(model, eos=eos)) for eos in (63, 61))
     ids = texts()

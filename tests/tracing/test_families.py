@@ -27,29 +27,40 @@ LAYERS, HEADS = 2, 3
 FAMILY = pytest.mark.parametrize("name", CASES)
 CENTERING = pytest.mark.parametrize("centering", ["shared", "own"])
 
-# Where things are, by class: blocks, a block's output projection, the last norm, the projection.
+# Where things are, by class: blocks, a block's output projection, the last norm, the projection. From version
+# to version transformers moves some.
 INNER = ("vision_model.encoder.layers", "self_attn.out_proj", "vision_model.post_layernorm")
 CLIP = (*INNER, "visual_projection")
 OPEN_CLIP = ("transformer.resblocks", "attn.out_proj", "ln_post", "proj")
-VIT = ("layers", "attention.o_proj", "layernorm", None)
-DINO = ("encoder.layer", "attention.o_proj", "layernorm", None)
+VIT = ("layers or encoder.layer", "attention.o_proj or attention.output.dense", "layernorm", None)
+DINO = ("encoder.layer", VIT[1], "layernorm", None)
 PLACES: dict[str, tuple[str, str, str, str | None]] = {
     "CLIPModel": CLIP,
     "CLIPVisionModelWithProjection": CLIP,
     "SiglipModel": (*INNER, None),
-    "SiglipVisionModel": ("encoder.layers", "self_attn.out_proj", "post_layernorm", None),
+    "SiglipVisionModel": (
+        "encoder.layers or vision_model.encoder.layers",
+        "self_attn.out_proj",
+        "post_layernorm or vision_model.post_layernorm",
+        None,
+    ),
     "BlipForImageTextRetrieval": (INNER[0], "self_attn.projection", INNER[2], "vision_proj"),
     "ViTModel": VIT,
-    "ViTForImageClassification": ("vit.layers", VIT[1], "vit.layernorm", "classifier"),
+    "ViTForImageClassification": ("vit.layers or vit.encoder.layer", VIT[1], "vit.layernorm", "classifier"),
     "Dinov2Model": DINO,
     "Dinov2WithRegistersModel": DINO,
     "MetaClip2Model": CLIP,
     "Siglip2Model": (*INNER, None),
-    "DINOv3ViTModel": ("model.layer", VIT[1], "norm", None),
+    "DINOv3ViTModel": ("model.layer or layer", VIT[1], "norm", None),
     "Aimv2Model": (INNER[0], "attention.out_proj", "vision_model.rms_norm", "visual_projection"),
     "Aimv2VisionModel": ("encoder.layers", "attention.out_proj", "rms_norm", None),
     "DeiTModel": VIT,
-    "DeiTForImageClassificationWithTeacher": ("deit.layers", VIT[1], "deit.layernorm", None),
+    "DeiTForImageClassificationWithTeacher": (
+        "deit.layers or deit.encoder.layer",
+        VIT[1],
+        "deit.layernorm",
+        None,
+    ),
 }
 # How the tokens from the second on become one, where it isn't the first token that is pooled.
 POOLS = {
@@ -83,6 +94,15 @@ def raw_output(model: nn.Module, pixels: Tensor) -> Tensor:
         return own(model, pixels) if own else getattr(model, "encode_image", model)(pixels)
 
 
+def part(module: Any, paths: str) -> Any:
+    for path in paths.split(" or "):
+        try:
+            return attrgetter(path)(module)
+        except AttributeError:
+            continue
+    raise AttributeError(paths)
+
+
 def image_tower(model: Any) -> tuple[Any, tuple[str, str, str, str | None]]:
     if type(model).__name__ in PLACES:
         return model, PLACES[type(model).__name__]
@@ -100,7 +120,7 @@ def scale(block: nn.Module, which: int) -> Tensor | float:
 
 
 def mlp_of(block: Any) -> nn.Module:
-    return block.ffn if hasattr(block, "ffn") else block.mlp
+    return part(block, "ffn or mlp or output.dense")
 
 
 def heads_outputs(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
@@ -114,15 +134,15 @@ def heads_outputs(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
 def vectors_by_hand(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Each unit's vector at each token `(n, t, u, D)`, and the stream that they sum to."""
     tower, (at_blocks, at_output, _, _) = image_tower(model)
-    blocks, seen, hooks = attrgetter(at_blocks)(tower), defaultdict(list), []
+    blocks, seen, hooks = part(tower, at_blocks), defaultdict(list), []
 
     def first(module, args, kwargs):
         seen["emb"].append(args[0] if args else kwargs["hidden_states"])
 
     hooks.append(blocks[0].register_forward_pre_hook(first, with_kwargs=True))
     for block in blocks:
-        output = attrgetter(at_output)(block)
-        holder = attrgetter(at_output.rpartition(".")[0])(block)
+        output = part(block, at_output)
+        holder = part(block, at_output.split(" or ")[0].rpartition(".")[0])
         hidden = isinstance(holder, nn.MultiheadAttention)
 
         def heads(module, args, holder=holder, hidden=hidden):
@@ -134,13 +154,17 @@ def vectors_by_hand(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
             seen["mlp"].append(out * scale(block, 2))
 
         hooks.append(mlp_of(block).register_forward_hook(mlp))
-    hooks.append(blocks[-1].register_forward_hook(lambda module, args, out: seen["stream"].append(out)))
+
+    def last(module, args, out):
+        seen["stream"].append(out[0] if isinstance(out, tuple) else out)
+
+    hooks.append(blocks[-1].register_forward_hook(last))
     raw_output(model, pixels)
     for hook in hooks:
         hook.remove()
     by_head = []
     for block, z in zip(blocks, seen["z"], strict=True):
-        output = attrgetter(at_output)(block)
+        output = part(block, at_output)
         bias = 0 if output.bias is None else output.bias / HEADS
         for columns in torch.arange(z.shape[-1]).chunk(HEADS):
             by_head.append((z[..., columns] @ output.weight[:, columns].T + bias) * scale(block, 1))
@@ -183,7 +207,7 @@ def two_heads(model: Any) -> list[nn.Linear]:
 def contributions_by_hand(name: str, model: Any, vectors: Tensor, stream: Tensor, w: Tensor, centering: str):
     """`Σ_j a_j ((x_uj − mean) γ/s_j + w_u β) P + w_u p` over the pooled tokens `j`; `w` are the shares."""
     tower, (_, _, at_norm, at_projection) = image_tower(model)
-    norm = attrgetter(at_norm)(tower)
+    norm = part(tower, at_norm)
     how, first = POOLS.get(name, ("token", slice(0, 1)))
     tokens = first if isinstance(first, slice) else slice(first, None)
     x, stream = vectors[:, tokens], stream[:, tokens]
@@ -208,7 +232,7 @@ def contributions_by_hand(name: str, model: Any, vectors: Tensor, stream: Tensor
         pooled = sum(parts) / 2
     else:
         pooled = normed.mean(1)
-    projection = at_projection and attrgetter(at_projection)(tower)
+    projection = at_projection and part(tower, at_projection)
     if projection is None:
         return pooled
     if isinstance(projection, nn.Linear):
@@ -277,8 +301,8 @@ def test_a_head_isolated_by_hand(name):
     """With all else that the block writes at zero, the head is what the block adds; the others are still."""
     model, pixels = CASES[name].make(layers=1).double(), random_pixels()
     tower, (at_blocks, at_output, _, _) = image_tower(model)
-    (block,) = attrgetter(at_blocks)(tower)
-    output = attrgetter(at_output)(block)
+    (block,) = part(tower, at_blocks)
+    output = part(block, at_output)
     last = [part for part in mlp_of(block).modules() if isinstance(part, nn.Linear)][-1]
     with torch.no_grad():
         for value in (output.bias, last.weight, last.bias):

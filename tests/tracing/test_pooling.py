@@ -7,6 +7,7 @@ import pytest
 import torch
 from families import CASES, IMAGE, PATCHES, SPLIT_TEXT, open_clip_model, timm_model
 from saved import TOKENIZERS
+from saved import pooled as pooled_output
 from tiny import random_pixels
 from torch import Tensor, nn
 
@@ -164,8 +165,8 @@ def raw_text(model, tokens: Tensor) -> Tensor:
             return model.encode_text(tokens)
         if type(model).__name__ == "Aimv2Model":  # causal only so, or with a mask that hides something
             model.set_attn_implementation("eager")
-            return model.get_text_features(tokens, torch.ones_like(tokens)).pooler_output
-        return model.get_text_features(tokens).pooler_output
+            return pooled_output(model.get_text_features(tokens, torch.ones_like(tokens)))
+        return pooled_output(model.get_text_features(tokens))
 
 
 @TEXT

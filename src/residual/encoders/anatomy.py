@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from residual.encoders.paths import Path, at, below, each_of, first, follow, get, said
+from residual.encoders.paths import Path, at, below, each_of, first, follow, get, said, versions_of
 from residual.encoders.pooling import CLASS_TOKEN, AttentionPool, Pool, PoolingAttention
 from residual.encoders.wrappers import affine, inside
 from residual.errors import ResidualError
@@ -204,7 +204,7 @@ class Anatomy:
             ResidualError: parts are missing or are not of the kind that can be split; names all of them.
         """
         if complaint := self.complaint(module):
-            raise ResidualError(f"{type(module).__name__} can't be split: {complaint}")
+            raise ResidualError(f"{type(module).__name__} can't be split: {complaint}", versions_of(module))
         blocks = tuple(self._block(block) for block in follow(module, self.blocks))
         if len({(block.heads, inside(block.attention_output).in_features) for block in blocks}) > 1:
             raise ResidualError(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from residual.encoders.anatomy import Anatomy, Parts, check_centering
 from residual.encoders.family import Family, Tower
 from residual.encoders.fingerprints import Fingerprints
+from residual.encoders.paths import follow
 from residual.encoders.running import evaluating, own_code, uncompiled
 from residual.encoders.wrappers import adapters_in
 from residual.errors import ResidualError
@@ -158,7 +159,7 @@ class Encoder:
     def _weight(self) -> Tensor:
         """Of the first block's output projection."""
         anatomy = self.anatomy
-        output: Any = self.module.get_submodule(f"{anatomy.blocks}.0.{anatomy.attention_output}")
+        output: Any = follow(follow(self.module, anatomy.blocks)[0], anatomy.attention_output)
         return output.weight
 
     @property

@@ -9,7 +9,20 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Any
 
+from residual.libraries import version_of
+
 Path = str | tuple[str, ...]
+# The versions whose models are tested, from the oldest to the newest.
+TESTED = {"transformers": ("4.57", "5.24")}
+
+
+def versions_of(module: object) -> str:
+    """Of the library that a model is of: which are known, and which is installed; empty if any will do."""
+    library = type(module).__module__.partition(".")[0]
+    if library not in TESTED:
+        return ""
+    oldest, newest = TESTED[library]
+    return f"Known are {library} {oldest} to {newest}, and {version_of(library)} is installed."
 
 
 def each_of(path: Path | None) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from residual.encoders.paths import Path
 from residual.encoders.wrappers import affine, inside
 
 
@@ -52,13 +53,13 @@ class AttentionPool:
     """A learnt query attends to the normed tokens from `first` on, perhaps with a residual MLP behind it.
 
     Args:
-        pool: path of the pooling module; empty for the model itself.
+        pool: path of the pooling module (or several, tried in turn); empty for the model itself.
         kind: wraps that module; tells the attention weights and the maps of the values.
         first: the first token attended to.
         stop: the first that isn't any more, or None for all the rest.
     """
 
-    pool: str
+    pool: Path
     kind: type[PoolingAttention]
     first: int = 0
     stop: int | None = None

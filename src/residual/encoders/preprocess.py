@@ -37,6 +37,8 @@ _INTERPOLATIONS: dict[int, dict[str, Any]] = {
     Image.Resampling.BICUBIC.value: {"mode": "bicubic", "antialias": True},
 }
 
+_READ = {"size", "crop_size", "resample", "image_mean", "image_std", "rescale_factor"}
+_READ |= {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "patch_size", "max_num_patches"}
 _MOST_SIDE = 8192
 _LARGE = 1e9  # of what bytes are divided by; NaN and infinity aren't under it
 _MOST_JSON = 2**20  # bytes
@@ -123,8 +125,10 @@ class Preprocess:
         Raises:
             ResidualError: the class, the size or the resampling filter isn't known.
         """
-        named = config.get("image_processor_type") or config.get("feature_extractor_type")
-        defaults = _defaults(named)
+        defaults = _defaults(config.get("image_processor_type") or config.get("feature_extractor_type"))
+        if not hasattr(defaults, "do_resize"):  # before transformers 5 they are those of its arguments
+            defaults = defaults(**{name: value for name, value in config.items() if name in _READ})
+            config = vars(defaults)
 
         def get(field: str) -> Any:
             value = config.get(field)

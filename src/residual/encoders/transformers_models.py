@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from residual.encoders.sources import (
     require_safetensors,
 )
 from residual.errors import ResidualError
-from residual.libraries import first_line
+from residual.libraries import first_line, release, version_of
 
 FILES = ("*.json", "*.txt", "*.model")
 WEIGHTS = ("model*.safetensors",)  # in several files if the model is large
 Tokenize = Callable[[list[str]], Tensor]
 # A model's config may ask for tuples, or for more than its output.
-AS_NAMED = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+_FLAGS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+_ALL_TAKE_FLAGS = release(version_of("transformers")) >= (5,)
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -146,6 +148,18 @@ def image_size(module: Any) -> tuple[int, int]:
 def activation(module: Any) -> str:
     """The function between the layers of its MLPs."""
     return _vision(module).hidden_act
+
+
+def named(module: Any, *inputs: Tensor | None, **others: Tensor) -> Any:
+    """What a model makes of its inputs: its output by names and no more, whatever its config asks for."""
+    flags = _FLAGS if _ALL_TAKE_FLAGS else _taken(module)
+    return module(*inputs, **others, **flags)
+
+
+def _taken(module: Any) -> dict[str, bool]:
+    parameters = signature(module.forward).parameters
+    every = any(each.kind == each.VAR_KEYWORD for each in parameters.values())
+    return {name: value for name, value in _FLAGS.items() if every or name in parameters}
 
 
 def check_names(module: Any) -> None:

@@ -15,7 +15,7 @@ from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import AttentionPool, EndPool, MeanPool, PoolingAttention, softmax, value_maps
 from residual.encoders.preprocess import Preprocess
-from residual.encoders.transformers_models import AS_NAMED, activation, image_size, logit_scale, padded
+from residual.encoders.transformers_models import activation, image_size, logit_scale, named, padded
 
 
 class _HeadPool(PoolingAttention):
@@ -66,7 +66,7 @@ def _vision_model(module: Any) -> Any:
 
 def _encode_image(module: Any, pixels: Tensor) -> Tensor:
     vision = _vision_model(module)
-    seen = vision(pixel_values=pixels, **AS_NAMED)
+    seen = named(vision, pixel_values=pixels)
     pooled = seen.pooler_output if vision.use_head else seen.last_hidden_state.mean(1)
     return module.visual_projection(pooled) if vision is not module else pooled
 
@@ -77,9 +77,7 @@ def _encode_text(module: Any, ids: Tensor) -> Tensor:
     kind = module.text_projection.weight.dtype
     mask = torch.zeros_like(ahead, dtype=kind).masked_fill(ahead, torch.finfo(kind).min)
     mask = mask.expand(len(ids), 1, -1, -1)
-    return module.text_projection(
-        module.text_model(input_ids=ids, attention_mask=mask, **AS_NAMED).pooler_output
-    )
+    return module.text_projection(named(module.text_model, input_ids=ids, attention_mask=mask).pooler_output)
 
 
 def _end(module: Any, ids: Tensor) -> Tensor:

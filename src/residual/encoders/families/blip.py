@@ -12,19 +12,19 @@ from torch import Tensor
 from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.preprocess import Preprocess
-from residual.encoders.transformers_models import AS_NAMED, activation, image_size, longest
+from residual.encoders.transformers_models import activation, image_size, longest, named
 
 _TEXT_LENGTH = 35  # of the retrieval models' training (Li et al. 2022, arXiv 2201.12086, released configs)
 
 
 def _encode_image(module: Any, pixels: Tensor) -> Tensor:
-    return module.vision_proj(module.vision_model(pixel_values=pixels, **AS_NAMED).last_hidden_state[:, 0])
+    return module.vision_proj(named(module.vision_model, pixel_values=pixels).last_hidden_state[:, 0])
 
 
 def _encode_text(module: Any, ids: Tensor) -> Tensor:
     seen = (ids != module.config.text_config.pad_token_id).long()
     return module.text_proj(
-        module.text_encoder(input_ids=ids, attention_mask=seen, **AS_NAMED).last_hidden_state[:, 0]
+        named(module.text_encoder, input_ids=ids, attention_mask=seen).last_hidden_state[:, 0]
     )
 
 

@@ -15,7 +15,7 @@ from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import EndPool
 from residual.encoders.preprocess import Preprocess
-from residual.encoders.transformers_models import AS_NAMED, activation, image_size, logit_scale, padded
+from residual.encoders.transformers_models import activation, image_size, logit_scale, named, padded
 
 _LEGACY_EOS = 2  # configs from before the end-of-text token was written down: there it is the largest id
 
@@ -38,7 +38,7 @@ _VISION = Family(
     image=Tower(
         anatomy=replace(_LAYERS.under("vision_model"), projection="visual_projection"),
         encode=lambda module, pixels: module.visual_projection(
-            module.vision_model(pixel_values=pixels, **AS_NAMED).pooler_output
+            named(module.vision_model, pixel_values=pixels).pooler_output
         ),
         weights=("vision_model.", "visual_projection."),
     ),
@@ -57,9 +57,7 @@ TEXT = Tower(
         prefix=0,
         class_token=False,
     ),
-    encode=lambda module, ids: module.text_projection(
-        module.text_model(input_ids=ids, **AS_NAMED).pooler_output
-    ),
+    encode=lambda module, ids: module.text_projection(named(module.text_model, input_ids=ids).pooler_output),
     weights=("text_model.", "text_projection."),
 )
 _BOTH = replace(

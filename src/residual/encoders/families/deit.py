@@ -16,7 +16,7 @@ from residual.encoders.families import timm, vit
 from residual.encoders.family import Tower
 from residual.encoders.pooling import AttentionPool, MeanPool, TokenHeads
 from residual.encoders.preprocess import HALF, Preprocess
-from residual.encoders.transformers_models import AS_NAMED, image_size
+from residual.encoders.transformers_models import image_size, named
 
 
 class _TimmHeads(TokenHeads):
@@ -33,7 +33,7 @@ def _timm_anatomy(module: Any, anatomy: Anatomy) -> Anatomy:
 
 
 def _logits(module: Any, pixels: Tensor) -> Tensor:
-    first, second = module.deit(pixel_values=pixels, **AS_NAMED).last_hidden_state[:, :2].unbind(1)
+    first, second = named(module.deit, pixel_values=pixels).last_hidden_state[:, :2].unbind(1)
     return (module.cls_classifier(first) + module.distillation_classifier(second)) / 2
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from residual.encoders.transformers_models import AS_NAMED, check_names
+from residual.encoders.transformers_models import check_names, named
 
 
 def adjusted(module: Any, anatomy: Anatomy) -> Anatomy:
@@ -24,14 +24,14 @@ FAMILIES = (
         image=Tower(
             anatomy=Anatomy(
                 blocks="encoder.layer",
-                attention_output="attention.o_proj",
-                heads="attention.num_attention_heads",
+                attention_output=("attention.o_proj", "attention.output.dense"),
+                heads=("attention.num_attention_heads", "attention.attention.num_attention_heads"),
                 mlp="mlp",
                 final_norm="layernorm",
                 attention_scale="layer_scale1.lambda1",
                 mlp_scale="layer_scale2.lambda1",
             ),
-            encode=lambda module, pixels: module(pixel_values=pixels, **AS_NAMED).pooler_output,
+            encode=lambda module, pixels: named(module, pixel_values=pixels).pooler_output,
             adjust=adjusted,
         ),
         settings=lambda module: f"{module.config.hidden_act} {module.config.use_swiglu_ffn}",

@@ -6,7 +6,7 @@ from residual.encoders.anatomy import Anatomy
 from residual.encoders.families.dinov2 import adjusted
 from residual.encoders.family import Family, Tower
 from residual.encoders.preprocess import IMAGENET_MEAN, IMAGENET_STD, Unrounded
-from residual.encoders.transformers_models import AS_NAMED, image_size
+from residual.encoders.transformers_models import image_size, named
 
 _SETTINGS = ("hidden_act", "use_gated_mlp", "rope_theta")
 
@@ -24,7 +24,7 @@ FAMILIES = (
                 attention_scale="layer_scale1.lambda1",
                 mlp_scale="layer_scale2.lambda1",
             ),
-            encode=lambda module, pixels: module(pixel_values=pixels, **AS_NAMED).pooler_output,
+            encode=lambda module, pixels: named(module, pixel_values=pixels).pooler_output,
             adjust=adjusted,
         ),
         settings=lambda module: " ".join(str(getattr(module.config, name, "")) for name in _SETTINGS),

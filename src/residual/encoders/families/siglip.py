@@ -17,11 +17,11 @@ from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import AttentionPool, ProbePool, TokenPool
 from residual.encoders.preprocess import HALF, Preprocess
 from residual.encoders.transformers_models import (
-    AS_NAMED,
     Tokenize,
     activation,
     image_size,
     logit_scale,
+    named,
     padded,
 )
 
@@ -50,7 +50,15 @@ _LAYERS = Anatomy(
 _VISION = Family(
     name="transformers SigLIP vision",
     classes=("transformers.SiglipVisionModel",),
-    image=Tower(_LAYERS, lambda module, pixels: module(pixel_values=pixels, **AS_NAMED).pooler_output),
+    image=Tower(
+        anatomy=replace(
+            _LAYERS,
+            blocks=("encoder.layers", "vision_model.encoder.layers"),
+            final_norm=("post_layernorm", "vision_model.post_layernorm"),
+            pool=AttentionPool(("head", "vision_model.head"), ProbePool),
+        ),
+        encode=lambda module, pixels: named(module, pixel_values=pixels).pooler_output,
+    ),
     image_size=image_size,
     settings=activation,
     preprocess=lambda module: Preprocess(image_size(module), None, mean=HALF, std=HALF),
@@ -62,14 +70,14 @@ _BOTH = replace(
     classes=("transformers.SiglipModel",),
     image=Tower(
         anatomy=_LAYERS.under("vision_model"),
-        encode=lambda module, pixels: module.vision_model(pixel_values=pixels, **AS_NAMED).pooler_output,
+        encode=lambda module, pixels: named(module.vision_model, pixel_values=pixels).pooler_output,
         weights=("vision_model.",),
     ),
     text=Tower(
         anatomy=replace(_LAYERS, final_norm="final_layer_norm", projection="head", pool=TokenPool(-1)).under(
             "text_model"
         ),
-        encode=lambda module, ids: module.text_model(input_ids=ids, **AS_NAMED).pooler_output,
+        encode=lambda module, ids: named(module.text_model, input_ids=ids).pooler_output,
         weights=("text_model.",),
     ),
     logit_scale=logit_scale,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from residual.encoders.families import siglip
 from residual.encoders.preprocess import HALF, Preprocess
-from residual.encoders.transformers_models import AS_NAMED, activation
+from residual.encoders.transformers_models import activation, named
 
 _BOTH, _VISION = siglip.FAMILIES
 
@@ -27,9 +27,7 @@ def _encode(vision: Any, pixels: Tensor) -> Tensor:
     cut = whole.unflatten(3, (columns, side)).unflatten(2, (rows, side))  # (n, 3, rows, side, columns, side)
     patches = cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (n, rows columns, side side 3)
     shapes = torch.tensor([[rows, columns]], device=pixels.device).expand(len(pixels), 2)
-    return vision(
-        pixel_values=patches, pixel_attention_mask=None, spatial_shapes=shapes, **AS_NAMED
-    ).pooler_output
+    return named(vision, patches, None, shapes).pooler_output  # None: no patch is padding
 
 
 def _square(module: Any) -> Preprocess:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.preprocess import HALF, Preprocess
-from residual.encoders.transformers_models import AS_NAMED, activation, image_size
+from residual.encoders.transformers_models import activation, image_size, named
 
 ANATOMY = Anatomy(
-    blocks="layers",
-    attention_output="attention.o_proj",
-    heads="attention.num_attention_heads",
-    mlp="mlp",
+    blocks=("layers", "encoder.layer"),
+    attention_output=("attention.o_proj", "attention.output.dense"),
+    heads=("attention.num_attention_heads", "attention.attention.num_attention_heads"),
+    mlp=("mlp", "output.dense"),
     final_norm="layernorm",
 )
 FEATURES = Family(
@@ -21,8 +21,8 @@ FEATURES = Family(
     classes=("transformers.ViTModel",),
     image=Tower(
         anatomy=ANATOMY,
-        encode=lambda module, pixels: module(pixel_values=pixels, **AS_NAMED).last_hidden_state[:, 0],
-        weights=("embeddings.", "layers.", "layernorm."),
+        encode=lambda module, pixels: named(module, pixel_values=pixels).last_hidden_state[:, 0],
+        weights=("embeddings.", "layers.", "encoder.", "layernorm."),
     ),
     image_size=image_size,
     settings=activation,
