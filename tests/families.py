@@ -152,12 +152,6 @@ def transformers_model(
     return randomized(getattr(transformers, kind)(config), seed)
 
 
-def _trunk(name: str = "vit_tiny_patch16_224", **how: Any) -> Any:
-    """open_clip around a timm trunk made tiny."""
-    model = open_clip_model(timm_model_name=name, custom_text=True, image_size=IMAGE, **how)
-    return randomized(model)
-
-
 def _clip(
     make: Callable[..., Any],
     layers: int = 2,

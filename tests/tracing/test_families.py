@@ -21,7 +21,9 @@ from tiny import random_pixels
 from torch import Tensor, nn
 
 from residual.encoders.load import wrap_encoder
+from residual.errors import ResidualError
 from residual.tracing.decompose import decompose
+from residual.tracing.linearization import Linearization
 
 LAYERS, HEADS = 2, 3
 FAMILY = pytest.mark.parametrize("name", CASES)
@@ -365,3 +367,18 @@ def test_dinov2_takes_images_of_another_size_than_its_configs(size):
     encoder, pixels = wrap_encoder(model), random_pixels(2, 64)[..., : size[0], : size[1]]
     assert miss(decompose(encoder, pixels).contributions.sum(2)[:, 0], raw_output(model, pixels)) < 1e-12
     assert decompose(encoder, pixels, "patches").output.shape[1] == (size[0] // PATCH) * (size[1] // PATCH)
+
+
+@pytest.mark.parametrize("name", ["aimv2", "timm aimv2 average"])
+def test_an_rms_norm_has_no_mean_to_be_shared(name):
+    model, pixels = CASES[name].make().double(), random_pixels()
+    shared, own = (decompose(wrap_encoder(model, centering), pixels) for centering in ("shared", "own"))
+    assert torch.equal(shared.contributions, own.contributions)
+    assert not shared.coordinates.mean.any()
+    again = Linearization.unpack(shared.linearization.pack(), "a file")
+    assert wrap_encoder(model, "none").centering == again.centering == "none"
+    assert torch.equal(again.contributions(shared.coordinates), shared.contributions[:, 0])
+    with pytest.raises(
+        ResidualError, match="norms with a mean, so centering is 'shared' or 'own', got 'none'"
+    ):
+        wrap_encoder(CASES["vit"].make(), "none")

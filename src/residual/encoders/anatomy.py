@@ -120,7 +120,9 @@ class Parts:
         """How units share the mean that the last norm subtracts, "none" where it subtracts none."""
         if not self.centred:
             return _NO_MEAN
-        return CENTERINGS[0] if asked == _NO_MEAN else asked
+        return (
+            CENTERINGS[0] if asked == _NO_MEAN else asked
+        )  # a text tower's norm may be another than the image's
 
     @property
     def epsilon(self) -> float:
@@ -283,8 +285,8 @@ class Anatomy:
         )
 
     def _block_paths(self) -> list[str]:
-        inside = [self.attention_output, self.heads, self.mlp]
-        return [f"{said(self.blocks)}.*.{said(path)}" for path in inside if path]
+        places = [self.attention_output, self.heads, self.mlp]
+        return [f"{said(self.blocks)}.*.{said(path)}" for path in places if path]
 
     def _paths(self) -> list[str]:
         whole = [self.final_norm, self.projection, self.blocks]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
-from residual.encoders.anatomy import Anatomy, Parts, check_centering
+from residual.encoders.anatomy import CENTERINGS, Anatomy, Parts, check_centering
 from residual.encoders.family import Family, Tower
 from residual.encoders.fingerprints import Fingerprints
 from residual.encoders.paths import follow
@@ -63,7 +63,13 @@ class Encoder:
         self._tokenize = tokenize
         self._fingerprints = Fingerprints()
         check_centering(centering)
-        self.centering = self._locate().centering(centering)
+        parts = self._locate()
+        self.centering = parts.centering(centering)
+        if parts.centred and centering != self.centering:
+            raise ResidualError(
+                f"{name} norms with a mean, so centering is {' or '.join(map(repr, CENTERINGS))}, got "
+                f"{centering!r}."
+            )
 
     @property
     def anatomy(self) -> Anatomy:

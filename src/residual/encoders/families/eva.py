@@ -16,18 +16,7 @@ from residual.errors import ResidualError
 
 _ANATOMY = replace(timm.ANATOMY, attention_scale="gamma_1", mlp_scale="gamma_2", block_kinds=("EvaBlock",))
 # What rotary positions depend on besides their weights; a kind that has no such setting has "".
-_ROTARY = (
-    "temperature",
-    "in_pixels",
-    "ref_feat_shape",
-    "grid_offset",
-    "grid_indexing",
-    "rotate_half",
-    "min_period",
-    "max_period",
-    "normalize_coords",
-    "mrope_section",
-)
+_ROTARY = ("temperature", "in_pixels", "ref_feat_shape", "grid_offset", "grid_indexing", "rotate_half")
 
 
 def _adjusted(module: Any, anatomy: Anatomy) -> Anatomy:
