@@ -249,4 +249,4 @@ def at(monkeypatch: Any, hub: Hub, folder: Path, token: str | bool = False) -> N
         monkeypatch.setenv("HF_TOKEN", str(token))
     else:
         monkeypatch.delenv("HF_TOKEN", raising=False)
-    huggingface_hub.utils.close_session()
+    getattr(huggingface_hub.utils, "close_session", bool)()  # older ones keep none
