@@ -29,22 +29,40 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def plain_somp(x: np.ndarray, dictionary: np.ndarray, k: int, criterion: str, centre: bool = True) -> dict:
+def plain_somp(
+    x: np.ndarray, dictionary: np.ndarray, k: int, criterion: str, centre: bool = True, removal: bool = False
+) -> dict:
     """The definition: choose, refit everything by least squares, go on with what is left."""
-    atoms = unit(dictionary)
-    x = x - x.mean(0) if centre else x
-    left, chosen, explained = x.copy(), [], []
+    atoms, whole = unit(dictionary), x
+    mean = x.mean(0) if centre else np.zeros(x.shape[1])
+    x = x - mean
+    left, chosen, explained, l2, cosine = x.copy(), [], [], [], []
     for _ in range(k):
-        products = left @ atoms.T
-        values = np.abs(products).sum(0) if criterion == "l1" else products.std(0)
-        if not centre and criterion == "std":
-            values = np.sqrt((products**2).mean(0))
+        rest = atoms
+        if removal and chosen:
+            free = np.setdiff1d(np.arange(len(atoms)), chosen)
+            rest = np.zeros_like(atoms)  # each atom less its projection on those chosen, at length 1
+            fit = np.linalg.lstsq(atoms[chosen].T, atoms[free].T, rcond=None)[0].T @ atoms[chosen]
+            rest[free] = unit(atoms[free] - fit)
+        products = left @ rest.T
+        values = {
+            "l1": np.abs(products).sum(0),
+            "std": products.std(0) if centre else np.sqrt((products**2).mean(0)),
+            "l2": np.linalg.norm(products, axis=0),
+            "cosine": (np.abs(products) / np.linalg.norm(left, axis=1, keepdims=True)).sum(0),
+        }[criterion]
         values[chosen] = -1
         chosen.append(int(values.argmax()))
         weights = np.linalg.lstsq(atoms[chosen].T, x.T, rcond=None)[0].T
         left = x - weights @ atoms[chosen]
         explained.append(1 - (left**2).sum() / (x**2).sum())
-    return {"atoms": chosen, "weights": weights, "fit": weights @ atoms[chosen], "explained": explained}
+        fit = weights @ atoms[chosen] + mean
+        l2.append(((whole - fit) ** 2).mean())
+        cosine.append((unit(whole) * unit(fit)).sum(1).mean())
+    return {
+        **{"atoms": chosen, "weights": weights, "fit": fit, "explained": explained},
+        **{"l2": l2, "cosine": cosine},
+    }
 
 
 def plain_text_span(x: np.ndarray, dictionary: np.ndarray, k: int, rank: int | None) -> dict:
@@ -53,8 +71,9 @@ def plain_text_span(x: np.ndarray, dictionary: np.ndarray, k: int, rank: int | N
     if rank is not None:
         rows = np.linalg.svd(x, full_matrices=False)[2][:rank]
         atoms = atoms @ rows.T @ rows
-    x = x - x.mean(0)
-    left, chosen, fit = x.copy(), [], np.zeros_like(x)
+    mean = x.mean(0)
+    x = x - mean
+    left, chosen, fit = x.copy(), [], np.tile(mean, (len(x), 1))
     for _ in range(k):
         best = int((left @ atoms.T).std(0).argmax())
         direction = atoms[best] / np.linalg.norm(atoms[best])
@@ -73,18 +92,22 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("criterion", ["l1", "std"])
-@settings(deadline=None)
-@given(**SIZES, share=st.floats(0, 1), centre=st.booleans())
-def test_somp_is_its_definition(criterion, rows, width, entries, seed, share, centre):
+@pytest.mark.parametrize("criterion", pursuit.CRITERIA)
+@settings(deadline=None, max_examples=50)
+@given(**SIZES, share=st.floats(0, 1), centre=st.booleans(), removal=st.booleans())
+def test_somp_is_its_definition(criterion, rows, width, entries, seed, share, centre, removal):
     x, dictionary = random_rows(rows, width, seed), random_rows(entries, width, seed + 1) - 3
     k = 1 + math.floor(share * (min(entries, width, rows - 1) - 1))  # until nothing is left
-    wanted = plain_somp(x, dictionary, k, criterion, centre)
-    got = somp(torch.from_numpy(x), torch.from_numpy(dictionary), k, criterion, centre=centre)
+    wanted = plain_somp(x, dictionary, k, criterion, centre, removal)
+    whole = torch.from_numpy(x)
+    got = somp(whole, torch.from_numpy(dictionary), k, criterion, centre=centre, removal=removal)
     assert got.atoms.tolist() == wanted["atoms"]
     np.testing.assert_allclose(got.reconstruction, wanted["fit"], atol=1e-7 * np.abs(x).max())
     np.testing.assert_allclose(got.weights, wanted["weights"], rtol=1e-5, atol=1e-6 * np.abs(x).max())
     np.testing.assert_allclose(got.explained_variance, wanted["explained"], atol=1e-9)
+    quality = got.quality(whole)
+    np.testing.assert_allclose(quality["l2"], wanted["l2"], atol=1e-9 * np.square(x).max())
+    np.testing.assert_allclose(quality["cosine"], wanted["cosine"], atol=1e-7)
 
 
 @settings(deadline=None)
@@ -172,7 +195,7 @@ def test_atoms_that_add_nothing_come_last_and_change_nothing():
     found = somp(x, dictionary, 4)
     assert sorted(found.atoms.tolist()) == [0, 1, 2, 3]
     assert found.explained_variance[1:].tolist() == pytest.approx([1.0] * 3)
-    torch.testing.assert_close(found.reconstruction, x - x.mean(0))
+    torch.testing.assert_close(found.reconstruction, x)
 
 
 @pytest.mark.parametrize("method", [somp, text_span, omp])
@@ -216,7 +239,7 @@ GOOD = torch.eye(4, dtype=torch.float64)
         (GOOD, GOOD / 0, 1, {}, "NaN or infinity"),
         (GOOD[0], GOOD, 1, {}, r"rows \(n, d\)"),
         (GOOD[:0], GOOD, 1, {}, "one or more"),
-        (GOOD, GOOD, 1, {"criterion": "l2"}, "Unknown criterion 'l2'. Known: l1, std"),
+        (GOOD, GOOD, 1, {"criterion": "l3"}, "Unknown criterion 'l3'. Known: l1, std, l2, cosine"),
     ],
 )
 def test_bad_input_of_somp(x, dictionary, k, how, message):

@@ -7,21 +7,22 @@ projection `P` on the span, and leaves the samples as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.linalg import vector_norm
-from torch.nn.functional import normalize
+from torch.nn.functional import cosine_similarity, normalize
 
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
 from residual.spectral.pca import pca
 from residual.text.dictionary import TextDictionary
 
-CRITERIA = ("l1", "std")
+CRITERIA = ("l1", "std", "l2", "cosine")
+_Score = Callable[[Tensor, Sequence[Tensor]], Tensor]  # of atoms, what is left of them, and the basis so far
 _PRODUCTS = {"cpu": 2**22, "cuda": 2**27}  # of samples and atoms, held at a time
 _NOTHING_LEFT = 1e-5  # of an atom's length: it lies in the span of those before
 
@@ -38,6 +39,7 @@ class Pursuit:
         directions: what the samples were fitted with: the chosen atoms; those of TextSpan are orthonormal.
         weights: of every direction in every sample.
         explained_variance: part of the samples' squared length that the first 1, 2, …, `k` explain.
+        mean: of the samples, where they were centred; else zero.
     """
 
     atoms: Int[Tensor, " k"]
@@ -45,11 +47,32 @@ class Pursuit:
     directions: Float[Tensor, "k d"]
     weights: Float[Tensor, "n k"]
     explained_variance: Float[Tensor, " k"]
+    mean: Float[Tensor, " d"]
 
     @property
     def reconstruction(self) -> Float[Tensor, "n d"]:
-        """What the atoms make of the samples; of centred samples, where those were centred."""
-        return self.weights @ self.directions
+        """What the atoms make of the samples, with their mean."""
+        return self.weights @ self.directions + self.mean
+
+    def quality(self, x: Float[Tensor, "n d"]) -> dict[str, Float[Tensor, " k"]]:
+        """How near the first 1, 2, …, `k` atoms come to the samples, mean included, as the published code
+        reports it.
+
+        Args:
+            x: the samples that atoms were chosen for.
+
+        Returns:
+            "explained_variance"; "l2", the mean square of what is missing, over samples and coordinates; and
+            "cosine", the mean cosine of a sample and what the atoms make of it.
+        """
+        x, basis = x.detach().to(self.weights), _basis(self.directions).to(self.weights)
+        fit, l2, cosine = self.mean.expand(len(x), -1), [], []
+        for direction in basis.T:
+            fit = fit + torch.outer((x - self.mean) @ direction, direction)
+            l2.append((x - fit).square().mean())
+            cosine.append(cosine_similarity(x, fit, dim=1).mean())
+        parts = {"l2": torch.stack(l2), "cosine": torch.stack(cosine)}
+        return {"explained_variance": self.explained_variance, **parts}
 
     def __len__(self) -> int:
         return len(self.atoms)
@@ -62,6 +85,7 @@ def somp(
     criterion: str = "l1",
     *,
     centre: bool = True,
+    removal: bool = False,
 ) -> Pursuit:
     """Simultaneous orthogonal matching pursuit: `k` atoms that together explain all samples.
 
@@ -75,8 +99,11 @@ def somp(
             output of an adapter; or few rows that stand for them (`weighted_components`).
         dictionary: texts, or their embeddings.
         k: how many atoms.
-        criterion: "l1" or "std".
+        criterion: "l1" or "std" as above; "l2", the root of `Σ_n ⟨r_n, a⟩²`, which is "std" where samples are
+            centred; or "cosine", `Σ_n |⟨r_n, a⟩| / ‖r_n‖`, in which every sample counts the same.
         centre: subtract the samples' mean before. Components have none: "std" is then the root mean square.
+        removal: take the chosen atom's direction out of the others and make these unit vectors again, so that
+            an atom counts by what it has to add, not by what it shares with those before.
 
     Raises:
         ResidualError: an empty dictionary, fewer entries than `k`, other widths, NaN, an unknown criterion,
@@ -93,9 +120,10 @@ def somp(
     if criterion not in CRITERIA:
         raise ResidualError(f"Unknown criterion {criterion!r}. Known: {', '.join(CRITERIA)}.")
     x, atoms, texts = _checked(x, dictionary, k)
-    x = _moving(x, centre)
-    chosen, _ = _chosen(atoms, k, _largest_sum(x) if criterion == "l1" else _largest_square(x))
-    return _fitted(x, chosen, atoms[chosen], texts)
+    x, mean = _moving(x, centre)
+    scores = {"l1": _largest_sum, "cosine": _largest_cosine}
+    chosen, _ = _chosen(atoms, k, scores.get(criterion, _largest_square)(x), removal)
+    return _fitted(x, mean, chosen, atoms[chosen], texts)
 
 
 def omp(x: Float[Tensor, "n d"], dictionary: TextDictionary | Float[Tensor, "m d"], k: int) -> Pursuit:
@@ -115,9 +143,9 @@ def omp(x: Float[Tensor, "n d"], dictionary: TextDictionary | Float[Tensor, "m d
         tensor([1, 2])
     """
     x, atoms, texts = _checked(x, dictionary, k)
-    vector = _moving(x, False) if len(x) == 1 else pca(_moving(x, True), 1).components.to(x)
+    vector = _moving(x, False)[0] if len(x) == 1 else pca(_moving(x, True)[0], 1).components.to(x)
     chosen, _ = _chosen(atoms, k, _largest_sum(vector))
-    return _fitted(vector, chosen, atoms[chosen], texts)
+    return _fitted(vector, torch.zeros_like(vector[0]), chosen, atoms[chosen], texts)
 
 
 def text_span(
@@ -155,9 +183,9 @@ def text_span(
         _, vectors = torch.linalg.eigh(wide.T @ wide)
         span = vectors[:, -min(rank, len(x)) :].to(x)
         atoms = atoms @ span @ span.T
-    x = _moving(x, True)
+    x, mean = _moving(x, True)
     chosen, directions = _chosen(atoms, k, _largest_square(x))
-    return _fitted(x, chosen, directions, texts)
+    return _fitted(x, mean, chosen, directions, texts)
 
 
 def weighted_components(bases: SpectralBases, unit: int) -> Float[Tensor, "k d"]:
@@ -197,42 +225,60 @@ def _checked(
     return x, normalize(atoms, dim=1), texts
 
 
-def _largest_sum(x: Tensor) -> Callable[[Tensor], Tensor]:
+def _largest_sum(x: Tensor) -> _Score:
     """`Σ_n |⟨x_n, a⟩|` of every atom."""
 
-    def score(atoms: Tensor) -> Tensor:
+    def score(atoms: Tensor, basis: Sequence[Tensor]) -> Tensor:
         parts = x.split(max(1, _PRODUCTS[x.device.type] // len(atoms)))
         return torch.stack([(part @ atoms.T).abs().sum(0) for part in parts]).sum(0)
 
     return score
 
 
-def _largest_square(x: Tensor) -> Callable[[Tensor], Tensor]:
+def _largest_cosine(x: Tensor) -> _Score:
+    """The same of what the span so far leaves of each sample, at length 1, if it leaves anything."""
+    lengths = x.norm(dim=1, keepdim=True)
+
+    def score(atoms: Tensor, basis: Sequence[Tensor]) -> Tensor:
+        left = x
+        for row in basis:
+            left = left - torch.outer(left @ row, row)
+        left = left.masked_fill(left.norm(dim=1, keepdim=True) <= _NOTHING_LEFT * lengths, 0)
+        return _largest_sum(normalize(left, dim=1))(atoms, basis)
+
+    return score
+
+
+def _largest_square(x: Tensor) -> _Score:
     """`Σ_n ⟨x_n, a⟩²` of every atom, which grows as the standard deviation does where samples are centred."""
     square = x.T @ x
-    return lambda atoms: ((atoms @ square) * atoms).sum(1)
+    return lambda atoms, basis: ((atoms @ square) * atoms).sum(1)
 
 
-def _moving(x: Tensor, centre: bool) -> Tensor:
-    """The samples, less their mean where `centre`, if more than its rounding is left of them.
+def _moving(x: Tensor, centre: bool) -> tuple[Tensor, Tensor]:
+    """The samples, less their mean where `centre`, if more than its rounding is left of them; and that mean.
 
     Raises:
         ResidualError: nothing is.
     """
-    before, x = vector_norm(x, dtype=torch.float64), x - x.mean(0) if centre else x
+    before, mean = vector_norm(x, dtype=torch.float64), x.mean(0) if centre else torch.zeros_like(x[0])
+    x = x - mean
     if not vector_norm(x, dtype=torch.float64) > torch.finfo(x.dtype).eps * before:
         raise ResidualError(
             f"The samples are all {'the same' if centre else 'zero'}: there is nothing for texts to explain."
         )
-    return x
+    return x, mean
 
 
-def _chosen(atoms: Tensor, k: int, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def _chosen(atoms: Tensor, k: int, score: _Score, removal: bool = False) -> tuple[Tensor, Tensor]:
     """Positions of `k` atoms, and an orthonormal basis of their span, a row for each."""
     left, used, basis = atoms.clone(), torch.zeros(len(atoms), dtype=torch.bool, device=atoms.device), []
     order = []
     for _ in range(k):
-        best = int(score(left).masked_fill(used, -1).argmax())
+        rest = left
+        if removal:
+            rest = normalize(left.masked_fill(left.norm(dim=1, keepdim=True) <= _NOTHING_LEFT, 0), dim=1)
+        best = int(score(rest, basis).masked_fill(used, -1).argmax())
         used[best] = True
         order.append(best)
         direction = left[best]
@@ -244,17 +290,22 @@ def _chosen(atoms: Tensor, k: int, score: Callable[[Tensor], Tensor]) -> tuple[T
     return torch.tensor(order, device=atoms.device), torch.stack(basis)
 
 
-def _fitted(x: Tensor, chosen: Tensor, directions: Tensor, texts: tuple[str, ...]) -> Pursuit:
-    """Least squares of the samples on the directions, and what the first of them explain."""
-    rows = directions.double()
-    basis, small = torch.linalg.qr(rows.T)  # (d, k), (k, k)
-    basis = basis * (small.diagonal().abs() > _NOTHING_LEFT)
-    inverse = torch.linalg.pinv(rows).to(x)  # (d, k)
-    along = (x @ basis.to(x)).double().square().sum(0)
+def _fitted(x: Tensor, mean: Tensor, chosen: Tensor, directions: Tensor, texts: tuple[str, ...]) -> Pursuit:
+    """Least squares of the samples, less their mean, on the directions, and what the first explain."""
+    inverse = torch.linalg.pinv(directions.double()).to(x)  # (d, k)
+    along = (x @ _basis(directions).to(x)).double().square().sum(0)
     return Pursuit(
         atoms=chosen,
         texts=tuple(texts[place] for place in chosen.tolist()) if texts else (),
         directions=directions,
         weights=x @ inverse,
         explained_variance=along.cumsum(0) / vector_norm(x, dtype=torch.float64) ** 2,
+        mean=mean,
     )
+
+
+def _basis(directions: Tensor) -> Tensor:
+    """Orthonormal columns `(d, k)`: the first 1, 2, … have the span of as many directions; zero where one of
+    these adds nothing. Float64."""
+    basis, small = torch.linalg.qr(directions.double().T)
+    return basis * (small.diagonal().abs() > _NOTHING_LEFT)
