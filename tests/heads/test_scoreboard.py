@@ -21,6 +21,7 @@ from residual.heads import (
     score_units,
     scoreboard,
     top_share,
+    unit_correlation,
 )
 from residual.text import TextDictionary, ZeroShotClassifier
 
@@ -159,8 +160,8 @@ def test_what_does_not_belong_together_is_refused(stores, classifier):
         scoreboard(store, classifier, replace(test, fingerprint="other"))
     with pytest.raises(ResidualError, match="12 units need as many trained weights, got 2"):
         scoreboard(store, classifier, test, trained=torch.ones(2))
-    for few in (1, 7):
-        with pytest.raises(ResidualError, match=f"needs 8 at least, and tiny/train has {few}: encode more"):
+    for few in (1, 3):
+        with pytest.raises(ResidualError, match=f"needs 4 at least, and tiny/train has {few}: encode more"):
             scoreboard(store.subset(range(few)), classifier, test)
     assert len(scoreboard(store.subset(range(8)), classifier, settings=SETTINGS).rows) == 2 + 2 * 4
 
@@ -171,6 +172,7 @@ def test_what_does_not_belong_together_is_refused(stores, classifier):
         ({"shares": ()}, r"shares lie in \(0, 1\]"),
         ({"shares": (0.5, 2.0)}, r"shares lie in \(0, 1\]"),
         ({"seeds": 1}, "seeds is 2 to 1,000"),
+        ({"counting": "up"}, "counting is 'rounded' or 'published'"),
         ({"mode": "none"}, "Unknown mode 'none'"),
         ({"atoms": 0}, "atoms 1 or more"),
     ],
@@ -178,3 +180,26 @@ def test_what_does_not_belong_together_is_refused(stores, classifier):
 def test_bad_settings(how, message):
     with pytest.raises(ResidualError, match=message):
         ScoreboardSettings(**how)
+
+
+def test_heads_alone_and_shares_as_published(stores, classifier):
+    store, test = stores
+    settings = ScoreboardSettings((0.01, 0.5), seeds=3, alone=True, counting="published")
+    board = scoreboard(store, classifier, test, settings)
+    heads = board.scores["unit"].tolist()
+    contributions = store.contributions()[:, heads].double()
+    for way, directions in (("head_correlation", None), ("head_span", classifier.weights)):
+        wanted = unit_correlation(contributions, directions)
+        np.testing.assert_allclose(board.scores[way], wanted, atol=1e-4)
+        best = wanted.argsort(descending=True).tolist()
+        for share, count in ((0, 1), (0.01, 2), (0.5, 6)):  # of 12 heads
+            assert board.selections[f"{way} {share:g}"] == sorted(heads[place] for place in best[:count])
+            assert cell(board, way, share)["heads"] == count
+    assert cell(board, "random", 0.01)["heads"] == 2
+
+
+@pytest.mark.parametrize("few", [4, 5, 7])
+def test_few_samples_are_halved_all_the_same(stores, classifier, few):
+    store, test = stores
+    board = scoreboard(store.subset(range(few)), classifier, test, SETTINGS)
+    assert board.rows["accuracy"].between(0, 1).all()

@@ -22,8 +22,10 @@ from residual.heads import (
     accuracy,
     correct_by_selection,
     correct_by_unit,
+    count_of,
     jaccard,
     jaccard_table,
+    kept_layers,
     mean_contributions,
     random_share,
     top_share,
@@ -62,6 +64,34 @@ def test_random_heads_are_as_many_and_follow_the_seed(seed, share):
 
 def test_different_seeds_choose_differently():
     assert len({tuple(random_share(list(range(48)), 0.25, seed)) for seed in range(20)}) == 20
+
+
+def test_shares_are_counted_as_published():
+    """Rounded down, at least two heads at 1 %; of a ViT-L/14 and of a ViT-B/16."""
+    for units, wanted in ((384, (3, 19, 38, 96, 192, 288)), (144, (2, 7, 14, 36, 72, 108)), (1, (1,) * 6)):
+        assert tuple(count_of(share, units, "published") for share in SHARES) == wanted
+    with pytest.raises(ResidualError, match="counting is 'rounded' or 'published', got 'up'"):
+        count_of(0.5, 10, "up")
+
+
+@settings(deadline=None)
+@given(layers=st.integers(1, 4), heads=st.integers(1, 3), pool=st.booleans())
+def test_layers_that_are_kept_are_what_they_say(layers, heads, pool):
+    units = Units(layers, heads, pool).table
+    kept = kept_layers(units)
+    assert len(kept) == 2 + 3 * layers
+    for name, chosen in kept.items():
+        *_, last = name.split()
+        for row in units.to_dict("records"):
+            head, layer = row["kind"] == "head", -1 if pd.isna(row["layer"]) else row["layer"]
+            stays = {
+                "only heads": head,
+                "all but heads": not head,
+                f"only heads of layer {last}": head and str(layer) == last,
+                f"only heads up to layer {last}": head and last.isdigit() and layer <= int(last),
+                f"only layers up to {last}": last.isdigit() and layer <= int(last),
+            }[name]
+            assert (row["unit"] in chosen) == stays, name
 
 
 @settings(deadline=None)

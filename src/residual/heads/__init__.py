@@ -9,8 +9,10 @@ from residual.heads.scores import SCORES, pursuit_scores, score_units
 from residual.heads.selections import (
     SHARES,
     ablations,
+    count_of,
     jaccard,
     jaccard_table,
+    kept_layers,
     random_share,
     top_share,
 )
@@ -27,9 +29,11 @@ __all__ = [
     "ablations",
     "correct_by_selection",
     "correct_by_unit",
+    "count_of",
     "describe_heads",
     "jaccard",
     "jaccard_table",
+    "kept_layers",
     "mean_contributions",
     "pursuit_scores",
     "random_share",

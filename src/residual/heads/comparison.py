@@ -15,7 +15,7 @@ from residual.errors import ResidualError
 from residual.heads.accuracy import correct_by_selection, correct_by_unit, mean_contributions
 from residual.heads.contributions import check_mode, span_of
 from residual.heads.scores import OutputCorrelations, check_whole, pursuit_scores
-from residual.heads.selections import SHARES, random_share, top_share
+from residual.heads.selections import SHARES, count_of, random_units, top_units
 from residual.intervals import t95
 from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
@@ -27,12 +27,14 @@ WAYS = {
     "accuracy": "S",
     "span": "U|T",
     "correlation": "U",
+    "head_span": "U|T heads",
+    "head_correlation": "U heads",
     "pursuit": "P",
     "trained": "O",
     "effect": "Oσ",
     "random": "R",
 }
-_PARTS = 8  # of the samples that units are chosen by; each seed takes half of them
+_PARTS, _FEWEST = 8, 4  # of the samples that units are chosen by; each seed takes half of them
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class ScoreboardSettings:
             are chosen by.
         atoms: texts a head, for (P).
         kinds: of unit that are chosen from.
+        alone: correlate units with the sum of these units alone as well, in all coordinates and in the
+            classes' span, as the published code does.
+        counting: see `count_of`; "published" has the single best head besides, at share 0.
 
     Raises:
         ResidualError: one is out of range.
@@ -58,16 +63,24 @@ class ScoreboardSettings:
     mode: str = "zero"
     atoms: int = 10
     kinds: tuple[str, ...] = ("head",)
+    alone: bool = False
+    counting: str = "rounded"
 
     def __post_init__(self):
         check_mode(self.mode)
         if not self.shares or not all(0 < share <= 1 for share in self.shares):
             raise ResidualError(f"shares lie in (0, 1], got {self.shares}.")
+        self.counts(1)
         if not 2 <= self.seeds <= 1_000 or self.seed < 0 or self.atoms < 1:
             raise ResidualError(
                 f"seeds is 2 to 1,000, seed 0 or more and atoms 1 or more; got {self.seeds}, {self.seed} and "
                 f"{self.atoms}."
             )
+
+    def counts(self, units: int) -> dict[float, int]:
+        """How many of the units each share is."""
+        counts = {share: count_of(share, units, self.counting) for share in self.shares}
+        return ({0.0: 1} if self.counting == "published" else {}) | counts
 
 
 @dataclass(frozen=True)
@@ -120,23 +133,24 @@ def scoreboard(
         progress: told of every pass.
 
     Raises:
-        ResidualError: fewer than 8 samples to choose by, stores of different encoders or classes, or as
+        ResidualError: fewer than 4 samples to choose by, stores of different encoders or classes, or as
             `score_units`.
     """
     settings = settings or ScoreboardSettings()
     check_whole(store)
     if test is not None:
         check_alike(store, test)
-    if len(store) < _PARTS:
+    if len(store) < _FEWEST:
         raise ResidualError(
-            f"Heads are chosen by halves of the samples, which needs {_PARTS} at least, and {store.dataset} "
+            f"Heads are chosen by halves of the samples, which needs {_FEWEST} at least, and {store.dataset} "
             f"has {len(store)}: encode more of it."
         )
 
     units = store.linearization.units.positions(settings.kinds)
     random = np.random.default_rng(settings.seed)
-    parts = random.permutation(len(store)) % _PARTS
-    halves = [random.permutation(_PARTS)[: _PARTS // 2].tolist() for _ in range(settings.seeds)]
+    count = min(_PARTS, len(store))
+    parts = random.permutation(len(store)) % count
+    halves = [random.permutation(count)[: count // 2].tolist() for _ in range(settings.seeds)]
     given = _given_scores(units, trained, bases, dictionary, settings.atoms)
     correlations = OutputCorrelations(
         store, units, parts, device=device, progress=named(progress, "correlate units")
@@ -145,6 +159,10 @@ def scoreboard(
         store, classifier, units, device=device, progress=named(progress, "test units alone")
     )
     span = span_of(classifier.weights, store.linearization.output_dim)
+    of_heads = None
+    if settings.alone:
+        stage = named(progress, "correlate units with each other")
+        of_heads = OutputCorrelations(store, units, parts, alone=True, device=device, progress=stage)
 
     def scores(half: Sequence[int] | None) -> dict[str, Sequence[float]]:
         """By all ways but at random, from the samples of half of the parts, or from all."""
@@ -154,15 +172,22 @@ def scoreboard(
             "accuracy": alone[rows].double().mean(0).tolist(),
             "span": correlations.values(span, half).tolist(),
             "correlation": correlations.values(None, half).tolist(),
-        }
+        } | (
+            {}
+            if of_heads is None
+            else {
+                "head_span": of_heads.values(span, half).tolist(),
+                "head_correlation": of_heads.values(None, half).tolist(),
+            }
+        )
 
-    of_all = scores(None)
+    of_all, counts = scores(None), settings.counts(len(units))
     chosen: dict[tuple[str, float, int], list[int]] = {}  # seed -1: all samples
     for seed, values in enumerate([of_all, *map(scores, halves)], -1):
-        for share in settings.shares:
+        for share, count in counts.items():
             for name in of_all:
-                chosen[name, share, seed] = top_share(values[name], share, units)
-            chosen["random", share, seed] = random_share(units, share, settings.seed + max(seed, 0))
+                chosen[name, share, seed] = top_units(values[name], count, units)
+            chosen["random", share, seed] = random_units(units, count, settings.seed + max(seed, 0))
     whole = {"all units": list(range(len(store.units))), "all heads": units}
     tested = store if test is None else test
     selections = {str(keep): keep for keep in [*whole.values(), *chosen.values()]}
@@ -188,7 +213,7 @@ def scoreboard(
         {"way": name, "share": np.nan, "heads": len(keep), **estimates.of_one(column[str(keep)])}
         for name, keep in whole.items()
     ]
-    for share in settings.shares:
+    for share in counts:
         drawn = [column[str(chosen["random", share, seed])] for seed in range(settings.seeds)]
         for name in [name for name in WAYS if name in (*of_all, "random")]:
             of_seeds = [column[str(chosen[name, share, seed])] for seed in range(settings.seeds)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,6 +22,8 @@ from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 from residual.text.pursuit import somp, weighted_components
+from residual.tracing.coordinates import Coordinates
+from residual.tracing.linearization import Linearization
 from residual.tracing.units import KINDS
 
 SCORES = {
@@ -129,6 +132,7 @@ class OutputCorrelations:
         store: with all kinds of unit, as their sum is the output.
         units: positions of those that are correlated.
         parts: which part each sample is in, counted from 0; by default all are in one.
+        alone: the sum of these units stands for the output, as in the published code.
         device: where to compute; by default the GPU if there is one, else the CPU.
         progress: told of the samples that are done.
 
@@ -142,6 +146,7 @@ class OutputCorrelations:
         units: Sequence[int],
         parts: Int[np.ndarray, " n"] | None = None,
         *,
+        alone: bool = False,
         device: str | torch.device | None = None,
         progress: Progress | None = None,
     ):
@@ -152,7 +157,10 @@ class OutputCorrelations:
         part_of = torch.zeros(len(store), dtype=torch.long) if parts is None else torch.from_numpy(parts)
         self.counts = part_of.bincount()
         for rows, batch in batches_of(store, where, progress, exact=True):
-            output = linearization.output(batch.to(dtype=torch.float32)).double()
+            if alone:
+                output = _sum_of(linearization, batch, units)
+            else:
+                output = linearization.output(batch.to(dtype=torch.float32)).double()
             own_part = part_of[rows].to(where)
             members = [(part, (own_part == part).nonzero()[:, 0]) for part in own_part.unique().tolist()]
             if not rows.start:
@@ -205,6 +213,16 @@ class OutputCorrelations:
             means = (mean + sums.origin) @ matrix + offset
             values.append(mean_ratio((matrix * both).sum(0), (variances, along), (means, mean_along)))
         return torch.stack(values).cpu()
+
+
+def _sum_of(linearization: Linearization, batch: Coordinates, units: Sequence[int]) -> Tensor:
+    """The sum of some units' contributions, `(n, d)` in float64."""
+    parts = (
+        linearization.features(batch, unit) @ linearization.matrix(unit).to(batch.mean)
+        + linearization.offset(unit).to(batch.mean)
+        for unit in units
+    )
+    return functools.reduce(torch.add, parts)
 
 
 class _Sums:

@@ -17,39 +17,85 @@ from residual.tracing.units import unit_positions
 
 # The shares of heads that the paper keeps.
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75)
+COUNTINGS = ("rounded", "published")
+
+
+def count_of(share: float, units: int, counting: str = "rounded") -> int:
+    """How many of some units a share of them is.
+
+    Args:
+        share: in (0, 1].
+        units: how many there are.
+        counting: "rounded" to the nearest, one at least; or "published", as the published code counts:
+            rounded down, two at least at 1 %, one at least at any other.
+
+    Raises:
+        ResidualError: a share outside (0, 1], no unit, or an unknown way to count.
+
+    Example:
+        >>> count_of(0.05, 48), count_of(0.01, 48), count_of(0.25, 50)
+        (2, 1, 13)
+        >>> count_of(0.05, 48, "published"), count_of(0.01, 48, "published"), count_of(0.25, 50, "published")
+        (2, 2, 12)
+    """
+    if not 0 < share <= 1:
+        raise ResidualError(f"A share of units lies in (0, 1], got {share}.")
+    if units < 1:
+        raise ResidualError("A share is of one unit at least.")
+    if counting not in COUNTINGS:
+        raise ResidualError(f"counting is {' or '.join(map(repr, COUNTINGS))}, got {counting!r}.")
+    if counting == "published":
+        return min(units, max(2 if share == 0.01 else 1, int(units * share)))
+    return max(1, math.floor(share * units + 0.5))
 
 
 def top_share(
     scores: Float[Tensor, " u"] | Sequence[float] | pd.Series,
     share: float,
     units: Sequence[int] | np.ndarray | pd.Series | None = None,
+    counting: str = "rounded",
 ) -> list[int]:
     """The units with the highest scores, in the order of their positions.
 
     Args:
         scores: one a unit; of equal ones the first is taken.
-        share: how many of them, in (0, 1]; rounded, one at least.
+        share, counting: how many of them, see `count_of`.
         units: positions of the scored units, by default 0, 1, ….
 
     Raises:
         ResidualError: a share outside (0, 1], another number of units than of scores, or NaN among these.
     """
-    if not 0 < share <= 1:
-        raise ResidualError(f"A share of units lies in (0, 1], got {share}.")
+    return top_units(scores, count_of(share, max(1, len(scores)), counting), units)
+
+
+def top_units(
+    scores: Float[Tensor, " u"] | Sequence[float] | pd.Series,
+    count: int,
+    units: Sequence[int] | np.ndarray | pd.Series | None = None,
+) -> list[int]:
+    """The same by their number.
+
+    Raises:
+        ResidualError: another number of units than of scores, or NaN among these.
+    """
     scores = torch.as_tensor(scores if isinstance(scores, Tensor) else list(scores), dtype=torch.float64)
     positions = list(range(len(scores))) if units is None else unit_positions(units)
     if len(positions) != len(scores) or not positions:
         raise ResidualError(
             f"{len(positions)} units need as many scores, and one at least; got {len(scores)}."
         )
-    count = max(1, math.floor(share * len(scores) + 0.5))
     order = check_finite(scores, "Scores of units").argsort(descending=True, stable=True)[:count]
     return sorted(positions[place] for place in order.tolist())
 
 
 def random_share(units: Sequence[int], share: float, seed: int) -> list[int]:
     """As many units as `top_share` takes, at random."""
-    return top_share(np.random.default_rng(seed).random(len(units)).tolist(), share, units)
+    return random_units(units, count_of(share, max(1, len(units))), seed)
+
+
+def random_units(units: Sequence[int], count: int, seed: int) -> list[int]:
+    """So many of some units, at random."""
+    return top_units(np.random.default_rng(seed).random(len(units)).tolist(), count, units)
 
 
 def ablations(units: pd.DataFrame) -> dict[str, list[int]]:
@@ -79,6 +125,26 @@ def ablations(units: pd.DataFrame) -> dict[str, list[int]]:
             ):
                 kept[f"no {names[kind]} {about} layer {layer}"] = units["unit"][~(of_kind & out)].tolist()
     return kept
+
+
+def kept_layers(units: pd.DataFrame) -> dict[str, list[int]]:
+    """What stays where only some heads do: all of them, those of one layer, those up to a layer.
+
+    Args:
+        units: the table of units.
+
+    Returns:
+        Units that stay, for "only heads", "all but heads"; for every layer "only heads of layer 3" and "only
+        heads up to layer 3", and "only layers up to 3", with the embedding and MLPs.
+    """
+    heads, number = (units["kind"] == "head").to_numpy(bool), units["unit"].to_numpy(int)
+    layers = units["layer"].fillna(-1).to_numpy(int)  # the embedding comes before all
+    kept = {"only heads": number[heads], "all but heads": number[~heads]}
+    for layer in sorted(set(layers[heads].tolist())):
+        kept[f"only heads of layer {layer}"] = number[heads & (layers == layer)]
+        kept[f"only heads up to layer {layer}"] = number[heads & (layers <= layer)]
+        kept[f"only layers up to {layer}"] = number[layers <= layer]
+    return {name: chosen.tolist() for name, chosen in kept.items()}
 
 
 def jaccard(a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray) -> float:

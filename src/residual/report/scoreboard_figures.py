@@ -20,6 +20,8 @@ LABELS = {
     "accuracy": "(S) accuracy alone",
     "span": "(U|T) correlation in the classes' span",
     "correlation": "(U) correlation with the output",
+    "head_span": "(U|T) in the span, with heads alone",
+    "head_correlation": "(U) with the sum of heads alone",
     "pursuit": "(P) variance that texts explain",
     "trained": "(O) trained weights",
     "effect": "(Oσ) trained weights times deviation",
@@ -29,6 +31,8 @@ _SHORT = {
     "accuracy": "S alone",
     "span": "U|T in span",
     "correlation": "U output",
+    "head_span": "U|T heads",
+    "head_correlation": "U heads",
     "pursuit": "P texts",
     "trained": "O trained",
     "effect": "Oσ times σ",
@@ -39,6 +43,8 @@ _LOOKS = {
     "accuracy": ("#0072B2", "o"),
     "span": ("#D55E00", "s"),
     "correlation": ("#009E73", "^"),
+    "head_span": ("#D55E00", "*"),
+    "head_correlation": ("#009E73", "<"),
     "pursuit": ("#CC79A7", "D"),
     "trained": ("#56B4E9", "v"),
     "effect": ("#E69F00", "P"),
@@ -57,7 +63,8 @@ def scoreboard_cells(
     """Headings, and for each way its figures by share, in per cent with half their interval's width."""
     shares = sorted(rows["share"].dropna().unique())
     heads = rows.dropna(subset="share").groupby("share")["heads"].first()
-    headings = ["kept", *(f"{share:.0%} ({heads[share]})" for share in shares), "100%"]
+    named = [(f"{share:.0%}" if share else "best", heads[share]) for share in shares]
+    headings = ["kept", *(f"{name} ({count})" for name, count in named), "100%"]
     cells = []
     for way in [way for way in LABELS if way in set(rows["way"])]:
         own = rows[rows["way"] == way]
@@ -97,9 +104,9 @@ def scoreboard_figure(rows: pd.DataFrame, title: str) -> Figure:
     """
     figure = new_figure(7.0, 4.4)
     axes = figure.subplots()
-    shares = sorted(rows["share"].dropna().unique())
+    shares = sorted(share for share in rows["share"].dropna().unique() if share)  # 0 is the single best
     for way, (colour, marker) in _LOOKS.items():
-        own = rows[rows["way"] == way].sort_values("share")
+        own = rows[(rows["way"] == way) & (rows["share"] > 0)].sort_values("share")
         if len(own):
             x = 100 * own["share"]
             axes.plot(x, own["accuracy"], color=colour, marker=marker, markersize=4, label=LABELS[way])
