@@ -169,16 +169,26 @@ class ImageDataset:
         """
         return _Subset(self, indices)
 
-    def sample(self, count: int, seed: int = 42) -> ImageDataset:
+    def sample(self, count: int, seed: int = 42, every_class: bool = False) -> ImageDataset:
         """`count` samples chosen at random, the same every time, in their order; all if there are fewer.
+
+        Args:
+            count: how many.
+            seed: of the choice.
+            every_class: where some class would have none, though there is room for all, one of each is
+                chosen first.
 
         Raises:
             ResidualError: `count` is negative.
         """
         if count < 0:
             raise ResidualError(f"{self.full_name}: {count} samples can't be chosen.")
-        order = np.random.RandomState(seed).permutation(len(self))[:count]
-        return self.subset(np.sort(order))
+        order = np.random.RandomState(seed).permutation(len(self))
+        if every_class:
+            _, first = np.unique(self.labels[order], return_index=True)  # of each class, in that order
+            if len(np.unique(self.labels[order[:count]])) < len(first) <= count:
+                order = np.concatenate([order[first], np.delete(order, first)])
+        return self.subset(np.sort(order[:count]))
 
     def __len__(self) -> int:
         return len(self.labels)
