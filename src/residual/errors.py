@@ -123,6 +123,10 @@ class AdapterEncoderError(ResidualError):
         self.encoder_name = encoder_name
 
 
+class UnreachableHubError(ResidualError):
+    """The hub can't be asked: there is no network, or it is switched off (HF_HUB_OFFLINE)."""
+
+
 class OtherResultError(ResidualError):
     """A store, or a result of an experiment, that is of something else than what is asked for."""
 

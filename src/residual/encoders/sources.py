@@ -62,8 +62,13 @@ def snapshot(name: str, repo: str, files: Sequence[str], weights: Sequence[str])
             )
             if any(folder.glob(each)):
                 return folder
+    raise lacking_weights(name, repo, revision, weights)
+
+
+def lacking_weights(name: str, repo: str, revision: str, weights: Sequence[str]) -> ResidualError:
+    """The error for a repository of the hub without such weights: it names a pull request that has them."""
     found, at = _converted(repo, weights), f" at {revision}" if revision else ""
-    raise ResidualError(
+    return ResidualError(
         f"{name}: {repo!r}{at} has no {' or '.join(weights)}, and weights in another form aren't read, "
         "since reading them can run code.",
         f"Its revision {found} has them: load {repo}@{found}. Look first who opened that pull request: "

@@ -31,7 +31,8 @@ from residual.files import local_path
 from residual.libraries import library
 
 # The second is what the hub's converter makes of LAION's files; open_clip prefers the first as well.
-_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+FILES = ("*.json", "*.txt", "*.model")
 # Others name files to be read, or code to be run.
 _TOKENIZER_SETTINGS = {"clean", "strip_sep_token", "language", "context_length", "reduction_mask"}
 _BLOCKS = Anatomy(
@@ -157,30 +158,21 @@ def load(name: str, source: str) -> Loaded:
     folder = local_path(source)
     if folder.is_dir() or source.startswith("hf-hub:"):
         if not folder.is_dir():
-            repo = source.removeprefix("hf-hub:")
-            folder = snapshot(name, repo, ["*.json", "*.txt", "*.model"], _WEIGHTS)
-        require_safetensors(name, folder, *_WEIGHTS)
+            folder = snapshot(name, source.removeprefix("hf-hub:"), FILES, WEIGHTS)
+        require_safetensors(name, folder, *WEIGHTS)
         _check_folder(name, folder)
         model = f"local-dir:{folder}"
         check_built(name, folder, lambda: open_clip.create_model(model, load_weights=False, device="meta"))
         return _load(open_clip, name, model, {})
     architecture, _, weights = source.partition("/")
-    known = open_clip.list_models()
-    if architecture not in known:
+    if architecture not in open_clip.list_models():
         raise ResidualError(f"{name}: open_clip has no {architecture!r} and there is no such folder.")
     how: dict[str, Any] = {"pretrained": str(local_path(weights))}
     if not weights.endswith(".safetensors"):
         config = open_clip.get_pretrained_cfg(architecture, weights)
-        if not config:
-            tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
-            raise ResidualError(f"{name}: {architecture} has no weights {weights!r}. Known: {tags}.")
-        if not config["hf_hub"]:
-            raise ResidualError(
-                f"{name}: these weights aren't on the hub as safetensors; nothing else is read."
-            )
-        repo = config["hf_hub"].rpartition("/")[0]
+        repo = repository_of(name, architecture, weights)
         how = {
-            "pretrained": str(require_safetensors(name, snapshot(name, repo, [], _WEIGHTS), *_WEIGHTS)),
+            "pretrained": str(require_safetensors(name, snapshot(name, repo, [], WEIGHTS), *WEIGHTS)),
             "force_quick_gelu": config.get("quick_gelu", False),
             "force_preprocess_cfg": _preprocessing(config),
         }
@@ -189,6 +181,24 @@ def load(name: str, source: str) -> Loaded:
     elif usual := _usual_preprocessing(open_clip, architecture):
         how["force_preprocess_cfg"] = usual
     return _load(open_clip, name, architecture, how)
+
+
+def repository_of(name: str, architecture: str, tag: str) -> str:
+    """The repository of the hub with the weights of a tag, as open_clip lists it.
+
+    Raises:
+        ResidualError: there is no such architecture or tag, or its weights are elsewhere.
+    """
+    open_clip = library("open_clip", name, extra="open-clip")
+    if architecture not in open_clip.list_models():
+        raise ResidualError(f"{name}: open_clip has no {architecture!r} and there is no such folder.")
+    config = open_clip.get_pretrained_cfg(architecture, tag)
+    if not config:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+        raise ResidualError(f"{name}: {architecture} has no weights {tag!r}. Known: {tags}.")
+    if not config["hf_hub"]:
+        raise ResidualError(f"{name}: these weights aren't on the hub as safetensors; nothing else is read.")
+    return config["hf_hub"].rpartition("/")[0]
 
 
 def _usual_preprocessing(open_clip: Any, architecture: str) -> dict[str, Any]:

@@ -39,6 +39,7 @@ ANATOMY = Anatomy(
     block_kinds=("Block",),
 )
 _WEIGHTS = "model.safetensors"
+FILES, WEIGHTS = ("config.json",), (_WEIGHTS,)
 _POOLS = ("token", "avg", "map")
 
 
@@ -125,15 +126,26 @@ def load(name: str, source: str, classifier: bool) -> Loaded:
         return _load(
             timm, name, architecture, file, classifier, num_classes=classes, pretrained_cfg_overlay=overlay
         )
+    return _from_folder(timm, name, snapshot(name, repository_of(name, source), FILES, WEIGHTS), classifier)
+
+
+def repository_of(name: str, source: str) -> str:
+    """The repository of the hub with the weights of `NAME`, as timm lists it, or of `hf-hub:REPO`.
+
+    Raises:
+        ResidualError: timm has no such model, or no weights of it.
+    """
     repo = source.removeprefix("hf-hub:")
-    if repo == source:
-        if not timm.is_model(source):
-            raise ResidualError(f"{name}: {unknown_name('model of timm', source, timm.list_models())}")
-        with load_errors(name, "timm's list"):
-            repo = getattr(timm.models.get_pretrained_cfg(source), "hf_hub_id", None)
-        if not repo:
-            raise ResidualError(f"{name}: timm has no weights of {source!r}.")
-    return _from_folder(timm, name, snapshot(name, repo, ["config.json"], [_WEIGHTS]), classifier)
+    if repo != source:
+        return repo
+    timm = library("timm", name, extra="timm")
+    if not timm.is_model(source):
+        raise ResidualError(f"{name}: {unknown_name('model of timm', source, timm.list_models())}")
+    with load_errors(name, "timm's list"):
+        repo = getattr(timm.models.get_pretrained_cfg(source), "hf_hub_id", None)
+    if not repo:
+        raise ResidualError(f"{name}: timm has no weights of {source!r}.")
+    return repo
 
 
 def _from_folder(timm: Any, name: str, folder: Path, classifier: bool) -> Loaded:
