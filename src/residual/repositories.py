@@ -113,16 +113,15 @@ def cached_folder(repository: str, patterns: Sequence[str], revision: str | None
 
 
 def _listing(kind: str, repository: str, revision: str | None) -> Listing:
-    from huggingface_hub import HfApi, is_offline_mode
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    if is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         raise UnreachableHubError("The hub isn't asked: HF_HUB_OFFLINE is set.")
     api: Any = HfApi()
     ask = api.model_info if kind == "model" else api.dataset_info
@@ -141,11 +140,7 @@ def _listing(kind: str, repository: str, revision: str | None) -> Listing:
         raise ResidualError(f"The {kind} {repository!r} of the hub has no revision {revision!r}.") from error
     except HFValidationError as error:
         raise ResidualError(f"{repository!r} is no name of a {kind} on the hub.") from error
-    except HfHubHTTPError as error:
-        raise ResidualError(
-            f"The hub doesn't tell what is in the {kind} {repository!r} ({first_line(error)})."
-        ) from error
-    except Exception as error:  # whatever the client of the hub's library says of a network
+    except Exception as error:  # whatever the client of the hub's library says of a network or of the hub
         raise UnreachableHubError(f"The hub can't be reached ({first_line(error)}).") from error
     return Listing(
         kind, repository, info.sha, {file.rfilename: file.size or 0 for file in info.siblings or ()}

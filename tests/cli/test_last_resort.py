@@ -95,7 +95,8 @@ def test_only_what_a_command_takes_is_its_way_out(residual, monkeypatch, tmp_pat
     for path in place.rglob("*.png"):
         path.write_bytes(b"none")
     dataset, skip = f"folder:{place}", "Mend or remove it, or go on without such images: "
-    few = ("--param", "experiment.datasets=[]", "--param", f"experiment.reference={dataset}")
+    few = ("experiment.datasets=[]", f"experiment.reference={dataset}", "experiment.on_error=raise")
+    few = tuple(word for each in few for word in ("--param", each))
     for words, way_out in (
         (("datasets", dataset, "--split", "test", "--manifest", tmp_path / "m"), "Mend or remove it"),
         (("encode", "--dataset", dataset, "--out", tmp_path / "store"), f"{skip}--on-error skip"),

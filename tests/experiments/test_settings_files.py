@@ -21,6 +21,7 @@ from residual.encoders.load import ALIASES
 from residual.errors import ResidualError
 from residual.experiments import EXPERIMENTS, Plan, read_results
 from residual.experiments.adapters import AdaptersSettings
+from residual.experiments.head_studies import STUDIES
 from residual.experiments.heads import HeadsSettings
 from residual.spectral import GeometrySettings, SimilaritySettings
 
@@ -68,8 +69,8 @@ def test_offline_settings_write_out_what_can_be_set(number):
     assert set(experiment) == {"encoders", "reference", "datasets", "split", "limit"}
     kind = {
         "1": {"threshold", "fraction", "samples", "halvings"},
-        "2": {"explained", "anchors"},
-        "3": {"shares", "seeds", "atoms", "rank", "dictionary", "adapted"},
+        "2": {"explained", "anchors", "published_anchors"},
+        "3": {"shares", "seeds", "atoms", "rank", "dictionary", "adapted", "alone", "counting", "studies"},
         "4": {field.name for field in fields(AdaptersSettings)},
     }
     assert set(measures) == kind.get(number, {"explained"})
@@ -88,7 +89,16 @@ def test_the_papers_settings_name_what_the_library_knows(number):
     assert plan.on_error == "skip"
     assert settings == {
         "1": GeometrySettings(threshold=0.99, fraction=0.9, samples=50_000, halvings=3),
-        "3": HeadsSettings(seeds=10, atoms=10, rank=80, dictionary="words"),
+        "2": SimilaritySettings(explained=0.9, anchors=256, published_anchors=100),
+        "3": HeadsSettings(
+            seeds=10,
+            atoms=10,
+            rank=80,
+            dictionary="words",
+            alone=True,
+            counting="published",
+            studies=tuple(STUDIES),
+        ),
         "4": AdaptersSettings(seeds=5, tuning_rate=1e-5, tuning_batch_size=128),
     }.get(number, SimilaritySettings(explained=0.9, anchors=256))
     assert len(plan.datasets) == {"2": 13, "3": 13, "4": 12}.get(number, 0)

@@ -251,7 +251,7 @@ def test_heads_by_name():
     ("values", "message"),
     [
         ({"task": "pursuit"}, "Unknown task 'pursuit'. Known: accuracy, span, correlation"),
-        ({"criterion": "l2"}, "Unknown criterion 'l2'. Known: l1, std"),
+        ({"criterion": "l3"}, "Unknown criterion 'l3'. Known: l1, std, l2, cosine"),
         ({"top": 0}, "top must be a whole number from 1 on, got 0"),
         ({"atoms": 2.5}, "atoms must be a whole number from 1 on, got 2.5"),
         ({"images": True}, "images must be a whole number from 1 on, got True"),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from io import TextIOWrapper
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any
 
 from residual.errors import (
     AdapterEncoderError,
@@ -47,7 +47,6 @@ def main() -> None:
     `--debug` among the words, or `RESIDUAL_DEBUG=1`, shows the traceback before the sentence.
     """
     words = [word for word in sys.argv[1:] if word != "--debug"]
-    debug = len(words) < len(sys.argv) - 1 or os.environ.get("RESIDUAL_DEBUG", "0") not in ("", "0")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a letter that a terminal lacks costs no result
             stream.reconfigure(errors="backslashreplace")
@@ -59,29 +58,45 @@ def main() -> None:
         from residual.cli.app import app
 
         app(words)
-    except UnclearColumnError as error:
+    except Exception as error:
+        sentence, code = explained(error)
+        print(f"residual: {sentence}", file=sys.stderr)
+        sys.exit(code)
+
+
+def explained(error: Exception) -> tuple[str, int]:
+    """What to say of an error, with the way out in the words of the command that runs, and its exit code; the
+    traceback is shown where that is asked for."""
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    if len(words) < len(sys.argv) - 1 or os.environ.get("RESIDUAL_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(error)
+    sentence, code = _sentence(error, words)
+    return sentence.rstrip(), code
+
+
+def _sentence(error: Exception, words: Sequence[str]) -> tuple[str, int]:
+    if isinstance(error, UnclearColumnError):
         here = _way(words, error.argument, "NAME", "Name the one that is meant: ")
         there = _way(["encode"], error.argument, "NAME", "`residual encode` takes the one that is meant: ")
-        _end(error, f"{error.message} {here or there}.", debug)
-    except UnreadableImageError as error:
+        return f"{error.message} {here or there}.", 2
+    if isinstance(error, UnreadableImageError):
         skip = _way(words, "on_error", "skip", ", or go on without such images: ")
-        _end(error, f"{error.message} Mend or remove it{skip}.", debug)
-    except ResidualError as error:
-        _end(error, f"{error.message} {HINTS.get(type(error), error.hint)}", debug)
-    except OSError as error:  # of the machine: a name that is too long, a closed folder, a network
+        return f"{error.message} Mend or remove it{skip}.", 2
+    if isinstance(error, ResidualError):
+        return f"{error.message} {HINTS.get(type(error), error.hint)}", 2
+    if isinstance(error, OSError):  # of the machine: a name that is too long, a closed folder, a network
         where = "" if error.filename is None else f": {str(error.filename)!r}"
-        _end(error, f"{printable(error.strerror or first_line(error))}{where}.", debug)
-    except ImportError as error:  # of a library that comes with this one, or of one that it asks for
+        return f"{printable(error.strerror or first_line(error))}{where}.", 2
+    if isinstance(error, ImportError):  # of a library that comes with this one, or of one that it asks for
         anew = "Install it anew, or a version that fits what else is installed"
-        _end(error, f"A library can't be imported: {printable(first_line(error))}. {anew}.", debug)
-    except Exception as error:
-        name = type(error).__name__
-        what = printable(f"{name}: {first_line(error)}" if str(error) else name).rstrip(".")
-        if is_out_of_memory(error):
-            fewer = _way(words, "batch_size", "N", "; fewer pictures at a time need less: ")
-            _end(error, f"Memory ran out ({what}){fewer}.", debug)
-        report = "report it in the issue tracker of the project, with the command and what --debug shows"
-        _end(error, f"{what}. This is a fault of residual: {report}.", debug, FAULT)
+        return f"A library can't be imported: {printable(first_line(error))}. {anew}.", 2
+    name = type(error).__name__
+    what = printable(f"{name}: {first_line(error)}" if str(error) else name).rstrip(".")
+    if is_out_of_memory(error):
+        fewer = _way(words, "batch_size", "N", "; fewer pictures at a time need less: ")
+        return f"Memory ran out ({what}){fewer}.", 2
+    report = "report it in the issue tracker of the project, with the command and what --debug shows"
+    return f"{what}. This is a fault of residual: {report}.", FAULT
 
 
 def _check_folder() -> None:
@@ -123,10 +138,3 @@ def _way(words: Sequence[str], setting: str, value: str, why: str) -> str:
         return f"{why}{option} {value}"
     experiment = name == "experiment" and hasattr(ExperimentOptions, setting)
     return f"{why}--param experiment.{setting}={value}" if experiment else ""
-
-
-def _end(error: Exception, sentence: str, debug: bool, code: int = 2) -> NoReturn:
-    if debug:
-        traceback.print_exception(error)
-    print(f"residual: {sentence}".rstrip(), file=sys.stderr)
-    sys.exit(code)

@@ -15,6 +15,10 @@ def experiment(
     out: Annotated[
         Path, typer.Option(help="Results, figures and stores go here; what is there isn't made again.")
     ] = Path("results"),
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only look up what is needed; exit code 1 if something can't be had."),
+    ] = False,
     device: o.Device = None,
     json: o.Json = None,
     cfg: o.Cfg = None,
@@ -22,7 +26,8 @@ def experiment(
 ) -> None:
     """Run one of the paper's experiments: cells that aren't there yet, then tables and figures of all.
 
-    Stopped by anything and called again, it goes on with the next cell.
+    Stopped by anything and called again, it goes on with the next cell. A cell that fails leaves the others
+    alone, is listed at the end (exit code 1) and tried again by the same command.
 
     Examples:
 
@@ -30,7 +35,7 @@ def experiment(
 
         residual experiment 2 --out results --json 2.json
 
-        residual experiment 1 --cfg experiments/1_dimension/paper.gin
+        residual experiment 1 --cfg experiments/1_dimension/paper.gin --dry-run
 
         residual experiment class-token --param "experiment.datasets=['letters']"
 
@@ -44,11 +49,13 @@ def experiment(
 
     class-token: whether heads write the same directions into the class token and into patches.
     """
-    from residual.cli.console import check_outputs, show_skipped, stages, write_result
+    from residual.cli import explained
+    from residual.cli.console import check_outputs, err, show_skipped, stages, write_result
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_experiment_settings
     from residual.errors import unknown_name
-    from residual.experiments import EXPERIMENTS, run_experiment
+    from residual.experiments import EXPERIMENTS, look_up, run_experiment
+    from residual.report.preflight import in_bytes, preflight_table
 
     if number not in EXPERIMENTS:
         raise unknown_name("experiment", number, EXPERIMENTS)
@@ -57,9 +64,23 @@ def experiment(
         kind.settings_of, cfg or [], param or [], out=out, device=device
     )
     folder = out / kind.folder
-    check_outputs(folder / "table.md", json)
+    check_outputs(None if dry_run else folder / "table.md", json)
+    needs = look_up(kind(settings), plan)
+    for problem in needs.problems():
+        err.print(f"missing: {problem}")
+    if dry_run:
+        stdout.print(preflight_table(needs.encoders, needs.datasets), soft_wrap=False)
+        stdout.print(
+            f"About {in_bytes(needs.absent)} to be fetched, {in_bytes(needs.stores)} of disk for stores and "
+            f"{in_bytes(needs.memory)} of memory{', without what is missing' if needs.errors else ''}.",
+            soft_wrap=False,
+        )
+        write_result(json, needs.facts())
+        raise typer.Exit(1 if needs.problems() else 0)
     with stages() as show:
-        result = run_experiment(kind(settings), plan, show)
+        result = run_experiment(
+            kind(settings), plan, show, lacking=needs.errors, explain=lambda error: explained(error)[0]
+        )
     stdout.print((folder / "table.md").read_text(encoding="utf-8"))
     measured = sum(cell["measured"] for cell in result["cells"])
     stdout.print(
@@ -69,3 +90,8 @@ def experiment(
     for of, samples in result["skipped"].items():
         show_skipped(f"{of}: {sample}" for sample in samples)
     write_result(json, result)
+    for cell in result["failed"]:
+        err.print(f"failed: {cell['encoder']} on {cell['dataset']}: {cell['reason']}")
+    if result["failed"]:
+        err.print("The same command tries these again.")
+        raise typer.Exit(1)

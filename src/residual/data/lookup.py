@@ -10,6 +10,7 @@ from residual.data.load import FORMS, check_dataset_name, dataset_descriptions, 
 from residual.data.splits import SPLITS
 from residual.errors import ResidualError
 from residual.files import shareable
+from residual.libraries import first_line
 from residual.repositories import Hub
 
 
@@ -53,7 +54,7 @@ def look_up_dataset(name: str, splits: Sequence[str] = SPLITS, hub: Hub | None =
         ResidualError: the name is of no form that is known.
     """
     check_dataset_name(name)
-    kind, colon, _ = name.partition(":")
+    kind, colon, address = name.partition(":")
     described = {each.name: each for each in dataset_descriptions()}.get(name)
     facts = DatasetFacts(name, described.source if described else shareable(name))
     if described:
@@ -68,11 +69,18 @@ def look_up_dataset(name: str, splits: Sequence[str] = SPLITS, hub: Hub | None =
             return replace(
                 facts, sizes=found.rows, classes=found.classes, columns=found.columns, absent=found.absent
             )
-        if colon and kind in FORMS:
+        if colon and kind == "wds" and "://" in address:
+            from residual.data.shard_files import find_shards  # and fsspec with it
+
+            find_shards(address)  # they are read where they are: to count samples is to read them
+        elif colon and kind in FORMS:
             loaded = {split: load_dataset(name, split) for split in splits}
             classes = {len(each.class_names) for each in loaded.values()}
             sizes = {split: len(each) for split, each in loaded.items()}
             return replace(facts, sizes=sizes, classes=max(classes, default=None))
     except ResidualError as error:
         return replace(facts, error=error)
+    except OSError as error:  # of the machine, or of a server
+        why = error.strerror or first_line(error)
+        return replace(facts, error=ResidualError(f"{shareable(name)} can't be read ({why})."))
     return facts

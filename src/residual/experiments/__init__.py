@@ -3,8 +3,10 @@
 from residual.experiments.adapters import Adapters
 from residual.experiments.base import Experiment, run_experiment
 from residual.experiments.dimension import Dimension
-from residual.experiments.heads import Heads, part_of
+from residual.experiments.head_pages import part_of
+from residual.experiments.heads import Heads
 from residual.experiments.plan import Plan
+from residual.experiments.preflight import Preflight, look_up
 from residual.experiments.results import Results, read_results
 from residual.experiments.similarity import ClassToken, Similarity
 
@@ -16,4 +18,14 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "class-token": ClassToken,
 }
 
-__all__ = ["EXPERIMENTS", "Experiment", "Plan", "Results", "part_of", "read_results", "run_experiment"]
+__all__ = [
+    "EXPERIMENTS",
+    "Experiment",
+    "Plan",
+    "Preflight",
+    "Results",
+    "look_up",
+    "part_of",
+    "read_results",
+    "run_experiment",
+]

@@ -120,6 +120,10 @@ class Adapters(Experiment):
             f"{name}.{method}" for some in (quick, slow) for name in plan.datasets for method in some
         )
 
+    def layers_held(self, layers: int) -> int:
+        """All: scores on every component are held for as long as a fit goes."""
+        return layers
+
     def noted(self) -> dict[str, Any]:
         """All but which methods there are: others can be added later."""
         return {name: value for name, value in super().noted().items() if name != "methods"}
@@ -132,6 +136,7 @@ class Adapters(Experiment):
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
         """One method on one dataset."""
         name, _, method = cell.rpartition(".")
+        work.check_classes(name)
         if method == FINE_TUNING:
             return self._tuned(work, name)
         if method == ZERO_SHOT:

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import pandas as pd
 
+from residual.errors import ResidualError, is_out_of_memory
 from residual.experiments.plan import Plan, Work
 from residual.experiments.results import Results, shown, shown_settings
 from residual.files import safe_name, write_text
 from residual.progress import Progress
 from residual.report.figures import check_matplotlib, save_figure
-from residual.report.geometry import datasets_latex, datasets_markdown
+from residual.report.geometry import datasets_latex, datasets_markdown, latex_table, markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Tables = dict[str, dict[str, pd.DataFrame]]
+_NONE = object()
+
+
+class Page(NamedTuple):
+    """A table that is written beside the summary: its title, its headings and its lines."""
+
+    title: str
+    headings: list[str]
+    lines: list[list[str]]
 
 
 class Experiment(ABC):
@@ -33,6 +44,7 @@ class Experiment(ABC):
 
     folder: ClassVar[str]
     settings_of: ClassVar[type]
+    later: ClassVar[tuple[str, ...]] = ()  # settings that older cells don't note: as they are by default
 
     def __init__(self, settings: Any):
         self.settings = settings
@@ -59,9 +71,19 @@ class Experiment(ABC):
     def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
         """For each dataset of one encoder, a few numbers."""
 
+    def layers_held(self, layers: int) -> int:
+        """Of how many layers a cell holds the coordinates at once, of an encoder that has so many."""
+        return min(layers, 1)
+
+    def asked(self) -> dict[str, Any]:
+        """The settings, without those that came later and are as they are by default."""
+        default = {each.name: each.default for each in fields(self.settings) if each.name in self.later}
+        settings = asdict(self.settings)
+        return {name: value for name, value in settings.items() if default.get(name, _NONE) != value}
+
     def noted(self) -> dict[str, Any]:
         """The settings that a cell depends on: results of others aren't mixed in."""
-        return asdict(self.settings)
+        return self.asked()
 
     def tabulate(self, folder: Path, tables: Tables) -> None:
         """Write `table.md` and `table.tex`: by default the summary of each encoder."""
@@ -71,59 +93,97 @@ class Experiment(ABC):
             write_text(folder / file, "\n".join(parts))
 
     @staticmethod
+    def more(tables: Tables) -> dict[str, list[Page]]:
+        """More tables than the summary, by the name of their file."""
+        return {}
+
+    @staticmethod
     def details(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
         """For each dataset of one encoder, more than a summary holds, for JSON."""
         return {}
 
 
-def run_experiment(experiment: Experiment, plan: Plan, progress: Progress) -> dict[str, Any]:
+def run_experiment(
+    experiment: Experiment,
+    plan: Plan,
+    progress: Progress,
+    *,
+    lacking: Mapping[str, ResidualError] | None = None,
+    explain: Callable[[Exception], str] = str,
+) -> dict[str, Any]:
     """Measure what isn't there yet, then draw everything.
 
     Each cell is a Parquet file in `plan.out`, written when it is done; figures are in `figures` beside them,
-    and `table.md` and `table.tex` hold the summary of each encoder.
+    and `table.md` and `table.tex` hold the summary of each encoder. A cell that fails leaves the others
+    alone: called again, it is tried again.
+
+    Args:
+        experiment: what is measured.
+        plan: of what.
+        progress: told of every stage.
+        lacking: encoders and datasets that can't be had, by name, and why (`Preflight.errors`): the cells
+            that need one aren't tried.
+        explain: what is to be said of a cell's failure.
 
     Returns:
         `experiment`, `out` (the folder's name), `settings`, `cells` (with `measured`, whether it was done
-        now, and `seconds`), `summary`, `details`, `skipped` (by dataset, ids of the pictures that couldn't be
-        read), `figures` (files in that folder).
+        now, and `seconds`), `failed` (with the `reason`), `summary`, `details`, `skipped` (by dataset, ids of
+        the pictures that couldn't be read), `tables` and `figures` (files in that folder).
 
     Raises:
-        ResidualError: an unknown name, results of other settings in the folder, a missing library.
+        ResidualError: results of other settings in the folder, a missing library, or no cell could be
+            measured; of a single reason for that, the very error.
     """
     check_matplotlib()
     folder = plan.out / experiment.folder
     results, tables, cells = Results(folder), {}, []
     skipped: dict[str, dict[str, None]] = {}
+    failures = _Failures(explain)
     for name in plan.encoders:
         work = Work(plan, name, progress)
-        # All are looked at before the first is measured, so that what can't be had is told at once.
-        notes = {cell: _note(experiment, plan, work, cell) for cell in experiment.cells(plan)}
-        kept = {cell: results.read(name, cell, note) for cell, note in notes.items()}
+        notes = dict(_notes(experiment, work, lacking or {}, failures))
+        try:  # all are looked at before the first is measured: results of something else are told at once
+            kept = {cell: results.read(name, cell, note) for cell, note in notes.items()}
+        except ResidualError as error:
+            if not tables:
+                raise
+            failures.add(name, list(notes), error)
+            continue
         for cell, note in notes.items():
             start, table = time.perf_counter(), kept[cell]
             measured = table is None
-            if table is None:
-                table = experiment.measure(work, cell)
-                results.write(name, cell, note, table, _skipped(experiment, plan, work, cell))
-            tables.setdefault(shown(name), {})[shown(cell)] = table
-            seconds = round(time.perf_counter() - start, 3)
-            told = {"encoder": shown(name), "dataset": shown(cell)}
-            for of, samples in results.skipped(name, cell).items():
-                skipped.setdefault(of, {}).update(dict.fromkeys(samples))
-            cells.append({**told, "measured": measured, "seconds": seconds})
+            with failures.of(name, cell):
+                if table is None:
+                    table = experiment.measure(work, cell)
+                    results.write(name, cell, note, table, _skipped(experiment, plan, work, cell))
+                tables.setdefault(shown(name), {})[shown(cell)] = table
+                seconds = round(time.perf_counter() - start, 3)
+                told = {"encoder": shown(name), "dataset": shown(cell)}
+                for of, samples in results.skipped(name, cell).items():
+                    skipped.setdefault(of, {}).update(dict.fromkeys(samples))
+                cells.append({**told, "measured": measured, "seconds": seconds})
+    if not tables:
+        failures.end()
     summary = {name: experiment.summary(rows) for name, rows in tables.items()}
     experiment.tabulate(folder, tables)
+    more = experiment.more(tables)
+    for name, pages in more.items():
+        for ending, table_of in (("md", markdown_table), ("tex", latex_table)):
+            parts = [table_of(page.headings, page.lines, page.title) for page in pages]
+            write_text(folder / f"{name}.{ending}", "\n".join(parts))
     figures: list[Path] = []
     for name, figure in experiment.figures(tables):
         figures += save_figure(figure, folder / "figures", safe_name(name))
     return {
         "experiment": experiment.folder,
         "out": folder.name,
-        "settings": shown_settings(asdict(experiment.settings)),
+        "settings": shown_settings(experiment.asked()),
         "cells": cells,
+        "failed": failures.told,
         "summary": summary,
         "details": {name: experiment.details(rows) for name, rows in tables.items()},
         "skipped": {of: list(samples) for of, samples in skipped.items()},
+        "tables": [f"{name}.md" for name in ("table", *more)],
         "figures": [path.relative_to(folder).as_posix() for path in figures],
     }
 
@@ -132,6 +192,69 @@ def _skipped(experiment: Experiment, plan: Plan, work: Work, cell: str) -> dict[
     """By dataset and split, ids of the pictures that a cell had to be measured without."""
     of = (f"{name}/{split}" for name, split in experiment.depends_on(plan, cell))
     return {name: work.skipped[name] for name in of if work.skipped.get(name)}
+
+
+class _Failures:
+    """The cells that couldn't be measured, and why.
+
+    Args:
+        explain: what is to be said of each.
+    """
+
+    def __init__(self, explain: Callable[[Exception], str]):
+        self.explain = explain
+        self.told: list[dict[str, str]] = []
+        self.first: Exception | None = None
+
+    def add(self, encoder: str, cells: Sequence[str], error: Exception) -> None:
+        """Some of one encoder, for one reason."""
+        reason = self.explain(error)
+        if is_out_of_memory(error):  # what its frames hold isn't there for the next cell
+            error = error.with_traceback(None)
+        self.told += [{"encoder": shown(encoder), "dataset": shown(cell), "reason": reason} for cell in cells]
+        self.first = self.first or error
+
+    @contextmanager
+    def of(self, encoder: str, cell: str) -> Generator[None]:
+        """Take whatever fails in here for the failure of one cell."""
+        try:
+            yield
+        except Exception as error:  # whatever it is, other cells may be measured
+            self.add(encoder, [cell], error)
+
+    def end(self) -> None:
+        """Raise what stood in the way of all.
+
+        Raises:
+            ResidualError: or the one error that it was.
+        """
+        reasons = list(dict.fromkeys(each["reason"] for each in self.told))
+        if self.first is None or not reasons:
+            raise ResidualError("There is nothing to measure: name a dataset.")
+        if len(reasons) == 1:
+            raise self.first
+        raise ResidualError(f"None of {len(self.told)} cells could be measured. {' '.join(reasons)}")
+
+
+def _notes(
+    experiment: Experiment, work: Work, lacking: Mapping[str, ResidualError], failures: _Failures
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What every cell of an encoder is of; those of which that can't be told have failed."""
+    plan, name = work.plan, work.name
+    cells = experiment.cells(plan)
+    try:
+        if name in lacking:
+            raise lacking[name]
+        _ = work.encoder  # loaded once: it fails for all cells or for none
+    except Exception as error:
+        failures.add(name, cells, error)
+        return
+    for cell in cells:
+        with failures.of(name, cell):
+            for needed, _split in experiment.depends_on(plan, cell):
+                if needed in lacking:
+                    raise lacking[needed]
+            yield cell, _note(experiment, plan, work, cell)
 
 
 def _note(experiment: Experiment, plan: Plan, work: Work, cell: str) -> dict[str, Any]:

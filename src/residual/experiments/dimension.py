@@ -9,7 +9,7 @@ import pandas as pd
 
 from residual.experiments.base import Experiment, Tables
 from residual.experiments.plan import Work
-from residual.report.figures import geometry_figure, layers_figure
+from residual.report.figures import geometry_figure, layers_figure, panel_figure
 from residual.spectral.geometry import MEASURES, GeometrySettings, unit_geometry
 
 if TYPE_CHECKING:
@@ -30,7 +30,14 @@ class Dimension(Experiment):
 
     @staticmethod
     def figures(tables: Tables) -> Iterable[tuple[str, Figure]]:
-        """Layers by measures of each dataset, and datasets by layers of each measure."""
+        """Layers by measures of each dataset, and datasets by layers of each measure; of several encoders one
+        page with all of them."""
+        if len(tables) > 1:
+            first = {encoder: _heads(next(iter(rows.values()))) for encoder, rows in tables.items()}
+            yield (
+                "encoders",
+                panel_figure(first, "Dimensions of heads by depth, of each encoder's first dataset"),
+            )
         for encoder, rows in tables.items():
             for dataset, table in rows.items():
                 title = f"{encoder} on {dataset}, {table['samples'].max():,} samples"

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from residual.adapters import FitSettings, ResiDual, adapted_output, fit
 from residual.errors import ResidualError, unknown_name
-from residual.experiments.base import Experiment, Tables
+from residual.experiments.base import Experiment, Page, Tables
+from residual.experiments.head_pages import overlap_pages, part_of, study_pages
+from residual.experiments.head_studies import SAMPLES, STUDIES, Studies, accuracies_of, text_rows, unit_row
 from residual.experiments.plan import Plan, Work
 from residual.experiments.results import read_outputs
-from residual.heads.accuracy import correct_by_selection
-from residual.heads.comparison import ScoreboardSettings, scoreboard
+from residual.heads.comparison import Scoreboard, ScoreboardSettings, scoreboard
 from residual.heads.selections import SHARES, ablations, jaccard_table
 from residual.report.geometry import records
 from residual.report.scoreboard_figures import LABELS, ablations_figure, matrix_figure, scoreboard_figure
@@ -27,7 +28,7 @@ from residual.spectral.fit import fit_bases
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier, check_class_names
 from residual.text.dictionary import TextDictionary
-from residual.text.pursuit import Pursuit, omp, somp, text_span, weighted_components
+from residual.text.pursuit import omp, somp, text_span, weighted_components
 from residual.workflows.heads import coarse_weights
 from residual.workflows.store_origin import classifier_of
 
@@ -38,7 +39,6 @@ _BASES = ("mlp", "head")
 _SHOWN = 0.05  # the share of heads whose figures are in the summary
 _BEST = 0.1  # the share of heads whose selections are compared and described
 _LATE = 2  # layers at the end
-_SAMPLES = 10_000  # of a store that contributions are made of
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class HeadsSettings:
         dictionary: as `TextDictionary.encode` takes it.
         adapted: methods whose output on test is described beside the encoder's own; all but "residual" by
             what experiment 4 kept.
+        alone, counting: see `ScoreboardSettings`; "published" counts heads as the published code does.
+        studies: more parts of a cell, see `STUDIES`.
 
     Raises:
         ResidualError: one is out of range, or an unknown method.
@@ -66,6 +68,9 @@ class HeadsSettings:
     rank: int = 80
     dictionary: str = "words"
     adapted: tuple[str, ...] = ("residual",)
+    alone: bool = False
+    counting: str = "rounded"
+    studies: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.rank < 1 or _SHOWN not in self.shares or _BEST not in self.shares:
@@ -76,11 +81,16 @@ class HeadsSettings:
         for method in self.adapted:
             if method not in METHOD_NAMES:
                 raise unknown_name("method", method, METHOD_NAMES)
+        for study in self.studies:
+            if study not in STUDIES:
+                raise unknown_name("study", study, STUDIES)
         self.scoreboard()
 
-    def scoreboard(self) -> ScoreboardSettings:
+    def scoreboard(self, mode: str = "zero") -> ScoreboardSettings:
         """What the scoreboard compares."""
-        return ScoreboardSettings(self.shares, self.seeds, self.seed, atoms=self.atoms)
+        return ScoreboardSettings(
+            self.shares, self.seeds, self.seed, mode, self.atoms, alone=self.alone, counting=self.counting
+        )
 
 
 class Heads(Experiment):
@@ -90,11 +100,13 @@ class Heads(Experiment):
     table has one kind of row for each `part`: "accuracy" (the scoreboard), "score" (a unit's scores),
     "ablation" (accuracy on test without some units), "jaccard" (of two selections), "text" (of a chosen head
     or an MLP), "late" (a late head by SOMP, TextSpan and OMP, with its spectrum) and "adapted" (texts of the
-    output of the encoder alone, "zero_shot", and after each method of `adapted`).
+    output of the encoder alone, "zero_shot", and after each method of `adapted`); and one for each of
+    `studies`.
     """
 
     folder = "3_heads"
     settings_of = HeadsSettings
+    later = ("alone", "counting", "studies")
 
     def depends_on(self, plan: Plan, cell: str) -> tuple[tuple[str, str], ...]:
         """All splits of the dataset, and the reference, which bases are of."""
@@ -109,11 +121,13 @@ class Heads(Experiment):
         settings, device, encoder = self.settings, work.plan.device, work.encoder
         fitted = [method for method in settings.adapted if method != "residual" and encoder.has_text]
         outputs = {method: self._kept(work, cell, method) for method in fitted}  # before the long work
+        work.check_classes(cell)
         images = work.dataset(cell, "train")
         check_class_names(encoder, images.class_names, images.templates)
         train, val, test = (work.store(cell, split=split) for split in ("train", "val", "test"))
         outputs["zero_shot"] = test.output()
-        bases = fit_bases(work.store(work.plan.reference, split="train"), _BASES, device=device)
+        reference = work.store(work.plan.reference, split="train")
+        bases = fit_bases(reference, _BASES, device=device)
         own = fit_bases(val, _BASES, device=device) if encoder.has_text else None
         heads = bases.select(val.units["unit"][val.units["kind"] == "head"].tolist())
         classifier = classifier_of(train, encoder, images)
@@ -122,20 +136,26 @@ class Heads(Experiment):
             texts = TextDictionary.encode(encoder, settings.dictionary, progress=work.stage("encode texts"))
             late = _late_heads(val, own, texts, settings.atoms, settings.rank)
         trained = coarse_weights(heads, train, val, classifier, settings.seed)
-        if "residual" in settings.adapted and encoder.has_text:
-            outputs["residual"] = _residual_output(bases, (train, val, test), classifier, settings.seed)
-        board = scoreboard(
-            val, classifier, test, settings.scoreboard(), trained=trained, bases=heads, dictionary=texts,
-            device=device,
-            progress=lambda stage, done, n: work.progress(f"{work.name}: {stage} of {cell}", done, n),
-        )  # fmt: skip
+        adapter = None
+        if encoder.has_text and ("residual" in settings.adapted or "adapted_heads" in settings.studies):
+            adapter = _residual(bases, train, val, classifier, settings.seed)
+            outputs["residual"] = adapted_output(adapter, test)
+
+        def compared(mode: str) -> Scoreboard:
+            return scoreboard(
+                val, classifier, test, settings.scoreboard(mode), trained=trained, bases=heads,
+                dictionary=texts, device=device,
+                progress=lambda stage, done, n: work.progress(f"{work.name}: {stage} of {cell}", done, n),
+            )  # fmt: skip
+
+        board = compared("zero")
         named = ((name.rpartition(" "), chosen) for name, chosen in board.selections.items())
         best = {way: chosen for (way, _, share), chosen in named if share == f"{_BEST:g}"}
         overlap = jaccard_table(best).rename_axis("a").reset_index()
         parts: dict[str, pd.DataFrame] = {
             "accuracy": board.rows,
             "score": board.scores,
-            "ablation": _ablations(test, classifier, device),
+            "ablation": accuracies_of(test, classifier, ablations(test.units), device),
             "jaccard": overlap.melt("a", var_name="b", value_name="jaccard"),
         }
         if own is not None and texts is not None:
@@ -145,6 +165,12 @@ class Heads(Experiment):
             parts["text"] = _unit_texts(own, val.units, sorted(chosen) + mlps, texts, settings.atoms)
             parts["late"] = late
             parts["adapted"] = _adapted_texts(shown, test.labels, classifier, texts, settings.atoms)
+        stores = {"train": train, "val": val, "test": test, "reference": reference}
+        made = Studies(stores, classifier, texts, settings.atoms, best, adapter, device)
+        for study in settings.studies:
+            table = compared("mean").rows if study == "mean" else made.measure(study)
+            if len(table):  # an encoder without text names nothing
+                parts[study] = table
         return pd.concat([table.assign(part=name) for name, table in parts.items()], ignore_index=True)
 
     @staticmethod
@@ -182,32 +208,20 @@ class Heads(Experiment):
         return {dataset: _shown(part_of(table, "accuracy")) for dataset, table in tables.items()}
 
     @staticmethod
+    def more(tables: Tables) -> dict[str, list[Page]]:
+        """`overlaps.md`: how alike the best heads of datasets are; and a file for each study."""
+        return {**overlap_pages(tables, _BEST), **study_pages(tables)}
+
+    @staticmethod
     def details(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
         """The scoreboard of every dataset."""
         return {dataset: records(part_of(table, "accuracy")) for dataset, table in tables.items()}
-
-
-def part_of(table: pd.DataFrame, part: str) -> pd.DataFrame:
-    """The rows of one part, with its own columns."""
-    return table[table["part"] == part].drop(columns="part").dropna(axis=1, how="all").reset_index(drop=True)
 
 
 def _shown(rows: pd.DataFrame) -> dict[str, int | float]:
     shown = rows[rows["share"].isna() | (rows["share"] == _SHOWN)]
     named: Mapping[str, Any] = shown.set_index("way")["accuracy"].to_dict()
     return {LABELS[way]: float(named[way]) for way in LABELS if way in named}
-
-
-def _ablations(store: Store, classifier: ZeroShotClassifier, device: str | None) -> pd.DataFrame:
-    kept = ablations(store.units)
-    rows = []
-    for mode in ("zero", "mean"):
-        hits = correct_by_selection(store, classifier, kept, mode, device=device).double().mean(0)
-        rows += [
-            {"name": name, "mode": mode, "accuracy": accuracy}
-            for name, accuracy in zip(kept, hits.tolist(), strict=True)
-        ]
-    return pd.DataFrame(rows)
 
 
 def _unit_texts(
@@ -219,7 +233,7 @@ def _unit_texts(
         components = weighted_components(bases, unit)
         if len(components):
             found = somp(components, texts, min(atoms, len(texts)), "std", centre=False)
-            rows += [{**_unit_row(units, unit), **row} for row in _text_rows(found)]
+            rows += [{**unit_row(units, unit), **row} for row in text_rows(found)]
     return pd.DataFrame(rows)
 
 
@@ -231,7 +245,7 @@ def _late_heads(
     units = store.units
     last = int(units["layer"][units["kind"] == "head"].max())
     late = units["unit"][(units["kind"] == "head") & (units["layer"] > last - _LATE)].tolist()
-    samples, rows = slice(0, _SAMPLES), []
+    samples, rows = slice(0, SAMPLES), []
     k = min(atoms, len(texts))
     for unit in late:
         x = store.contributions(samples, [unit])[:, 0]
@@ -249,7 +263,7 @@ def _late_heads(
         }
         for method, pursuit in found.items():
             rows += [
-                {**_unit_row(units, unit), "method": method, **spectrum, **row} for row in _text_rows(pursuit)
+                {**unit_row(units, unit), "method": method, **spectrum, **row} for row in text_rows(pursuit)
             ]
     return pd.DataFrame(rows)
 
@@ -273,38 +287,16 @@ def _adapted_texts(
     rows = []
     for name, output in outputs.items():
         accuracy = classifier.to(output.device).accuracy(output, labels)
-        found = somp(output[:_SAMPLES], texts, min(atoms, len(texts)))
-        rows += [{"name": name, "accuracy": accuracy, **row} for row in _text_rows(found)]
+        found = somp(output[:SAMPLES], texts, min(atoms, len(texts)))
+        rows += [{"name": name, "accuracy": accuracy, **row} for row in text_rows(found)]
     return pd.DataFrame(rows)
 
 
-def _residual_output(
-    bases: SpectralBases, stores: tuple[Store, Store, Store], classifier: ZeroShotClassifier, seed: int = 0
-) -> Float[Tensor, "n d"]:
-    """The test samples' output after ResiDual, fitted here.
-
-    Args:
-        bases: of heads and MLPs.
-        stores: train, val and test.
-        classifier: of their classes.
-        seed: of the fit.
-    """
-    train, val, test = stores
+def _residual(
+    bases: SpectralBases, train: Store, val: Store, classifier: ZeroShotClassifier, seed: int
+) -> ResiDual:
+    """ResiDual of heads and MLPs, fitted here."""
     adapter = ResiDual(bases, seed=seed)
     settings = FitSettings(seed=seed, missing="ignore")  # a store may be a small sample
     fit(adapter, train, val, classifier, settings)
-    return adapted_output(adapter, test)
-
-
-def _text_rows(found: Pursuit) -> list[dict[str, Any]]:
-    return [
-        {"order": order, "text": text, "explained_variance": explained}
-        for order, (text, explained) in enumerate(
-            zip(found.texts, found.explained_variance.tolist(), strict=True), 1
-        )
-    ]
-
-
-def _unit_row(units: pd.DataFrame, unit: int) -> dict[str, Any]:
-    row = units.iloc[unit]
-    return {name: row[name] for name in ("unit", "kind", "layer", "head")}
+    return adapter

@@ -7,10 +7,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from residual.data import ImageDataset, load_dataset
+from residual.data.load import check_dataset_name
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import check_encoder_name, load_encoder
 from residual.errors import ResidualError
+from residual.files import shareable
 from residual.progress import Progress, named
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset, store_path
@@ -38,7 +42,7 @@ class Plan:
         device: where to compute; by default the GPU if there is one, else the CPU.
 
     Raises:
-        ResidualError: no encoder, an unknown one, one named twice, or a number out of range.
+        ResidualError: no encoder, an unknown name, one that comes twice, or a number out of range.
     """
 
     out: Path
@@ -65,6 +69,8 @@ class Plan:
                 raise ResidualError(f"Named twice: {', '.join(twice)}.")
         for name in self.encoders:
             check_encoder_name(name)
+        for name in (self.reference, *self.datasets):
+            check_dataset_name(name)
         if (least := min(self.limit, self.reference_limit, self.task_limit)) < 0:
             raise ResidualError(f"The limit is a number of images, or 0 for all; got {least}.")
         self.allowance  # noqa: B018 (says what is out of range)
@@ -80,10 +86,10 @@ class Plan:
         tasks, own = self.limit_of(""), self.limit_of(self.reference)
         return {"limit": tasks} | ({"reference_limit": own} if own != tasks else {})
 
-    def dataset(self, name: str, split: str | None = None) -> ImageDataset:
-        """A dataset, by default of the plan's split, cut to its limit."""
+    def dataset(self, name: str, split: str | None = None, every_class: bool = False) -> ImageDataset:
+        """A dataset, by default of the plan's split, cut to its limit; `every_class` as `sample` takes it."""
         dataset, limit = load_dataset(name, split or self.split, stream=self.stream), self.limit_of(name)
-        return dataset.sample(limit) if limit else dataset
+        return dataset.sample(limit, every_class=every_class) if limit else dataset
 
     @property
     def allowance(self) -> Allowance:
@@ -102,7 +108,7 @@ class Work:
 
     def __init__(self, plan: Plan, name: str, progress: Progress):
         self.plan, self.name, self.progress = plan, name, progress
-        self.dataset = lru_cache(maxsize=None)(plan.dataset)
+        self.dataset = lru_cache(maxsize=None)(self._dataset)
         self.store = lru_cache(maxsize=4)(self._store)  # the reference, and those at hand
         self.skipped: dict[str, tuple[str, ...]] = {}  # by dataset and split, ids of what can't be read
 
@@ -110,6 +116,25 @@ class Work:
     def encoder(self) -> Encoder:
         """The encoder."""
         return load_encoder(self.name, device=self.plan.device)
+
+    def _dataset(self, name: str, split: str | None = None) -> ImageDataset:
+        """Pictures of a dataset; of every class, where class means stand for texts."""
+        return self.plan.dataset(name, split, every_class=not self.encoder.has_text)
+
+    def check_classes(self, name: str) -> None:
+        """Find out before the long work whether a classifier of a dataset can be made.
+
+        Raises:
+            ResidualError: it can't: the limit leaves a class without pictures, and the encoder has no text.
+        """
+        train, limit = self.dataset(name, "train"), self.plan.limit_of(name)
+        some, every = np.unique(train.labels), len(train.class_names)
+        if not self.encoder.has_text and len(some) < every and len(train) == limit < every:
+            raise ResidualError(
+                f"{shareable(name)} has {every} classes, and {shareable(self.name)}, which has no text, "
+                f"tells them apart by the means of their pictures: of {limit} pictures some have "
+                f"none. The smallest limit that works is {every}."
+            )
 
     def stage(self, what: str) -> Progress:
         """Progress of one stage."""
@@ -126,22 +151,25 @@ class Work:
         dataset = {key: whole["dataset"][key] for key in ("name", "split", "samples", "checksum")}
         return {"encoder": whole["encoder"], "dataset": dataset}
 
-    def _store(self, name: str, pooling: str = "own", split: str | None = None) -> ResidualStore:
-        """A dataset's coordinates, encoded now or before."""
-        plan, settings, limit = self.plan, self.encoding(pooling), self.plan.limit_of(name)
+    def place(self, name: str, pooling: str = "own", split: str | None = None) -> Path:
+        """Where a dataset's coordinates are kept."""
+        limit = self.plan.limit_of(name)
         about = [
             name,
-            split or plan.split,
+            split or self.plan.split,
             *([str(limit)] if limit else []),
             *([pooling] if pooling != "own" else []),
         ]
-        place = store_path(plan.out / "stores", self.name, *about)
+        return store_path(self.plan.out / "stores", self.name, *about)
+
+    def _store(self, name: str, pooling: str = "own", split: str | None = None) -> ResidualStore:
+        """A dataset's coordinates, encoded now or before."""
         store = encode_dataset(
             self.encoder,
             self.dataset(name, split),
-            place,
+            self.place(name, pooling, split),
             progress=self.stage(f"encode {name}"),
-            **vars(settings),
+            **vars(self.encoding(pooling)),
         )
-        self.skipped[f"{name}/{split or plan.split}"] = store.skipped
+        self.skipped[f"{name}/{split or self.plan.split}"] = store.skipped
         return store

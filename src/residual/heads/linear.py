@@ -31,7 +31,7 @@ class LinearClassifier:
 
     weights: Float[Tensor, "c d"]
     bias: Float[Tensor, " c"]
-    decay: float
+    decay: float | int
 
     def logits(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         """Of features, one row each."""
@@ -46,7 +46,7 @@ def fit_linear(
     x: Float[Tensor, "n d"],
     labels: Int[np.ndarray, " n"] | Int[Tensor, " n"],
     classes: int,
-    decay: float = 1e-4,
+    decay: float | int = 1e-4,
     start: LinearClassifier | None = None,
 ) -> LinearClassifier:
     """Logistic regression of features at length 1: the least of `mean_n −log p(y_n | x_n) + λ/2 ‖W‖²`.
@@ -99,7 +99,7 @@ def best_linear(
     train: tuple[Float[Tensor, "n d"], np.ndarray],
     val: tuple[Float[Tensor, "m d"], np.ndarray],
     classes: int,
-    decays: Sequence[float] = DECAYS,
+    decays: Sequence[float | int] = DECAYS,
 ) -> LinearClassifier:
     """The one of several decays that is the most accurate on val; of equal ones, the strongest decay.
 

@@ -66,6 +66,35 @@ def geometry_figure(table: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def panel_figure(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """One page of several encoders: a panel a measure, a line an encoder, from its first layer to its last.
+
+    Args:
+        tables: for each encoder the heads of a `unit_geometry`.
+        title: what it is of.
+    """
+    from matplotlib import colormaps
+
+    figure = new_figure(11.0, 6.6)
+    panels = figure.subplots(2, 3).flatten().tolist()
+    for axes, (name, label) in zip(panels, MEASURES.items(), strict=False):
+        for place, (encoder, table) in enumerate(tables.items()):
+            layers = table["layer"].astype(int)
+            means = table[name].groupby(layers).mean()
+            depth = means.index / max(1, layers.max())
+            look = {"color": colormaps["tab10"](place % 10), "marker": "osD^vP*X<>"[place % 10]}
+            axes.plot(depth, means, markersize=3, linewidth=1.3, label=plain_text(encoder), **look)
+        if name in _LOGARITHMIC:
+            _logarithmic(axes)
+        axes.set_title(label, fontsize=10)
+        axes.set_xlabel("depth: first layer 0, last 1")
+        axes.grid(alpha=0.25, linewidth=0.5)
+    panels[-1].set_axis_off()
+    panels[-1].legend(*panels[0].get_legend_handles_labels(), loc="center", frameon=False)
+    title_of(figure, title)
+    return figure
+
+
 def grid_figure(values: pd.DataFrame, label: str, title: str) -> Figure:
     """Heads across, layers down: one number a head, written in its cell.
 

@@ -43,6 +43,8 @@ class SimilaritySettings:
         explained: components up to that part of the variance are compared; the paper's is 0.9.
         anchors: how many outputs of the first dataset means are seen from, for the relative measures.
         seed: of their choice.
+        published_anchors: how many samples of the first dataset each unit is seen from, for the relative
+            measures as published (`published_similarity`; 100 there); 0 for without.
 
     Raises:
         ResidualError: one is out of range.
@@ -51,10 +53,15 @@ class SimilaritySettings:
     explained: float = 0.9
     anchors: int = 256
     seed: int = 0
+    published_anchors: int = 0
 
     def __post_init__(self):
-        if type(self.anchors) is not int or type(self.seed) is not int:
-            raise ResidualError("anchors and seed are whole numbers.")
+        if any(type(each) is not int for each in (self.anchors, self.seed, self.published_anchors)):
+            raise ResidualError("anchors, published_anchors and seed are whole numbers.")
+        if self.published_anchors < 0 or self.published_anchors in (1, 2):
+            raise ResidualError(
+                f"published_anchors is 3 or more, or 0 for without; got {self.published_anchors}."
+            )
         if not 0 < self.explained < 1 or self.anchors < 2 or self.seed < 0:
             raise ResidualError(
                 "explained lies in (0, 1), anchors is 2 or more and seed 0 or more; got "

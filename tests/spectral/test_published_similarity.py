@@ -8,7 +8,7 @@ from tiny import TinyImages, tiny_encoder
 
 from residual import encode_dataset
 from residual.errors import ResidualError
-from residual.spectral.relative import published_similarity
+from residual.spectral.published import published_similarity
 
 
 def plain(x: np.ndarray, y: np.ndarray, anchors: np.ndarray) -> tuple[float, float]:
