@@ -361,7 +361,15 @@ def folded() -> str:
 
 
 def quality() -> str:
-    (rows,) = (encoder["accuracies"] for encoder in result("experiment-4")["details"].values())
+    return _accuracies("experiment-4")
+
+
+def released() -> str:
+    return _accuracies("experiment-4-released")
+
+
+def _accuracies(name: str) -> str:
+    (rows,) = (encoder["accuracies"] for encoder in result(name)["details"].values())
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -386,11 +394,53 @@ def adapters_commands() -> str:
     )
 
 
+def untrained() -> str:
+    found = result("published")["untrained"]
+    columns = {**found["datasets"], "mean": found["mean"]}
+    rows = [[way, *(f"{100 * each[way]:.1f}" for each in columns.values())] for way in found["mean"]]
+    return _table(["", *columns], rows)
+
+
+def centering() -> str:
+    found = result("published")["heads"]
+    rows = [
+        ["spectral cosine of a head's bases, mean", f"{found['spectral cosine']:.3f}"],
+        ["of the head that differs most", f"{found['least spectral cosine']:.3f}"],
+        *(
+            [f'components up to 90 % of variance, "{way}"', f"{count:.1f}"]
+            for way, count in found["components"].items()
+        ),
+    ]
+    return _table([f"Picto's {found['heads']} heads", ""], rows)
+
+
+def cosines() -> str:
+    (datasets,) = result("experiment-2")["summary"].values()
+    others = list(datasets.values())[1:]  # the first is the reference itself
+    names = ("spectral cosine", "spectral cosine, unweighted", "root mean square of cosines by index")
+    return _table(["", "mean"], [[name, f"{_mean_of(others, name):.3f}"] for name in names])
+
+
+def _mean_of(rows: list[dict[str, float]], name: str) -> float:
+    return sum(row[name] for row in rows) / len(rows)
+
+
+def published_commands() -> str:
+    options = "--cfg experiments/4_adapters/released.gin --device cpu --json"
+    lines = [
+        f"- `residual experiment 4 {options} benchmarks/results/experiment-4-released.json`: two cores.",
+        f"- `{result('published')['command']}`: {_versions('published')[0]}",
+        "- `residual experiment 2 --json benchmarks/results/experiment-2.json`.",
+    ]
+    return "\n".join(["Made by", "", *lines])
+
+
 PAGES = {
     "adapters": (pipeline, many, folded, quality, adapters_commands),
     "speed": (speed, compiled, precision, accuracy, float8, commands),
     "stores": (encoding, packing, loading, bases, size, store_commands),
     "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),
+    "published": (released, untrained, centering, cosines, published_commands),
     "geometry": (dimensions, similarity, class_tokens, neighbours, whole_model, geometry_commands),
 }
 

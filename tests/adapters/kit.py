@@ -63,6 +63,7 @@ def residual_of(encoder: Encoder, kind: str = "head+mlp", **choices: str) -> Res
 def adapters_of(encoder: Encoder) -> list[Adapter]:
     """Of every method, with every choice that makes another fold."""
     heads, both, dim = bases_of(encoder, "head"), bases_of(encoder, "head+mlp"), encoder.output_dim
+    square = both.resized([dim, *both.ranks[1:]])
     generator = torch.Generator().manual_seed(0)
     outputs = torch.randn(40, dim, dtype=torch.float64, generator=generator) * torch.arange(1, dim + 1) + 5
     made = [
@@ -71,6 +72,7 @@ def adapters_of(encoder: Encoder) -> list[Adapter]:
         ResiDualStar(heads),
         Coarse(heads, seed=3, l1=0.5),
         LinearMap(dim, torch.randn(dim, dim, generator=generator)),
+        ResiDual(square, [(k + 1) // 2 for k in square.ranks], tail="keep", write_back="transposed"),
         *(
             SpectralMap(pca(outputs), rank, tail, mean=mean)
             for rank in (None, 3)

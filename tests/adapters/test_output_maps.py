@@ -101,7 +101,7 @@ def test_what_is_refused(stores):
     store = stores[0]
     with pytest.raises(ResidualError, match="needs 12 x 12 finite numbers, got shape"):
         LinearMap(12, torch.ones(3, 3))
-    with pytest.raises(ResidualError, match="init of LinearMap is 'eye' or a tensor, got 'ones'"):
+    with pytest.raises(ResidualError, match="init of LinearMap is 'eye', 'random' or a tensor, got 'ones'"):
         LinearMap(12, "ones")
     with pytest.raises(ResidualError, match="The map is of width 7, the encoder's output of width 12"):
         compute_scores(LinearMap(7), store)

@@ -64,7 +64,7 @@ def test_what_was_saved_comes_back(tmp_path):
         assert getattr(got, "l1", None) == getattr(adapter, "l1", None)
         for one, other in zip(got.unit_weights(), adapter.unit_weights(), strict=True):
             assert one.unit == other.unit
-            assert len(one.components) == len(other.components)
+            assert len(one.directions) == len(other.directions)
         for one, other in zip(strongest_components(got), strongest_components(adapter), strict=True):
             assert (one.unit, one.index, one.weight) == (other.unit, other.index, other.weight)
             assert one.explained == pytest.approx(other.explained)

@@ -36,7 +36,7 @@ from residual.workflows.task import Task, adapt
 
 DATASETS, LIMIT = ("digits", "flags"), 40
 QUICK = (ZERO_SHOT, *ADAPTERS)
-SETTINGS = AdaptersSettings(seeds=2, epochs=2, tuning_batch_size=20, tuning_rate=1e-4)
+SETTINGS = AdaptersSettings((ZERO_SHOT, *METHODS), seeds=2, epochs=2, tuning_batch_size=20, tuning_rate=1e-4)
 CELLS = [f"{name}.{method}" for name in DATASETS for method in (*QUICK, FINE_TUNING)]
 COLUMNS = ["seed", "accuracy", "val_accuracy", "weights", "best_epoch", "epochs", "seconds"]
 
@@ -114,10 +114,14 @@ def test_a_row_for_each_seed_and_the_number_of_weights(made):
     weights = {
         ZERO_SHOT: 0,
         "linear": 192 * 192,
+        "linear_released": 192 * 192 + 192,
         "spectral": len(reference.output.components),
+        "spectral_released": LIMIT,
         "coarse": 48,
+        "coarse_released": 48,
         "residual_star": None,
         "residual": sum(reference.bases.ranks),
+        "residual_released": 8 * LIMIT + 48 * 32,
         FINE_TUNING: sum(each.numel() for each in encoder.image_parameters().values()),
     }
     for cell, table in made.tables.items():

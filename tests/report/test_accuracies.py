@@ -37,10 +37,14 @@ from residual.text.classifier import ZeroShotClassifier
 WEIGHTS = {
     "zero_shot": 0,
     "linear": 36_864,
-    "spectral": 192,
+    "linear_released": 37_056,
+    "spectral": 191,
+    "spectral_released": 192,
     "coarse": 48,
+    "coarse_released": 48,
     "residual_star": 347,
     "residual": 2_104,
+    "residual_released": 3_072,
     "fine_tuning": 3_646_080,
 }
 SUITE = (
@@ -48,6 +52,7 @@ SUITE = (
     "textures", "counting",
 )  # fmt: skip
 
+MLPS = ("residual", "residual_released")
 DRAWN = [name for name, adapter in ADAPTERS.items() if adapter.of_units]
 
 
@@ -291,7 +296,7 @@ def test_weights_as_a_picture(request, tmp_path, of, method):
         )
     axes = figure.axes[0]
     heads = int(units["head"].max()) + 1
-    columns = [str(head) for head in range(heads)] + (["MLP"] if method == "residual" else [])
+    columns = [str(head) for head in range(heads)] + (["MLP"] if method in MLPS else [])
     assert [label.get_text() for label in axes.get_xticklabels()] == columns
     grid = axes.images[0].get_array()
     gains = unit_gains(adapter, units)

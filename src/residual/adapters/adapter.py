@@ -52,6 +52,7 @@ class Method:
         about: what it is, in Markdown, for a model card.
         trained: what is trained, for a sentence, with a place for the number of weights.
         look: colour, marker and line in figures.
+        released: whether it is as the code has it that was published with the paper, where that differs.
     """
 
     method: ClassVar[str]
@@ -59,16 +60,19 @@ class Method:
     about: ClassVar[str]
     trained: ClassVar[str]
     look: ClassVar[tuple[str, str, str]]
+    released: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
 class UnitWeights:
-    """One unit: the weights of its first components, beside all its components and their eigenvalues."""
+    """One unit: the weights of its first components, beside all its eigenvalues and what its components are
+    written along.
+    """
 
     unit: int
     weights: Float[Tensor, " k"]
     eigenvalues: Float[Tensor, " m"]
-    components: Float[Tensor, "m d"]
+    directions: Float[Tensor, "m d"]
 
 
 class Adapter(nn.Module, Method, ABC):
@@ -239,8 +243,12 @@ class Reweighted(Adapter):
         means: `(r, d)`, what is subtracted from each unit.
         names: of the units, for errors.
         rank, tail, mean, init, seed: see `ResiDual`.
+
+    Attributes:
+        write_back: see `ResiDual`.
     """
 
+    write_back: str = "equation"
     inits: ClassVar[tuple[str, ...]] = INITS
     lambdas: nn.Parameter
     means: Tensor
@@ -275,8 +283,8 @@ class Reweighted(Adapter):
         return lambdas
 
     def choices(self) -> tuple[object, ...]:
-        """The kind of adapter, and what it does with tails and means."""
-        return (type(self), self.tail, self.mean, len(self.ranks))
+        """The kind of adapter, and what it does with tails, means and components."""
+        return (type(self), self.tail, self.mean, self.write_back, len(self.ranks))
 
     def outputs(
         self,
@@ -307,6 +315,8 @@ class Reweighted(Adapter):
     def to_saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """λ, and the choices that all of these have."""
         choices = {"dim": self.dim, "ranks": list(self.ranks), "tail": self.tail, "mean": self.mean}
+        if self.write_back != "equation":  # what older versions read too has no word of it
+            choices["write_back"] = self.write_back
         return {"lambdas": self.lambdas}, choices
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ import numpy as np
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases, fit_output
-from residual.spectral.pca import PCA
+from residual.spectral.pca import PCA, resized
 from residual.store.base import Store
 
 TAILS = ("drop", "keep")
 MEANS = ("drop", "keep")
 OTHERS = ("keep", "mean", "zero")
+WRITE_BACKS = ("equation", "transposed")
 INITS = ("randn", "ones", "eigenvalues")
 BASES_KINDS = ("mlp", "head")
 
@@ -36,6 +37,8 @@ class AdapterSettings:
         mean: of the re-weighted units: "drop" or "keep".
         init: of λ: "randn", "ones" or "eigenvalues" (Coarse: "randn" or "ones").
         l1: of Coarse, its penalty on Σ|λ|.
+        write_back: of ResiDual, ResiDual* and the spectral map: "equation", or "transposed" as in the code
+            that was published with the paper.
 
     Raises:
         ResidualError: an unknown choice, or a number that is out of range.
@@ -51,6 +54,7 @@ class AdapterSettings:
     mean: str = "drop"
     init: str = "randn"
     l1: float | int = 0.0
+    write_back: str = "equation"
 
     def __post_init__(self):
         rank = self.rank
@@ -62,7 +66,8 @@ class AdapterSettings:
             raise ResidualError(f'rank is "all", an int from 1 on or a float in (0, 1), got {rank!r}.')
         if self.others is not None:
             check_choice("others", self.others, OTHERS)
-        for what, known_as in (("tail", TAILS), ("mean", MEANS), ("init", INITS)):
+        choices = {"tail": TAILS, "mean": MEANS, "init": INITS, "write_back": WRITE_BACKS}
+        for what, known_as in choices.items():
             check_choice(what, getattr(self, what), known_as)
         if not 0 <= self.l1 < math.inf:
             raise ResidualError(f"l1 must be 0 or more, got {self.l1}.")
@@ -82,23 +87,41 @@ class Reference:
         output: of the output; None where the bases come from a file.
         heads: positions of the heads.
         skipped: ids of pictures that could not be read.
+        head_width: `h` of the encoder's heads; None if it isn't known.
     """
 
     bases: SpectralBases
     output: PCA | None
     heads: tuple[int, ...]
     skipped: tuple[str, ...] = ()
+    head_width: int | None = None
 
     @classmethod
     def of(cls, store: Store, device: str | None = None) -> Reference:
         """Those of a store's pictures."""
         heads = tuple(store.linearization.units.positions("head"))
         bases = fit_bases(store, BASES_KINDS, device=device)
-        return cls(bases, fit_output(store), heads, tuple(store.skipped))
+        width = store.linearization.head_width
+        return cls(bases, fit_output(store), heads, tuple(store.skipped), width)
 
     def of_heads(self) -> SpectralBases:
         """The bases of the heads alone."""
         return self.bases.select(self.heads)
+
+    def with_zeros(self) -> Reference:
+        """With as many components as the published code keeps, those without variance too: of `n` samples
+        `min(n, d)` of an MLP and of the output, `min(n, h)` of a head.
+        """
+        bases, output = self.bases, self.output
+        most = min(bases.dim, bases.dim if bases.origin is None else bases.origin.samples)
+        counts = dict.fromkeys(bases.units, most)
+        for head, known in zip(bases.units, bases.ranks, strict=True):
+            if head in self.heads:
+                counts[head] = min(most, self.head_width or known)
+        if output is not None:
+            components, eigenvalues = resized(output.components, output.eigenvalues, most)
+            output = replace(output, components=components, eigenvalues=eigenvalues)
+        return replace(self, bases=bases.resized([*counts.values()]), output=output)
 
 
 def check_choice(what: str, choice: str, known: Sequence[str]) -> None:

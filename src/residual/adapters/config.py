@@ -35,8 +35,16 @@ _FORM = {
 _NOTED = ("format", "trained_weights", "rounded_fingerprint", "versions", "sha256")
 # Of what may be null, and may lack some.
 _ROOMS = {
-    "adapter": {"dim": int, "ranks": [int], "tail": str, "mean": str, "others": str, "l1": int | float},
-    "classifier": {"scale": int | float, "fingerprint": str | None},
+    "adapter": {
+        "dim": int,
+        "ranks": [int],
+        "tail": str,
+        "mean": str,
+        "others": str,
+        "l1": int | float,
+        "write_back": str,
+    },
+    "classifier": {"scale": int | float, "fingerprint": str | None, "normalized": bool},
     "training": {
         "dataset": str,
         "accuracy": {str: int | float},

@@ -22,9 +22,10 @@ class Component:
         index: which component of the unit, from 0.
         position: in the adapter's λ, and in a row of scores.
         weight: `λ`.
-        strength: `|λ| √e`, the spread that it gives the output; `e` is its eigenvalue.
+        strength: `|λ| √e`, the spread that it gives the output; `e` is its eigenvalue. Where a component is
+            written along something else (`ResiDual`, `write_back`), times the length of that.
         explained: its part of its unit's variance.
-        direction: `(d,)`, unit length.
+        direction: `(d,)`, what a score is written along; of unit length if that is the component itself.
     """
 
     unit: int
@@ -48,7 +49,8 @@ class Component:
 def unit_gains(adapter: Adapter, units: pd.DataFrame) -> pd.DataFrame:
     """The rows of `units` that the adapter weights, with three columns more.
 
-    `gain = √(Σ λ² e / Σ e)` over the unit's kept components: how its spread in the output changes.
+    `gain = √(Σ λ² e ‖ψ‖² / Σ e)` over the unit's kept components, with `ψ` what a component is written along,
+    by default itself: how its spread in the output changes.
     `relative`: the same over the gain of all units together; since a classifier looks at the output's
     direction only, this is what counts: 1 is as the average, 0 is silenced. `weights`: how many there are.
     """
@@ -56,7 +58,8 @@ def unit_gains(adapter: Adapter, units: pd.DataFrame) -> pd.DataFrame:
     of_units = adapter.unit_weights()
     for of in of_units:
         kept = of.eigenvalues[: len(of.weights)]
-        total, weighted = kept.sum().item(), (of.weights**2 * kept).sum().item()
+        lengths = of.directions[: len(of.weights)].norm(dim=1)
+        total, weighted = kept.sum().item(), ((of.weights * lengths) ** 2 * kept).sum().item()
         before, after = before + total, after + weighted
         gains.append((weighted / total) ** 0.5 if total else 0.0)
     table = units.set_index("unit", drop=False).loc[[of.unit for of in of_units]].reset_index(drop=True)
@@ -70,7 +73,8 @@ def strongest_components(adapter: Adapter, count: int = 5) -> list[Component]:
     components, start = [], 0
     for of in adapter.unit_weights():
         values, weights = of.eigenvalues, of.weights
-        strengths = weights.abs() * values[: len(weights)].sqrt()
+        lengths = of.directions[: len(weights)].norm(dim=1)
+        strengths = weights.abs() * values[: len(weights)].sqrt() * lengths
         for index in torch.topk(strengths, min(count, len(strengths))).indices.tolist():
             components.append(
                 Component(
@@ -80,7 +84,7 @@ def strongest_components(adapter: Adapter, count: int = 5) -> list[Component]:
                     weight=weights[index].item(),
                     strength=strengths[index].item(),
                     explained=(values[index] / values.sum()).item(),
-                    direction=of.components[index],
+                    direction=of.directions[index],
                 )
             )
         start += len(weights)

@@ -90,7 +90,7 @@ def save_parts(parts: AdaptedParts, folder: str | Path, place: str | None = None
         "trained_weights": trained,
         "bases": origin and origin.to_json(),
         "class_names": classifier and list(classifier.class_names),
-        "classifier": classifier and {"scale": classifier.scale, "fingerprint": classifier.fingerprint},
+        "classifier": classifier and _classifier_facts(classifier),
         "training": record and asdict(record),
         "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
     }
@@ -126,9 +126,8 @@ def load_parts(
         classifier, known = None, config["classifier"]
         if known is not None:
             fingerprint = prints.get(known["fingerprint"], known["fingerprint"])
-            classifier = ZeroShotClassifier(
-                tensors["classes"], config["class_names"], known["scale"], fingerprint
-            )
+            about = (known["scale"], fingerprint, known.get("normalized", True))
+            classifier = ZeroShotClassifier(tensors["classes"], config["class_names"], *about)
         record = None if config["training"] is None else TrainingRecord.of_json(config["training"])
     share = given is not encoder
     if encoder.fingerprint == facts.original_fingerprint != facts.fingerprint:
@@ -162,6 +161,12 @@ def push_parts(parts: AdaptedParts, repo_id: str, private: bool = False, token: 
             except httpx.HTTPError as error:
                 raise OSError(first_line(error)) from error
     return str(done.repo_url)
+
+
+def _classifier_facts(classifier: ZeroShotClassifier) -> dict[str, Any]:
+    """What a config says of it; older versions read it too where its rows are normalised."""
+    known = {"scale": classifier.scale, "fingerprint": classifier.fingerprint}
+    return known if classifier.normalized else known | {"normalized": False}
 
 
 def _adapter(config: dict[str, Any], tensors: dict[str, Tensor], prints: dict[str, str]) -> Adapter:

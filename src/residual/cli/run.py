@@ -18,7 +18,8 @@ def run(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="linear, spectral, coarse, residual_star or residual; can be given again. "
+            help="linear, spectral, coarse, residual_star or residual, or one as published, as "
+            "residual_released; can be given again. "
             "[default: residual_star, residual]"
         ),
     ] = None,

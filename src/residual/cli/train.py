@@ -16,7 +16,8 @@ def train(
     method: Annotated[
         str | None,
         typer.Option(
-            help="linear, spectral, coarse, residual_star, residual or fine_tuning. [default: residual]"
+            help="linear, spectral, coarse, residual_star, residual or fine_tuning, or one as published, as "
+            "residual_released. [default: residual]"
         ),
     ] = None,
     encoder: o.Encoder = None,

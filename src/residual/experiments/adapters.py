@@ -45,7 +45,9 @@ class AdaptersSettings:
     """What is compared; the defaults are the paper's, where it has any.
 
     Args:
-        methods: "zero_shot", "linear", "spectral", "coarse", "residual_star", "residual", "fine_tuning".
+        methods: "zero_shot", "linear", "spectral", "coarse", "residual_star", "residual", "fine_tuning"; and
+            "linear_released", "spectral_released", "coarse_released", "residual_released", as the published
+            code has them.
         seeds: fits of each, which accuracies are means of.
         epochs, patience, batch_size: of all methods but fine-tuning, see `FitSettings`; the first two of that
             as well.
@@ -57,7 +59,7 @@ class AdaptersSettings:
         ResidualError: an unknown method or choice, or a number below 1.
     """
 
-    methods: tuple[str, ...] = (ZERO_SHOT, *METHODS)
+    methods: tuple[str, ...] = (ZERO_SHOT, *(name for name, each in METHODS.items() if not each.released))
     seeds: int = 5
     epochs: int = 30
     patience: int = 5
@@ -179,7 +181,9 @@ class Adapters(Experiment):
 
     def _keep(self, work: Work, cell: str, split: str, features: Tensor, task: Task) -> None:
         path = outputs_path(work.plan.out, work.name, cell, split)
-        logits = task.classifier.to(features.device).logits(features)
+        method = cell.rpartition(".")[2]
+        classifier = task.classifier if method == ZERO_SHOT else task.classifier_for(method)
+        logits = classifier.to(features.device).logits(features)
         save_outputs(path, work, cell, split, features, logits, task.stores[split].labels)
 
     def tabulate(self, folder: Path, tables: Tables) -> None:

@@ -86,7 +86,7 @@ def radar_figure(frame: pd.DataFrame, title: str) -> Figure:
         for method, own in _by_method(frame)
     }
     figure = _around(datasets, rows) if len(datasets) > 2 else _side_by_side(datasets, rows)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    _legend(figure, len(rows))
     title_of(figure, title)
     return figure
 
@@ -123,9 +123,10 @@ def _around(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> Figure:
 def _side_by_side(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> Figure:
     figure = new_figure(8.0, 4.8)
     axes = figure.subplots()
+    step = min(0.1, 0.9 / len(rows))
     for number, (method, accuracies) in enumerate(rows.items()):
         colour, marker, _ = _LOOKS[method]
-        shift = 0.1 * (number - (len(rows) - 1) / 2)
+        shift = step * (number - (len(rows) - 1) / 2)
         axes.plot(
             [position + shift for position in range(len(datasets))], accuracies, linestyle="", color=colour,
             marker=marker, markersize=8, label=METHOD_NAMES[method],
@@ -152,9 +153,13 @@ def weights_figure(frame: pd.DataFrame, title: str) -> Figure:
     axes.set_ylabel("mean accuracy over datasets")
     axes.grid(color="#eeeeee")
     axes.margins(0.06, 0.1)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    _legend(figure, frame["method"].nunique())
     title_of(figure, title)
     return figure
+
+
+def _legend(figure: Figure, methods: int) -> None:
+    figure.legend(loc="outside lower center", ncols=4 if methods < 8 else 3, frameon=False)
 
 
 def _by_method(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import shareable, shareable_split
+from residual.spectral.pca import resized
 from residual.store.base import Store
 from residual.store.form import FormError, check_form
 from residual.tensor_files import load_tensors, save_tensors
@@ -171,6 +172,21 @@ class SpectralBases:
             all_means=self.all_means,
             origin=self.origin,
         )
+
+    def resized(self, counts: Sequence[int]) -> SpectralBases:
+        """With so many components of each unit: the first, or after them others that have no variance.
+
+        A fit leaves out components without variance. Where they are to count, as among the weights of the
+        published code, `min(n, d)` is what the usual PCA of `n` samples keeps.
+
+        Raises:
+            ResidualError: a count is below 1 or above the width, or there isn't one for each unit.
+        """
+        if len(counts) != len(self):
+            raise ResidualError(f"{len(self)} units need as many counts of components, got {len(counts)}.")
+        each = [resized(*of) for of in zip(self.components, self.eigenvalues, counts, strict=True)]
+        components, eigenvalues = zip(*each, strict=True)
+        return SpectralBases(self.units, self.means, components, eigenvalues, self.all_means, self.origin)
 
     def check_store(self, store: Store) -> None:
         """Refuse a store of another encoder, or with another centering of its norm's mean.

@@ -302,7 +302,30 @@ def _sorted_out(mean: Tensor, components: Tensor, eigenvalues: Tensor, k: int | 
     total = eigenvalues.sum().item()
     kept = int((eigenvalues > NUMERICALLY_ZERO * eigenvalues[0]).sum())
     kept = kept if k is None else min(kept, k)
-    components = components[:kept]
+    return PCA(mean, _with_signs(components[:kept]), eigenvalues[:kept].contiguous(), total)
+
+
+def _with_signs(components: Tensor) -> Tensor:
+    """Each with its largest entry positive."""
     largest = components.abs().argmax(dim=1, keepdim=True)
-    signs = components.gather(1, largest).sign()
-    return PCA(mean, (components * signs).contiguous(), eigenvalues[:kept].contiguous(), total)
+    return (components * components.gather(1, largest).sign()).contiguous()
+
+
+def resized(
+    components: Float[Tensor, "k d"], eigenvalues: Float[Tensor, " k"], count: int
+) -> tuple[Float[Tensor, "m d"], Float[Tensor, " m"]]:
+    """The first `count` components; where there are fewer, others without variance after them.
+
+    Raises:
+        ResidualError: `count` is above the width, or below 1.
+    """
+    _check_count(count)
+    known, width = components.shape
+    if count > width:
+        raise ResidualError(f"There are at most {width} components of width {width}, got {count}.")
+    if count <= known:
+        return components[:count], eigenvalues[:count]
+    rest = torch.linalg.svd(components)[2][known:count]  # orthogonal to all of them
+    return torch.cat([components, _with_signs(rest)]), torch.cat(
+        [eigenvalues, eigenvalues.new_zeros(count - known)]
+    )

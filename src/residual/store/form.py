@@ -33,7 +33,7 @@ def check_form(value: object, form: Any, what: str) -> None:
             raise FormError(f"{what} isn't a list")
         for each in value:
             check_form(each, form[0], what)
-    elif not isinstance(value, form) or isinstance(value, bool):
+    elif not isinstance(value, form) or (isinstance(value, bool) and form is not bool):
         raise FormError(f"{what} is of another type")
 
 

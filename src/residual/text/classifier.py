@@ -34,10 +34,12 @@ class ZeroShotClassifier:
     """`logits = exp(logit_scale) · x/‖x‖ Wᵀ` with one row of `W` a class.
 
     Args:
-        weights: `(c, d)`; rows are L2-normalised here, and float32 at least.
+        weights: `(c, d)`; rows are L2-normalised here, unless `normalized` is False, and float32 at least.
         class_names: one a class, in the order of the labels; several classes may share one, as ImageNet's do.
         scale: `exp(logit_scale)`.
         fingerprint: of the encoder that the embeddings come from, if known.
+        normalized: False leaves the rows as long as they are, as the code published with Basile et al. 2025
+            does with class means: classes with long means are then favoured.
 
     Raises:
         ResidualError: names are missing or empty, a row is zero or not finite, or the scale isn't positive.
@@ -56,6 +58,7 @@ class ZeroShotClassifier:
         class_names: Sequence[str],
         scale: float | int = CLIP_SCALE,
         fingerprint: str | None = None,
+        normalized: bool = True,
     ):
         self.class_names = _checked_names(class_names)
         if len(weights) != len(self.class_names):
@@ -72,8 +75,8 @@ class ZeroShotClassifier:
             raise ResidualError(
                 f"No direction for classes {_some(wrong)}: their rows are zero or not finite."
             )
-        self.weights = normalize(weights, dim=1)
-        self.scale = float(scale)
+        self.weights = normalize(weights, dim=1) if normalized else weights
+        self.scale, self.normalized = float(scale), normalized
         self.fingerprint = fingerprint
 
     @classmethod
@@ -112,6 +115,7 @@ class ZeroShotClassifier:
         class_names: Sequence[str],
         scale: float | int = CLIP_SCALE,
         fingerprint: str | None = None,
+        normalized: bool = True,
     ) -> ZeroShotClassifier:
         """Each class's mean feature, for encoders without text (Basile et al. 2025, arXiv 2411.00246).
 
@@ -128,14 +132,15 @@ class ZeroShotClassifier:
             raise ResidualError(f"No samples of classes {_some(missing)}: no mean can be had of them.")
         sums = torch.zeros(len(names), features.shape[1], dtype=torch.float64)
         sums.index_add_(0, labels, features.detach().to("cpu", torch.float64))
-        wide = torch.promote_types(features.dtype, torch.float32)
-        return cls((sums / counts[:, None]).to(wide), names, scale, fingerprint)
+        means = (sums / counts[:, None]).to(torch.promote_types(features.dtype, torch.float32))
+        return cls(means, names, scale, fingerprint, normalized)
 
     def to(self, device: str | torch.device) -> ZeroShotClassifier:
         """The same classifier, its weights on a device."""
         if self.weights.device == torch.device(device):
             return self
-        return ZeroShotClassifier(self.weights.to(device), self.class_names, self.scale, self.fingerprint)
+        about = (self.class_names, self.scale, self.fingerprint, self.normalized)
+        return ZeroShotClassifier(self.weights.to(device), *about)
 
     @property
     def dim(self) -> int:
@@ -143,8 +148,8 @@ class ZeroShotClassifier:
         return self.weights.shape[1]
 
     def logits(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
-        """`exp(logit_scale)` times the cosine of each feature with each class, in float32 at least: half
-        precision has no room for the square of a norm.
+        """`exp(logit_scale)` times the cosine of each feature with each class, times the class's length where
+        that isn't 1; in float32 at least: half precision has no room for the square of a norm.
 
         Raises:
             ResidualError: the features have another width.

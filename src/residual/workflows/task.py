@@ -17,7 +17,7 @@ from residual.adapters.adapter import Adapter
 from residual.adapters.early_stopping import FitResult
 from residual.adapters.fit import evaluate, fit_many
 from residual.adapters.fit_settings import FitSettings
-from residual.adapters.methods import BASES_KINDS, AdapterSettings, Reference, make_adapter
+from residual.adapters.methods import BASES_KINDS, METHODS, AdapterSettings, Reference, make_adapter
 from residual.adapters.scores import compute_scores
 from residual.data import SPLITS, ImageDataset, MixedDataset, load_dataset
 from residual.encoders.encoder import Encoder
@@ -45,6 +45,8 @@ class Task:
         classifier: from class names and templates, or from class means where the encoder has no text tower.
         zero_shot: its accuracy on "test" without any adapter.
         seconds: of reading, encoding and classifying.
+        released: the classifier as the code that was published with the paper has it, where that differs:
+            class means are as long as they are.
     """
 
     name: str
@@ -53,6 +55,12 @@ class Task:
     classifier: ZeroShotClassifier
     zero_shot: float
     seconds: float
+    released: ZeroShotClassifier | None = None
+
+    def classifier_for(self, method: str) -> ZeroShotClassifier:
+        """The one that a method is fitted and measured with."""
+        own = METHODS[method].released and self.released
+        return own or self.classifier
 
     @property
     def skipped(self) -> list[str]:
@@ -157,14 +165,18 @@ def make_task(
     """
     start, train, test = time.perf_counter(), stores["train"], stores["test"]
     output, classes = test.output(), datasets["train"]
+    released = None
     if encoder.has_text:
         classifier = ZeroShotClassifier.from_text(encoder, classes.class_names, classes.templates)
     else:
-        classifier = ZeroShotClassifier.from_class_means(
-            train.output(), train.labels, classes.class_names, fingerprint=train.fingerprint
+        of = (train.output(), train.labels, classes.class_names)
+        classifier, released = (
+            ZeroShotClassifier.from_class_means(*of, fingerprint=train.fingerprint, normalized=normalized)
+            for normalized in (True, False)
         )
     zero_shot = classifier.accuracy(output, test.labels)
-    return Task(name, stores, datasets, classifier, zero_shot, seconds + time.perf_counter() - start)
+    seconds += time.perf_counter() - start
+    return Task(name, stores, datasets, classifier, zero_shot, seconds, released)
 
 
 def encode_task(
@@ -252,7 +264,8 @@ def adapt(
         task: from `encode_task`.
         reference: from `reference_from`.
         method: "linear", "spectral", "coarse", "residual_star" (heads, 90 % of the variance, all else
-            dropped) or "residual" (heads and MLPs, all components, the embedding kept).
+            dropped) or "residual" (heads and MLPs, all components, the embedding kept); or with "_released"
+            behind, see `residual.adapters.methods.released`.
         fits: of each fit, all at once; the seed also draws the first λ.
         settings: what is different from the paper in the adapters.
         progress: told of every epoch.
@@ -262,13 +275,13 @@ def adapt(
     """
     adapters = [make_adapter(method, reference, settings, each.seed) for each in fits]
     scores = {split: compute_scores(adapters[0], store) for split, store in task.stores.items()}
-    stage = f"fit {method}"
-    given = (scores["train"], scores["val"], task.classifier)
+    stage, classifier = f"fit {method}", task.classifier_for(method)
+    given = (scores["train"], scores["val"], classifier)
     results = fit_many(adapters, *given, fits, named(progress, stage))
     if progress is not None:  # early stopping leaves the bar short
         longest = max(len(result.history) for result in results)
         progress(stage, longest, longest)
-    accuracies = [evaluate(each, scores["test"], task.classifier) for each in adapters]
+    accuracies = [evaluate(each, scores["test"], classifier) for each in adapters]
     return [
         Adapted(method, each.seed, adapter, accuracy, result)
         for each, adapter, accuracy, result in zip(fits, adapters, accuracies, results, strict=True)
@@ -291,4 +304,4 @@ def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> Reference
             f"The bases of {source!r} must be of all {len(wanted)} heads and MLPs of {encoder.name}; "
             f"{len(wanted - set(bases.units))} are missing (fit_bases(store, kinds=('mlp', 'head')))."
         )
-    return Reference(bases, None, tuple(units.positions("head")))
+    return Reference(bases, None, tuple(units.positions("head")), head_width=parts.head_width)

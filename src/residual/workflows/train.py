@@ -150,7 +150,8 @@ def train_adapter(
     best = max(adapted, key=lambda each: each.result.merit)
     used = {**asdict(fits[0]), "adapter": asdict(settings or AdapterSettings())}
     summary = _summary(encoder, task, method, adapted, best, used, time.perf_counter() - start)
-    made = AdaptedEncoder(encoder, best.adapter, task.classifier, _record(task, method, summary), share=True)
+    record, classifier = _record(task, method, summary), task.classifier_for(method)
+    made = AdaptedEncoder(encoder, best.adapter, classifier, record, share=True)
     return Trained(made, best.adapter, summary, task)
 
 

@@ -11,6 +11,12 @@ from residual.adapters.adapter import Adapter, Method
 from residual.adapters.adapter_settings import BASES_KINDS, AdapterSettings, Reference
 from residual.adapters.methods.coarse import Coarse
 from residual.adapters.methods.linear import LinearMap
+from residual.adapters.methods.released import (
+    ReleasedCoarse,
+    ReleasedLinearMap,
+    ReleasedResiDual,
+    ReleasedSpectralMap,
+)
 from residual.adapters.methods.residual import ResiDual, ResiDualStar
 from residual.adapters.methods.spectral import SpectralMap
 from residual.errors import unknown_name
@@ -25,6 +31,10 @@ __all__ = [
     "FineTuning",
     "LinearMap",
     "Reference",
+    "ReleasedCoarse",
+    "ReleasedLinearMap",
+    "ReleasedResiDual",
+    "ReleasedSpectralMap",
     "ResiDual",
     "ResiDualStar",
     "SpectralMap",
@@ -44,8 +54,12 @@ class FineTuning(Method):
 
 # From the fewest weights that look inside the encoder to all of them.
 METHODS: dict[str, type[Method]] = {
-    each.method: each for each in (LinearMap, SpectralMap, Coarse, ResiDualStar, ResiDual, FineTuning)
-}
+    each.method: each
+    for each in (
+        LinearMap, ReleasedLinearMap, SpectralMap, ReleasedSpectralMap, Coarse, ReleasedCoarse, ResiDualStar,
+        ResiDual, ReleasedResiDual, FineTuning,
+    )
+}  # fmt: skip
 ADAPTERS: dict[str, type[Adapter]] = {
     name: each for name, each in METHODS.items() if issubclass(each, Adapter)
 }

@@ -15,6 +15,8 @@ from residual.adapters.methods.residual import ResiDual
 from residual.errors import ResidualError
 from residual.spectral.bases import Origin, SpectralBases
 
+_NOTHING = 1e-10  # of a mean's length
+
 
 class Coarse(ResiDual):
     """Re-weighted units: `o' = Σ_i λ_i (c_i − m_i)`, all other units dropped.
@@ -27,6 +29,7 @@ class Coarse(ResiDual):
         init: of λ: "randn", N(1, 1); "ones"; or a tensor `(r,)`.
         seed: of "randn".
         l1: `l1 Σ|λ_i|` is added to the loss, so that units that don't help end near zero.
+        centred: False for `Σ_i λ_i c_i`, without subtracting means.
 
     Attributes:
         lambdas: `(r,)`, one a unit of `bases.units`.
@@ -43,8 +46,14 @@ class Coarse(ResiDual):
     inits: ClassVar[tuple[str, ...]] = ("randn", "ones")
 
     def __init__(
-        self, bases: SpectralBases, init: str | Tensor = "randn", seed: int = 0, l1: float | int = 0.0
+        self,
+        bases: SpectralBases,
+        init: str | Tensor = "randn",
+        seed: int = 0,
+        l1: float | int = 0.0,
+        centred: bool = True,
     ):
+        bases = bases if centred else _uncentred(bases)
         super().__init__(bases, rank=None, others="zero", init="ones")
         if not isinstance(init, Tensor) and init not in self.inits:
             raise ResidualError(f"init of Coarse is 'randn', 'ones' or a tensor, got {init!r}.")
@@ -85,3 +94,16 @@ class Coarse(ResiDual):
         """On the same bases."""
         bases = SpectralBases.from_tensors(tensors, tensors["counts"], origin)
         return cls(bases, tensors["lambdas"], l1=choices["l1"])
+
+
+def _uncentred(bases: SpectralBases) -> SpectralBases:
+    """Bases of the same contributions about zero: what of a mean is outside the components is one more."""
+    components, eigenvalues = [], []
+    for mean, rows, values in zip(bases.means, bases.components, bases.eigenvalues, strict=True):
+        outside = mean - mean @ rows.T @ rows
+        outside = outside - outside @ rows.T @ rows  # what rounding left of the components
+        more = outside.norm() > _NOTHING * mean.norm()
+        components.append(torch.cat([rows, (outside / outside.norm())[None]]) if more else rows)
+        eigenvalues.append(torch.cat([values, values.new_zeros(int(more))]))
+    none = torch.zeros_like(bases.means)
+    return SpectralBases(bases.units, none, components, eigenvalues, bases.all_means, bases.origin)

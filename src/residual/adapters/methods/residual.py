@@ -14,13 +14,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.adapters.adapter import Reweighted, Scorer, UnitWeights
-from residual.adapters.adapter_settings import OTHERS, AdapterSettings, Rank, Reference, check_choice
+from residual.adapters.adapter_settings import (
+    OTHERS,
+    WRITE_BACKS,
+    AdapterSettings,
+    Rank,
+    Reference,
+    check_choice,
+)
 from residual.adapters.folding import FoldedMap
 from residual.errors import ResidualError
 from residual.finite import check_finite
 from residual.spectral.bases import Origin, SpectralBases
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
+
+Maps = list[tuple[int, Tensor, Tensor]]  # of a unit's features: its number, matrix and offset
 
 
 class ResiDual(Reweighted):
@@ -43,6 +52,10 @@ class ResiDual(Reweighted):
         init: of λ: "randn", N(1, 1) as in the paper; "ones"; "eigenvalues", each over the sum of its unit's
             (all components counted); or a tensor `(K,)`.
         seed: of "randn".
+        write_back: "equation" as above; or "transposed", as in the code that was published with the paper:
+            where the unit with the most components has as many as the output is wide, `d`, component `k` of a
+            unit is written along the `k`-th column of its components, padded with zero rows to `(d, d)`,
+            in place of its row. Elsewhere both are the same.
 
     Attributes:
         lambdas: `(K,)`, unit after unit in the order of `bases.units`; the only parameter.
@@ -78,8 +91,10 @@ class ResiDual(Reweighted):
         init: str | Tensor = "randn",
         seed: int = 0,
         mean: str = "drop",
+        write_back: str = "equation",
     ):
         check_choice("others", others, OTHERS)
+        check_choice("write_back", write_back, WRITE_BACKS)
         if others == "mean" and bases.all_means is None:
             raise ResidualError(
                 'others="mean" needs the means of the units without a basis: these bases hold no all_means '
@@ -92,12 +107,28 @@ class ResiDual(Reweighted):
             bases.components, bases.eigenvalues, bases.means, names, rank, tail, mean, init, seed
         )
         self.bases, self.others, self.origin = bases, others, bases.origin
+        self.write_back = write_back
+        self.register_buffer("_rows", None, persistent=False)
+        if self.transposed:
+            self._rows, along = self.directions, self._along()
+            self.directions = torch.cat([rows[:k] for rows, k in zip(along, self.ranks, strict=True)])
+
+    @property
+    def transposed(self) -> bool:
+        """Whether components are written along anything but themselves."""
+        return self.write_back == "transposed" and max(self.bases.ranks) == self.bases.dim
+
+    @property
+    def rows(self) -> Float[Tensor, "K d"]:
+        """The kept components, which scores are of; `directions` are what these are written along."""
+        return self.directions if self._rows is None else self._rows
 
     @classmethod
     def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> ResiDual:
         """Of heads and MLPs, or of heads alone."""
         bases = reference.of_heads() if cls.heads_only else reference.bases
-        return cls(bases, seed=seed, **settings.chosen("rank", "others", "tail", "mean", "init"))
+        names = ("rank", "others", "tail", "mean", "init", "write_back")
+        return cls(bases, seed=seed, **settings.chosen(*names))
 
     @property
     def units(self) -> tuple[int, ...]:
@@ -112,12 +143,13 @@ class ResiDual(Reweighted):
         """The same with so many components of each unit; λ starts at 1."""
         if tuple(ranks) == self.ranks:
             return self
-        return type(self)(self.bases, list(ranks), self.others, self.tail, "ones", mean=self.mean)
+        how = (self.bases, list(ranks), self.others, self.tail, "ones")
+        return type(self)(*how, mean=self.mean, write_back=self.write_back)
 
     def unit_weights(self) -> list[UnitWeights]:
         """Unit after unit, in the order of the bases."""
         weights = self.expand(self.lambdas).detach().double().cpu().split(self.ranks)
-        each = (self.units, weights, self.bases.eigenvalues, self.bases.components)
+        each = (self.units, weights, self.bases.eigenvalues, self._along())
         return [UnitWeights(*parts) for parts in zip(*each, strict=True)]
 
     def lambdas_of(self, unit: int) -> Float[Tensor, " k"]:
@@ -149,14 +181,16 @@ class ResiDual(Reweighted):
         """
         n_units, dim = contributions.shape[1:]
         self.check_units(n_units, dim)
-        directions = self.directions.to(contributions)
+        rows, directions = self.rows.to(contributions), self.directions.to(contributions)
         centred = contributions[:, list(self.units)] - self.means.to(contributions)  # (n, r, d)
         scores = torch.cat(
-            [centred[:, i] @ rows.T for i, rows in enumerate(directions.split(self.ranks))], dim=1
+            [centred[:, i] @ own.T for i, own in enumerate(rows.split(self.ranks))], dim=1
         )  # (n, K)
         whole, constant = self._whole_units(n_units)
         rest = contributions[:, whole].sum(dim=1) + constant.to(contributions)
-        if self.tail == "keep":
+        for place, tail in self._tails().items():
+            rest = rest + centred[:, place] @ tail.to(rest)
+        if self._starts_whole:
             rest = rest - scores @ directions
         return self.outputs(self.lambdas.to(contributions)[None], scores[None], directions, rest[None])[0]
 
@@ -169,51 +203,66 @@ class ResiDual(Reweighted):
         self.check_units(n_units, linearization.output_dim)
         like = linearization.offset(self.units[0])
         directions, means = self.directions.detach().to(like), self.bases.means.to(like)
-        maps = []
-        for unit, mean, rows in zip(self.units, means, directions.split(self.ranks), strict=True):
-            matrix, offset = linearization.matrix(unit), linearization.offset(unit)
-            maps.append((matrix @ rows.T, (offset - mean) @ rows.T))
+        rows, tails = self.rows.detach().to(like).split(self.ranks), self._tails()
+        maps, beyond = [], []
+        for place, unit in enumerate(self.units):
+            matrix, offset = linearization.matrix(unit), linearization.offset(unit) - means[place]
+            maps.append((unit, matrix @ rows[place].T, offset @ rows[place].T))
+            if place in tails:
+                tail = tails[place].to(like)
+                beyond.append((unit, matrix @ tail, offset @ tail))
         whole, constant = self._whole_units(n_units)
 
         @cache
-        def moved(
-            dtype: torch.dtype, device: torch.device
-        ) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
-            each = [(m.to(device, dtype), o.to(device, dtype)) for m, o in maps]
-            return each, constant.to(device, dtype), directions.to(device, dtype)
+        def moved(dtype: torch.dtype, device: torch.device) -> tuple[Maps, Maps, Tensor, Tensor]:
+            own, tails = (
+                [(unit, m.to(device, dtype), o.to(device, dtype)) for unit, m, o in each]
+                for each in (maps, beyond)
+            )
+            return own, tails, constant.to(device, dtype), directions.to(device, dtype)
 
         def scores(batch: Coordinates) -> tuple[Tensor, Tensor]:
-            each, constant, directions = moved(batch.mean.dtype, batch.mean.device)
-            scores = torch.cat(
-                [
-                    torch.addmm(o, linearization.features(batch, unit), m)
-                    for unit, (m, o) in zip(self.units, each, strict=True)
-                ],
-                dim=1,
+            own, tails, constant, directions = moved(batch.mean.dtype, batch.mean.device)
+            scores, written = (
+                [torch.addmm(o, linearization.features(batch, unit), m) for unit, m, o in each]
+                for each in (own, tails)
             )
-            rest = constant.expand(len(batch), -1)
+            scores, rest = torch.cat(scores, dim=1), constant.expand(len(batch), -1)
             for unit in whole:
                 rest = rest + linearization.contributions(batch, [unit])[:, 0]
-            if self.tail == "keep":
+            for tail in written:
+                rest = rest + tail
+            if self._starts_whole:
                 rest = rest - scores @ directions
             return scores, rest.contiguous()
 
         return scores
 
     def fold(self, linearization: Linearization) -> FoldedMap:
-        """Every unit's `(M B, (o − m) B)`, with `B` what becomes of a centred contribution."""
+        """Every unit's `(M B, (o − m) B)`, with `B` what becomes of a centred contribution: `Φᵀ diag(λ) Ψ`,
+        with `Ψ` the directions, or `1 + Φᵀ diag(λ − 1) Φ` with the tail kept.
+        """
         n_units = len(linearization.units)
         self.check_units(n_units, linearization.output_dim)
         weights = self.expand(self.lambdas.detach()).to("cpu", torch.float64).split(self.ranks)
-        directions = self.directions.to("cpu", torch.float64).split(self.ranks)
-        parts = dict(zip(self.units, zip(self.bases.means, directions, weights, strict=True), strict=True))
+        places, tails = {unit: place for place, unit in enumerate(self.units)}, self._tails()
+        rows, directions = (
+            of.to("cpu", torch.float64).split(self.ranks) for of in (self.rows, self.directions)
+        )
+
+        def reweighed(x: Tensor, place: int) -> Tensor:
+            scores, along = x @ rows[place].T, directions[place]
+            if self._starts_whole:
+                return x + scores * (weights[place] - 1) @ along
+            kept = scores * weights[place] @ along
+            return kept + x @ tails[place] if place in tails else kept
+
         taken = range(n_units) if self.others == "keep" else sorted(self.units)
         matrices, total = {}, self.constant(n_units)
         for unit in taken:
             matrix, offset = linearization.matrix(unit), linearization.offset(unit)
-            if unit in parts:
-                mean, own, lambdas = parts[unit]
-                matrix, offset = (self._reweighed(x, own, lambdas) for x in (matrix, offset - mean))
+            if (place := places.get(unit)) is not None:
+                matrix, offset = (reweighed(x, place) for x in (matrix, offset - self.bases.means[place]))
             matrices[unit], total = matrix, total + offset
         return FoldedMap.of_units(linearization, matrices, total)
 
@@ -232,6 +281,7 @@ class ResiDual(Reweighted):
         """On the same bases."""
         bases = SpectralBases.from_tensors(tensors, tensors["counts"], origin)
         own = {name: choices[name] for name in ("others", "tail", "mean")}
+        own["write_back"] = choices.get("write_back", "equation")
         return cls(bases, rank=choices["ranks"], init=tensors["lambdas"], **own)
 
     def constant(self, n_units: int) -> Float[Tensor, " d"]:
@@ -246,20 +296,39 @@ class ResiDual(Reweighted):
     def extra_repr(self) -> str:
         """What shows in `repr`."""
         counts = f"{len(self.units)} units, {len(self.lambdas)} weights"
-        return f"{counts}, others={self.others!r}, tail={self.tail!r}, mean={self.mean!r}"
+        ways = f"tail={self.tail!r}, mean={self.mean!r}, write_back={self.write_back!r}"
+        return f"{counts}, others={self.others!r}, {ways}"
+
+    @property
+    def _starts_whole(self) -> bool:
+        """Whether the units go whole into the rest, so that weights change what is there already."""
+        return self.tail == "keep" and not self.transposed
+
+    def _along(self) -> Sequence[Float[Tensor, "_ d"]]:
+        """What all components of each unit are written along, in float64: themselves, or columns."""
+        components = self.bases.components
+        if not self.transposed:
+            return components
+        squares = [rows.new_zeros(self.dim, self.dim) for rows in components]
+        for square, rows in zip(squares, components, strict=True):
+            square[:, : len(rows)] = rows.T
+        return [square[: len(rows)] for square, rows in zip(squares, components, strict=True)]
+
+    def _tails(self) -> dict[int, Float[Tensor, "d d"]]:
+        """Of units that don't go whole into the rest, what of their centred contributions does: those
+        components beyond the rank.
+        """
+        if self.tail == "drop" or self._starts_whole:
+            return {}
+        each = zip(self.bases.components, self._along(), self.ranks, strict=True)
+        return {place: rows[k:].T @ along[k:] for place, (rows, along, k) in enumerate(each) if k < len(rows)}
 
     def _whole_units(self, n_units: int) -> tuple[list[int], Tensor]:
         """The units whose contributions go whole into the rest, and the constant that does."""
         units = self.other_units(n_units) if self.others == "keep" else []
-        if self.tail == "drop":
+        if not self._starts_whole:
             return units, self.constant(n_units)
         return [*self.units, *units], self.constant(n_units) - self.bases.means.sum(dim=0)
-
-    def _reweighed(self, x: Tensor, directions: Tensor, weights: Tensor) -> Tensor:
-        """`x Φᵀ diag(λ) Φ`; with the tail kept `x + x Φᵀ diag(λ − 1) Φ`."""
-        if self.tail == "drop":
-            return (x @ directions.T * weights) @ directions
-        return x + (x @ directions.T * (weights - 1)) @ directions
 
 
 class ResiDualStar(ResiDual):
@@ -267,7 +336,7 @@ class ResiDualStar(ResiDual):
 
     Args:
         bases: of heads.
-        rank, others, tail, init, seed, mean: as for `ResiDual`.
+        rank, others, tail, init, seed, mean, write_back: as for `ResiDual`.
 
     Raises:
         ResidualError: as `ResiDual`.
@@ -289,5 +358,6 @@ class ResiDualStar(ResiDual):
         init: str | Tensor = "randn",
         seed: int = 0,
         mean: str = "drop",
+        write_back: str = "equation",
     ):
-        super().__init__(bases, rank, others, tail, init, seed, mean)
+        super().__init__(bases, rank, others, tail, init, seed, mean, write_back)

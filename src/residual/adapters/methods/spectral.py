@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.adapters.adapter import OutputMap, Reweighted
-from residual.adapters.adapter_settings import AdapterSettings, Rank, Reference
+from residual.adapters.adapter_settings import WRITE_BACKS, AdapterSettings, Rank, Reference, check_choice
 from residual.errors import ResidualError
 from residual.spectral.bases import Origin
 from residual.spectral.pca import PCA
@@ -26,6 +26,9 @@ class SpectralMap(OutputMap, Reweighted):
         rank, tail, init, seed: as for `ResiDual`.
         mean: "drop" the mean of the outputs, as in the paper, or "keep" it.
         origin: the encoder that it is for, if known.
+        write_back: "equation" as above; or "transposed", as in the code that was published with the paper:
+            where there are as many components as the output is wide, they are left out of it, and λ weights
+            the output's own coordinates, `o' = (o − m) ⊙ λ`.
 
     Attributes:
         lambdas: `(k,)`, the only parameter.
@@ -50,11 +53,16 @@ class SpectralMap(OutputMap, Reweighted):
         seed: int = 0,
         mean: str = "drop",
         origin: Origin | None = None,
+        write_back: str = "equation",
     ):
+        check_choice("write_back", write_back, WRITE_BACKS)
+        rows = pca.components
+        if write_back == "transposed" and len(rows) == rows.shape[1]:
+            rows = torch.eye(len(rows), dtype=rows.dtype)
         super().__init__(
-            [pca.components], [pca.eigenvalues], pca.mean[None], ["The output"], rank, tail, mean, init, seed
+            [rows], [pca.eigenvalues], pca.mean[None], ["The output"], rank, tail, mean, init, seed
         )
-        self.pca, self.origin = pca, origin
+        self.pca, self.origin, self.write_back = pca, origin, write_back
 
     @classmethod
     def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> SpectralMap:
@@ -64,14 +72,15 @@ class SpectralMap(OutputMap, Reweighted):
                 "The spectral map needs components of the output, which a file of bases doesn't hold: take "
                 "bases from a dataset."
             )
-        chosen = settings.chosen("rank", "tail", "mean", "init")
+        chosen = settings.chosen("rank", "tail", "mean", "init", "write_back")
         return cls(reference.output, seed=seed, origin=reference.bases.origin, **chosen)
 
     def at_ranks(self, ranks: Sequence[int]) -> SpectralMap:
         """The same with so many components; λ starts at 1."""
         if tuple(ranks) == self.ranks:
             return self
-        return SpectralMap(self.pca, list(ranks), self.tail, "ones", mean=self.mean, origin=self.origin)
+        how = (self.pca, list(ranks), self.tail, "ones")
+        return type(self)(*how, mean=self.mean, origin=self.origin, write_back=self.write_back)
 
     def scored(self, output: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n K"], Float[Tensor, "n d"]]:
         """Scores of the centred output on the components; means and tails where they are kept."""
@@ -100,4 +109,5 @@ class SpectralMap(OutputMap, Reweighted):
         components, total = tensors["components"].double(), tensors["total_variance"].item()
         pca = PCA(tensors["means"][0].double(), components, tensors["eigenvalues"], total)
         own = {"rank": choices["ranks"], "tail": choices["tail"], "mean": choices["mean"]}
+        own["write_back"] = choices.get("write_back", "equation")
         return cls(pca, init=tensors["lambdas"], origin=origin, **own)
