@@ -223,7 +223,7 @@ def test_damaged_and_hostile_files_are_one_sentence(tmp_path):
         refused(r"adapter_config\.json' is no JSON", config=broken)
     refused(r"has 9,000,000 bytes, more than the 8,388,608 that are read", config=" " * 9_000_000)
     refused(r"adapter_config\.json can't be read \(it tells of no format", config="[]")
-    refused("is of format 2, and this residual-vit .* reads format 1", config=changed(told, format=2))
+    refused("is of format 3, and this residual-vit .* reads formats 1 and 2", config=changed(told, format=3))
     refused("make no adapter", config=changed(told, encoder={}))
     refused("make no adapter", config=changed(told, encoder=told["encoder"] | {"pooling": "avg"}))
     refused("make no adapter .the config has no 'adapter'", config=without(told, "adapter"))
@@ -307,10 +307,10 @@ def test_a_first_save_that_is_cut_off_is_whole_once_its_tensors_are_there(tmp_pa
     path = tmp_path / "1" / "adapter.safetensors"
     tensors, note = unpack_tensors(path.read_bytes(), "adapted encoder", "")
     for place in ("1", "3"):  # a newer version's save, the first one or over an older one
-        newer = {"format": 2, "config": note["config"] | {"format": 2}}
+        newer = {"format": 3, "config": note["config"] | {"format": 3}}
         (tmp_path / place / path.name).write_bytes(pack_tensors("adapted encoder", tensors, newer))
         with pytest.raises(
-            ResidualError, match=r"adapter\.safetensors is of format 2, and this residual-vit"
+            ResidualError, match=r"adapter\.safetensors is of format 3, and this residual-vit"
         ):
             AdaptedEncoder.from_pretrained(tmp_path / place, encoder)
     path.write_bytes(path.read_bytes()[:-1])

@@ -315,7 +315,7 @@ class Reweighted(Adapter):
     def to_saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """λ, and the choices that all of these have."""
         choices = {"dim": self.dim, "ranks": list(self.ranks), "tail": self.tail, "mean": self.mean}
-        if self.write_back != "equation":  # what older versions read too has no word of it
+        if self.write_back != "equation":  # older versions know no other
             choices["write_back"] = self.write_back
         return {"lambdas": self.lambdas}, choices
 

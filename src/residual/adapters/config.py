@@ -19,7 +19,7 @@ from residual.libraries import first_line, version_of
 from residual.store.form import check_form
 from residual.versions import check_fields, told_by_version
 
-FORMAT = 1
+FORMATS = (1, 2)
 _LARGEST = 2**23  # bytes; names of 100,000 classes are a quarter of it
 _ENCODER = {
     **dict.fromkeys(("name", "fingerprint", "split", "pooling"), str),
@@ -109,6 +109,11 @@ class EncoderFacts:
         return encoder
 
 
+def format_of(adapter: dict[str, Any] | None, classifier: dict[str, Any] | None) -> int:
+    """2 where there is a choice that readers of format 1 would pass over, so that they refuse it."""
+    return 2 if "write_back" in (adapter or {}) or "normalized" in (classifier or {}) else 1
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """A config, each of its fields of its kind.
 
@@ -133,12 +138,13 @@ def check_config(config: Any, path: Path) -> None:
     """
     if not isinstance(config, dict) or "format" not in config:
         raise ResidualError(f"{path} can't be read (it tells of no format).")
-    if (version := config["format"]) != FORMAT:
+    if (version := config["format"]) not in FORMATS:
         versions = config.get("versions")
         writer = versions.get("residual-vit", "unknown") if isinstance(versions, dict) else "unknown"
         raise ResidualError(
             f"{path} is of format {_short(version)}, and this residual-vit ({version_of('residual-vit')}) "
-            f"reads format {FORMAT}: take the version that wrote it, {_short(writer)}, or a newer one."
+            f"reads formats {FORMATS[0]} and {FORMATS[1]}: take the version that wrote it, {_short(writer)}, "
+            "or a newer one."
         )
     with making_sense(path):
         _check_fields(config)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from residual.adapters.adapter import Adapter
 from residual.adapters.card import TrainingRecord, model_card
-from residual.adapters.config import FORMAT, EncoderFacts, check_config, making_sense, read_config
+from residual.adapters.config import EncoderFacts, check_config, format_of, making_sense, read_config
 from residual.adapters.methods import ADAPTERS, FINE_TUNING
 from residual.encoders.encoder import Encoder
 from residual.encoders.sources import hub_errors
@@ -81,8 +81,9 @@ def save_parts(parts: AdaptedParts, folder: str | Path, place: str | None = None
         encoder.output_dim,
     )  # fmt: skip
     record = parts.record and replace(parts.record, dataset=shareable(parts.record.dataset))
+    of_classes = None if classifier is None else _classifier_facts(classifier)
     config = {
-        "format": FORMAT,
+        "format": format_of(choices, of_classes),
         "method": parts.method,
         "encoder": asdict(facts),
         "rounded_fingerprint": encoder.rounded_fingerprint,
@@ -90,11 +91,11 @@ def save_parts(parts: AdaptedParts, folder: str | Path, place: str | None = None
         "trained_weights": trained,
         "bases": origin and origin.to_json(),
         "class_names": classifier and list(classifier.class_names),
-        "classifier": classifier and _classifier_facts(classifier),
+        "classifier": of_classes,
         "training": record and asdict(record),
         "versions": {name: version_of(name) for name in ("residual-vit", "torch", "transformers")},
     }
-    data = packed_parts(_KIND, tensors, {"format": FORMAT, "config": config})
+    data = packed_parts(_KIND, tensors, {"format": config["format"], "config": config})
     card = model_card(config, place or folder.resolve().name, facts.name == encoder.name)
     write_parts(folder / TENSORS, data)
     write_json(folder / CONFIG, config | {"sha256": sha256(*data)})
@@ -164,7 +165,7 @@ def push_parts(parts: AdaptedParts, repo_id: str, private: bool = False, token: 
 
 
 def _classifier_facts(classifier: ZeroShotClassifier) -> dict[str, Any]:
-    """What a config says of it; older versions read it too where its rows are normalised."""
+    """What a config says of it."""
     known = {"scale": classifier.scale, "fingerprint": classifier.fingerprint}
     return known if classifier.normalized else known | {"normalized": False}
 

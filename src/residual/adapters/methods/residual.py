@@ -5,7 +5,7 @@ Basile et al. 2025, arXiv 2411.00246. ResiDual\\* is the same with other default
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
@@ -189,7 +189,7 @@ class ResiDual(Reweighted):
         whole, constant = self._whole_units(n_units)
         rest = contributions[:, whole].sum(dim=1) + constant.to(contributions)
         for place, tail in self._tails().items():
-            rest = rest + centred[:, place] @ tail.to(rest)
+            rest = rest + tail(centred[:, place])
         if self._starts_whole:
             rest = rest - scores @ directions
         return self.outputs(self.lambdas.to(contributions)[None], scores[None], directions, rest[None])[0]
@@ -209,8 +209,7 @@ class ResiDual(Reweighted):
             matrix, offset = linearization.matrix(unit), linearization.offset(unit) - means[place]
             maps.append((unit, matrix @ rows[place].T, offset @ rows[place].T))
             if place in tails:
-                tail = tails[place].to(like)
-                beyond.append((unit, matrix @ tail, offset @ tail))
+                beyond.append((unit, tails[place](matrix), tails[place](offset)))
         whole, constant = self._whole_units(n_units)
 
         @cache
@@ -255,7 +254,7 @@ class ResiDual(Reweighted):
             if self._starts_whole:
                 return x + scores * (weights[place] - 1) @ along
             kept = scores * weights[place] @ along
-            return kept + x @ tails[place] if place in tails else kept
+            return kept + tails[place](x) if place in tails else kept
 
         taken = range(n_units) if self.others == "keep" else sorted(self.units)
         matrices, total = {}, self.constant(n_units)
@@ -309,19 +308,23 @@ class ResiDual(Reweighted):
         components = self.bases.components
         if not self.transposed:
             return components
-        squares = [rows.new_zeros(self.dim, self.dim) for rows in components]
-        for square, rows in zip(squares, components, strict=True):
-            square[:, : len(rows)] = rows.T
-        return [square[: len(rows)] for square, rows in zip(squares, components, strict=True)]
+        columns = [torch.zeros_like(rows) for rows in components]
+        for along, rows in zip(columns, components, strict=True):
+            along[:, : len(rows)] = rows[:, : len(rows)].T
+        return columns
 
-    def _tails(self) -> dict[int, Float[Tensor, "d d"]]:
-        """Of units that don't go whole into the rest, what of their centred contributions does: those
-        components beyond the rank.
+    def _tails(self) -> dict[int, Callable[[Tensor], Tensor]]:
+        """Of units that don't go whole into the rest, what of a centred contribution does: by the components
+        beyond the rank.
         """
         if self.tail == "drop" or self._starts_whole:
             return {}
-        each = zip(self.bases.components, self._along(), self.ranks, strict=True)
-        return {place: rows[k:].T @ along[k:] for place, (rows, along, k) in enumerate(each) if k < len(rows)}
+
+        def written(rows: Tensor, along: Tensor) -> Callable[[Tensor], Tensor]:
+            return lambda x: x @ rows.to(x).T @ along.to(x)
+
+        each = enumerate(zip(self.bases.components, self._along(), self.ranks, strict=True))
+        return {place: written(rows[k:], along[k:]) for place, (rows, along, k) in each if k < len(rows)}
 
     def _whole_units(self, n_units: int) -> tuple[list[int], Tensor]:
         """The units whose contributions go whole into the rest, and the constant that does."""
