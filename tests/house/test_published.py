@@ -20,9 +20,10 @@ from residual.adapters.adapter_settings import Reference
 from residual.data.hub import hub_entries
 from residual.experiments.adapters import AdaptersSettings
 from residual.experiments.heads import HeadsSettings
-from residual.heads import ablate, ablations, random_share, top_share, unit_correlation
+from residual.heads import ablate, kept_layers, random_share, top_share, unit_correlation
 from residual.heads.selections import SHARES
 from residual.spectral import SimilaritySettings, fit_halves, relative, spectral_cosine, two_nn
+from residual.spectral.published import published_similarity
 from residual.text import omp, somp, text_span
 from residual.tracing.linearization import Linearization
 
@@ -228,11 +229,20 @@ def test_spectral_cosine():
     assert spectral_cosine(x, y) > theirs
 
 
-def test_anchors():
-    assert SimilaritySettings(anchors=100).anchors == 100 != SimilaritySettings().anchors
+def test_anchors(store):
+    ours, theirs = SimilaritySettings(), SimilaritySettings(published_anchors=100)
+    assert (ours.anchors, theirs.anchors, ours.published_anchors) == (256, 256, 0)
     x, anchors = rows(9), rows(5, 9, seed=1)
     wanted = [float(x @ anchor / x.norm() / anchor.norm()) for anchor in anchors]
     assert relative(x, anchors).tolist() == pytest.approx(wanted)
+
+    other = encode_dataset(tiny_encoder(), TinyImages(50, seed=3))
+    table = published_similarity(store, other, [1, 6], anchors=60, device="cpu")  # all of them
+    for unit, cosine in zip(table["unit"], table["published_relative_cosine"], strict=True):
+        a, b = (each.contributions()[:, unit] for each in (store, other))
+        seen = unit_length(a - a.mean(0))
+        means = [(unit_length(each - each.mean(0)) @ seen.T).mean(0) for each in (a, b)]
+        assert cosine == pytest.approx(abs(float(torch.cosine_similarity(*means, dim=0))))
 
 
 def test_a_basis_with_itself(store):
@@ -268,7 +278,7 @@ def test_shares_of_heads():
         theirs = max(math.floor(share * heads), 2 if share == 0.01 else 1)
         if (ours := len(top_share(rows(heads), share))) != theirs:
             other[heads, share] = theirs, ours
-        assert len(top_share(rows(heads), theirs / heads)) == theirs
+        assert len(top_share(rows(heads), share, counting="published")) == theirs
     assert other == {(48, 0.01): (2, 1), (48, 0.1): (4, 5), (144, 0.01): (2, 1), (384, 0.01): (3, 4)}
     assert top_share(rows(48), 1 / 48) == [int(rows(48).argmax())]
 
@@ -286,10 +296,9 @@ def test_ablations(store):
     zero = x[:, keep].sum(1)
     torch.testing.assert_close(ablate(x, keep), zero)
     torch.testing.assert_close(ablate(x, keep, "mean"), zero + x[:, others].mean(0).sum(0))
-    selections = ablations(store.units)
-    for layer in (1, 2):  # the layers below it are kept
-        kept = [0, 1, 2, 3, *range(4, 4 + 4 * layer)]
-        assert selections[f"no heads from layer {layer}"] == kept
+    for layer in range(3):
+        kept = [0, *range(1, 2 + layer), *range(4, 8 + 4 * layer)]  # the embedding, MLPs, heads
+        assert kept_layers(store.units)[f"only layers up to {layer}"] == kept
 
 
 # Texts
@@ -300,22 +309,28 @@ def unit_length(atoms: Tensor) -> Tensor:
 
 
 def somp_as_published(x: Tensor, atoms: Tensor, k: int, criterion: str) -> tuple[list[int], Tensor]:
-    atoms, x = unit_length(atoms), x - x.mean(0)
+    atoms, mean, x = unit_length(atoms), x.mean(0), x - x.mean(0)
     left, chosen, fit = x, [], torch.zeros_like(x)
     for _ in range(k):
         products = left @ atoms.T
-        merit = products.abs().sum(0) if criterion == "l1" else products.std(0)
+        merits = {
+            "l1": products.abs().sum(0),
+            "l2": products.norm(dim=0),
+            "cosine": (products / left.norm(dim=1, keepdim=True)).abs().sum(0),
+            "std": products.std(0),
+        }
+        merit = merits[criterion]
         merit[chosen] = -1
         chosen.append(int(merit.argmax()))
         own = atoms[chosen]
         fit = torch.linalg.lstsq(own.T, x.T).solution.T @ own
         left = x - fit
-    return chosen, fit
+    return chosen, fit + mean
 
 
 def test_somp():
     x, atoms = rows(30, 6) + 2, rows(20, 6, seed=1)
-    for criterion in ("l1", "std"):
+    for criterion in ("l1", "std", "l2", "cosine"):
         chosen, fit = somp_as_published(x, atoms, 4, criterion)
         found = somp(x, atoms, 4, criterion)
         assert found.atoms.tolist() == chosen
