@@ -137,6 +137,9 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.asked.append(f"{self.command} {path}")
         if found := re.fullmatch(rf"/api/(?:models/)?{_REPO}/refs", path):
             return self.references(found[1])
+        if found := re.fullmatch(rf"/api/(?:models/)?{_REPO}/auth-check", path):
+            lets = found[1] not in self.hub.gated or self.known
+            return self.told({}) if lets else self.answer(403, b"{}", X_Error_Code="GatedRepo")
         if found := re.fullmatch(rf"/api/(?:models/)?{_REPO}(?:/(revision|tree)/(.+))?", path):
             return self.repository(found[1], found[2], found[3] or "main")
         if found := re.fullmatch(rf"/{_REPO}/resolve/(refs/[^/]+/[^/]+|[^/]+)/(.+)", path):

@@ -7,7 +7,8 @@ import sys
 from dataclasses import replace
 
 import pytest
-from hub_api import Repositories, served
+from hub_server import Hub as Served
+from hub_server import at, running_hub
 from hubs import serve, tables_of, write_entry, write_repository
 from huggingface_hub import constants
 from pictures import write_folder
@@ -25,28 +26,31 @@ from residual.repositories import Hub
 
 
 @pytest.fixture
-def hub(monkeypatch):
-    with served(monkeypatch) as known:
+def hub(monkeypatch, tmp_path):
+    with running_hub() as known:
+        at(monkeypatch, known, tmp_path / "kept")
         yield known
 
 
 # Encoders
 
 
-def test_encoders_are_found_without_being_fetched(hub: Repositories, tmp_path):
-    hub.add("models/me/clip", **{"config.json": 500, "model.safetensors": 10**9, "pytorch_model.bin": 10**9})
-    hub.add("models/me/old", **{"config.json": 500, "pytorch_model.bin": 10**9})
-    hub.add("models/me/closed", gated=True, **{"model.safetensors": 10**9})
+def test_encoders_are_found_without_being_fetched(hub: Served, tmp_path):
+    weights, config = {"model.safetensors": bytes(3000)}, {"config.json": b"{}"}
+    hub.put("me/clip", weights | config | {"pytorch_model.bin": b"a pickle"})
+    hub.put("me/old", config | {"pytorch_model.bin": b"a pickle"})
+    hub.put("me/closed", weights)
+    hub.gated.add("me/closed")
     tiny_clip().save_pretrained(tmp_path / "clip")
     ours, asked = Hub(), {}
     for name in ("hf:me/clip", f"hf:{tmp_path / 'clip'}", "picto", "hf:me/clip@main"):
         found = look_up_encoder(name, ours)
         assert found.error is None
         asked[name] = found
-    assert (asked["hf:me/clip"].size, asked["hf:me/clip"].absent) == (10**9, 10**9 + 500)
-    weights = (tmp_path / "clip/model.safetensors").stat().st_size
+    assert (asked["hf:me/clip"].size, asked["hf:me/clip"].absent) == (3000, 3002)
+    size = (tmp_path / "clip/model.safetensors").stat().st_size
     local = asked[f"hf:{tmp_path / 'clip'}"]
-    assert (local.size, local.absent, local.layers, local.width) == (weights, 0, 3, 32)
+    assert (local.size, local.absent, local.layers, local.width) == (size, 0, 3, 32)
     assert (asked["picto"].layers, asked["picto"].width) == (8, 192)
     for name, message in (
         ("hf:me/old", r"has no model\*\.safetensors, and weights in another form"),
@@ -62,19 +66,17 @@ def test_encoders_are_found_without_being_fetched(hub: Repositories, tmp_path):
             error = look_up_encoder(name, ours).error
             assert error is not None
             assert re.search(message, str(error)), error
-    listed = [path for path in hub.asked if re.fullmatch("models/me/[a-z]+(/revision/.+)?", path)]
+    listed = [path for path in hub.asked if re.fullmatch("GET /api/models/me/[a-z]+(/revision/.+)?", path)]
     assert len(listed) == len(set(listed)) == 6  # each repository at each revision once
 
 
-def test_weights_of_lists_of_open_clip_and_timm_are_asked_for(hub: Repositories):
+def test_weights_of_lists_of_open_clip_and_timm_are_asked_for(hub: Served):
     for name in (*ALIASES, "timm:vit_tiny_patch16_224"):
         found = look_up_encoder(name, Hub())
         assert (found.error is None) == (name == "picto"), name
-    wanted = {
-        path.removeprefix("models/").partition("/revision/")[0]
-        for path in hub.asked
-        if path.startswith("models/")
-    }
+    start = "GET /api/models/"
+    paths = [path.removeprefix(start) for path in hub.asked if path.startswith(start)]
+    wanted = {re.split("/revision/|/refs", path)[0] for path in paths}
     assert {"facebook/dinov2-large", "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"} <= wanted
     assert len(wanted) == len(ALIASES)
 
