@@ -113,7 +113,8 @@ def load_dataset(
     A split is the same every time: a manifest (ids and labels) is kept in the cache folder when one is first
     built, and compared from then on, for all but the user's own files. For those (`folder:`, `disk:` and
     `wds:`) a `manifest-SPLIT.json` beside them is compared. Images aren't read for that:
-    `Manifest.of(dataset, contents=True)` does.
+    `Manifest.of(dataset, contents=True)` does. What the `datasets` library makes of a clone is kept in
+    the folder `residual` of its cache, for each state of the clone's files; it stays until you remove it.
 
     Args:
         name: of the offline suite (`dataset_names`), the paper's suite (`hub_dataset_names`), "mixed",

@@ -13,9 +13,9 @@ from residual.data.dataset import FileDataset, file_content, tell_unused
 from residual.data.folder import TEMPLATES
 from residual.data.hub.catalogue import Classes, HubEntry, classes_of, hub_entries, matched, templates_of
 from residual.data.hub.columns import check_apart, image_column, label_column, read_labels, with_labels
-from residual.data.hub.fetch import check_signs, from_disk, from_hub, library, own_folders
+from residual.data.hub.fetch import from_disk, from_hub, library, own_folders
 from residual.data.hub.saved import blobs
-from residual.data.hub.splits import given_split, made_split
+from residual.data.hub.splits import given_split, made_split, named_splits
 from residual.errors import ResidualError, UnreadableImageError
 from residual.files import local_path, shareable
 from residual.texts import folded
@@ -151,13 +151,13 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
     if form == "disk":
         folder = local_path(address)
         tables, folders = from_disk(name, address), [folder, *blobs(folder)]
-    elif (folder := local_path(address)).is_dir():  # a clone, whatever its path has for a configuration
-        check_signs(name, folder, r"::|[*?\[\]\n]")
-        repository = str(folder.absolute())
-        tables, folders = from_hub(name, repository), own_folders(repository, None)
     else:
         pinned, _, config = address.partition(":")
         repository, _, revision = pinned.partition("@")
+        if local_path(address).is_dir():  # a clone, whatever its path has for a configuration
+            repository, config, revision = address, "", ""
+        if (folder := local_path(repository)).is_dir():
+            repository = str(folder)
         tables = from_hub(name, repository, config or None, revision or None)
         folders = own_folders(repository, revision or None)
     features = next(iter(tables.values())).features
@@ -166,8 +166,8 @@ def load_table(name: str, split: str, image: str | None = None, label: str | Non
         for wanted in (column, labelled):
             if wanted not in table.features:
                 raise ResidualError(f"{name}: its split {source!r} has no column {wanted!r}.")
-    check_apart(tables, column, name)
     tables = with_labels(tables, labelled)
+    check_apart({source: tables[source] for source in named_splits(tables).values()}, column, name)
     labels, names = read_labels(tables, labelled, name)
     if names is None:
         count = 1 + max((int(numbers.max()) for numbers in labels.values() if numbers.size), default=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -76,6 +77,12 @@ def made_split(labels: np.ndarray, split: str, val_share: float | None, where: s
     return rest[val if split == "val" else test]
 
 
+def named_splits(sources: Iterable[str]) -> dict[str, str]:
+    """Which of a source's splits each of ours is, by their names."""
+    named = {name: ours for ours, names in SPLIT_NAMES.items() for name in names}
+    return {named[source.lower()]: source for source in sources if source.lower() in named}
+
+
 def given_split(labels: dict[str, np.ndarray], split: str, where: str) -> tuple[str, np.ndarray]:
     """The source's split and the rows of it that are one of ours, for a source of any kind.
 
@@ -88,12 +95,7 @@ def given_split(labels: dict[str, np.ndarray], split: str, where: str) -> tuple[
     if len(labels) == 1:
         given = {ALL: next(iter(labels))}
     else:
-        given = {
-            ours: source
-            for ours, names in SPLIT_NAMES.items()
-            for source in labels
-            if source.lower() in names
-        }
+        given = named_splits(labels)
         if "test" not in given and "val" in given:
             given["test"] = given.pop("val")
         if "train" not in given or "test" not in given:
