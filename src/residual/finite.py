@@ -46,7 +46,8 @@ def hits(logits: Float[Tensor, "*n c"], labels: Tensor) -> Float[Tensor, "*n"]:
     """
     if labels.shape != logits.shape[-2:-1]:
         raise ResidualError(
-            f"{logits.shape[-2]:,} samples need as many labels in a row; got the shape {tuple(labels.shape)}."
+            f"Logits of the shape {tuple(logits.shape)} need labels of the shape "
+            f"{tuple(logits.shape[-2:-1])}; got {tuple(labels.shape)}."
         )
     right = (logits.argmax(-1) == labels).float()
     # A sum is finite if all are, and costs a tenth of looking at each.

@@ -12,6 +12,7 @@ from tiny import tiny_clip
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError
 from residual.finite import correct
+from residual.heads import unit_accuracy
 from residual.text import TextDictionary, ZeroShotClassifier
 
 
@@ -59,8 +60,17 @@ def test_labels_that_would_be_compared_with_every_sample():
             lambda labels=labels: ZeroShotClassifier.from_class_means(x, labels, ["x", "y"]),
             lambda labels=labels: correct(classifier.logits(x), torch.from_numpy(labels)),
         ):
-            with pytest.raises(ResidualError, match="4 samples need as many labels in a row"):
+            with pytest.raises(
+                ResidualError, match=r"4 samples need as many labels|labels of the shape \(4,\); got"
+            ):
                 wrong()
+    with pytest.raises(ResidualError, match=r"of the shape \(2,\) need labels of the shape \(\); got \(1,\)"):
+        correct(torch.eye(2)[0], torch.zeros(1, dtype=torch.long))
+    whole = np.array([0, 1, 0, 1])
+    whole.setflags(write=False)  # as of a file that is mapped; torch warns of such
+    assert classifier.accuracy(x, whole) == 1.0
+    assert unit_accuracy(x[:, None], classifier, whole).tolist() == [1.0]
+    assert len(ZeroShotClassifier.from_class_means(x, whole, ["x", "y"])) == 2
     with pytest.raises(ResidualError, match="Labels must be 0 to 1, got 7 to 7"):
         classifier.accuracy(x, np.full(4, 7))
     with pytest.raises(ResidualError, match="Labels are class numbers, whole ones; got float64"):

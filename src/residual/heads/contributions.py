@@ -14,7 +14,7 @@ from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.finite import all_measured, check_finite, hits
-from residual.text.classifier import ZeroShotClassifier, check_labels
+from residual.text.classifier import ZeroShotClassifier, checked_labels
 from residual.tracing.units import unit_positions
 
 METHODS = ("pearson", "spearman")
@@ -81,8 +81,7 @@ def unit_accuracy(
         >>> unit_accuracy(contributions, classifier, torch.tensor([0, 1]))
         tensor([1.0000, 0.5000], dtype=torch.float64)
     """
-    check_labels(labels, len(contributions), len(classifier))
-    truth = torch.as_tensor(labels).to(contributions.device)
+    truth = checked_labels(labels, len(contributions), len(classifier)).to(contributions.device)
     alone = (classifier.logits(contributions[:, unit]) for unit in range(contributions.shape[1]))
     measured = torch.stack([hits(logits, truth) for logits in alone])
     return all_measured(measured).double().mean(1)

@@ -116,8 +116,7 @@ class ZeroShotClassifier:
             ResidualError: a class has no sample, or labels don't fit.
         """
         names = _checked_names(class_names)
-        check_labels(labels, len(features), len(names))
-        labels = torch.as_tensor(labels)
+        labels = checked_labels(labels, len(features), len(names))
         counts = torch.bincount(labels, minlength=len(names))
         if missing := [name for name, count in zip(names, counts.tolist(), strict=True) if count == 0]:
             raise ResidualError(f"No samples of classes {_some(missing)}: no mean can be had of them.")
@@ -159,15 +158,15 @@ class ZeroShotClassifier:
             ResidualError: there is no feature, they have another width or aren't finite, or labels that
                 don't fit.
         """
-        check_labels(labels, len(x), len(self))
-        return correct(self.logits(x), torch.as_tensor(labels).to(x.device)).double().mean().item()
+        truth = checked_labels(labels, len(x), len(self)).to(x.device)
+        return correct(self.logits(x), truth).double().mean().item()
 
     def __len__(self) -> int:
         return len(self.class_names)
 
 
-def check_labels(labels: np.ndarray | Tensor, samples: int, classes: int) -> None:
-    """Refuse labels that don't fit samples and classes.
+def checked_labels(labels: np.ndarray | Tensor, samples: int, classes: int) -> Tensor:
+    """Labels that fit samples and classes, as a tensor.
 
     Raises:
         ResidualError: they don't.
@@ -177,10 +176,12 @@ def check_labels(labels: np.ndarray | Tensor, samples: int, classes: int) -> Non
             f"{samples} samples need as many labels in a row, and one at least; got the shape "
             f"{tuple(labels.shape)}."
         )
-    if torch.as_tensor(labels).is_floating_point():
+    held = labels if isinstance(labels, Tensor) else torch.from_numpy(np.array(labels))
+    if held.is_floating_point():
         raise ResidualError(f"Labels are class numbers, whole ones; got {labels.dtype}.")
     if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ResidualError(f"Labels must be 0 to {classes - 1}, got {labels.min()} to {labels.max()}.")
+    return held
 
 
 def check_class_names(encoder: Encoder, class_names: Sequence[str], templates: Sequence[str]) -> None:
