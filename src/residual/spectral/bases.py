@@ -42,15 +42,15 @@ class Origin:
     pooling: str = "own"
 
     @classmethod
-    def of_json(cls, held: Any) -> Origin:
-        """Read what `to_json` made, by way of a file.
+    def of_json(cls, held: Any, where: str | Path) -> Origin:
+        """Read what `to_json` made, by way of the file `where`.
 
         Raises:
             FormError: it isn't of that form.
             LaterVersionError: it has other fields.
         """
         check_form(held, _ORIGIN, "the origin")
-        check_fields(held, (*_ORIGIN, "pooling"), "The origin of bases")
+        check_fields(held, (*_ORIGIN, "pooling"), where, "the origin")
         pooling = held.get("pooling", "own")
         check_form(pooling, str, "the pooling")
         centering, datasets = held["split"], tuple(held["datasets"])
@@ -197,7 +197,7 @@ class SpectralBases:
         with told_by_version(path):
             with whole_note(path):
                 check_form(note, {"origin": object}, "the note")
-                origin = None if note["origin"] is None else Origin.of_json(note["origin"])
+                origin = None if note["origin"] is None else Origin.of_json(note["origin"], path)
                 if "ranks" not in tensors:
                     raise FormError("there are no ranks")
             check_fields(tensors, (*_TENSORS, "all_means"), path)
