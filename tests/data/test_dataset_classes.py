@@ -89,6 +89,19 @@ def test_a_mask_chooses_what_it_is_true_of(kind):
         data.subset([True, False, True])
 
 
+def test_a_tensor_of_positions_is_not_gone_through_number_by_number(monkeypatch):
+    data, gone = four(ImageDataset), []
+    monkeypatch.setattr(torch.Tensor, "__index__", lambda self: gone.append(self) or self.item())
+    assert data.subset(torch.arange(4)[[3, 0]]).sample_ids == ("d", "a")
+    assert data.subset(torch.tensor([True, False, False, True])).sample_ids == ("a", "d")
+    assert data.subset(torch.tensor([])).sample_ids == ()
+    assert not gone
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+        data.subset(torch.tensor([0.0, 1.0]))
+    with pytest.raises(IndexError, match="there is no number 4"):
+        data.subset(torch.tensor([4]))
+
+
 def test_a_stratified_split_is_what_going_through_the_classes_one_by_one_gives():
     labels = np.random.default_rng(0).integers(0, 50, 400) * 3
     random, expected = np.random.RandomState(42), []

@@ -187,7 +187,8 @@ class ImageDataset:
         return f"<{self.name} {self.split}: {len(self):,} images, {len(self.class_names)} classes>"
 
     def _rows(self, indices: Iterable[SupportsIndex | np.bool_]) -> list[int]:
-        chosen: list[Any] = list(indices)
+        at_once = getattr(indices, "tolist", None)  # one by one a tensor makes a tensor of each number
+        chosen: list[Any] = at_once() if at_once else list(indices)
         mask = np.asarray(chosen)
         if mask.dtype != bool:
             return [self._checked(index) for index in chosen]
