@@ -96,7 +96,7 @@ def test_a_tensor_of_positions_is_not_gone_through_number_by_number(monkeypatch)
     assert data.subset(torch.tensor([True, False, False, True])).sample_ids == ("a", "d")
     assert data.subset(torch.tensor([])).sample_ids == ()
     assert not gone
-    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+    with pytest.raises(TypeError, match=r"integer|SupportsIndex"):
         data.subset(torch.tensor([0.0, 1.0]))
     with pytest.raises(IndexError, match="there is no number 4"):
         data.subset(torch.tensor([4]))
