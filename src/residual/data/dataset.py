@@ -85,7 +85,7 @@ class ImageDataset:
 
         Raises:
             ResidualError: there are not as many ids or groups as labels, they aren't whole numbers, or one is
-                of no class or group; or an id isn't text.
+                of no class or group.
         """
         named = ("label", self.labels, self.class_names), ("group", self.groups, self.group_names)
         for what, values, _ in named:
@@ -100,13 +100,6 @@ class ImageDataset:
                     f"{self.full_name} has {len(self.labels)} labels but {len(values)} {what}; every sample "
                     "has one of each."
                 )
-        try:
-            "".join(self.sample_ids).encode()
-        except UnicodeEncodeError:
-            odd = next(name for name in self.sample_ids if any("\ud800" <= sign <= "\udfff" for sign in name))
-            raise ResidualError(
-                f"{self.full_name}: sample {odd!r} has a name that isn't UTF-8 and can't be noted. Rename it."
-            ) from None
         for text in (*self.class_names, *self.group_names, *self.templates):
             if len(text) > LONGEST_TEXT:
                 raise ResidualError(
