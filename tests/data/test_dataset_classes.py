@@ -10,6 +10,7 @@ import torch
 from datasets import ClassLabel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import OnAGpu
 
 from residual.data import ImageDataset, PixelDataset, dataset_descriptions, load_dataset
 from residual.data.hub import hub_entries
@@ -82,7 +83,13 @@ def test_a_stratified_split_shares_out_every_class(counts, shares):
 @pytest.mark.parametrize("kind", [ImageDataset, PixelDataset])
 def test_a_mask_chooses_what_it_is_true_of(kind):
     data = four(kind)
-    for mask in ([True, False, False, True], np.array([True, False, False, True])):
+    there = torch.tensor([True, False, False, True]).as_subclass(OnAGpu)
+    for mask in (
+        [True, False, False, True],
+        np.array([True, False, False, True]),
+        there,
+        there.nonzero()[:, 0],
+    ):
         assert data.subset(mask).sample_ids == ("a", "d")
     assert data.subset([False] * 4).sample_ids == data.subset([]).sample_ids == ()
     with pytest.raises(ResidualError, match="has 4 samples, but the mask 3 booleans"):

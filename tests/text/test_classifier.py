@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from tiny import tiny_clip
+from tiny import OnAGpu, tiny_clip
 
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError
@@ -52,6 +53,19 @@ def test_logits_are_scaled_cosines():
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("unchecked")
+def test_labels_as_they_come():
+    classifier, x, twos = ZeroShotClassifier(torch.eye(2), ["x", "y"]), torch.eye(2), [0, 1]
+    fixed = np.array(twos)
+    fixed.setflags(write=False)
+    for labels in (twos, fixed, pd.Series(twos), np.uint16(twos), torch.tensor(twos).as_subclass(OnAGpu)):
+        assert classifier.accuracy(x, labels) == 1
+        assert torch.equal(ZeroShotClassifier.from_class_means(x, labels, ["x", "y"]).weights, torch.eye(2))
+    for labels, said in (([0, -1], "got -1 to 0"), ([0, 0.5], "whole ones; got torch.float64")):
+        with pytest.raises(ResidualError, match=said):
+            classifier.accuracy(x, labels)
+
+
 def test_labels_that_would_be_compared_with_every_sample():
     classifier, x = ZeroShotClassifier(torch.eye(2), ["x", "y"]), torch.eye(2).repeat(2, 1)
     for labels in (np.zeros((4, 1), int), np.zeros(1, int)):
@@ -73,7 +87,7 @@ def test_labels_that_would_be_compared_with_every_sample():
     assert len(ZeroShotClassifier.from_class_means(x, whole, ["x", "y"])) == 2
     with pytest.raises(ResidualError, match="Labels must be 0 to 1, got 7 to 7"):
         classifier.accuracy(x, np.full(4, 7))
-    with pytest.raises(ResidualError, match="Labels are class numbers, whole ones; got float64"):
+    with pytest.raises(ResidualError, match=r"Labels are class numbers, whole ones; got torch\.float64"):
         ZeroShotClassifier.from_class_means(x, np.zeros(4), ["x", "y"])
 
 

@@ -179,9 +179,10 @@ class ImageDataset:
     def __repr__(self) -> str:
         return f"<{self.name} {self.split}: {len(self):,} images, {len(self.class_names)} classes>"
 
-    def _rows(self, indices: Iterable[SupportsIndex | np.bool_]) -> list[int]:
+    def _rows(self, indices: Iterable[Any]) -> list[int]:
         at_once = getattr(indices, "tolist", None)  # one by one a tensor makes a tensor of each number
-        chosen: list[Any] = at_once() if at_once else list(indices)
+        each = at_once() if at_once else indices
+        chosen: list[Any] = [one.tolist() if hasattr(one, "tolist") else one for one in each]
         mask = np.asarray(chosen)
         if mask.dtype != bool:
             return [self._checked(index) for index in chosen]

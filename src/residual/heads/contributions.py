@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.finite import all_measured, check_finite, hits
-from residual.text.classifier import ZeroShotClassifier, checked_labels
+from residual.text.classifier import Labels, ZeroShotClassifier, checked_labels
 from residual.tracing.units import unit_positions
 
 METHODS = ("pearson", "spearman")
@@ -65,7 +65,7 @@ def unit_correlation(
 def unit_accuracy(
     contributions: Float[Tensor, "n u d"],
     classifier: ZeroShotClassifier,
-    labels: Int[np.ndarray, " n"] | Int[Tensor, " n"],
+    labels: Labels,
 ) -> Float[Tensor, " u"]:
     """Part of the samples that the classifier gets right from each unit's contribution alone: (S).
 
@@ -177,14 +177,9 @@ def kept_units(keep: Sequence[int] | np.ndarray | Tensor, count: int) -> Tensor:
     Raises:
         ResidualError: a mask of another length, or a unit that isn't there.
     """
-    chosen = torch.as_tensor(np.asarray(keep) if not isinstance(keep, Tensor) else keep).cpu()
-    if chosen.dtype == torch.bool:
-        if chosen.shape != (count,):
-            raise ResidualError(f"A mask of units has one entry for each of {count}, got {len(chosen)}.")
-        return chosen
-    chosen = torch.tensor(unit_positions(chosen.flatten()), dtype=torch.long)
-    if len(wrong := chosen[(chosen < 0) | (chosen >= count)]):
-        raise ResidualError(f"Units are 0 to {count - 1}, got {wrong.tolist()}.")
+    chosen = unit_positions(keep, count)
+    if wrong := [unit for unit in chosen if not 0 <= unit < count]:
+        raise ResidualError(f"Units are 0 to {count - 1}, got {wrong}.")
     mask = torch.zeros(count, dtype=torch.bool)
     mask[chosen] = True
     return mask

@@ -154,12 +154,13 @@ class SpectralBases:
         return f"SpectralBases({_span(self.units)}, {sum(self.ranks)} components of width {self.dim}{where})"
 
     def select(self, units: Sequence[int] | np.ndarray) -> SpectralBases:
-        """The bases of those units only, in the order given; or of a mask of all units.
+        """The bases of those units only, in the order given; with `all_means` also of a mask of all units.
 
         Raises:
-            ResidualError: a unit has none.
+            ResidualError: a unit has none, or a mask is of another length.
         """
-        wanted, places = unit_positions(units), {unit: place for place, unit in enumerate(self.units)}
+        count = None if self.all_means is None else len(self.all_means)
+        wanted, places = unit_positions(units, count), {unit: place for place, unit in enumerate(self.units)}
         if missing := [unit for unit in wanted if unit not in places]:
             raise ResidualError(f"No basis for units {missing}; there are bases for {_span(self.units)}.")
         chosen = [places[unit] for unit in wanted]
