@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from residual.encoders.anatomy import Anatomy, Parts
 from residual.encoders.family import Family, Tower
 from residual.encoders.fingerprints import Fingerprints
-from residual.encoders.running import evaluating, own_code, uncompiled
+from residual.encoders.running import evaluating, own_code, recorded, uncompiled
 from residual.encoders.wrappers import adapters_in
 from residual.errors import ResidualError
 
@@ -33,7 +34,7 @@ class Encoder:
     Args:
         name: how messages and files call it.
         module: the model; it is put into evaluation mode, and runs in that also where it is set to training
-            again. Its parameters are left as they are.
+            again, but where gradients are recorded. Its parameters are left as they are.
         family: what kind of model it is.
         preprocess: from a PIL image to pixels.
         tokenize: from texts to token ids `(n, t)`, or None where there is no tokenizer.
@@ -232,6 +233,9 @@ class Encoder:
     def encode_image(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """The model's own image output, not normalised. Gradients flow unless the caller turns them off.
 
+        Where gradients are recorded, the model runs in the mode that it is set to, as whoever trains it
+        wants; else (under `torch.no_grad()`, or with frozen weights) in evaluation mode.
+
         Raises:
             ResidualError: the images aren't of the model's size.
 
@@ -241,11 +245,12 @@ class Encoder:
             >>> encoder.encode_image(torch.zeros(2, 3, 64, 64)).shape
             torch.Size([2, 192])
         """
-        with evaluating(self.module):
-            return self.run("image", self.checked_pixels(pixels))
+        ready = self.checked_pixels(pixels)
+        with nullcontext() if recorded(self.module, ready) else evaluating(self.module):
+            return self.run("image", ready)
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "c d"]:
-        """The model's own text output, not normalised.
+        """The model's own text output, not normalised. Gradients and mode are as in `encode_image`.
 
         Raises:
             ResidualError: there is no text tower or no tokenizer, or no text.
@@ -257,7 +262,7 @@ class Encoder:
             torch.Size([2, 192])
         """
         ids = self.tokenize(texts)
-        with evaluating(self.module):
+        with nullcontext() if recorded(self.module) else evaluating(self.module):
             return torch.cat([self.run("text", part) for part in ids.split(_TEXTS_AT_ONCE)])
 
     def around(self, module: nn.Module) -> Encoder:
