@@ -284,6 +284,7 @@ def test_a_class_with_two_names_takes_nothing_of_the_others():
     assert span.shape == (6, 4)
     torch.testing.assert_close(span.T @ span, torch.eye(4, dtype=torch.float64))
     torch.testing.assert_close(span @ (span.T @ rows.T), rows.T)
+    torch.testing.assert_close(span_of(rows, 6) @ (span_of(rows, 6).T @ rows.T), rows.T)
     contributions = torch.randn(20, 3, 6, dtype=torch.float64)
     torch.testing.assert_close(unit_correlation(contributions, twice), unit_correlation(contributions, rows))
     with pytest.raises(ResidualError, match="The 2 directions are all zero: they span nothing"):

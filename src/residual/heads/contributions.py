@@ -20,6 +20,7 @@ from residual.tracing.units import unit_positions
 METHODS = ("pearson", "spearman")
 MODES = ("zero", "mean")
 _ROUNDING = 1e-12
+_CLEAR = 1e-3  # of a direction's length: it surely doesn't
 _DEPENDENT = 1e-6  # of a direction's length: it lies in the span of those before
 
 
@@ -125,8 +126,11 @@ def span_of(directions: Float[Tensor, "c d"], width: int) -> Float[Tensor, "d r"
     if directions.shape[1] != width:
         raise ResidualError(f"The directions have width {directions.shape[1]}, the contributions {width}.")
     wide = check_finite(directions.detach().double(), "The directions")
+    basis, small = torch.linalg.qr(wide[:width].T)
+    if len(wide) and (small.diagonal().abs() > _CLEAR * wide[:width].norm(dim=1)).all():
+        return basis
     basis, found = wide.new_zeros(width, width), 0
-    for row in wide:
+    for row in wide:  # one after the other: QR leaves no way to pass over one
         own, left = basis[:, :found], row
         for _ in range(2):  # once more, against rounding
             left = left - own @ (own.T @ left)
