@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from functools import partial
+
 import families
 import peft
 import pytest
@@ -11,6 +15,7 @@ from torch import nn
 
 import residual
 from residual.encoders.running import evaluating
+from residual.encoders.wrappers import affine
 from residual.errors import OtherResultError
 from residual.text import ZeroShotClassifier
 
@@ -98,6 +103,36 @@ def test_a_classifier_that_peft_trained_whole_is_the_projection():
     with torch.no_grad():
         model.get_base_model().classifier.modules_to_save["one"].weight.add_(1)
     assert not torch.allclose(check_split(encoder), before)
+
+
+def test_what_was_compiled_is_found_again_and_let_go():
+    made = []
+    encoder = residual.wrap_encoder(families.CASES["timm"].make()).compile(lambda run: made.append(1) or run)
+    check_split(encoder)
+    first = len(made)
+    for _ in range(3):
+        with encoder.module.norm.register_forward_hook(lambda *call: None):
+            encoder.encode_image(PIXELS)
+        check_split(encoder)
+    assert len(made) == first + 3  # once with each hook, and without it no more
+    old = weakref.ref(encoder.module.blocks[0].mlp)
+    encoder.module.blocks[0].mlp = families.CASES["timm"].make(seed=3).blocks[0].mlp
+    encoder.to("cpu")
+    gc.collect()
+    assert old() is None
+
+
+def test_reading_off_a_layer_of_peft_copies_no_more_than_the_layer(monkeypatch):
+    module = families.CASES["vit"].make()
+    lora(module, "vit")
+    encoder = residual.wrap_encoder(module)
+    output = encoder.parts.blocks[0].attention_output
+    want, copied, copy = affine(output), [], nn.Parameter.__deepcopy__
+    monkeypatch.setattr(nn.Parameter, "__deepcopy__", lambda *call: copied.append(1) or copy(*call))
+    for part in output.modules():
+        part.register_forward_hook(partial(lambda model, *call: None, module))
+    torch.testing.assert_close(affine(output), want)
+    assert len(copied) == len(list(output.parameters()))
 
 
 @pytest.mark.parametrize("layer", ["attn", "out_proj"])

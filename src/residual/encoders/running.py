@@ -41,6 +41,12 @@ def modules_of(module: nn.Module) -> list[nn.Module]:
     return found
 
 
+def tensors_of(modules: list[nn.Module]) -> list[Tensor]:
+    """Their parameters and buffers."""
+    held = chain.from_iterable((*part._parameters.values(), *part._buffers.values()) for part in modules)
+    return [each for each in held if each is not None]
+
+
 # How many calls, of whatever threads, have set a flag of a module to False for as long as they run.
 _off: Counter[tuple[nn.Module, str]] = Counter()
 _lock = Lock()
@@ -64,7 +70,7 @@ def evaluating(module: nn.Module, hooked: bool = False) -> Generator[None]:
             (part, flag)
             for flag in flags
             for part in parts
-            if part.__dict__.get(flag) is True or (_off and (part, flag) in _off)
+            if vars(part).get(flag) is True or (_off and (part, flag) in _off)
         ]
         _off.update(on)
         for part, flag in on:
