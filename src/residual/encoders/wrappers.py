@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from residual.encoders.running import modules_of
+from residual.encoders.running import modules_of, uncompiled
 from residual.errors import ResidualError
 
 _MODELS = frozenset({"PeftModel", "PeftMixedModel"})
@@ -51,6 +51,7 @@ def inside(layer: Any) -> Any:
     return layer
 
 
+@uncompiled
 def adapters_in(module: nn.Module) -> dict[str, str]:
     """What hangs on no weight in each of peft's layers, by their names; empty for a model without any."""
     if not any(_of_peft(part, _LAYERS) for part in modules_of(module)):
