@@ -134,6 +134,19 @@ def test_tensors_of_every_kind_are_saved_and_come_back_equal(tmp_path):
     assert not (tmp_path / "b").exists()
 
 
+def test_saving_many_tensors_takes_as_many_steps():
+    def steps(count: int) -> int:
+        tensors, calls = {str(number): torch.zeros(1) for number in range(count)}, []
+        sys.setprofile(lambda *_: calls.append(None))
+        try:
+            pack_tensors("bases", tensors, {})
+        finally:
+            sys.setprofile(None)
+        return len(calls)
+
+    assert steps(400) < 3 * steps(200)
+
+
 def test_what_is_no_file_or_too_large_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "large").write_bytes(bytes(9))
@@ -211,6 +224,20 @@ def test_what_hides_a_library_is_named(tmp_path, monkeypatch, content, told):
     with pytest.raises(ResidualError, match=rf"by that name is '.*timm\.py'.*{told}.*, not .* Rename"):
         library("timm", "x", "timm")
     sys.modules.pop("timm", None)
+
+
+def test_a_library_of_links_is_the_library(tmp_path, monkeypatch):
+    """As uv --link-mode=symlink, Nix and Bazel install: the files are elsewhere."""
+    site, kept = tmp_path / "site", tmp_path / "kept"
+    for folder in (site / "linked-1.0.dist-info", kept):
+        folder.mkdir(parents=True)
+    about = site / "linked-1.0.dist-info" / "METADATA"
+    about.write_text("Metadata-Version: 2.1\nName: linked\nVersion: 1.0\n")
+    (kept / "linked.py").write_text("")  # without a __version__
+    (site / "linked.py").symlink_to(kept / "linked.py")
+    monkeypatch.syspath_prepend(site)
+    assert library("linked", "x", "timm").__name__ == "linked"
+    sys.modules.pop("linked")
 
 
 def test_a_broken_library_is_not_said_to_be_missing(monkeypatch):

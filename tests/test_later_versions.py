@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,8 +13,8 @@ from tiny import TinyImages, tiny_encoder
 
 from residual import AdaptedEncoder, ResidualStore, SpectralBases, encode_dataset, fit_bases, load_encoder
 from residual.adapters.fine_tuning import loop
-from residual.data import Manifest
-from residual.errors import LaterVersionError
+from residual.data import Manifest, load_dataset
+from residual.errors import LaterVersionError, LeftOutWarning, ResidualError, UnknownFieldsError
 from residual.experiments.results import Results, write_table
 from residual.libraries import version_of
 from residual.spectral import UnitMoments
@@ -76,7 +77,12 @@ def test_tensors_splits_and_tables(tmp_path, encoder):
     with pytest.raises(LaterVersionError, match=LATER):
         Manifest.load(split)
     split.write_text(split.read_text().replace("9.1.0", version_of("residual-vit")))
-    with pytest.raises(LaterVersionError, match=r"has 'weights', which this version .* a later one wrote it"):
+    with pytest.raises(UnknownFieldsError, match=r"split.json has 'weights', .* doesn't know.* remove that"):
+        Manifest.load(split)
+    split.write_text(split.read_text().replace('"versions"', '"checks"'))
+    with pytest.raises(
+        LaterVersionError, match=r"'checks', 'weights', .* Remove that; or if a later version"
+    ):
         Manifest.load(split)
     with pytest.raises(LaterVersionError, match=LATER):
         results.read("e", "c", {**note, "reference": "d"})
@@ -142,3 +148,37 @@ def test_kept_texts_of_a_later_version_stay(tmp_path, monkeypatch):
     before = path.read_bytes()
     assert torch.equal(embed_texts(encoder, ["a"]), expected)
     assert path.read_bytes() == before
+
+
+def test_only_what_is_noted_of_versions_is_one(tmp_path):
+    path, names = tmp_path / "split.json", ('"residual-vit": "9.9"', 'versions: "residual-vit": "9.9"')
+    Manifest("flags", "val", names, ("a",), np.zeros(1, np.int64)).save(path)
+    path.write_text(path.read_text().replace('"a"', '"b"'))
+    with pytest.raises(ResidualError, match="was changed: its checksum") as caught:
+        Manifest.load(path)
+    assert not isinstance(caught.value, LaterVersionError)
+
+
+def test_what_a_split_was_is_not_left_out_silently(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESIDUAL_CACHE", str(tmp_path))
+    now, path = Manifest.of(load_dataset("flags", "val")), tmp_path / "manifests" / "flags-val.json"
+    for version, told in (
+        ("9.1.0", pytest.warns(LeftOutWarning, match=f"flags/val isn't compared with .* {LATER}")),
+        (version_of("residual-vit"), pytest.raises(UnknownFieldsError, match="has 'comment'")),
+    ):
+        Manifest("flags", "val", now.class_names, ("a",), np.zeros(1, np.int64)).save(path)
+        kept = path.read_text().replace(version_of("residual-vit"), version)
+        path.write_text(kept.replace('"format"', '"comment": "ours",\n "format"'))
+        before = path.read_bytes()
+        with told:
+            load_dataset("flags", "val")
+        assert path.read_bytes() == before
+
+
+def test_fields_of_an_origin_are_told_with_the_file(tmp_path, encoder):
+    path = tmp_path / "bases.safetensors"
+    fit_bases(encode_dataset(encoder, TinyImages(9))).save(path)
+    tensors, note = load_tensors(path, "bases")
+    save_tensors(path, "bases", tensors, {"origin": note["origin"] | {"more": 1}, "versions": {}})
+    with pytest.raises(LaterVersionError, match=r"bases\.safetensors has 'more' in the origin"):
+        SpectralBases.load(path)

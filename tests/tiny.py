@@ -76,6 +76,13 @@ def random_pixels(
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+class OnAGpu(torch.Tensor):
+    """Stands in for a tensor there: numpy has none of it, all else is as it is."""
+
+    def __array__(self, *about, **how):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
 class TinyImages(ImageDataset):
     """A labelled image dataset in memory; positions in `broken` can't be read."""
 

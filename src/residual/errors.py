@@ -138,6 +138,10 @@ class LaterVersionError(ResidualError):
     """A file that a later version of the library wrote, which this one can't read whole."""
 
 
+class UnknownFieldsError(ResidualError):
+    """A file of this version of the library, or of an earlier one, with fields that are none of it."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ResidualError:
     """The error for a name that isn't there: it lists the nearest known names, or all where none is near."""
     known = sorted(known)

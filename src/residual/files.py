@@ -293,13 +293,13 @@ def _without_nan(value: Any) -> Any:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all.
+    """Write `text` as UTF-8, whole or not at all; bytes of names that are none as JSON escapes them.
 
     Raises:
         ResidualError: the place can't be written to.
     """
     with written_beside(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _refuse_constant(name: str) -> None:

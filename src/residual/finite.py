@@ -1,4 +1,5 @@
-"""Numbers that are numbers: NaN and infinity are refused wherever a result is made of them.
+"""Numbers that are numbers: NaN and infinity are refused wherever a result is made of them, and so are
+fractions where only whole ones count.
 
 `argmax` takes NaN for the largest logit, so that a broken model would be right about class 0. Whoever counts
 what is right does it here.
@@ -6,11 +7,44 @@ what is right does it here.
 
 from __future__ import annotations
 
+import operator
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from residual.errors import ResidualError
+
+
+def plain(values: Any) -> Any:
+    """Numbers out of numpy, pandas or torch, on a GPU too: lists for axes; anything else as it is."""
+    return values.tolist() if hasattr(values, "tolist") else values
+
+
+def whole(value: Any) -> int:
+    """A whole number, numpy's too, as a plain one.
+
+    Raises:
+        TypeError: it is none; booleans aren't.
+    """
+    if isinstance(plain(value), bool):
+        raise TypeError(f"{value!r} is no whole number")
+    return operator.index(value)
+
+
+def whole_fields(settings: Any, *names: str) -> None:
+    """Make fields of settings plain whole numbers.
+
+    Raises:
+        ResidualError: one is none; says which.
+    """
+    for name in names:
+        try:
+            object.__setattr__(settings, name, whole(getattr(settings, name)))
+        except TypeError:
+            message = f"{name} must be a whole number, got {getattr(settings, name)!r}."
+            raise ResidualError(message) from None
 
 
 def check_finite(values: Tensor, what: str) -> Tensor:
@@ -46,7 +80,8 @@ def hits(logits: Float[Tensor, "*n c"], labels: Tensor) -> Float[Tensor, "*n"]:
     """
     if labels.shape != logits.shape[-2:-1]:
         raise ResidualError(
-            f"{logits.shape[-2]:,} samples need as many labels in a row; got the shape {tuple(labels.shape)}."
+            f"Logits of the shape {tuple(logits.shape)} need labels of the shape "
+            f"{tuple(logits.shape[-2:-1])}; got {tuple(labels.shape)}."
         )
     right = (logits.argmax(-1) == labels).float()
     # A sum is finite if all are, and costs a tenth of looking at each.

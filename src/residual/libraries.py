@@ -166,7 +166,8 @@ def _other(module: str) -> str:
     place = Path(os.path.realpath(places[0]))
     if installed is not None:
         editable = '"editable": true' in (installed.read_text("direct_url.json") or "")
-        if editable or place.is_relative_to(os.path.realpath(str(installed.locate_file("")))):
+        home, found = str(installed.locate_file("")), Path(places[0])  # which may be a link to elsewhere
+        if editable or found.is_relative_to(home) or place.is_relative_to(os.path.realpath(home)):
             return ""
     return str(place.parent if place.name == "__init__.py" else place)
 

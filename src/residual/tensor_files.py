@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,8 @@ def _apart(kind: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     so already is no copy.
     """
     made: dict[str, Tensor] = {}
-    spans: list[tuple[int, int]] = []  # of addresses that are taken
+    starts: list[int] = []  # of what is taken of the memory, in order
+    ends: list[int] = []
     for name, value in tensors.items():
         value = value.detach()
         if value.is_meta or type(value) is not Tensor:
@@ -154,10 +156,11 @@ def _apart(kind: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         dense = value if value.layout is torch.strided else value.to_dense()
         plain = dense.cpu().resolve_conj().resolve_neg().contiguous()
         start, end = plain.data_ptr(), plain.data_ptr() + plain.nbytes
-        if any(start < taken and other < end for other, taken in spans):
+        if (place := bisect_right(ends, start)) < bisect_left(starts, end):  # these reach into it
             plain = plain.clone()
         else:
-            spans.append((start, end))
+            starts.insert(place, start)
+            ends.insert(place, end)
         made[name] = plain
     return made
 

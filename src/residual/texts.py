@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from residual.errors import printable
 
@@ -41,6 +42,12 @@ def folded(name: str) -> str:
     if not name.isascii():
         name = unicodedata.normalize("NFC", _JOINS_NOTHING.sub("", _UNSEEN.sub("", name)))
     return " ".join(name.split())
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Names, sorted; of several spellings of one the shortest."""
+    longest_first = sorted(set(names), key=lambda name: (len(name), name), reverse=True)
+    return sorted({folded(name): name for name in longest_first}.values())
 
 
 def why_no_name(text: str) -> str:

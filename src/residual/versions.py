@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from residual.errors import LaterVersionError, ResidualError
+from residual.errors import LaterVersionError, ResidualError, UnknownFieldsError
 from residual.libraries import release, version_of
 
 _NAME = "residual-vit"
-_NOTED = re.compile(rb'\\*"residual-vit\\*": ?\\*"(\d[0-9A-Za-z.+-]{0,30})\\*"')  # in a string of JSON, too
+_NOTED = re.compile(  # in a string of JSON, too; and Parquet has a few bytes between its keys and values
+    rb'versions[^{}]{0,9}\{[^{}]{0,999}?"residual-vit\\*": ?\\*"(\d[0-9A-Za-z.+-]{0,30})\\*"'
+)
 _MOST_OF_HEAD, _MOST_OF_END = 2**24, 2**20  # bytes that are looked through: Parquet has its note at the end
 
 
@@ -36,14 +38,14 @@ def check_fields(value: Mapping[str, Any], known: Collection[str], where: str | 
         what: the object in it.
 
     Raises:
-        LaterVersionError: it has others; names them.
+        LaterVersionError: it has others; names them. `told_by_version` knows whether it is of this version.
     """
     if unknown := sorted(map(str, value.keys() - set(known))):
         shown = ", ".join(repr(name[:40]) for name in unknown[:3])
         raise LaterVersionError(
-            f"{where} has {shown}{f' in {what}' if what else ''}, which this version of {_NAME} "
-            f"({version_of(_NAME)}) doesn't know: a later one wrote it.",
-            f"Install that: pip install -U {_NAME}.",
+            f"{where} has {shown}{f' in {what}' if what else ''}, which {_NAME} {version_of(_NAME)} doesn't "
+            "know.",
+            f"Remove that; or if a later version wrote it, install it: pip install -U {_NAME}.",
         )
 
 
@@ -57,6 +59,7 @@ def told_by_version(where: str | Path, data: bytes | None = None) -> Generator[N
 
     Raises:
         LaterVersionError: in place of any `ResidualError` of a file that a later version wrote.
+        UnknownFieldsError: in place of that of `check_fields`, where the version that wrote it is known.
     """
     try:
         yield
@@ -67,6 +70,8 @@ def told_by_version(where: str | Path, data: bytes | None = None) -> Generator[N
                 f"{where} was written by {_NAME} {writer}, a later version than this one ({own}).",
                 f"Install that: pip install '{_NAME}>={writer}'.",
             ) from error
+        if isinstance(error, LaterVersionError) and () < release(writer) <= release(own):
+            raise UnknownFieldsError(error.message, f"It is of {_NAME} {writer}: remove that.") from error
         raise
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from schedulefree import AdamWScheduleFree
-from tiny import TinyImages, tiny_encoder
+from tiny import OnAGpu, TinyImages, tiny_encoder
 from torch.nn.functional import cross_entropy
 
 from residual.adapters import (
@@ -70,13 +70,6 @@ def test_planted_structure_is_found(setting):
     assert result.val_accuracy == max(epoch.val_accuracy for epoch in result.history)
     assert result.history[result.best_epoch - 1].val_accuracy == result.val_accuracy
     assert seen == [(number, 30) for number in range(1, len(result.history) + 1)]
-
-
-class OnAGpu(torch.Tensor):
-    """Stands in for a tensor there: numpy has none of it, all else is as it is."""
-
-    def __array__(self, *about, **how):
-        raise TypeError("can't convert cuda:0 device type tensor to numpy")
 
 
 def test_labels_of_scores_on_a_gpu_stay_there(setting):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import TinyImages, tiny_encoder
+from tiny import OnAGpu, TinyImages, tiny_encoder
 from torch.nn.functional import cross_entropy
 
 from residual import encode_dataset, fit_bases
@@ -25,7 +25,8 @@ from residual.adapters import (
     fit_many,
 )
 from residual.errors import ResidualError
-from residual.text import ZeroShotClassifier
+from residual.heads import DescribeSettings, describe_heads
+from residual.text import TextDictionary, ZeroShotClassifier
 
 
 def test_loss_and_gradient_are_those_of_full_contributions():
@@ -142,8 +143,15 @@ def test_masks_are_no_positions_and_shapes_fit(task):
     assert torch.equal(train.contributions(units=masks[1]), contributions)
     with pytest.raises(ResidualError, match="A subset holds positions of 0 to"):
         fit_many([by_mask], *given_both[1:4], [settings], subsets=[np.array([0.5])])
-    for wrong in (lambda: bases.select([0.7]), lambda: train.contributions(units=[0.7])):
-        with pytest.raises(ResidualError, match="Units are whole numbers or a mask of booleans, got float64"):
+    one = TextDictionary(["a"], torch.ones(1, bases.dim)), bases
+    of_bases = np.arange(len(bases)) == 1
+    for wrong in (
+        lambda: bases.select([0.7]),
+        lambda: bases.select(of_bases),
+        lambda: train.contributions(units=[0.7]),
+        lambda: describe_heads(train, None, *one, of_bases, DescribeSettings(atoms=1)),
+    ):
+        with pytest.raises(ResidualError, match=r"whole numbers in a row, or a mask of \d+ booleans"):
             wrong()
     halves = scores.labels / 2
     for part in ({"rest": scores.rest[:2]}, {"directions": scores.rest[:2]}, {"labels": halves}):
@@ -151,6 +159,8 @@ def test_masks_are_no_positions_and_shapes_fit(task):
             replace(scores, **part)
     with pytest.raises(ResidualError, match=r"rank is None, an int, a float in \(0, 1\), or"):
         ResiDual(bases, rank=[1.7] * len(bases))
+    there = torch.ones(len(bases), dtype=torch.long).as_subclass(OnAGpu)
+    assert ResiDual(bases, rank=there).ranks == (1,) * len(bases)
     assert ResiDual(bases, rank=np.float32(0.5)).ranks == ResiDual(bases, rank=0.5).ranks
 
 

@@ -10,6 +10,7 @@ import torch
 from datasets import ClassLabel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import OnAGpu
 
 from residual.data import ImageDataset, PixelDataset, dataset_descriptions, load_dataset
 from residual.data.hub import hub_entries
@@ -82,11 +83,30 @@ def test_a_stratified_split_shares_out_every_class(counts, shares):
 @pytest.mark.parametrize("kind", [ImageDataset, PixelDataset])
 def test_a_mask_chooses_what_it_is_true_of(kind):
     data = four(kind)
-    for mask in ([True, False, False, True], np.array([True, False, False, True])):
+    there = torch.tensor([True, False, False, True]).as_subclass(OnAGpu)
+    for mask in (
+        [True, False, False, True],
+        np.array([True, False, False, True]),
+        there,
+        there.nonzero()[:, 0],
+    ):
         assert data.subset(mask).sample_ids == ("a", "d")
     assert data.subset([False] * 4).sample_ids == data.subset([]).sample_ids == ()
     with pytest.raises(ResidualError, match="has 4 samples, but the mask 3 booleans"):
         data.subset([True, False, True])
+
+
+def test_a_tensor_of_positions_is_not_gone_through_number_by_number(monkeypatch):
+    data, gone = four(ImageDataset), []
+    monkeypatch.setattr(torch.Tensor, "__index__", lambda self: gone.append(self) or self.item())
+    assert data.subset(torch.arange(4)[[3, 0]]).sample_ids == ("d", "a")
+    assert data.subset(torch.tensor([True, False, False, True])).sample_ids == ("a", "d")
+    assert data.subset(torch.tensor([])).sample_ids == ()
+    assert not gone
+    with pytest.raises(TypeError, match=r"integer|SupportsIndex"):
+        data.subset(torch.tensor([0.0, 1.0]))
+    with pytest.raises(IndexError, match="there is no number 4"):
+        data.subset(torch.tensor([4]))
 
 
 def test_a_stratified_split_is_what_going_through_the_classes_one_by_one_gives():

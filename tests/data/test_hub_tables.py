@@ -163,6 +163,9 @@ def test_columns_are_told_by_their_kind():
     features = {"img": Image(), "fine_label": BIRDS, "coarse_label": BIRDS}
     assert label_column(features, None, "x") == "fine_label"
     assert image_column({"file": Value("string")}, "file", "x") == "file"
+    pair = {"bytes": Value("binary"), "path": Value("string")}
+    assert image_column({"scan": Image(), "sound": pair}, None, "x") == "scan"
+    assert image_column({"scan": pair, "jpg": Value("binary")}, None, "x") == "scan"
 
 
 @pytest.mark.parametrize(
@@ -461,11 +464,41 @@ def test_a_file_in_two_splits_is_refused(tmp_path):
             (clone / split / label).mkdir(parents=True)
             for number in range(3):
                 PIL.Image.new("RGB", (8, 8)).save(clone / split / label / f"{number}.png")
-    with pytest.raises(ResidualError, match=r"'0\.png' and others are in its 'train' and in its 'test'"):
+    with pytest.raises(ResidualError, match=r"'t.*/train/0\.png' and .* in its 'train' and in its 'test'"):
         load_dataset(f"hf:{clone}", "train")
     for split in ("train", "test"):
         (clone / split / "train").rename(clone / split / "railway")
     assert [len(load_dataset(f"hf:{clone}", split)) for split in SPLITS] == [4, 2, 6]
+
+
+def test_a_split_that_contains_others_is_left_alone(tmp_path):
+    clone = tmp_path / "clone"
+    for split in ("train", "test"):
+        for label in ("car", "bus"):
+            (clone / split / label).mkdir(parents=True)
+            for number in range(3):
+                PIL.Image.new("RGB", (8, 8)).save(clone / split / label / f"{number}.png")
+    splits = {"train": ["train/**"], "test": ["test/**"], "trainval": ["train/**", "test/**"]}
+    files = [{"split": split, "path": paths} for split, paths in splits.items()]
+    configs = json.dumps([{"config_name": "all", "data_files": files}])
+    (clone / "README.md").write_text(f"---\nconfigs: {configs}\n---\n")
+    assert [len(load_dataset(f"hf:{clone}", split)) for split in SPLITS] == [4, 2, 6]
+
+
+def test_a_clone_is_looked_through_once_and_kept_once(tmp_path, monkeypatch):
+    from residual.data.hub import fetch
+
+    folder, walks, walk = tmp_path / "clone", [], os.walk
+    folder.mkdir()
+    birds(20).to_parquet(str(folder / "train.parquet"))
+    monkeypatch.setattr(fetch.os, "walk", lambda at: walks.append(at) or walk(at))
+    load_dataset(f"hf:{folder}", "train")
+    assert len(walks) == 1
+    (folder / ".DS_Store").touch()
+    (folder / "train.parquet").chmod(0o600)
+    load_dataset(f"hf:{folder}", "train")
+    caches = list((tmp_path / "kept").rglob("*.arrow"))
+    assert len(caches) == 1
 
 
 def test_a_clone_whose_file_is_replaced_is_read_anew(tmp_path):
@@ -475,8 +508,9 @@ def test_a_clone_whose_file_is_replaced_is_read_anew(tmp_path):
     file = folder / "train.parquet"
     table = hubs.table([0, 1] * 5, {"label": Value("int64")})  # its pictures' red is their row
     for shift in (0, 2):
-        table.select([(row + shift) % 10 for row in range(10)]).to_parquet(str(file))
-        os.utime(file, (1, 1))
+        table.select([(row + shift) % 10 for row in range(10)]).to_parquet(str(tmp_path / "new"))
+        os.utime(tmp_path / "new", (1, 1))
+        (tmp_path / "new").replace(file)
         data = load_dataset(f"hf:{folder}", "train")
         for (image, _), sample in zip(data, data.sample_ids, strict=True):
             assert image.getpixel((0, 0))[0] == (int(sample[-5:]) + shift) % 10

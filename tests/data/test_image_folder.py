@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from residual.data import folder, load_dataset
+from residual.data.manifest import Manifest
 from residual.errors import LeftOutWarning, ResidualError, UnreadableImageError
 
 SPLITS = ("train", "val", "test")
@@ -157,12 +158,15 @@ def test_a_class_folder_that_is_a_link_to_nothing_is_named(tmp_path, link, targe
         load(tmp_path)
 
 
-def test_a_file_whose_name_is_no_text_is_named(tmp_path):
+def test_a_file_whose_name_is_no_text_is_read_and_noted(tmp_path):
     fill(tmp_path, count=3)
     with open(os.fsencode(tmp_path / "cats") + b"/caf\xe9.png", "wb") as file:
         file.write((tmp_path / "cats" / "000.png").read_bytes())
-    with pytest.raises(ResidualError, match=r"sample 'cats/caf\\udce9.png' has a name that isn't UTF-8"):
-        [load(tmp_path, split) for split in SPLITS]
+    whole = [load(tmp_path, split) for split in SPLITS]
+    odd = next(split for split in whole if "cats/caf\udce9.png" in split.sample_ids)
+    assert odd.load(odd.sample_ids.index("cats/caf\udce9.png")).size == (20, 12)
+    Manifest.of(odd).save(tmp_path / "manifest.json")
+    Manifest.of(odd).check(Manifest.load(tmp_path / "manifest.json"), "the same")
 
 
 def test_raw_files_of_cameras_are_left_out(tmp_path):

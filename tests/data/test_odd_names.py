@@ -8,13 +8,13 @@ from pathlib import Path
 import hubs
 import numpy as np
 import pytest
-from datasets import Value
+from datasets import ClassLabel, Value
 from PIL import Image
 
 from residual.data import load_dataset
 from residual.errors import LeftOutWarning, ResidualError
 from residual.files import local_path
-from residual.texts import folded, text_lines, why_no_name
+from residual.texts import distinct, folded, text_lines, why_no_name
 
 SIGNS = ["run[1]", "a*b", "{x}", "{1..2}", "c?d", "e#f", "g%20h", "i::j", " k ", "-l", "m\nn", "~n", "o\\p"]
 PERSIAN = "می\u200cروم"
@@ -122,8 +122,9 @@ def test_tables_whose_path_their_library_takes_for_a_pattern_are_refused(tmp_pat
     assert len(load_dataset("disk:run[1]", "test")) == 4
     with pytest.raises(ResidualError, match=r"takes '::' in the path 'i::j' .* Rename"):
         load_dataset("disk:i::j", "test")
-    with pytest.raises(ResidualError, match=r"takes '\[' in the path 'run\[1\]' .* Rename"):
-        load_dataset("hf:run[1]", "test")
+    for below in ("", ":default"):
+        with pytest.raises(ResidualError, match=r"takes '\[' in the path 'run\[1\]' .* Rename"):
+            load_dataset(f"hf:run[1]{below}", "test")
 
 
 def test_names_of_every_script_are_kept(tmp_path):
@@ -176,6 +177,32 @@ def test_what_is_no_name_is_refused_everywhere(tmp_path, name, why):
     for address in ("folder:{}/classes", "disk:{}/saved", "wds:{}/0.tar"):
         with pytest.raises(ResidualError, match=why):
             load_dataset(address.format(tmp_path), "train")
+
+
+def test_names_that_are_tidied_are_names(tmp_path):
+    kind = ClassLabel(names=["cat\n", "big\tdog\n", ""])
+    tables = {
+        "numbers": hubs.table([0, 1] * 8, {"label": kind}),
+        "texts": hubs.table(["cat\n", "big\tdog\n"] * 8, {"label": Value("string")}),
+        "empty": hubs.table([0, 1, 2] * 8, {"label": kind}),
+    }
+    for name, table in tables.items():
+        table.save_to_disk(str(tmp_path / name))
+    with pytest.warns(LeftOutWarning, match="no samples of 1 of its 3 classes: 'class 2'"):
+        data = load_dataset(f"disk:{tmp_path}/numbers", "test")
+    assert data.class_names == ("cat", "big dog", "class 2")
+    assert load_dataset(f"disk:{tmp_path}/texts", "test").class_names == ("big dog", "cat")
+    with pytest.raises(ResidualError, match=r"'' of class 2 .* is empty\. .*cast_column\('label', Cl"):
+        load_dataset(f"disk:{tmp_path}/empty", "test")
+
+
+def test_of_several_spellings_the_shortest_is_the_name_and_names_are_sorted(tmp_path):
+    labels = ["b", "cat\u200b", "cat", " cat", "a\u200b", "\u200ba"]
+    assert distinct(labels) == ["a\u200b", "b", "cat"]
+    hubs.table(labels * 8, {"label": Value("string")}).save_to_disk(str(tmp_path / "saved"))
+    assert load_dataset(f"disk:{tmp_path}/saved", "test").class_names == ("a\u200b", "b", "cat")
+    write_shard(tmp_path / "0.tar", labels * 3)
+    assert load_dataset(f"wds:{tmp_path}/0.tar", "test").class_names == ("a\u200b", "b", "cat")
 
 
 def test_what_looks_the_same_is_folded_and_nothing_else():

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from functools import partial
+
 import families
 import peft
 import pytest
@@ -10,6 +14,8 @@ from tiny import TinyImages, random_pixels
 from torch import nn
 
 import residual
+from residual.encoders.running import evaluating
+from residual.encoders.wrappers import affine
 from residual.errors import OtherResultError
 from residual.text import ZeroShotClassifier
 
@@ -99,6 +105,36 @@ def test_a_classifier_that_peft_trained_whole_is_the_projection():
     assert not torch.allclose(check_split(encoder), before)
 
 
+def test_what_was_compiled_is_found_again_and_let_go():
+    made = []
+    encoder = residual.wrap_encoder(families.CASES["timm"].make()).compile(lambda run: made.append(1) or run)
+    check_split(encoder)
+    first = len(made)
+    for _ in range(3):
+        with encoder.module.norm.register_forward_hook(lambda *call: None):
+            encoder.encode_image(PIXELS)
+        check_split(encoder)
+    assert len(made) == first + 3  # once with each hook, and without it no more
+    old = weakref.ref(encoder.module.blocks[0].mlp)
+    encoder.module.blocks[0].mlp = families.CASES["timm"].make(seed=3).blocks[0].mlp
+    encoder.to("cpu")
+    gc.collect()
+    assert old() is None
+
+
+def test_reading_off_a_layer_of_peft_copies_no_more_than_the_layer(monkeypatch):
+    module = families.CASES["vit"].make()
+    lora(module, "vit")
+    encoder = residual.wrap_encoder(module)
+    output = encoder.parts.blocks[0].attention_output
+    want, copied, copy = affine(output), [], nn.Parameter.__deepcopy__
+    monkeypatch.setattr(nn.Parameter, "__deepcopy__", lambda *call: copied.append(1) or copy(*call))
+    for part in output.modules():
+        part.register_forward_hook(partial(lambda model, *call: None, module))
+    torch.testing.assert_close(affine(output), want)
+    assert len(copied) == len(list(output.parameters()))
+
+
 @pytest.mark.parametrize("layer", ["attn", "out_proj"])
 def test_adapters_inside_an_attention_that_hides_them_are_refused(layer):
     module = families.CASES["open_clip"].make()
@@ -165,17 +201,28 @@ def test_compiled_traces_see_hooks_and_adapters_that_come():
     torch.testing.assert_close(check_split(encoder), one)
 
 
-@pytest.mark.parametrize("kind", ["clip", "timm", "open_clip"])
-def test_a_model_set_to_training_gives_what_it_gives_in_evaluation(kind):
-    module = families.CASES[kind].make()
-    encoder = residual.wrap_encoder(module)
-    want = check_split(encoder)
+def let_drop(module):
     for part in module.modules():
         if isinstance(getattr(part, "dropout", None), float):
             part.dropout = 0.5
         if isinstance(part, nn.Dropout):
             part.p = 0.5
     module.train()
+
+
+def run_layers_again(module):
+    if hasattr(module, "gradient_checkpointing_enable"):
+        module.gradient_checkpointing_enable()
+    else:
+        module.set_grad_checkpointing()
+
+
+@pytest.mark.parametrize("kind", ["clip", "timm", "open_clip"])
+def test_a_model_set_to_training_gives_what_it_gives_in_evaluation(kind):
+    module = families.CASES[kind].make()
+    encoder = residual.wrap_encoder(module)
+    want = check_split(encoder)
+    let_drop(module)
     module.get_submodule(next(name for name, _ in module.named_children())).eval()
     modes = [part.training for part in module.modules()]
     torch.testing.assert_close(check_split(encoder), want)
@@ -205,13 +252,43 @@ def test_gradients_flow_where_layers_are_run_again_for_them(kind):
     encoder = residual.wrap_encoder(families.CASES[kind].make())
     pixels = PIXELS.clone().requires_grad_()
     (want,) = torch.autograd.grad(residual.decompose(encoder, pixels, grad=True).contributions.sum(), pixels)
-    if kind == "vit":
-        encoder.module.gradient_checkpointing_enable()
-    else:
-        encoder.module.set_grad_checkpointing()
-    encoder.module.train()
+    run_layers_again(encoder.module.train())
     (got,) = torch.autograd.grad(residual.decompose(encoder, pixels, grad=True).contributions.sum(), pixels)
     torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("kind", ["vit", "timm", "open_clip"])
+def test_who_has_gradients_recorded_trains_in_the_model_s_own_mode(kind):
+    encoder, seen = residual.wrap_encoder(families.CASES[kind].make()), []
+    want = encoder.encode_image(PIXELS).detach()
+    let_drop(encoder.module)
+    first = encoder.parts.blocks[0]
+    first.mlp.register_forward_pre_hook(lambda *call: seen.append(call))
+    gradients = []
+    for encode in (lambda: encoder.run("image", PIXELS), lambda: encoder.encode_image(PIXELS)):
+        torch.manual_seed(0)
+        weights = list(first.mlp.parameters())
+        gradients.append(torch.autograd.grad(encode().square().sum(), weights))
+        run_layers_again(encoder.module)
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert len(seen) == 3  # without, and with layers that are run again in the backward pass
+    encoder.module.requires_grad_(False)
+    torch.testing.assert_close(encoder.encode_image(PIXELS), want)
+
+
+def test_threads_in_evaluation_at_once_set_the_mode_back_when_the_last_leaves():
+    module = families.CASES["timm"].make().train()
+    module.set_grad_checkpointing()
+    module.norm.eval()
+    first, second = evaluating(module, hooked=True), evaluating(module)  # whose order threads don't keep
+    first.__enter__()
+    second.__enter__()
+    assert not module.grad_checkpointing
+    first.__exit__(None, None, None)
+    assert module.grad_checkpointing
+    assert not any(part.training for part in module.modules())
+    second.__exit__(None, None, None)
+    assert [part for part in module.modules() if not part.training] == [module.norm]
 
 
 def test_a_buffer_that_no_state_dict_holds_is_in_the_fingerprint():

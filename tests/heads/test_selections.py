@@ -215,8 +215,9 @@ def test_what_the_store_does_not_keep_is_refused():
         correct_by_selection(store, classifier, {"more": [0, 2, 5]})
 
 
-def test_overlap_of_masks():
-    a, b = np.array([True, False, True]), np.array([False, True, True])
-    assert jaccard(a, b) == jaccard([0, 2], [1, 2]) == pytest.approx(1 / 3)
-    assert jaccard(a, [0, 2]) == 1
-    assert top_share([1.0, 2.0], 0.5, np.array([False, True, True])) == [2]
+def test_a_mask_alone_tells_no_units():
+    """It may be of all units, of heads alone, or of those that are scored."""
+    mask = np.array([True, False, True])
+    for wrong in (lambda: jaccard(mask, [0, 2]), lambda: top_share([1.0, 2.0], 0.5, mask)):
+        with pytest.raises(ResidualError, match=r"Units are whole numbers in a row; got array\(\[ True"):
+            wrong()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from families import CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import TinyImages, tiny_encoder
+from tiny import OnAGpu, TinyImages, tiny_encoder
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from residual import encode_dataset, fit_bases, wrap_encoder
@@ -26,6 +27,7 @@ from residual.heads.accuracy import correct_by_unit
 from residual.heads.contributions import ranks, span_of
 from residual.heads.scores import OutputCorrelations
 from residual.text import TextDictionary, ZeroShotClassifier, somp
+from residual.tracing.units import Units
 
 
 def plain_ranks(x: np.ndarray) -> np.ndarray:
@@ -235,7 +237,7 @@ def test_bad_contributions():
         unit_accuracy(block, classifier, np.array([0, 1, 2, 0, 0]))
     with pytest.raises(ResidualError, match=r"Units are 0 to 2, got \[3\]"):
         ablate(block, [0, 3])
-    with pytest.raises(ResidualError, match="mask of units has one entry for each of 3, got 2"):
+    with pytest.raises(ResidualError, match=r"or a mask of 3 booleans; got \[True, False\]"):
         ablate(block, [True, False])
     with pytest.raises(ResidualError, match=r"Unknown mode 'median'\. Known: zero, mean"):
         ablate(block, [0], "median")
@@ -282,6 +284,7 @@ def test_a_class_with_two_names_takes_nothing_of_the_others():
     assert span.shape == (6, 4)
     torch.testing.assert_close(span.T @ span, torch.eye(4, dtype=torch.float64))
     torch.testing.assert_close(span @ (span.T @ rows.T), rows.T)
+    torch.testing.assert_close(span_of(rows, 6) @ (span_of(rows, 6).T @ rows.T), rows.T)
     contributions = torch.randn(20, 3, 6, dtype=torch.float64)
     torch.testing.assert_close(unit_correlation(contributions, twice), unit_correlation(contributions, rows))
     with pytest.raises(ResidualError, match="The 2 directions are all zero: they span nothing"):
@@ -289,6 +292,14 @@ def test_a_class_with_two_names_takes_nothing_of_the_others():
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_units_are_whole_numbers():
-    with pytest.raises(ResidualError, match="Units are whole numbers or a mask of booleans, got float64"):
-        ablate(torch.randn(2, 3, 4), [0.7])
+def test_units_are_whole_numbers_or_a_mask_of_all():
+    units = Units(layers=1, heads=2)
+    positions = [torch.tensor([1, 3]).as_subclass(OnAGpu), pd.Series([1.0, 3.0]), iter([1, np.int16(3)])]
+    masks = [[False, True, False, True], torch.tensor([0, 1, 0, 1]).bool().as_subclass(OnAGpu)]
+    for right in (*positions, *masks, np.array(masks[0])):
+        assert units.checked(right) == [1, 3]
+    for wrong in ([0.7], [math.nan], [[1, 2], [3]], [[1, 2]], np.array(1), ["1"], [1, True], masks[0][1:]):
+        with pytest.raises(ResidualError, match="numbers in a row, or a mask of 4 booleans; got "):
+            units.checked(wrong)
+        with pytest.raises(ResidualError, match="numbers in a row, or a mask of 4 booleans; got "):
+            ablate(torch.randn(2, 4, 4), wrong)

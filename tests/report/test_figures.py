@@ -16,6 +16,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, fontManager
 from matplotlib.text import Text
 from PIL import Image
 from rich.console import Console
@@ -522,6 +523,12 @@ def test_letters_that_the_font_lacks(heads, tmp_path, monkeypatch):
     families = {text.get_text(): text.get_fontfamily() for text in figure.findobj(Text)}
     assert len(families[f"folder:{other}"]) == 2
     assert families["кот"] == families["layer"]
+    broken = tmp_path / "broken.ttf"
+    broken.write_bytes(b"no font")
+    stale = [FontEntry(fname=str(path), name="AAA") for path in (broken, tmp_path / "removed.ttf")]
+    monkeypatch.setattr(fontManager, "ttflist", stale + fontManager.ttflist)
+    fonts._installed.cache_clear()
+    save_figure(layers_figure(rows, "TwoNN", "кот"), tmp_path, "beside")
     monkeypatch.setattr(fonts, "_installed", lambda: ("DejaVu Sans",))
     with pytest.warns(UserWarning, match="No installed font has 犬 猫: they are boxes in figures") as told:
         save_figure(layers_figure({"猫犬": rows[f"folder:{other}"]}, "TwoNN", "猫"), tmp_path, "boxes")

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residual.errors import ResidualError
-from residual.spectral import PCA, linear_dimension, pca, two_nn, two_nn_estimate, two_nn_scales
+from residual.spectral import PCA, dimension, linear_dimension, pca, two_nn, two_nn_estimate, two_nn_scales
+from residual.spectral.neighbours import nearest_two
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -197,8 +198,27 @@ def test_duplicates_change_no_number(times, last_bits):
     assert (got.samples, got.dropped) == (200, 150 * (times - 1))
     assert got.dimension == pytest.approx(expected.dimension, rel=1e-9 + 1e3 * last_bits)
     assert got.high == pytest.approx(expected.high, rel=1e-9 + 1e3 * last_bits)
-    if times == 2:  # seen without being told
-        assert two_nn_estimate(twins).dropped == 150
+    if times == 2:  # seen without being told, where the precision is that of the last bits
+        assert two_nn_estimate(twins.float()).dropped == 150
+
+
+def test_dense_clusters_are_no_duplicates():
+    x = _normal(400, 3)
+    assert two_nn_estimate(torch.cat([1e-7 * x[:300], x[300:]])).dropped == 0
+
+
+def test_only_what_is_near_a_kept_sample_is_dropped():
+    """Of a chain every other one: the second is near the first, the third near the second alone."""
+    x = _normal(100, 3)
+    chain = x[:1] + 1e-4 * torch.tensor([[0], [1], [2.1], [3.2], [4.1]]) * torch.tensor([[1.0, 0, 0]])
+    assert two_nn_estimate(torch.cat([chain, x[1:]]), resolution=1.5e-4).dropped == 2
+
+
+def test_copies_cost_no_more_searches(monkeypatch):
+    calls = []
+    monkeypatch.setattr(dimension, "nearest_two", lambda x: calls.append(len(x)) or nearest_two(x))
+    two_nn_estimate(_normal(50, 3).repeat(20, 1))
+    assert calls == [50]
 
 
 def test_precision_that_rounds_distances_away():
@@ -384,6 +404,8 @@ def test_what_has_no_dimension(measure):
         measure(torch.eye(3))
     with pytest.raises(ResidualError, match=r"TwoNN is for distinct samples of a density, not for .* a grid"):
         measure((5 * _uniform(400, 3)).round())
+    with pytest.raises(ResidualError, match="TwoNN is for distinct samples of a density"):
+        measure(torch.arange(1000.0)[:, None] / 7)  # rounded: neighbours are nearly as far
 
 
 def test_no_such_level():

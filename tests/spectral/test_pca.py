@@ -79,8 +79,8 @@ def test_what_is_given_stays_as_it_is(dtype):
         torch.testing.assert_close(moments.mean[0], before.double().mean(0))
     assert torch.equal(x, before)
     fields = {"encoder_name": "e", "fingerprint": "f", "split": "own", "datasets": ["d"], "samples": 3}
-    assert Origin.of_json(fields).datasets == ("d",)
-    assert Origin.of_json(fields).samples == 3
+    assert Origin.of_json(fields, "a").datasets == ("d",)
+    assert Origin.of_json(fields, "a").samples == 3
 
 
 @pytest.mark.parametrize("width", [3, 5, 9])

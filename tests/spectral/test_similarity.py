@@ -10,8 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from residual.adapters import FitSettings
 from residual.errors import ResidualError
+from residual.heads import DescribeSettings
 from residual.spectral import (
+    GeometrySettings,
+    SimilaritySettings,
     linear_cka,
     linear_dimension,
     mean_correlation,
@@ -476,6 +480,25 @@ def test_what_is_not_finite_is_refused():
                 call()
         with pytest.raises(ResidualError, match="Eigenvalues hold NaN or infinity: 1 of 4"):
             linear_dimension(bad[1])
+
+
+def test_variances_that_rounding_made_negative():
+    values = torch.tensor([4.0, 1.0, -3e-15], dtype=torch.float64)
+    for other in (values, values.clamp(min=0)):
+        assert spectral_cosine(torch.eye(3), torch.eye(3), values, other) == pytest.approx(1)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_settings_take_whole_numbers_of_numpy():
+    for made, name in (
+        (GeometrySettings, "samples"), (SimilaritySettings, "anchors"),
+        (DescribeSettings, "images"), (FitSettings, "epochs"),
+    ):  # fmt: skip
+        value = getattr(made(**{name: np.int64(50)}), name)
+        assert (value, type(value)) == (50, int)
+        for wrong in (True, 50.0, "50"):
+            with pytest.raises(ResidualError, match=f"{name} must be a whole number, got "):
+                made(**{name: wrong})
 
 
 def test_what_is_no_basis_and_no_direction():

@@ -72,7 +72,7 @@ def test_every_way_keeps_every_field(tmp_path, monkeypatch):
         name: value for name, value in about(store).items() if name in ("reasons", "group_names")
     }
     origin = fit_bases(store, ("head",)).origin
-    assert type(origin).of_json(origin.to_json()) == origin
+    assert type(origin).of_json(origin.to_json(), "a") == origin
     assert (origin.pooling, origin.fingerprint) == ("patches", encoder.fingerprint)
 
 

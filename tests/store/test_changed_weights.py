@@ -13,7 +13,10 @@ from tiny import TinyImages, random_pixels, tiny_clip
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError
 from residual.hashing import bit_sums
+from residual.spectral.fit import stream_moments
+from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
+from residual.store.forward import Encoding
 from residual.text.embedding import embed_texts
 
 
@@ -51,6 +54,29 @@ def test_a_store_of_the_weights_before_is_refused(tmp_path, way):
     with pytest.raises(ResidualError, match=f"holds something else: encoder weights {before[:16]}, not"):
         encode_dataset(encoder, dataset, path)
     same_files(files_of(path), files)
+
+
+def test_weights_that_change_meanwhile_leave_nothing_of_two_models(tmp_path, monkeypatch):
+    monkeypatch.setattr("residual.store.layout.MOST_ROWS", 4)
+    dataset, path, change = TinyImages(12), tmp_path / "store", "weights of .* changed while it encoded"
+
+    def train(_: str, done: int, of: int) -> None:
+        if done == 6:
+            weights.data.mul_(1.5)
+
+    for encode in (
+        lambda encoder: encode_dataset(encoder, dataset, batch_size=2, progress=train),
+        lambda encoder: encode_dataset(encoder, dataset, path, batch_size=2, dtype="float32", progress=train),
+        lambda encoder: stream_moments(encoder, dataset, Encoding(batch_size=2), progress=train),
+    ):
+        encoder = float32_encoder()
+        weights = encoder.module.vision_model.encoder.layers[1].mlp.fc1.weight
+        with pytest.raises(ResidualError, match=change):
+            encode(encoder)
+    assert len(ResidualStore.open(path, cut_off=True)) == 4  # of the shard that was whole before
+    expected = encode_dataset(float32_encoder(), dataset, batch_size=2)
+    store = encode_dataset(float32_encoder(), dataset, path, batch_size=2, dtype="float32")
+    assert torch.equal(store.output(), expected.output())
 
 
 @pytest.mark.parametrize("assign", [False, True])

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from tiny import tiny_clip
+from tiny import OnAGpu, tiny_clip
 
 from residual.data.hub.catalogue import classes_of
 from residual.encoders.load import wrap_encoder
 from residual.errors import ResidualError, SharedNameWarning
 from residual.finite import correct
+from residual.heads import unit_accuracy
 from residual.text import TextDictionary, ZeroShotClassifier
 from residual.text.classifier import check_class_names
 
@@ -53,6 +55,20 @@ def test_logits_are_scaled_cosines():
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("unchecked")
+def test_labels_as_they_come():
+    classifier, x, twos = ZeroShotClassifier(torch.eye(2), ["x", "y"]), torch.eye(2), [0, 1]
+    fixed = np.array(twos)
+    fixed.setflags(write=False)
+    for labels in (twos, fixed, pd.Series(twos), np.uint16(twos), torch.tensor(twos).as_subclass(OnAGpu)):
+        assert classifier.accuracy(x, labels) == 1
+        assert torch.equal(ZeroShotClassifier.from_class_means(x, labels, ["x", "y"]).weights, torch.eye(2))
+    for labels, said in (([0, -1], "got -1 to 0"), ([0, 0.5], "whole ones; got torch.float64")):
+        with pytest.raises(ResidualError, match=said):
+            classifier.accuracy(x, labels)
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_labels_that_would_be_compared_with_every_sample():
     classifier, x = ZeroShotClassifier(torch.eye(2), ["x", "y"]), torch.eye(2).repeat(2, 1)
     for labels in (np.zeros((4, 1), int), np.zeros(1, int)):
@@ -61,11 +77,20 @@ def test_labels_that_would_be_compared_with_every_sample():
             lambda labels=labels: ZeroShotClassifier.from_class_means(x, labels, ["x", "y"]),
             lambda labels=labels: correct(classifier.logits(x), torch.from_numpy(labels)),
         ):
-            with pytest.raises(ResidualError, match="4 samples need as many labels in a row"):
+            with pytest.raises(
+                ResidualError, match=r"4 samples need as many labels|labels of the shape \(4,\); got"
+            ):
                 wrong()
+    with pytest.raises(ResidualError, match=r"of the shape \(2,\) need labels of the shape \(\); got \(1,\)"):
+        correct(torch.eye(2)[0], torch.zeros(1, dtype=torch.long))
+    whole = np.array([0, 1, 0, 1])
+    whole.setflags(write=False)  # as of a file that is mapped; torch warns of such
+    assert classifier.accuracy(x, whole) == 1.0
+    assert unit_accuracy(x[:, None], classifier, whole).tolist() == [1.0]
+    assert len(ZeroShotClassifier.from_class_means(x, whole, ["x", "y"])) == 2
     with pytest.raises(ResidualError, match="Labels must be 0 to 1, got 7 to 7"):
         classifier.accuracy(x, np.full(4, 7))
-    with pytest.raises(ResidualError, match="Labels are class numbers, whole ones; got float64"):
+    with pytest.raises(ResidualError, match=r"Labels are class numbers, whole ones; got torch\.float64"):
         ZeroShotClassifier.from_class_means(x, np.zeros(4), ["x", "y"])
 
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ from residual.adapters.adapter_settings import (
 )
 from residual.adapters.folding import OUTPUT, FoldedMap
 from residual.errors import ResidualError
-from residual.finite import check_finite
+from residual.finite import check_finite, plain
 from residual.spectral.bases import Origin
 from residual.spectral.dimension import linear_dimension
 from residual.tracing.coordinates import Coordinates
@@ -349,14 +348,13 @@ def _ranks(eigenvalues: Sequence[Tensor], rank: Rank, names: Sequence[object]) -
     most = tuple(map(len, eigenvalues))
     if rank is None:
         return most
-    if isinstance(rank, float | np.floating):
-        rank = float(rank)
+    rank = plain(rank)
+    if isinstance(rank, float):
         if not 0 < rank < 1:
             raise ResidualError(f"A rank of explained variance lies in (0, 1), got {rank}.")
         return tuple(linear_dimension(values, rank) for values in eigenvalues)
-    each = [rank] * len(most) if isinstance(rank, int | np.integer) else rank
-    chosen = np.asarray(each)
-    wanted = tuple(chosen.tolist()) if chosen.ndim == 1 else ()
+    each = [rank] * len(most) if isinstance(rank, int) else rank
+    wanted = tuple(map(plain, each)) if isinstance(each, Iterable) else ()
     if isinstance(rank, bool) or len(wanted) != len(most) or any(type(k) is not int for k in wanted):
         raise ResidualError(f"rank is None, an int, a float in (0, 1), or {len(most)} ints; got {rank!r}.")
     for name, k, available in zip(names, wanted, most, strict=True):

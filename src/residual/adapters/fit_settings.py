@@ -9,6 +9,7 @@ from typing import Any
 
 from residual.adapters.adapter import Adapter, check_choice
 from residual.errors import ResidualError
+from residual.finite import whole_fields
 
 OPTIMIZERS = ("schedule_free", "adamw", "lbfgs")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -100,9 +101,7 @@ class TrainSettings:
 
 def _check(settings: Any, optimizers: Sequence[str]) -> None:
     """Refuse what both kinds of settings can't be."""
-    for name in ("batch_size", "epochs", "patience", "seed"):
-        if type(getattr(settings, name)) is not int:
-            raise ResidualError(f"{name} must be a whole number, got {getattr(settings, name)!r}.")
+    whole_fields(settings, "batch_size", "epochs", "patience", "seed")
     for name in ("learning_rate", "batch_size", "epochs", "patience"):
         value = getattr(settings, name)
         if value is not None and not 0 < value < math.inf:

@@ -123,7 +123,7 @@ def load_parts(
     elsewhere = encoder.fingerprint not in (facts.fingerprint, facts.original_fingerprint)
     prints = {facts.fingerprint: encoder.fingerprint} if elsewhere else {}
     with making_sense(folder / CONFIG):
-        adapter = None if config["adapter"] is None else _adapter(config, tensors, prints)
+        adapter = None if config["adapter"] is None else _adapter(config, tensors, prints, folder / CONFIG)
         classifier, known = None, config["classifier"]
         if known is not None:
             fingerprint = prints.get(known["fingerprint"], known["fingerprint"])
@@ -170,8 +170,10 @@ def _classifier_facts(classifier: ZeroShotClassifier) -> dict[str, Any]:
     return known if classifier.normalized else known | {"normalized": False}
 
 
-def _adapter(config: dict[str, Any], tensors: dict[str, Tensor], prints: dict[str, str]) -> Adapter:
-    origin = None if config["bases"] is None else Origin.of_json(config["bases"])
+def _adapter(
+    config: dict[str, Any], tensors: dict[str, Tensor], prints: dict[str, str], where: Path
+) -> Adapter:
+    origin = None if config["bases"] is None else Origin.of_json(config["bases"], where)
     if origin is not None:
         origin = replace(origin, fingerprint=prints.get(origin.fingerprint, origin.fingerprint))
     method = config["method"]

@@ -89,7 +89,7 @@ class ImageDataset:
 
         Raises:
             ResidualError: there are not as many ids or groups as labels, they aren't whole numbers, or one is
-                of no class or group; or an id isn't text.
+                of no class or group.
         """
         named = ("label", self.labels, self.class_names), ("group", self.groups, self.group_names)
         for what, values, _ in named:
@@ -104,13 +104,6 @@ class ImageDataset:
                     f"{self.full_name} has {len(self.labels)} labels but {len(values)} {what}; every sample "
                     "has one of each."
                 )
-        try:
-            "".join(self.sample_ids).encode()
-        except UnicodeEncodeError:
-            odd = next(name for name in self.sample_ids if any("\ud800" <= sign <= "\udfff" for sign in name))
-            raise ResidualError(
-                f"{self.full_name}: sample {odd!r} has a name that isn't UTF-8 and can't be noted. Rename it."
-            ) from None
         for text in (*self.class_names, *self.group_names, *self.templates):
             if len(text) > LONGEST_TEXT:
                 raise ResidualError(
@@ -200,8 +193,10 @@ class ImageDataset:
     def __repr__(self) -> str:
         return f"<{self.name} {self.split}: {len(self):,} images, {len(self.class_names)} classes>"
 
-    def _rows(self, indices: Iterable[SupportsIndex | np.bool_]) -> list[int]:
-        chosen: list[Any] = list(indices)
+    def _rows(self, indices: Iterable[Any]) -> list[int]:
+        at_once = getattr(indices, "tolist", None)  # one by one a tensor makes a tensor of each number
+        each = at_once() if at_once else indices
+        chosen: list[Any] = [one.tolist() if hasattr(one, "tolist") else one for one in each]
         mask = np.asarray(chosen)
         if mask.dtype != bool:
             return [self._checked(index) for index in chosen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from residual.data.hub import hub_descriptions, hub_entries, load_hub, load_tabl
 from residual.data.manifest import Manifest
 from residual.data.splits import SPLITS
 from residual.data.suite import MixedDataset, RandomDataset, load_suite, suite_descriptions, suite_names
-from residual.errors import LaterVersionError, ResidualError, unknown_name
+from residual.errors import LaterVersionError, LeftOutWarning, ResidualError, UnknownFieldsError, unknown_name
 from residual.files import cache_folder, local_path, safe_name
 
 
@@ -114,7 +115,8 @@ def load_dataset(
     A split is the same every time: a manifest (ids and labels) is kept in the cache folder when one is first
     built, and compared from then on, for all but the user's own files. For those (`folder:`, `disk:` and
     `wds:`) a `manifest-SPLIT.json` beside them is compared. Images aren't read for that:
-    `Manifest.of(dataset, contents=True)` does.
+    `Manifest.of(dataset, contents=True)` does. What the `datasets` library makes of a clone is kept in
+    the folder `residual` of its cache, for each state of the clone's files; it stays until you remove it.
 
     Args:
         name: of the offline suite (`dataset_names`), the paper's suite (`hub_dataset_names`), "mixed",
@@ -207,7 +209,11 @@ def _compare_with_kept(dataset: ImageDataset, key: str) -> None:
         return
     try:
         kept = Manifest.load(path)
-    except LaterVersionError:  # it is that version's, and stays
+    except UnknownFieldsError:
+        raise
+    except LaterVersionError as error:  # it is that version's, and stays
+        told = f"{dataset.full_name} isn't compared with what it was when first built: {error}"
+        warnings.warn(told, LeftOutWarning, stacklevel=3)
         return
     except ResidualError:  # there is none yet, or it is no manifest any more
         with suppress(ResidualError):  # a closed cache folder does no harm

@@ -28,7 +28,7 @@ from residual.data.splits import divided_part, rows_of_split
 from residual.errors import ResidualError, UnreadableImageError
 from residual.files import cache_folder, shareable, write_text
 from residual.pictures import MOST_BYTES
-from residual.texts import folded, text_lines, why_no_name
+from residual.texts import distinct, folded, text_lines, why_no_name
 
 CLASS_FILES = ("classnames.txt", "classes.txt")
 TEMPLATE_FILE = "zeroshot_classification_templates.txt"
@@ -147,7 +147,7 @@ def _names_of_labels(address: str, labels: list[int | str]) -> list[str]:
     if not labels:
         raise ResidualError(f"The shards {address!r} have no samples.")
     if not numbers:
-        return sorted({folded(label): label for label in sorted({str(label) for label in labels})}.values())
+        return distinct(map(str, labels))
     if len(numbers) < len(labels):
         raise ResidualError(
             f"The labels of {address!r} are numbers in some samples and texts in others. Use one of both, or "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,7 +18,7 @@ from residual.encoders.anatomy import CENTERINGS, Anatomy, Parts, check_centerin
 from residual.encoders.family import Family, Tower
 from residual.encoders.fingerprints import Fingerprints
 from residual.encoders.paths import follow
-from residual.encoders.running import evaluating, own_code, uncompiled
+from residual.encoders.running import evaluating, modules_of, own_code, recorded, tensors_of, uncompiled
 from residual.encoders.wrappers import adapters_in
 from residual.errors import ResidualError
 
@@ -24,6 +26,7 @@ T = TypeVar("T")
 Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
 TOWERS = ("image", "text")
 _TEXTS_AT_ONCE = 256
+_MADE_AT_ONCE = 8  # of image and text, traced and not, with hooks and without
 _POOL_SETTINGS = ("index", "first", "norm_first")
 
 
@@ -33,7 +36,7 @@ class Encoder:
     Args:
         name: how messages and files call it.
         module: the model; it is put into evaluation mode, and runs in that also where it is set to training
-            again. Its parameters are left as they are.
+            again, but where gradients are recorded. Its parameters are left as they are.
         family: what kind of model it is.
         preprocess: from a PIL image to pixels.
         tokenize: from texts to token ids `(n, t)`, or None where there is no tokenizer.
@@ -58,8 +61,7 @@ class Encoder:
         self.family = family
         self.preprocess = preprocess
         self.compiling: Compiler | None = None
-        self.compiled: dict[tuple[str, ...], Any] = {}
-        self._compiled_of: tuple[list[Any], Any] = [], None
+        self._forget_compiled()
         self._tokenize = tokenize
         self._fingerprints = Fingerprints()
         check_centering(centering)
@@ -135,7 +137,7 @@ class Encoder:
         return self.text_parts if which == "text" else self.parts
 
     def _check_present(self) -> None:
-        if any(each.is_meta for each in self.module.parameters()):
+        if any(each.is_meta for each in tensors_of(modules_of(self.module))):
             raise ResidualError(
                 f"{self.name} has weights that aren't there (on torch's device 'meta').",
                 "Load all of them first: without offloading, or a device_map that offloads.",
@@ -221,7 +223,7 @@ class Encoder:
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Encoder:
         """Move the model (in place) and give the encoder back."""
         self.module.to(device=device, dtype=dtype)
-        self.compiled = {}
+        self._forget_compiled()
         return self
 
     def compile(self, compiler: Compiler | None = None, **how: Any) -> Encoder:
@@ -230,11 +232,19 @@ class Encoder:
         Called again, it forgets what was compiled, as it does when a module inside the model is exchanged.
         `compiler` takes the place of `torch.compile`: a function from a function to the compiled one.
         """
-        self.compiling, self.compiled = compiler or partial(torch.compile, **how), {}
+        self.compiling = compiler or partial(torch.compile, **how)
+        self._forget_compiled()
         return self
+
+    def _forget_compiled(self) -> None:
+        self.compiled: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._compiled_of: list[Tensor] = []
 
     def encode_image(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """The model's own image output, not normalised. Gradients flow unless the caller turns them off.
+
+        Where gradients are recorded, the model runs in the mode that it is set to, as whoever trains it
+        wants; else (under `torch.no_grad()`, or with frozen weights) in evaluation mode.
 
         Raises:
             ResidualError: the images aren't of the model's size.
@@ -245,11 +255,12 @@ class Encoder:
             >>> encoder.encode_image(torch.zeros(2, 3, 64, 64)).shape
             torch.Size([2, 192])
         """
-        with evaluating(self.module):
-            return self.run("image", self.checked_pixels(pixels))
+        ready = self.checked_pixels(pixels)
+        with nullcontext() if recorded(self.module, ready) else evaluating(self.module):
+            return self.run("image", ready)
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "c d"]:
-        """The model's own text output, not normalised.
+        """The model's own text output, not normalised. Gradients and mode are as in `encode_image`.
 
         Raises:
             ResidualError: there is no text tower or no tokenizer, or no text.
@@ -261,7 +272,7 @@ class Encoder:
             torch.Size([2, 192])
         """
         ids = self.tokenize(texts)
-        with evaluating(self.module):
+        with nullcontext() if recorded(self.module) else evaluating(self.module):
             return torch.cat([self.run("text", part) for part in ids.split(_TEXTS_AT_ONCE)])
 
     def around(self, module: nn.Module) -> Encoder:
@@ -279,17 +290,23 @@ class Encoder:
     def made_once(self, key: tuple[str, ...], make: Callable[[], T]) -> T:
         """What was made by `make`, of this model as it is: its modules, tensors, hooks and adapters.
 
-        What is compiled doesn't look whether these come or go.
+        What is compiled doesn't look whether these come or go. The latest few are kept, to be found again.
         """
-        modules, tensors = [*self.module.modules()], [*self.module.parameters(), *self.module.buffers()]
+        modules = modules_of(self.module)
+        tensors = tensors_of(modules)
+        held = self._compiled_of
+        if len(held) != len(tensors) or not all(map(operator.is_, held, tensors)):
+            self.compiled, self._compiled_of = OrderedDict(), tensors
         hooks = [each for part in modules for each in (*part._forward_hooks, *part._forward_pre_hooks)]
-        about = len(modules), len(tensors), hooks, adapters_in(self.module)
-        held, before = self._compiled_of
-        if about != before or not all(map(operator.is_, held, [*modules, *tensors])):
-            self.compiled, self._compiled_of = {}, ([*modules, *tensors], about)
-        if key not in self.compiled:
-            self.compiled[key] = make()
-        return self.compiled[key]
+        state = (*key, *map(id, modules), *hooks, *adapters_in(self.module).items())
+        made = self.compiled
+        if state in made:
+            made.move_to_end(state)
+            return made[state][1]
+        made[state] = modules, (result := make())  # held, so that no other gets the id of one
+        while len(made) > _MADE_AT_ONCE:
+            made.popitem(last=False)
+        return result
 
     def checked_pixels(self, pixels: Tensor) -> Tensor:
         """The pixels where and in what precision the model wants them.
@@ -346,7 +363,7 @@ class Encoder:
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take with them: all but what was compiled, which runs only where it was."""
-        return vars(self) | {"compiling": None, "compiled": {}, "_compiled_of": ([], None)}
+        return vars(self) | {"compiling": None, "compiled": OrderedDict(), "_compiled_of": []}
 
     def __repr__(self) -> str:
         parts = self.parts

@@ -20,7 +20,7 @@ from residual.finite import all_measured, check_finite, correct, hits
 from residual.heads.contributions import check_mode, kept_units
 from residual.progress import Progress
 from residual.store.base import Store, parts_of
-from residual.text.classifier import ZeroShotClassifier, check_labels
+from residual.text.classifier import ZeroShotClassifier, checked_labels
 from residual.tracing.coordinates import Coordinates
 
 _ROWS = 1024  # read at a time
@@ -166,9 +166,8 @@ class _UnitLogits:
                 f"The classifier takes features of width {classifier.dim}, the encoder's output has "
                 f"{linearization.output_dim}."
             )
-        check_labels(store.labels, len(store), len(classifier))
         self.linearization, self.device = linearization, device
-        self.labels = torch.tensor(store.labels).to(device)
+        self.labels = checked_labels(store.labels, len(store), len(classifier)).to(device)
         self.weights = classifier.weights.detach().double().T.to(device)  # (d, c)
         self.maps: dict[int, tuple[Tensor, Tensor]] = {}
 

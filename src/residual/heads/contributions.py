@@ -9,17 +9,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.finite import all_measured, check_finite, hits
-from residual.text.classifier import ZeroShotClassifier, check_labels
+from residual.text.classifier import Labels, ZeroShotClassifier, checked_labels
 from residual.tracing.units import unit_positions
 
 METHODS = ("pearson", "spearman")
 MODES = ("zero", "mean")
 _ROUNDING = 1e-12
+_CLEAR = 1e-3  # of a direction's length: it surely doesn't
 _DEPENDENT = 1e-6  # of a direction's length: it lies in the span of those before
 
 
@@ -65,7 +66,7 @@ def unit_correlation(
 def unit_accuracy(
     contributions: Float[Tensor, "n u d"],
     classifier: ZeroShotClassifier,
-    labels: Int[np.ndarray, " n"] | Int[Tensor, " n"],
+    labels: Labels,
 ) -> Float[Tensor, " u"]:
     """Part of the samples that the classifier gets right from each unit's contribution alone: (S).
 
@@ -81,8 +82,7 @@ def unit_accuracy(
         >>> unit_accuracy(contributions, classifier, torch.tensor([0, 1]))
         tensor([1.0000, 0.5000], dtype=torch.float64)
     """
-    check_labels(labels, len(contributions), len(classifier))
-    truth = torch.as_tensor(labels).to(contributions.device)
+    truth = checked_labels(labels, len(contributions), len(classifier)).to(contributions.device)
     alone = (classifier.logits(contributions[:, unit]) for unit in range(contributions.shape[1]))
     measured = torch.stack([hits(logits, truth) for logits in alone])
     return all_measured(measured).double().mean(1)
@@ -126,8 +126,11 @@ def span_of(directions: Float[Tensor, "c d"], width: int) -> Float[Tensor, "d r"
     if directions.shape[1] != width:
         raise ResidualError(f"The directions have width {directions.shape[1]}, the contributions {width}.")
     wide = check_finite(directions.detach().double(), "The directions")
+    basis, small = torch.linalg.qr(wide[:width].T)
+    if len(wide) and (small.diagonal().abs() > _CLEAR * wide[:width].norm(dim=1)).all():
+        return basis
     basis, found = wide.new_zeros(width, width), 0
-    for row in wide:
+    for row in wide:  # one after the other: QR leaves no way to pass over one
         own, left = basis[:, :found], row
         for _ in range(2):  # once more, against rounding
             left = left - own @ (own.T @ left)
@@ -178,14 +181,9 @@ def kept_units(keep: Sequence[int] | np.ndarray | Tensor, count: int) -> Tensor:
     Raises:
         ResidualError: a mask of another length, or a unit that isn't there.
     """
-    chosen = torch.as_tensor(np.asarray(keep) if not isinstance(keep, Tensor) else keep).cpu()
-    if chosen.dtype == torch.bool:
-        if chosen.shape != (count,):
-            raise ResidualError(f"A mask of units has one entry for each of {count}, got {len(chosen)}.")
-        return chosen
-    chosen = torch.tensor(unit_positions(chosen.flatten()), dtype=torch.long)
-    if len(wrong := chosen[(chosen < 0) | (chosen >= count)]):
-        raise ResidualError(f"Units are 0 to {count - 1}, got {wrong.tolist()}.")
+    chosen = unit_positions(keep, count)
+    if wrong := [unit for unit in chosen if not 0 <= unit < count]:
+        raise ResidualError(f"Units are 0 to {count - 1}, got {wrong}.")
     mask = torch.zeros(count, dtype=torch.bool)
     mask[chosen] = True
     return mask

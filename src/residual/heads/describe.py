@@ -13,6 +13,7 @@ from torch import Tensor
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.finite import whole_fields
 from residual.heads.accuracy import batches_of
 from residual.heads.scores import score_units
 from residual.progress import Progress, named
@@ -68,10 +69,10 @@ class DescribeSettings:
         for name, known in (("task", TASKS), ("criterion", CRITERIA)):
             if getattr(self, name) not in known:
                 raise ResidualError(f"Unknown {name} {getattr(self, name)!r}. Known: {', '.join(known)}.")
-        for name in ("top", "atoms", "samples", "components", "texts", "images"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ResidualError(f"{name} must be a whole number from 1 on, got {value!r}.")
+        counts = ("top", "atoms", "samples", "components", "texts", "images")
+        whole_fields(self, *counts)
+        if few := [name for name in counts if getattr(self, name) < 1]:
+            raise ResidualError(f"{few[0]} must be a whole number from 1 on, got {getattr(self, few[0])}.")
         if not 0 < self.threshold < 1:
             raise ResidualError(f"threshold lies in (0, 1), got {self.threshold}.")
 
@@ -311,7 +312,8 @@ def _checked(
         if wide != width:
             raise ResidualError(f"The {what} have width {wide}, the encoder's output has {width}.")
     every = store.linearization.units.positions("head")
-    if wrong := [unit for unit in (() if heads is None else unit_positions(heads)) if unit not in every]:
+    named = () if heads is None else unit_positions(heads, len(store.units))
+    if wrong := [unit for unit in named if unit not in every]:
         raise ResidualError(f"Units {wrong} are no heads: heads are units {every[0]} to {every[-1]}.")
     return every
 

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from residual.errors import ResidualError
 from residual.finite import check_finite, correct
-from residual.heads.contributions import check_labels
+from residual.text.classifier import checked_labels
 
 DECAYS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 _STEPS, _FLAT = 300, 1e-8  # iterations at most, and the largest slope of a solution
@@ -73,9 +73,8 @@ def fit_linear(
     """
     if not decay > 0:
         raise ResidualError(f"The decay must be above 0, got {decay}.")
-    check_labels(labels, len(x), classes)
+    truth = checked_labels(labels, len(x), classes).to(x.device)
     x = normalize(check_finite(x.detach().double(), "The features"), dim=1)
-    truth = torch.as_tensor(labels).to(x.device).long()
     zero = x.new_zeros(classes, x.shape[1]), x.new_zeros(classes)
     before = zero if start is None else (start.weights, start.bias)
     weights, bias = (each.detach().clone().requires_grad_() for each in before)

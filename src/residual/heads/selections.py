@@ -151,7 +151,10 @@ def jaccard(a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray) -> flo
     """Units in both choices over units in either; 1 for two empty ones.
 
     Args:
-        a, b: positions of units, or masks of all.
+        a, b: positions of units.
+
+    Raises:
+        ResidualError: some aren't whole numbers; masks don't tell what they are of.
     """
     first, second = set(unit_positions(a)), set(unit_positions(b))
     return len(first & second) / len(first | second) if first | second else 1.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -33,12 +33,12 @@ def all_letters(figure: Figure) -> Generator[None]:
     texts = _texts(figure)
     lacking = {text: set(text.get_text()) - _letters(text.get_fontfamily()) for text in texts}
     wanted, names = set().union(*lacking.values()), []
-    while wanted:
-        best = max(_installed(), key=lambda name: len(wanted & _letters_of(name)))
-        if not (had := wanted & _letters_of(best)):
+    for name in _installed():
+        if not wanted:
             break
-        wanted -= had
-        names.append(best)
+        if had := wanted & _letters_of(name):
+            wanted -= had
+            names.append(name)
     for text in (text for text, letters in lacking.items() if letters):
         text.set_fontfamily([*text.get_fontfamily(), *names])
     with warnings.catch_warnings():
@@ -72,9 +72,12 @@ def _letters_of(name: str) -> set[str]:
     """The letters of an installed font, none of another."""
     from matplotlib.font_manager import fontManager, get_font
 
-    faces = [each for each in fontManager.ttflist if each.name == name and each.style == "normal"]
-    fonts = [get_font(face.fname) for face in faces]
-    return {chr(letter) for font in fonts if font.scalable for letter in font.get_charmap()}
+    letters: set[str] = set()
+    for face in (each for each in fontManager.ttflist if each.name == name and each.style == "normal"):
+        with suppress(OSError, RuntimeError):  # the list is older than what is installed, or a file is broken
+            font = get_font(face.fname)
+            letters |= set(map(chr, font.get_charmap())) if font.scalable else set()
+    return letters
 
 
 @cache

@@ -43,15 +43,15 @@ class Origin:
     pooling: str = "own"
 
     @classmethod
-    def of_json(cls, held: Any) -> Origin:
-        """Read what `to_json` made, by way of a file.
+    def of_json(cls, held: Any, where: str | Path) -> Origin:
+        """Read what `to_json` made, by way of the file `where`.
 
         Raises:
             FormError: it isn't of that form.
             LaterVersionError: it has other fields.
         """
         check_form(held, _ORIGIN, "the origin")
-        check_fields(held, (*_ORIGIN, "pooling"), "The origin of bases")
+        check_fields(held, (*_ORIGIN, "pooling"), where, "the origin")
         pooling = held.get("pooling", "own")
         check_form(pooling, str, "the pooling")
         centering, datasets = held["split"], tuple(held["datasets"])
@@ -155,12 +155,13 @@ class SpectralBases:
         return f"SpectralBases({_span(self.units)}, {sum(self.ranks)} components of width {self.dim}{where})"
 
     def select(self, units: Sequence[int] | np.ndarray) -> SpectralBases:
-        """The bases of those units only, in the order given; or of a mask of all units.
+        """The bases of those units only, in the order given; with `all_means` also of a mask of all units.
 
         Raises:
-            ResidualError: a unit has none.
+            ResidualError: a unit has none, or a mask is of another length.
         """
-        wanted, places = unit_positions(units), {unit: place for place, unit in enumerate(self.units)}
+        count = None if self.all_means is None else len(self.all_means)
+        wanted, places = unit_positions(units, count), {unit: place for place, unit in enumerate(self.units)}
         if missing := [unit for unit in wanted if unit not in places]:
             raise ResidualError(f"No basis for units {missing}; there are bases for {_span(self.units)}.")
         chosen = [places[unit] for unit in wanted]
@@ -213,7 +214,7 @@ class SpectralBases:
         with told_by_version(path):
             with whole_note(path):
                 check_form(note, {"origin": object}, "the note")
-                origin = None if note["origin"] is None else Origin.of_json(note["origin"])
+                origin = None if note["origin"] is None else Origin.of_json(note["origin"], path)
                 if "ranks" not in tensors:
                     raise FormError("there are no ranks")
             check_fields(tensors, (*_TENSORS, "all_means"), path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.linalg import vector_norm
 
@@ -17,7 +17,7 @@ from residual.spectral.neighbours import nearest_two
 from residual.spectral.pca import PCA
 
 _LEFT_OUT = 1e-6  # of the variance: components that are numerically zero
-_SAME = 2e-6  # of most samples' second distance: what is nearer is a duplicate; on a line few are by chance
+_SAME = 16  # times a type's precision, of most samples' second distance: what is nearer is a duplicate
 _COARSE = 1e-2  # of that distance: where rounding is more, neighbours are of its making
 
 
@@ -121,8 +121,9 @@ def two_nn_estimate(
     Args:
         x, fraction: as `two_nn` takes them.
         level: of confidence, in (0, 1).
-        resolution: samples no farther apart are duplicates, and so are those within 2e-6 of the distance at
-            which most have their second neighbour: what one picture gives twice may differ in its last bits.
+        resolution: samples no farther apart are duplicates, and so are those within 16 times the precision of
+            their type (float32 at least) of the distance at which most have their second neighbour: what one
+            picture gives twice may differ in its last bits.
 
     Raises:
         ResidualError: as `two_nn`; or a level outside (0, 1).
@@ -194,30 +195,48 @@ def _distinct(
     x: Float[Tensor, "n d"], resolution: float
 ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m 2"], Int[Tensor, "m 2"]]:
     """The samples but for duplicates of earlier ones, and what `nearest_two` says of them."""
-    total = len(x)
+    total, precision = len(x), torch.promote_types(x.dtype, torch.float32)
+    x = _without_copies(x) if total else x
     while True:
-        distances, neighbours = nearest_two(x)
-        most = distances[:, 1].quantile(0.9).item()
-        places = torch.arange(len(x), device=x.device)[:, None].expand_as(neighbours)
-        same = distances <= max(resolution, _SAME * most)
-        if not same.any():
-            break
-        first = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        first[torch.maximum(places, neighbours)[same]] = False
-        x = x[first]
-        if len(x) < 3:
+        if len(x) < 3 <= total:
             raise ResidualError(
                 f"Of {total} samples {total - len(x)} are duplicates of others: TwoNN needs 3 distinct ones."
             )
-    precision = torch.promote_types(x.dtype, torch.float32)
+        distances, neighbours = nearest_two(x)
+        most = distances[:, 1].quantile(0.9).item()
+        same = distances <= max(resolution, _SAME * torch.finfo(precision).eps * most)
+        if not same.any():
+            break
+        x = x[_kept(same, neighbours)]
     size = vector_norm(x.to(precision), dim=1, dtype=torch.float64).median()
     if size * torch.finfo(precision).eps > _COARSE * most:
         raise ResidualError(
             f"The samples are so much farther from zero than from each other that {precision} rounds their "
             "distances away.",
-            "Subtract their mean, in float64, before they are rounded.",
+            "Subtract their mean, in float64, before they are rounded; if they are near duplicates, give a "
+            "`resolution`.",
         )
     return x, distances, neighbours
+
+
+def _without_copies(x: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
+    """The first of all equal rows, in order."""
+    rows, own = x.unique(dim=0, return_inverse=True)
+    if len(rows) == len(x):
+        return x
+    places = torch.arange(len(x), device=x.device)
+    first = places.new_full((len(rows),), len(x)).scatter_reduce_(0, own, places, "amin")
+    return x[first.sort().values]
+
+
+def _kept(same: Bool[Tensor, "n 2"], neighbours: Int[Tensor, "n 2"]) -> Bool[Tensor, " n"]:
+    """All but those that are the same as an earlier one that is kept itself."""
+    kept = [True] * len(same)
+    rows, columns = same.nonzero(as_tuple=True)
+    ends = torch.stack([rows, neighbours[rows, columns]], 1).sort(1).values.unique(dim=0)
+    for first, second in ends.tolist():  # by the first of both
+        kept[second] &= not kept[first]
+    return torch.tensor(kept, device=same.device)
 
 
 def _estimate(
@@ -229,10 +248,13 @@ def _estimate(
     logs = (second[kept] / first[kept]).log()  # (N,)
     count = len(logs)
     used = min(int(fraction * count), count - 1)
-    if used < 1 or 2 * count < len(x):
+    precision = torch.promote_types(x.dtype, torch.float32)
+    rounding = 2 * torch.finfo(precision).eps * vector_norm(x.to(precision), dim=1, dtype=torch.float64)
+    clear = int((second - first > rounding).sum())
+    if used < 1 or 2 * clear < len(x):
         raise ResidualError(
-            f"Of {total} samples {total - len(x)} are duplicates of others and {len(x) - count} have two "
-            f"neighbours equally far: the {count} left are too few for a dimension with fraction {fraction}.",
+            f"Of {total} samples {total - len(x)} are duplicates of others and {len(x) - clear} have two "
+            f"neighbours equally far: the {clear} left are too few for a dimension with fraction {fraction}.",
             "TwoNN is for distinct samples of a density, not for such as lie on a grid.",
         )
     ranks = torch.arange(1, used + 1, dtype=torch.float64, device=logs.device)

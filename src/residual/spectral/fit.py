@@ -22,7 +22,7 @@ from residual.store.base import Store
 from residual.store.encoding import Encoding, Part
 from residual.store.form import FormError, check_form, check_range
 from residual.store.forward import encode_batches
-from residual.store.resume import check_images, readable_again, spread
+from residual.store.resume import check_images, check_weights, readable_again, spread
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 
@@ -130,7 +130,7 @@ def stream_moments(
         OtherResultError: the checkpoint is of other images of the same names.
         ResidualError: the checkpoint is of something else; or see `encode_dataset`.
     """
-    samples = Part(*part).share(len(dataset))
+    samples, weights = Part(*part).share(len(dataset)), encoder.rounded_fingerprint
     linearization = Linearization.of(encoder, pooling=settings.pooling)
     about = (encoder.centering, (dataset.shared_name,), 0, settings.pooling)
     origin = Origin(shareable(encoder.name), encoder.fingerprint, *about)
@@ -172,8 +172,10 @@ def stream_moments(
         if progress is not None:
             progress("encode", moments.progress["done"], len(samples))
         if checkpoint is not None and time.monotonic() - saved > SECONDS_BETWEEN:
+            check_weights(encoder, weights)
             moments.save(checkpoint, unfinished=True)
             saved = time.monotonic()
+    check_weights(encoder, weights)
     del moments.progress["digests"]
     return moments
 

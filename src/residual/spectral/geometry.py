@@ -15,6 +15,7 @@ from torch import Tensor
 
 from residual.devices import find_device
 from residual.errors import ResidualError
+from residual.finite import whole_fields
 from residual.progress import Progress
 from residual.read_ahead import ahead
 from residual.spectral.dimension import TwoNN, linear_dimension, two_nn_scales
@@ -62,8 +63,7 @@ class GeometrySettings:
                 "threshold and level lie in (0, 1) and fraction in (0, 1]; got "
                 f"{self.threshold}, {self.level} and {self.fraction}."
             )
-        if any(type(value) is not int for value in (self.samples, self.halvings, self.seed)):
-            raise ResidualError("samples, halvings and seed are whole numbers.")
+        whole_fields(self, "samples", "halvings", "seed")
         if self.samples < 3 or not 0 <= self.halvings <= 30 or self.seed < 0:
             raise ResidualError(
                 f"samples is 3 or more, halvings from 0 to 30 and seed 0 or more; got {self.samples}, "

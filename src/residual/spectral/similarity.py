@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
-from residual.finite import check_finite
+from residual.finite import check_finite, whole_fields
 from residual.spectral.bases import SpectralBases
 from residual.spectral.dimension import linear_dimension
 from residual.store.base import Store
@@ -31,6 +31,7 @@ SIMILARITIES = {
     "relative_mean_correlation": "correlation of relative means",
     "relative_mean_distance": "distance of relative means",
 }
+_ROUNDING = 1e-6  # of the largest weight
 _UNIT = 1e-2  # within which lengths in half precision are 1
 _OF_COMPONENTS = tuple(SIMILARITIES)[:4]
 
@@ -56,8 +57,7 @@ class SimilaritySettings:
     published_anchors: int = 0
 
     def __post_init__(self):
-        if any(type(each) is not int for each in (self.anchors, self.seed, self.published_anchors)):
-            raise ResidualError("anchors, published_anchors and seed are whole numbers.")
+        whole_fields(self, "anchors", "seed", "published_anchors")
         if self.published_anchors < 0 or self.published_anchors in (1, 2):
             raise ResidualError(
                 f"published_anchors is 3 or more, or 0 for without; got {self.published_anchors}."
@@ -185,15 +185,21 @@ def spectral_cosine(
                 f"Bases of {len(a)} and {len(b)} components need as many weights; got {len(weights_a)} and "
                 f"{len(weights_b)}."
             )
-        if min(weights_a.min(), weights_b.min()) < 0:
-            raise ResidualError("Weights are variances: some of these are negative.")
-        weights = torch.outer(_double(weights_a), _double(weights_b))
+        weights = torch.outer(_variances(weights_a), _variances(weights_b))
     norm = weights.diagonal().norm()
     if not norm > 0:
         raise ResidualError("The first weights of the two bases are all zero: nothing can be compared.")
     cosines = (_double(a) @ _double(b).T).abs() * weights / norm
     taken = cosines.diagonal() if match == "index" else _greedy(cosines)
     return taken.norm().item()
+
+
+def _variances(weights: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
+    """In float64; one that rounding made negative is zero."""
+    weights = _double(weights)
+    if weights.min() < -_ROUNDING * weights.max():
+        raise ResidualError("Weights are variances: some of these are negative.")
+    return weights.clamp(min=0)
 
 
 def _check_components(a: Tensor, b: Tensor) -> None:

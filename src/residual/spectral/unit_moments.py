@@ -203,7 +203,7 @@ class UnitMoments:
         state = {name.removeprefix("linearization."): got[name] for name in got if name.startswith("lin")}
         with whole_note(path):
             check_form(note, _NOTE, "the note")
-            origin = Origin.of_json(note["origin"])
+            origin = Origin.of_json(note["origin"], path)
             made = cls(Linearization(state, note["split"]), note["kinds"], note["held"], origin, device)
             if len(note["counts"]) != len(made.groups):
                 raise FormError("the note is of other units")

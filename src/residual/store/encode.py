@@ -26,7 +26,7 @@ from residual.store.encoding import Allowance, Encoding, Part
 from residual.store.forward import Pixels, encode_batches, read_pixels
 from residual.store.layout import Layout
 from residual.store.manifest import identity_of
-from residual.store.resume import check_choice, check_images, readable_again, spread
+from residual.store.resume import check_choice, check_images, check_weights, readable_again, spread
 from residual.store.storage import Storage
 from residual.store.writer import Writer
 from residual.tracing.coordinates import Coordinates
@@ -119,8 +119,8 @@ def encode_dataset(
         TooManySkippedError: more can't be read than may be left out.
         OtherResultError: the path holds something else, or other images of the same names.
         ResidualError: labels or groups aren't one a sample or have no name; no sample is there or none can be
-            read; the sum of units misses the model's own output (checked on the first batch); the disk is
-            full; or a pixel isn't finite, or a coordinate too large for `dtype`.
+            read; the sum of units misses the model's own output (checked on the first batch); weights change
+            meanwhile; the disk is full; or a pixel isn't finite, or a coordinate too large for `dtype`.
 
     Example:
         >>> import residual
@@ -141,7 +141,7 @@ def encode_dataset(
     if dtype not in DTYPES:
         raise ResidualError(f"dtype is {' or '.join(map(repr, DTYPES))}, got {dtype!r}.")
     mine = Part(*part)
-    storage = Storage(path)
+    storage, weights = Storage(path), encoder.rounded_fingerprint
     linearization = Linearization.of(encoder, pooling=pooling)
     tokens = kept_tokens(encoder, dataset, pooling)
     layout = Layout.of(linearization, tokens, settings.kinds, len(dataset), dtype)
@@ -158,7 +158,7 @@ def encode_dataset(
         if batches:
             how = settings, linearization, DTYPES[dtype]
             for encoded in encode_batches(encoder, dataset, batches, *how, skipped=skipped):
-                writer.add(encoded)
+                writer.add(encoded, lambda: check_weights(encoder, weights))
                 done += len(encoded.read.positions) + len(encoded.read.skipped)
                 if progress is not None:
                     progress("encode", done, total)
@@ -191,6 +191,7 @@ def _look_again(
 def _into_memory(
     encoder: Encoder, dataset: ImageDataset, settings: Encoding, progress: Progress | None
 ) -> MemoryStore:
+    weights = encoder.rounded_fingerprint  # as good as instant
     linearization = Linearization.of(encoder, pooling=settings.pooling)
     wide = torch.promote_types(encoder.dtype, torch.float32)
     seen = Pixels()  # of all batches, without the pixels
@@ -206,6 +207,7 @@ def _into_memory(
             seen.add(replace(encoded.read, pixels=[]))
             if progress is not None:
                 progress("encode", len(seen.positions) + len(seen.skipped), len(dataset))
+    check_weights(encoder, weights)
     if coordinates is None:
         raise ResidualError(f"None of the {len(dataset)} images of {dataset.full_name} can be read.")
     kept = seen.positions

@@ -91,3 +91,20 @@ def _digests(encoder: Encoder, dataset: ImageDataset, positions: list[int], skip
             if not skip:
                 raise
     return found
+
+
+def check_weights(encoder: Encoder, before: str) -> None:
+    """Refuse weights that changed while images went through: some would be of another model than others.
+
+    Args:
+        encoder: as it is now.
+        before: its `rounded_fingerprint` when it began, which costs no more than to look at each weight.
+
+    Raises:
+        ResidualError: it has another one.
+    """
+    if encoder.rounded_fingerprint != before:
+        raise ResidualError(
+            f"The weights of {encoder.name} changed while it encoded: what it gave is of two models.",
+            "Train a copy, copy.deepcopy(encoder.module), or wait until it is trained, and encode again.",
+        )

@@ -6,7 +6,7 @@ A second thread makes the bytes and waits for the disk while the encoder works o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -101,13 +101,17 @@ class Writer:
         self._again |= set(shards)
         self.pending = sorted({*self.pending, *self._again})
 
-    def add(self, encoded: Encoded) -> None:
-        """Take in the next samples; those of a shard come in order, and shards in the order of `pending`."""
+    def add(self, encoded: Encoded, check: Callable[[], None]) -> None:
+        """Take in the next samples; those of a shard come in order, and shards in the order of `pending`.
+
+        `check` is called before one that is whole is written, which it may refuse.
+        """
         if self._shard is None:
             first = min([*encoded.read.positions[:1], *encoded.read.skipped])
             self._shard = _Shard(self.layout, first // self.layout.rows)
         self._shard.add(encoded)
         if self._shard.full:
+            check()
             while len(self._waiting) >= _WAITING:
                 self._waiting.popleft().result()
             self._waiting.append(self._thread.submit(self._write, self._shard))

@@ -23,6 +23,8 @@ from residual.text.embedding import embed_prompts, prompts_of
 # exp(logit_scale) of a trained CLIP, which clips it there (Radford et al. 2021, section 2.5).
 CLIP_SCALE = 100.0
 
+Labels = Int[np.ndarray, " n"] | Int[Tensor, " n"] | Sequence[int]
+
 # The template where a dataset has none of its own.
 PLAIN = ("a photo of a {}.",)
 
@@ -111,7 +113,7 @@ class ZeroShotClassifier:
     def from_class_means(
         cls,
         features: Float[Tensor, "n d"],
-        labels: Int[np.ndarray, " n"] | Int[Tensor, " n"],
+        labels: Labels,
         class_names: Sequence[str],
         scale: float | int = CLIP_SCALE,
         fingerprint: str | None = None,
@@ -123,8 +125,7 @@ class ZeroShotClassifier:
             ResidualError: a class has no sample, or labels don't fit.
         """
         names = _checked_names(class_names)
-        check_labels(labels, len(features), len(names))
-        labels = torch.as_tensor(labels)
+        labels = checked_labels(labels, len(features), len(names)).cpu()
         counts = torch.bincount(labels, minlength=len(names))
         if missing := [
             name for name, count in zip(told_apart(names), counts.tolist(), strict=True) if count == 0
@@ -162,35 +163,38 @@ class ZeroShotClassifier:
         unit = x / torch.where(norms.isfinite(), norms, torch.nan)
         return self.scale * unit @ self.weights.to(x).T
 
-    def accuracy(self, x: Float[Tensor, "n d"], labels: Int[np.ndarray, " n"] | Int[Tensor, " n"]) -> float:
+    def accuracy(self, x: Float[Tensor, "n d"], labels: Labels) -> float:
         """Part of the features whose class with the largest logit is the labelled one.
 
         Raises:
             ResidualError: there is no feature, they have another width or aren't finite, or labels that
                 don't fit.
         """
-        check_labels(labels, len(x), len(self))
-        return correct(self.logits(x), torch.as_tensor(labels).to(x.device)).double().mean().item()
+        labels = checked_labels(labels, len(x), len(self)).to(x.device)
+        return correct(self.logits(x), labels).double().mean().item()
 
     def __len__(self) -> int:
         return len(self.class_names)
 
 
-def check_labels(labels: np.ndarray | Tensor, samples: int, classes: int) -> None:
-    """Refuse labels that don't fit samples and classes.
+def checked_labels(labels: np.ndarray | Tensor | Sequence[int], samples: int, classes: int) -> Tensor:
+    """Labels as int64, on the device that they are on, if they fit samples and classes.
 
     Raises:
         ResidualError: they don't.
     """
+    labels = labels if isinstance(labels, Tensor) else torch.tensor(np.asarray(labels))
     if tuple(labels.shape) != (samples,) or not samples:
         raise ResidualError(
             f"{samples} samples need as many labels in a row, and one at least; got the shape "
             f"{tuple(labels.shape)}."
         )
-    if torch.as_tensor(labels).is_floating_point():
+    if labels.is_floating_point():
         raise ResidualError(f"Labels are class numbers, whole ones; got {labels.dtype}.")
+    labels = labels.long()
     if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ResidualError(f"Labels must be 0 to {classes - 1}, got {labels.min()} to {labels.max()}.")
+    return labels
 
 
 def check_class_names(encoder: Encoder, class_names: Sequence[str], templates: Sequence[str]) -> None:

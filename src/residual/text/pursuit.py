@@ -261,8 +261,10 @@ def _moving(x: Tensor, centre: bool) -> tuple[Tensor, Tensor]:
     Raises:
         ResidualError: nothing is.
     """
-    before, mean = vector_norm(x, dtype=torch.float64), x.mean(0) if centre else torch.zeros_like(x[0])
-    x = x - mean
+    before, mean = vector_norm(x, dtype=torch.float64), torch.zeros_like(x[0])
+    for _ in range(2 * centre):  # once more, against the rounding of a mean, which grows with their number
+        part = x.mean(0)
+        x, mean = x - part, mean + part
     if not vector_norm(x, dtype=torch.float64) > torch.finfo(x.dtype).eps * before:
         raise ResidualError(
             f"The samples are all {'the same' if centre else 'zero'}: there is nothing for texts to explain."

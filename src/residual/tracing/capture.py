@@ -206,13 +206,17 @@ def _shared_out(
 
 
 @contextmanager
-def capture(encoder: Encoder, tower: str = "image", pooling: str = "own") -> Generator[Capture]:
+def capture(
+    encoder: Encoder, tower: str = "image", pooling: str = "own", parts: Parts | None = None
+) -> Generator[Capture]:
     """Within this context, all that goes through a tower of `encoder` leaves its coordinates to be taken.
+
+    `parts` are those of the tower, where they were looked up already.
 
     Raises:
         ResidualError: the tower can't be split, has no such tokens, or is being captured already.
     """
-    parts = encoder.parts_of(tower)
+    parts = parts or encoder.parts_of(tower)
     kept = Capture(parts, resolve(pooling, parts, encoder.name)).of_this_thread()
     with ExitStack() as stack:
         stack.enter_context(exclusively(parts.blocks[0].block))

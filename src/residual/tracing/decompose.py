@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from residual.encoders.anatomy import Parts
 from residual.encoders.encoder import Encoder
 from residual.encoders.running import uncompiled
 from residual.encoders.wrappers import adapters_in
@@ -19,7 +20,7 @@ from residual.errors import ResidualError
 from residual.hashing import bit_sums
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
-from residual.tracing.trace import Images, Texts, trace
+from residual.tracing.trace import Images, Texts, traced
 from residual.tracing.units import KINDS
 
 # How far the sum of units may be from the model's own output, by the precision of the model.
@@ -91,10 +92,11 @@ def decompose(
         raise ResidualError(
             "There are no gradients inside torch.inference_mode(): leave it, or leave out grad."
         )
-    linearization = _linearization(encoder, tower, pooling)
+    parts = encoder.parts_of(tower)
+    linearization = _linearization(encoder, parts, tower, pooling)
     chosen = linearization.units.positions(kinds)
     with torch.set_grad_enabled(grad):
-        coordinates, output = trace(encoder, pixels, tower, pooling)
+        coordinates, output = traced(encoder, pixels, tower, pooling, parts)
         check_sum(encoder, linearization, coordinates, output)
         with torch.autocast(encoder.device.type, enabled=False):
             contributions = linearization.contributions(coordinates, chosen)
@@ -143,11 +145,11 @@ def check_sum(
 _made: WeakKeyDictionary[Encoder, dict[tuple[str, ...], tuple[Any, Linearization]]] = WeakKeyDictionary()
 
 
-def _linearization(encoder: Encoder, tower: str, pooling: str) -> Linearization:
+def _linearization(encoder: Encoder, parts: Parts, tower: str, pooling: str) -> Linearization:
     """The map for this tower, that of the last call if its weights are still what they were: making it takes
     longer than running the encoder on a few images.
     """
-    now = bit_sums(encoder.parts_of(tower).mapped()), adapters_in(encoder.module)
+    now = bit_sums(parts.mapped()), adapters_in(encoder.module)
     made, key = _made.setdefault(encoder, {}), (tower, pooling, encoder.centering)
     if key not in made or made[key][0] != now:
         made[key] = now, Linearization.of(encoder, tower, pooling)

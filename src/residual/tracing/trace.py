@@ -48,18 +48,27 @@ def trace(
         >>> coordinates.z.shape, coordinates.mlp.shape  # of each head; of each MLP
         (torch.Size([2, 8, 6, 32]), torch.Size([2, 8, 192]))
     """
+    return traced(encoder, inputs, tower, pooling)
+
+
+def traced(
+    encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str, parts: Parts | None = None
+) -> tuple[Coordinates, Float[Tensor, "n *t d"]]:
+    """`trace`, for whoever has looked up the tower's parts already."""
     if encoder.compiling is not None and not torch.compiler.is_compiling():
         return _compiled(encoder, inputs, tower, pooling)
-    return _eager(encoder, inputs, tower, pooling)
+    return _eager(encoder, inputs, tower, pooling, parts)
 
 
 @uncompiled
-def _eager(encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str) -> tuple[Coordinates, Tensor]:
+def _eager(
+    encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str, parts: Parts | None
+) -> tuple[Coordinates, Tensor]:
     ready = _ready(encoder, inputs, tower)
     with (
         _nothing_compiled(),
         evaluating(encoder.module, hooked=True),
-        capture(encoder, tower, pooling) as kept,
+        capture(encoder, tower, pooling, parts) as kept,
     ):
         return captured_pass(kept, kept.parts, encoder.tower(tower), encoder.module, ready)
 

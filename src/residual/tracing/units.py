@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from residual.errors import ResidualError
+from residual.finite import plain, whole
 
 KINDS = ("emb", "mlp", "head")
 
@@ -19,19 +19,21 @@ KINDS = ("emb", "mlp", "head")
 KIND_OF = {"z": "head", "mlp": "mlp", "emb": "emb", "pool_mlp": "mlp"}
 
 
-def unit_positions(units: Iterable[Any]) -> list[int]:
-    """Positions of units as plain integers, from positions or from a mask of all units.
+def unit_positions(units: Iterable[Any], count: int | None = None) -> list[int]:
+    """Positions of units as plain integers, in their order; where there are `count`, also of a mask of those.
 
     Raises:
-        ResidualError: some aren't whole numbers.
+        ResidualError: some aren't whole numbers, or a mask isn't of `count` booleans.
     """
-    chosen = np.asarray(units if isinstance(units, Sized) else list(units))
-    if chosen.dtype == bool:
-        return np.flatnonzero(chosen).tolist()
+    each = plain(units)
     try:
-        return [operator.index(unit) for unit in chosen.tolist()]
+        each = [plain(unit) for unit in each]
+        if each and all(isinstance(unit, bool) for unit in each) and len(each) == count:
+            return [unit for unit, chosen in enumerate(each) if chosen]
+        return [whole(int(unit) if isinstance(unit, float) and unit.is_integer() else unit) for unit in each]
     except TypeError:
-        raise ResidualError(f"Units are whole numbers or a mask of booleans, got {chosen.dtype}.") from None
+        mask = "" if count is None else f", or a mask of {count} booleans"
+        raise ResidualError(f"Units are whole numbers in a row{mask}; got {units!r:.80}.") from None
 
 
 def checked_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
@@ -113,12 +115,12 @@ class Units:
         return [unit for unit in range(len(self)) if self.kind(unit) in kinds]
 
     def checked(self, units: Iterable[Any]) -> list[int]:
-        """`unit_positions`, if there are such units.
+        """Positions as plain integers, from positions or a mask, if there are such units.
 
         Raises:
             ResidualError: there aren't; or as `unit_positions`.
         """
-        units = unit_positions(units)
+        units = unit_positions(units, len(self))
         if wrong := [unit for unit in units if not 0 <= unit < len(self)]:
             raise ResidualError(f"Units are 0 to {len(self) - 1}, got {wrong}.")
         return units

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from residual.data.dataset import MOST_CLASSES
 from residual.data.hub.fetch import library
 from residual.data.hub.tables import Split
 from residual.errors import ResidualError, UnclearColumnError
-from residual.texts import folded, why_no_name
+from residual.texts import distinct, folded, why_no_name
 
 IMAGES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
 LABELS = ("label", "labels", "class", "target", "fine_label", "cls", "category")
@@ -30,21 +30,21 @@ def image_column(features: Mapping[str, Any], asked: str | None, where: str) -> 
     """
     datasets = library(where)
 
-    def by_type(kind: Any) -> bool:
-        return isinstance(kind, datasets.Image) or (isinstance(kind, dict) and set(kind) == {"bytes", "path"})
-
     def encoded(kind: Any, *types: str) -> bool:
         return isinstance(kind, datasets.Value) and kind.dtype in types
 
+    def is_pair(kind: Any) -> bool:
+        return isinstance(kind, dict) and set(kind) == {"bytes", "path"}
+
     if asked is None:
-        found = [name for name, kind in features.items() if by_type(kind)] or [
-            name
-            for name, kind in features.items()
-            if encoded(kind, "binary", "large_binary") and name.lower() in IMAGES
-        ]
+        images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+        pairs = [name for name, kind in features.items() if is_pair(kind)]
+        plain = [name for name, kind in features.items() if encoded(kind, "binary", "large_binary")]
+        found = images or pairs or [name for name in plain if name.lower() in IMAGES]
         return _only("image", found, IMAGES, features, where)
     kind = _asked(features, asked, where)
-    if not by_type(kind) and not encoded(kind, "string", "binary", "large_binary"):
+    cells = is_pair(kind) or encoded(kind, "string", "binary", "large_binary")
+    if not cells and not isinstance(kind, datasets.Image):
         raise ResidualError(f"{where}: column {asked!r} holds no images. Columns: {_listed(features)}.")
     return asked
 
@@ -99,8 +99,9 @@ def check_apart(tables: Mapping[str, Split], column: str, where: str) -> None:
             for path in named.to_pylist():
                 if found.setdefault(path, split) != split:
                     raise ResidualError(
-                        f"{where}: {os.path.basename(path)!r} and others are in its {found[path]!r} and in "
-                        f"its {split!r}; a folder there seems to be called as a split. Load it as folder:."
+                        f"{where}: {'/'.join(Path(path).parts[-3:])!r} and others are in its "
+                        f"{found[path]!r} and in its {split!r}; a folder there seems to be called as a "
+                        "split. Load it as folder:."
                     )
 
 
@@ -120,7 +121,7 @@ def read_labels(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
     """The labels `(n,)` of each split, and the classes' names where the source has any.
 
-    Names of a `ClassLabel` are taken as they are; names in the cells themselves are sorted, and those that
+    Names of a `ClassLabel` keep their order; names in the cells themselves are sorted, and those that
     look the same are one; whole numbers have none.
 
     Raises:
@@ -137,18 +138,17 @@ def read_labels(
     if any(str(kind) != str(first) for kind in kinds.values()):
         raise ResidualError(f"{where}: its splits {_quoted(kinds)} have other classes in column {column!r}.")
     if isinstance(first, datasets.Value) and "string" in first.dtype:
-        texts = {split: np.array(cell.to_pylist(), object) for split, cell in cells.items()}
-        written = sorted(set().union(*(set(text) for text in texts.values())))
-        names = tuple({folded(name): name for name in reversed(written)}.values())[::-1]
-        check_names(names, column, where)
+        texts = {split: cell.to_pylist() for split, cell in cells.items()}
+        written = set().union(*texts.values())
+        names = distinct(" ".join(text.split()) for text in written)
         number = {folded(name): index for index, name in enumerate(names)}
-        number = {name: number[folded(name)] for name in written}
-        return {s: np.array([number[t] for t in text], np.int64) for s, text in texts.items()}, names
+        number = {text: number[folded(text)] for text in written}
+        labels = {s: np.array([number[t] for t in text], np.int64) for s, text in texts.items()}
+        return labels, _readable(names, labels, column, where)
     labels = {split: cell.to_numpy().astype(np.int64) for split, cell in cells.items()}
     if getattr(first, "names_file", None):
         raise ResidualError(f"{where}: the class names of column {column!r} are in another file.")
     names = tuple(map(str, first.names)) if isinstance(first, datasets.ClassLabel) else None
-    check_names(names or (), column, where)
     for split, numbers in labels.items():
         most = MOST_CLASSES if names is None else len(names)
         odd = np.flatnonzero((numbers < 0) | (numbers >= most))
@@ -163,23 +163,32 @@ def read_labels(
                 f"{where}: {odd.size:,} samples of its {split!r} have no class: {column!r} of sample "
                 f"{odd[0]} is {label}. Labels that are kept secret can't be tested on."
             )
-    return labels, names
+    return labels, None if names is None else _readable(names, labels, column, where)
 
 
-def check_names(names: Sequence[str], column: str, where: str) -> None:
-    """Refuse names of classes that can't be read.
+def _readable(
+    names: Sequence[str], labels: Mapping[str, np.ndarray], column: str, where: str
+) -> tuple[str, ...]:
+    """Names of classes with single spaces; an empty one without samples is its number.
 
     Raises:
         ResidualError: one is empty or no text, or looks like another.
     """
     seen: dict[str, str] = {}
-    for number, name in enumerate(names):
+    used = set(np.concatenate(list(labels.values())).tolist())
+    for number, text in enumerate(names):
+        name = " ".join(text.split()) or ("" if number in used else f"class {number}")
         why = why_no_name(name)
         if not why and (other := seen.get(folded(name))):
             why = f"(in signs {name!a}) looks like {other!a}"
         if why:
-            raise ResidualError(f"{where}: the name {name!r} of class {number} in column {column!r} {why}.")
+            raise ResidualError(
+                f"{where}: the name {text!r} of class {number} in column {column!r} {why}.",
+                f"Name its classes anew: table.cast_column({column!r}, ClassLabel(names=[...])), or "
+                "table.map where its cells are texts.",
+            )
         seen[folded(name)] = name
+    return tuple(seen.values())
 
 
 def _asked(features: Mapping[str, Any], name: str, where: str) -> Any:

@@ -19,9 +19,9 @@ from residual.data.hub.columns import (
     read_labels,
     with_labels,
 )
-from residual.data.hub.fetch import check_signs, from_disk, from_hub, own_folders
+from residual.data.hub.fetch import from_disk, from_hub, own_folders
 from residual.data.hub.saved import blobs
-from residual.data.hub.splits import given_split, made_split
+from residual.data.hub.splits import given_split, made_split, named_splits
 from residual.data.hub.tables import Split, Streamed
 from residual.data.splits import rows_of_split
 from residual.errors import ResidualError, UnreadableImageError
@@ -167,13 +167,13 @@ def load_table(
     if form == "disk":
         folder = local_path(address)
         tables, folders = from_disk(name, address), [folder, *blobs(folder)]
-    elif (folder := local_path(address)).is_dir():  # a clone, whatever its path has for a configuration
-        check_signs(name, folder, r"::|[*?\[\]\n]")
-        repository = str(folder.absolute())
-        tables, folders = from_hub(name, repository), own_folders(repository, None)
     else:
         pinned, _, config = address.partition(":")
         repository, _, revision = pinned.partition("@")
+        if local_path(address).is_dir():  # a clone, whatever its path has for a configuration
+            repository, config, revision = address, "", ""
+        if (folder := local_path(repository)).is_dir():
+            repository = str(folder)
         tables = from_hub(name, repository, config or None, revision or None)
         folders = own_folders(repository, revision or None)
     features = next(iter(tables.values())).features
@@ -182,8 +182,8 @@ def load_table(
         for wanted in (column, labelled):
             if wanted not in table.features:
                 raise ResidualError(f"{name}: its split {source!r} has no column {wanted!r}.")
-    check_apart(tables, column, name)
     tables = with_labels(tables, labelled)
+    check_apart({source: tables[source] for source in named_splits(tables).values()}, column, name)
     source, parts = given_split(list(tables), split, name)
     labels, names = _labels(tables, source, set(tables), labelled, name, stream)
     if names is None:

@@ -70,6 +70,9 @@ def from_hub(
     """
     library(name)
     path, root = _addresses(repository, revision)
+    if (folder := Path(path)).is_dir():  # the library takes a folder for a repository, too
+        check_signs(name, folder, r"::|[*?\[\]\n]")
+        path = str(folder.absolute())
     told = _explained(name, repository, elsewhere)
     if folders:
         archives = {split: f"{root}/{file}" for split, file in (files or {}).items()}
@@ -272,25 +275,35 @@ def own_folders(repository: str, revision: str | None) -> list[Path]:
 
     kept = Path(constants.HF_HUB_CACHE) / f"datasets--{repository.replace('/', '--')}"
     unpacked = config.DOWNLOADED_DATASETS_PATH, config.EXTRACTED_DATASETS_PATH
-    here = Path(_addresses(repository, revision)[0])  # the library takes a folder for a repository, too
-    return [kept, *map(Path, unpacked), *([here, _cache_of(here)] if here.is_dir() else [])]
+    here = Path(_addresses(repository, revision)[0]).absolute()
+    return [kept, *map(Path, unpacked), *([here, _caches_of(here)] if here.is_dir() else [])]
 
 
-def _cache_of(folder: Path) -> Path:
-    """Where the library keeps what it makes of a folder: elsewhere once a file in it is another.
+def _caches_of(folder: Path) -> Path:
+    """Where the library keeps what it makes of a folder, of each state in a folder of its own.
 
-    The library itself looks at when a file was written alone, which archives and copies keep.
+    None is removed here, for a dataset of this or another process may be reading it.
     """
     from datasets import config
 
-    state = hashlib.sha256(str(folder.absolute()).encode(errors="surrogateescape"))
+    name = hashlib.sha256(str(folder.absolute()).encode(errors="surrogateescape")).hexdigest()
+    return Path(config.HF_DATASETS_CACHE, "residual", name[:32])
+
+
+def _cache_of(folder: Path) -> Path:
+    """The one of the state that it is in: of another once a file in it is replaced.
+
+    The library itself looks at when a file was written alone, which archives and copies keep.
+    """
+    state = hashlib.sha256()
     for at, inside, names in os.walk(folder):
         inside[:] = sorted(name for name in inside if not name.startswith("."))
-        for name in sorted(names):
+        for name in sorted(name for name in names if name == ".huggingface.yaml" or name[0] != "."):
             with suppress(OSError):
                 about = os.stat(os.path.join(at, name))
-                state.update(repr((at, name, about.st_size, about.st_mtime_ns, about.st_ctime_ns)).encode())
-    return Path(config.HF_DATASETS_CACHE, "residual", state.hexdigest()[:32])
+                where = os.path.relpath(at, folder)
+                state.update(repr((where, name, about.st_size, about.st_mtime_ns, about.st_ino)).encode())
+    return _caches_of(folder) / state.hexdigest()[:32]
 
 
 def _unpacked(address: str, folders: Sequence[str]) -> Any:

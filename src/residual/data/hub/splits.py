@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -77,6 +77,12 @@ def made_split(labels: np.ndarray, split: str, val_share: float | None, where: s
     return rest[val if split == "val" else test]
 
 
+def named_splits(sources: Iterable[str]) -> dict[str, str]:
+    """Which of a source's splits each of ours is, by their names."""
+    named = {name: ours for ours, names in SPLIT_NAMES.items() for name in names}
+    return {named[source.lower()]: source for source in sources if source.lower() in named}
+
+
 def given_split(names: Sequence[str], split: str, where: str) -> tuple[str, tuple[str, ...]]:
     """The source's split that one of ours is taken from, and ours that it is divided into, for a source of
     any kind.
@@ -90,9 +96,7 @@ def given_split(names: Sequence[str], split: str, where: str) -> tuple[str, tupl
     if len(names) == 1:
         given = {ALL: names[0]}
     else:
-        given = {
-            ours: source for ours, meant in SPLIT_NAMES.items() for source in names if source.lower() in meant
-        }
+        given = named_splits(names)
         if "test" not in given and "val" in given:
             given["test"] = given.pop("val")
         if "train" not in given or "test" not in given:
