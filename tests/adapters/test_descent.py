@@ -70,7 +70,23 @@ def test_adamw_is_that_of_torch_with_warm_up_and_cosine(rates, size, steps, deca
     torch.testing.assert_close(ours.weights(), torch.stack([own.detach() for own in theirs]))
 
 
-@pytest.mark.parametrize("kind", [ScheduleFreeAdamW, lambda *given: AdamW(*given, total=[9, 9], warmup=0.2)])
+KINDS = [ScheduleFreeAdamW, lambda *given: AdamW(*given, total=[9, 9], warmup=0.2)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decay_towards_the_start_is_decay_towards_zero_of_the_way_from_there(kind):
+    first, own = gradients(1, 2, 5, 0)[0], torch.tensor([[1, 1, 0, 1, 1], [1, 0, 0, 1, 1]]).double()
+    for masks in (None, own):
+        ours = kind(first, [0.3, 0.01], 0.4, masks, "start")
+        way = kind(torch.zeros_like(first), [0.3, 0.01], 0.4, masks)
+        for number, gradient in enumerate(gradients(9, 2, 5, 1)):
+            for each in (ours, way):
+                each.update(gradient[: 1 if number in (3, 6) else 2])
+            torch.testing.assert_close(ours.at, first + way.at)
+            torch.testing.assert_close(ours.weights(), first + way.weights())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_step_of_the_first_sets_leaves_the_others_and_weights_that_are_not_own_stay(kind):
     first, given_gradients = gradients(1, 2, 5, 0)[0], gradients(9, 2, 5, 1)
     own = torch.tensor([[1, 1, 0, 1, 1], [1, 0, 0, 1, 1]], dtype=torch.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -139,7 +140,10 @@ def test_same_steps_as_the_adapter_on_full_contributions():
 
 def plain_loop(weights, output, train, val, classifier, settings, penalty):
     """The weights of the best epoch, by an optimiser of its library in a loop of a few lines."""
-    weights, order = weights.detach().clone().requires_grad_(), torch.Generator().manual_seed(settings.seed)
+    order, home = torch.Generator().manual_seed(settings.seed), torch.zeros_like(weights)
+    if settings.decay_towards == "start":  # then it is zero that the way from there decays to
+        home = weights.detach().clone()
+    weights = (weights.detach() - home).requires_grad_()
     how = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     free = settings.optimizer == "schedule_free"
     optimizer = AdamWScheduleFree([weights], **how) if free else torch.optim.AdamW([weights], **how)
@@ -154,17 +158,17 @@ def plain_loop(weights, output, train, val, classifier, settings, penalty):
                 part = (step + 1) / rising if step < rising else falling
                 optimizer.param_groups[0]["lr"] = settings.learning_rate * part
             optimizer.zero_grad()
-            logits = classifier.logits(output(weights, train)[picked])
-            (cross_entropy(logits, train.labels[picked]) + penalty(weights)).backward()
+            logits = classifier.logits(output(home + weights, train)[picked])
+            (cross_entropy(logits, train.labels[picked]) + penalty(home + weights)).backward()
             optimizer.step()
             step += 1
         if free:
             optimizer.eval()
         with torch.no_grad():
-            logits = classifier.logits(output(weights, val))
+            logits = classifier.logits(output(home + weights, val))
             hits = (logits.argmax(1) == val.labels).double().mean().item()
             loss = cross_entropy(logits, val.labels).item()
-        epochs.append(((hits, -loss), weights.detach().clone()))
+        epochs.append(((hits, -loss), home + weights.detach()))
     merits = [merit for merit, _ in epochs]
     return epochs[merits.index(max(merits))][1], merits.index(max(merits)) + 1
 
@@ -197,12 +201,13 @@ def test_every_kind_of_adapter_is_fitted_as_by_a_plain_loop(setting):
         "spectral": (lambda: SpectralMap(pca(outputs[0].scores.double()), seed=1), turned, whole),
         "linear": (lambda: LinearMap(8), outputs, lambda weights, scores: scores.scores @ weights),
     }
-    for optimizer in ("schedule_free", "adamw"):
+    for optimizer, towards in product(("schedule_free", "adamw"), ("zero", "start")):
         for kind, (make, (train, val), output) in kinds.items():
             fitted, l1 = make(), 0.01 if kind == "coarse" else 0.0
             settings = FitSettings(
-                0.01 if kind == "linear" else 0.1, epochs=4, seed=3, optimizer=optimizer, weight_decay=0.02
-            )
+                0.01 if kind == "linear" else 0.1, epochs=4, seed=3, optimizer=optimizer,
+                weight_decay=0.02 if towards == "zero" else 0.5, decay_towards=towards,
+            )  # fmt: skip
             wanted, best = plain_loop(
                 fitted.weights, output, train, val, classifier, settings, lambda w, l1=l1: l1 * w.abs().sum()
             )
@@ -211,22 +216,49 @@ def test_every_kind_of_adapter_is_fitted_as_by_a_plain_loop(setting):
             assert result.best_epoch == best
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12), st.integers(1, 4))
+def test_the_first_weights_are_kept_unless_an_epoch_is_better(setting):
+    adapter, train, val, classifier = setting
+    for good in (True, False):  # the start is all right, or all wrong
+        adapter.lambdas.data = torch.tensor([float(good)] * 4 + [0.0] * 12)
+        first = adapter.lambdas.detach().clone()
+        settings = FitSettings(5.0 if good else 0.001, epochs=4, patience=2, or_start=True)
+        result = fit(adapter, train, val, classifier, settings)
+        assert (result.best_epoch == 0) is good
+        assert torch.equal(adapter.lambdas, first) is good
+        assert result.start.epoch == 0
+        assert result.start.train_loss is None
+        assert result.merit == max(each.merit for each in (result.start, *result.history))
+        assert result.val_accuracy == evaluate(adapter, val, classifier)
+        assert not good or len(result.history) == settings.patience
+    with pytest.raises(ResidualError, match="The loss of the first weights on the validation samples isn't"):
+        EarlyStopping(3, 1, 0.1).begin(0.5, math.inf)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12),
+    st.integers(1, 4),
+    st.none() | st.tuples(st.integers(0, 3), st.integers(0, 3)),
+)
 @hypothesis_settings(deadline=None, max_examples=50)
-def test_one_rule_of_which_epoch_is_kept_and_when_to_stop(measured, patience):
+def test_one_rule_of_which_epoch_is_kept_and_when_to_stop(measured, patience, start):
     stopping, kept = EarlyStopping(12, patience, 0.1), 0
+    if start:
+        stopping.begin(start[0] / 3, start[1])
     for number, (accuracy, loss) in enumerate(measured, 1):
         if stopping.done:
             break
         if stopping.add(Epoch(number, 1.0, accuracy / 3, loss)):
             kept = number
     seen = measured[: len(stopping.history)]
-    assert kept == stopping.best.epoch == seen.index(max(seen, key=lambda each: (each[0], -each[1]))) + 1
-    accuracies = [accuracy for accuracy, _ in seen]
-    waited = len(seen) - accuracies.index(max(accuracies)) - 1
+    every = [start or (-1, 0), *seen]  # the earliest of equals
+    assert kept == stopping.best.epoch == every.index(max(every, key=lambda each: (each[0], -each[1])))
+    accuracies = [accuracy for accuracy, _ in every]
+    waited = len(seen) - accuracies.index(max(accuracies))
     assert stopping.done == (waited >= patience or len(seen) == 12)
-    again = EarlyStopping(12, patience, 0.1, stopping.history)
-    assert (again.best, again.done) == (stopping.best, stopping.done)
+    assert stopping.result(1.0).merit == stopping.best.merit
+    if not start:
+        again = EarlyStopping(12, patience, 0.1, stopping.history)
+        assert (again.best, again.done) == (stopping.best, stopping.done)
 
 
 def test_settings_are_checked_where_they_are_made():

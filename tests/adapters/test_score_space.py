@@ -91,10 +91,9 @@ def test_ranks_at_once_are_what_each_would_be_alone(task, tail, optimizer):
     together, alone = (
         [ResiDual(bases, rank, tail=tail, seed=k) for k, rank in enumerate(ranks)] for _ in range(2)
     )
+    how = {} if optimizer == "lbfgs" else {"weight_decay": 0.3, "decay_towards": "start", "or_start": True}
     settings = [
-        FitSettings(
-            seed=k, epochs=3, batch_size=32, optimizer=optimizer, learning_rate=0.5, weight_decay=0.01
-        )
+        FitSettings(seed=k, epochs=3, batch_size=32, optimizer=optimizer, learning_rate=0.5, **how)
         for k in range(len(ranks))
     ]
     wide = [compute_scores(together, store) for store in (train, val)]
@@ -263,6 +262,8 @@ def test_subsets_that_cannot_be(task, subset):
         ({"optimizer": "sgd"}, "optimizer is 'schedule_free' or 'adamw' or 'lbfgs', got 'sgd'"),
         ({"warmup": 1.0}, r"warmup lies in \[0, 1\), got 1.0"),
         ({"weight_decay": -1}, "weight_decay must be 0 or more, got -1"),
+        ({"optimizer": "lbfgs", "weight_decay": 0.1}, "lbfgs takes no weight_decay, got 0.1"),
+        ({"decay_towards": "one"}, "decay_towards is 'zero' or 'start', got 'one'"),
         ({"missing": "skip"}, "missing is 'raise' or 'ignore', got 'skip'"),
     ],
 )

@@ -32,8 +32,8 @@ class AdapterSettings:
     Args:
         rank: of ResiDual, ResiDual* and the spectral map: "all" components, an int, or a float in (0, 1) of
             explained variance.
-        others: of ResiDual and ResiDual*, units without a basis: "keep", "mean" or "zero".
-        tail: components beyond the rank: "drop" or "keep".
+        others: of ResiDual, ResiDual* and Coarse, units without a basis: "keep", "mean" or "zero".
+        tail: components beyond the rank, and what is outside a basis: "drop" or "keep".
         mean: of the re-weighted units: "drop" or "keep".
         init: of λ: "randn", "ones" or "eigenvalues" (Coarse: "randn" or "ones").
         l1: of Coarse, its penalty on Σ|λ|.

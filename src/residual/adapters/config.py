@@ -111,7 +111,10 @@ class EncoderFacts:
 
 def format_of(adapter: dict[str, Any] | None, classifier: dict[str, Any] | None) -> int:
     """2 where there is a choice that readers of format 1 would pass over, so that they refuse it."""
-    return 2 if "write_back" in (adapter or {}) or "normalized" in (classifier or {}) else 1
+    adapter = adapter or {}
+    kept = [adapter.get(name) for name in ("others", "tail", "mean")]
+    coarse = "l1" in adapter and kept != ["zero", "drop", "drop"]
+    return 2 if coarse or "write_back" in adapter or "normalized" in (classifier or {}) else 1
 
 
 def read_config(path: Path) -> dict[str, Any]:

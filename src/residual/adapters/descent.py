@@ -37,6 +37,7 @@ class Descent(ABC):
         rates: learning rates, one a set.
         weight_decay: decoupled, as in AdamW.
         own: `(f, P)`, 1 for the weights that are trained, 0 for those that stay; None trains all.
+        towards: what decay pulls to: "zero", or the "start", where they start.
 
     Attributes:
         at: `(f, P)`, where the next gradient is taken.
@@ -48,8 +49,10 @@ class Descent(ABC):
         rates: Sequence[float | int],
         weight_decay: float | int = 0.0,
         own: Float[Tensor, "f P"] | None = None,
+        towards: str = "zero",
     ):
         self.at, self.own = first.clone(), own
+        self.home = first.clone() if towards == "start" else torch.zeros_like(first)
         self.square = torch.zeros_like(first)
         self.decay = float(weight_decay)
         self.rates = first.new_tensor(rates, dtype=torch.float64)[:, None]
@@ -67,7 +70,8 @@ class Descent(ABC):
 
     def _decayed(self, at: Tensor) -> Tensor:
         """What weight decay pulls by."""
-        return at * self.decay if self.own is None else at * self.decay * self.own[: len(at)]
+        pull = (at - self.home[: len(at)]) * self.decay
+        return pull if self.own is None else pull * self.own[: len(at)]
 
     @abstractmethod
     def _move(self, a: int, gradient: Tensor, spread: Tensor, steps: Tensor) -> None: ...
@@ -86,8 +90,9 @@ class ScheduleFreeAdamW(Descent):
         rates: Sequence[float | int],
         weight_decay: float | int = 0.0,
         own: Float[Tensor, "f P"] | None = None,
+        towards: str = "zero",
     ):
-        super().__init__(first, rates, weight_decay, own)
+        super().__init__(first, rates, weight_decay, own, towards)
         self.z = first.clone()
 
     def _move(self, a: int, gradient: Tensor, spread: Tensor, steps: Tensor) -> None:
@@ -109,7 +114,7 @@ class AdamW(Descent):
     """Loshchilov and Hutter 2019, arXiv 1711.05101: linear warm-up, then a cosine down to zero.
 
     Args:
-        first, rates, weight_decay, own: see `Descent`.
+        first, rates, weight_decay, own, towards: see `Descent`.
         total: how many steps each set makes in all.
         warmup: the part of them that warm up.
     """
@@ -120,11 +125,12 @@ class AdamW(Descent):
         rates: Sequence[float | int],
         weight_decay: float | int = 0.0,
         own: Float[Tensor, "f P"] | None = None,
+        towards: str = "zero",
         *,
         total: Sequence[int],
         warmup: float | int,
     ):
-        super().__init__(first, rates, weight_decay, own)
+        super().__init__(first, rates, weight_decay, own, towards)
         self.mean = torch.zeros_like(first)
         self.total, self.warmup = self.rates.new_tensor(total)[:, None], warmup
 

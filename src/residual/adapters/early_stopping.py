@@ -11,10 +11,13 @@ from residual.errors import ResidualError
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training samples: their mean loss on the way, accuracy and loss on val after it."""
+    """One pass over the training samples: their mean loss on the way, accuracy and loss on val after it.
+
+    Epoch 0 are the first weights, before any pass: there is no loss on the way.
+    """
 
     epoch: int
-    train_loss: float
+    train_loss: float | None
     val_accuracy: float
     val_loss: float
 
@@ -24,22 +27,28 @@ class Epoch:
         return self.val_accuracy, -self.val_loss
 
 
+_NONE = Epoch(0, None, -math.inf, math.inf)
+
+
 @dataclass(frozen=True)
 class FitResult:
-    """How a fit went; the adapter holds the weights of `best_epoch` (counted from 1).
+    """How a fit went; the adapter holds the weights of `best_epoch`, counted from 1; 0 are the first weights.
 
-    `seconds` are its share of those of all fits that ran at once.
+    `seconds` are its share of those of all fits that ran at once; `start` is how the first weights did on
+    val, where they were a candidate.
     """
 
     best_epoch: int
     val_accuracy: float
     seconds: float
     history: tuple[Epoch, ...] = field(repr=False)
+    start: Epoch | None = field(default=None, repr=False)
 
     @property
     def merit(self) -> tuple[float, float]:
         """That of the best epoch."""
-        return self.history[self.best_epoch - 1].merit
+        kept = self.history[self.best_epoch - 1] if self.best_epoch else self.start
+        return (kept or _NONE).merit
 
 
 class EarlyStopping:
@@ -59,9 +68,20 @@ class EarlyStopping:
     def __init__(self, epochs: int, patience: int, learning_rate: float, history: Iterable[Epoch] = ()):
         self.epochs, self.patience, self.learning_rate = epochs, patience, learning_rate
         self.history: list[Epoch] = []
-        self.best, self.improved = Epoch(0, math.inf, -math.inf, math.inf), 0
+        self.start: Epoch | None = None
+        self.best, self.improved = _NONE, 0
         for epoch in history:
             self.add(epoch)
+
+    def begin(self, val_accuracy: float, val_loss: float) -> None:
+        """Take the first weights as a candidate: an epoch is kept only if it is better than they are.
+
+        Raises:
+            ResidualError: what they give isn't finite.
+        """
+        if not math.isfinite(val_accuracy) or not math.isfinite(val_loss):
+            raise ResidualError("The loss of the first weights on the validation samples isn't finite.")
+        self.start = self.best = Epoch(0, None, val_accuracy, val_loss)
 
     def add(self, epoch: Epoch) -> bool:
         """Take an epoch; whether it is the best so far, so that its weights are to be kept.
@@ -69,7 +89,7 @@ class EarlyStopping:
         Raises:
             ResidualError: its losses aren't finite (nor are logits, then).
         """
-        if not all(map(math.isfinite, (epoch.train_loss, epoch.val_accuracy, epoch.val_loss))):
+        if not all(map(math.isfinite, (epoch.train_loss or 0.0, epoch.val_accuracy, epoch.val_loss))):
             raise self.diverged(epoch.epoch)
         self.history.append(epoch)
         if epoch.val_accuracy > self.best.val_accuracy:
@@ -94,4 +114,5 @@ class EarlyStopping:
 
     def result(self, seconds: float) -> FitResult:
         """How it went."""
-        return FitResult(self.best.epoch, self.best.val_accuracy, seconds, tuple(self.history))
+        best = self.best
+        return FitResult(best.epoch, best.val_accuracy, seconds, tuple(self.history), self.start)

@@ -43,10 +43,10 @@ def fit(
     """Minimise the cross-entropy of the classifier's logits over the weights, in place; all else is frozen.
 
     After every epoch the weights (averaged, for "schedule_free") are tried on the validation samples; those
-    of the epoch with the best accuracy are what the adapter holds in the end. Among equals the lowest
-    validation loss counts: where a small validation set is all right soon, accuracy alone would keep the
-    first such epoch. The same seed gives the same weights. What ends it early, a loss that isn't finite too,
-    leaves the best epoch until then.
+    of the epoch with the best accuracy are what the adapter holds in the end. With `or_start` the first ones
+    count as epoch 0. Among equals the lowest validation loss counts: where a small validation set is all
+    right soon, accuracy alone would keep the first such epoch. The same seed gives the same weights. What
+    ends it early, a loss that isn't finite too, leaves the best epoch until then.
 
     Args:
         adapter: its weights are the start and the result.
@@ -100,7 +100,7 @@ def fit_many(
             its start and its result. Where ranks differ, the scores are those of the widest
             (`compute_scores(adapters, store)`).
         train, val, classifier, device: as `fit` takes them.
-        settings: one a fit; only learning rates, patience and seeds may differ.
+        settings: one a fit; only learning rates, patience, seeds and `or_start` may differ.
         progress: called with the number of epochs done and their greatest number, after every epoch.
         subsets: positions of the training samples that a fit sees (`few_shot` draws some), a mask of them, or
             None for all; one a fit.
@@ -134,6 +134,9 @@ def fit_many(
     passes = (_line_searches if shared.optimizer == "lbfgs" else _descents)(
         work, chosen, rates, [rows[fit] for fit in order]
     )
+    for stopping, each, own in zip(stops, chosen, work.first, strict=True):
+        if each.or_start:
+            stopping.begin(*work.validated(own))
     try:
         for number in range(1, shared.epochs + 1):
             losses, weights = next(passes)
@@ -266,12 +269,13 @@ def _descents(
 ) -> Passes:
     """Passes over mini-batches: mean losses `(f,)` on the way, and weights `(f, P)` after it."""
     shared = settings[0]
+    decay = shared.decay_of(work.adapter), work.own, shared.decay_towards
     descent: Descent
     if shared.optimizer == "schedule_free":
-        descent = ScheduleFreeAdamW(work.first, rates, shared.weight_decay, work.own)
+        descent = ScheduleFreeAdamW(work.first, rates, *decay)
     else:
         total = [-(-len(own) // shared.batch_size) * shared.epochs for own in rows]
-        descent = AdamW(work.first, rates, shared.weight_decay, work.own, total=total, warmup=shared.warmup)
+        descent = AdamW(work.first, rates, *decay, total=total, warmup=shared.warmup)
     directions: Tensor | WeightedSums = work.directions
     if isinstance(work.adapter, Reweighted):
         sizes = [len(own) for own in rows]
@@ -325,14 +329,15 @@ def _whole_loss(work: _Work, weights: Tensor, place: int, rows: Tensor) -> float
 
 
 def _together(adapters: Sequence[Adapter], settings: Sequence[FitSettings]) -> FitSettings:
-    """The settings, of which only learning rates, patience and seeds may differ."""
+    """The settings, of which only learning rates, patience, seeds and `or_start` may differ."""
     if not adapters or len(adapters) != len(settings):
         raise ResidualError(
             f"Every fit needs an adapter and settings; got {len(adapters)} adapters and {len(settings)} "
             "settings."
         )
     widest_of(adapters)
-    for name in ("batch_size", "epochs", "optimizer", "warmup", "weight_decay", "missing"):
+    same = ("batch_size", "epochs", "optimizer", "warmup", "weight_decay", "decay_towards", "missing")
+    for name in same:
         if len({getattr(each, name) for each in settings}) > 1:
             raise ResidualError(f"Fits at once need the same {name} in all settings.")
     return settings[0]

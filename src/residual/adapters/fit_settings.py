@@ -14,6 +14,7 @@ from residual.finite import whole_fields
 OPTIMIZERS = ("schedule_free", "adamw", "lbfgs")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 MISSING = ("raise", "ignore")
+TOWARDS = ("zero", "start")
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,17 @@ class FitSettings:
             "adamw", with warm-up and a cosine down to zero; or "lbfgs", with a strong-Wolfe line search that
             begins at `learning_rate`.
         warmup: for "adamw", the part of all steps on which its learning rate rises.
-        weight_decay: decoupled; not for "lbfgs".
+        weight_decay: decoupled; 0 for "lbfgs". None for none towards "zero", as there, and the adapter's own
+            towards the "start".
         missing: a class without training samples: "raise", or "ignore" and train without.
+        decay_towards: what weight decay pulls to: "zero", or the "start", the first weights (L2-SP, Li et al.
+            2018, arXiv 1802.01483).
+        or_start: whether the first weights are a candidate themselves: tried on the validation samples before
+            the first epoch, and kept unless an epoch is better.
 
     Raises:
         ResidualError: a setting isn't positive, or no whole number where it must be one; or an unknown
-            choice.
+            choice; or a weight decay for "lbfgs".
     """
 
     learning_rate: float | int | None = None
@@ -46,17 +52,28 @@ class FitSettings:
     seed: int = 0
     optimizer: str = "schedule_free"
     warmup: float | int = 0.1
-    weight_decay: float | int = 0.0
+    weight_decay: float | int | None = None
     missing: str = "raise"
+    decay_towards: str = "zero"
+    or_start: bool = False
 
     def __post_init__(self):
         _check(self, OPTIMIZERS)
+        check_choice("decay_towards", self.decay_towards, TOWARDS)
+        if self.optimizer == "lbfgs" and self.weight_decay:
+            raise ResidualError(f"lbfgs takes no weight_decay, got {self.weight_decay}: leave it out.")
 
     def rate_of(self, adapter: Adapter) -> float:
         """The learning rate for an adapter."""
         if self.learning_rate is not None:
             return float(self.learning_rate)
         return 1.0 if self.optimizer == "lbfgs" else adapter.learning_rate
+
+    def decay_of(self, adapter: Adapter) -> float:
+        """The weight decay for an adapter."""
+        if self.weight_decay is not None:
+            return float(self.weight_decay)
+        return adapter.decay if self.decay_towards == "start" else 0.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +124,7 @@ def _check(settings: Any, optimizers: Sequence[str]) -> None:
         if value is not None and not 0 < value < math.inf:
             raise ResidualError(f"{name} must be positive, got {value}.")
     for name in ("weight_decay", "seed"):
-        if not 0 <= getattr(settings, name) < math.inf:
+        if not 0 <= (getattr(settings, name) or 0) < math.inf:
             raise ResidualError(f"{name} must be 0 or more, got {getattr(settings, name)}.")
     if settings.seed >= 2**63:
         raise ResidualError(f"seed must be below 2**63, got {settings.seed}.")

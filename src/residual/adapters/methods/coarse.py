@@ -19,10 +19,10 @@ _NOTHING = 1e-10  # of a mean's length
 
 
 class Coarse(ResiDual):
-    """Re-weighted units: `o' = Σ_i λ_i (c_i − m_i)`, all other units dropped.
+    """Re-weighted units: `o' = Σ_i λ_i (c_i − m_i)`, by default with all other units dropped.
 
     That is ResiDual with all components and one λ a unit (Basile et al. 2025, arXiv 2411.00246), so it is
-    fitted on the same scores.
+    fitted on the same scores. With others, tail and means kept, λ = 1 is the encoder itself.
 
     Args:
         bases: of the units that are weighted, all components.
@@ -30,6 +30,7 @@ class Coarse(ResiDual):
         seed: of "randn".
         l1: `l1 Σ|λ_i|` is added to the loss, so that units that don't help end near zero.
         centred: False for `Σ_i λ_i c_i`, without subtracting means.
+        others, tail, mean: as for `ResiDual`; the tail is what is outside the bases.
 
     Attributes:
         lambdas: `(r,)`, one a unit of `bases.units`.
@@ -52,9 +53,12 @@ class Coarse(ResiDual):
         seed: int = 0,
         l1: float | int = 0.0,
         centred: bool = True,
+        others: str = "zero",
+        tail: str = "drop",
+        mean: str = "drop",
     ):
         bases = bases if centred else _uncentred(bases)
-        super().__init__(bases, rank=None, others="zero", init="ones")
+        super().__init__(bases, rank=None, others=others, tail=tail, init="ones", mean=mean)
         if not isinstance(init, Tensor) and init not in self.inits:
             raise ResidualError(f"init of Coarse is 'randn', 'ones' or a tensor, got {init!r}.")
         if not 0 <= l1 < math.inf:
@@ -66,7 +70,8 @@ class Coarse(ResiDual):
     @classmethod
     def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Coarse:
         """A weight for each head."""
-        return cls(reference.of_heads(), seed=seed, **settings.chosen("init", "l1"))
+        chosen = settings.chosen("init", "l1", "others", "tail", "mean")
+        return cls(reference.of_heads(), seed=seed, **chosen)
 
     def expand(self, lambdas: Float[Tensor, "*f r"]) -> Float[Tensor, "*f K"]:
         """A unit's weight for each of its components.
@@ -93,7 +98,8 @@ class Coarse(ResiDual):
     def from_saved(cls, tensors: dict[str, Tensor], choices: dict[str, Any], origin: Origin | None) -> Coarse:
         """On the same bases."""
         bases = SpectralBases.from_tensors(tensors, tensors["counts"], origin)
-        return cls(bases, tensors["lambdas"], l1=choices["l1"])
+        own = {name: choices[name] for name in ("l1", "others", "tail", "mean")}
+        return cls(bases, tensors["lambdas"], **own)
 
 
 def _uncentred(bases: SpectralBases) -> SpectralBases:

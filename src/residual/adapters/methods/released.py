@@ -92,8 +92,16 @@ class ReleasedCoarse(Coarse):
         seed: int = 0,
         l1: float | int = 0.0,
         centred: bool = False,
+        others: str = "zero",
+        tail: str = "drop",
+        mean: str = "drop",
     ):
-        super().__init__(bases, init, seed, l1, centred)
+        super().__init__(bases, init, seed, l1, centred, others, tail, mean)
+
+    @classmethod
+    def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> ReleasedCoarse:
+        """A weight for each head; only the first λ and the penalty are chosen."""
+        return cls(reference.of_heads(), seed=seed, **settings.chosen("init", "l1"))
 
 
 class ReleasedResiDual(ResiDual):
