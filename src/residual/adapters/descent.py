@@ -1,4 +1,4 @@
-"""Optimisers of several sets of weights at once, each with a learning rate and a count of steps of its own.
+"""Optimisers of several sets of weights at once, each with its learning rate, decay and count of steps.
 
 Everything that changes from step to step is in tensors, so that a step can be recorded once and replayed
 (CUDA graphs). For one set they are the optimisers of `schedulefree` and of torch, to rounding.
@@ -35,7 +35,7 @@ class Descent(ABC):
     Args:
         first: `(f, P)`, where they start.
         rates: learning rates, one a set.
-        weight_decay: decoupled, as in AdamW.
+        weight_decay: decoupled, as in AdamW; of all sets, or one a set.
         own: `(f, P)`, 1 for the weights that are trained, 0 for those that stay; None trains all.
         towards: what decay pulls to: "zero", or the "start", where they start.
 
@@ -47,15 +47,16 @@ class Descent(ABC):
         self,
         first: Float[Tensor, "f P"],
         rates: Sequence[float | int],
-        weight_decay: float | int = 0.0,
+        weight_decay: float | int | Sequence[float | int] = 0.0,
         own: Float[Tensor, "f P"] | None = None,
         towards: str = "zero",
     ):
         self.at, self.own = first.clone(), own
         self.home = first.clone() if towards == "start" else torch.zeros_like(first)
         self.square = torch.zeros_like(first)
-        self.decay = float(weight_decay)
         self.rates = first.new_tensor(rates, dtype=torch.float64)[:, None]
+        decays = [weight_decay] * len(first) if isinstance(weight_decay, float | int) else weight_decay
+        self.decay = first.new_tensor(decays)[:, None] if any(decays) else None
         self.steps = torch.zeros_like(self.rates)
 
     def update(self, gradient: Float[Tensor, "a P"]) -> None:
@@ -68,9 +69,11 @@ class Descent(ABC):
         spread = (square / (1 - _BETA2**steps).to(square)).sqrt_().add_(_EPS)
         self._move(a, gradient, spread, steps)
 
-    def _decayed(self, at: Tensor) -> Tensor:
+    def _decayed(self, at: Tensor) -> Tensor | float:
         """What weight decay pulls by."""
-        pull = (at - self.home[: len(at)]) * self.decay
+        if self.decay is None:
+            return 0.0
+        pull = (at - self.home[: len(at)]) * self.decay[: len(at)]
         return pull if self.own is None else pull * self.own[: len(at)]
 
     @abstractmethod
@@ -88,7 +91,7 @@ class ScheduleFreeAdamW(Descent):
         self,
         first: Float[Tensor, "f P"],
         rates: Sequence[float | int],
-        weight_decay: float | int = 0.0,
+        weight_decay: float | int | Sequence[float | int] = 0.0,
         own: Float[Tensor, "f P"] | None = None,
         towards: str = "zero",
     ):
@@ -97,9 +100,7 @@ class ScheduleFreeAdamW(Descent):
 
     def _move(self, a: int, gradient: Tensor, spread: Tensor, steps: Tensor) -> None:
         at, z, rates = self.at[:a], self.z[:a], self.rates[:a]
-        direction = gradient / spread
-        if self.decay:
-            direction.add_(self._decayed(at))
+        direction = gradient / spread + self._decayed(at)
         share = 1 / steps  # of z in the average
         at.lerp_(z, share.to(at))
         at.addcmul_(direction, (rates * (_BETA1 * (1 - share) - 1)).to(at))
@@ -123,7 +124,7 @@ class AdamW(Descent):
         self,
         first: Float[Tensor, "f P"],
         rates: Sequence[float | int],
-        weight_decay: float | int = 0.0,
+        weight_decay: float | int | Sequence[float | int] = 0.0,
         own: Float[Tensor, "f P"] | None = None,
         towards: str = "zero",
         *,
@@ -137,8 +138,7 @@ class AdamW(Descent):
     def _move(self, a: int, gradient: Tensor, spread: Tensor, steps: Tensor) -> None:
         at, mean = self.at[:a], self.mean[:a].lerp_(gradient, 1 - _BETA1)
         rate = self.rates[:a] * cosine_schedule(steps, self.total[:a], self.warmup)
-        if self.decay:
-            at.sub_(self._decayed(at) * rate.to(at))
+        at.sub_(self._decayed(at) * rate.to(at))
         at.addcmul_(mean / spread, (-rate / (1 - _BETA1**steps)).to(at))
 
     def weights(self) -> Float[Tensor, "f P"]:

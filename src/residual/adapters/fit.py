@@ -100,7 +100,7 @@ def fit_many(
             its start and its result. Where ranks differ, the scores are those of the widest
             (`compute_scores(adapters, store)`).
         train, val, classifier, device: as `fit` takes them.
-        settings: one a fit; only learning rates, patience, seeds and `or_start` may differ.
+        settings: one a fit; only learning rates, weight decays, patience, seeds and `or_start` may differ.
         progress: called with the number of epochs done and their greatest number, after every epoch.
         subsets: positions of the training samples that a fit sees (`few_shot` draws some), a mask of them, or
             None for all; one a fit.
@@ -269,7 +269,7 @@ def _descents(
 ) -> Passes:
     """Passes over mini-batches: mean losses `(f,)` on the way, and weights `(f, P)` after it."""
     shared = settings[0]
-    decay = shared.decay_of(work.adapter), work.own, shared.decay_towards
+    decay = [each.decay_of(work.adapter) for each in settings], work.own, shared.decay_towards
     descent: Descent
     if shared.optimizer == "schedule_free":
         descent = ScheduleFreeAdamW(work.first, rates, *decay)
@@ -329,15 +329,14 @@ def _whole_loss(work: _Work, weights: Tensor, place: int, rows: Tensor) -> float
 
 
 def _together(adapters: Sequence[Adapter], settings: Sequence[FitSettings]) -> FitSettings:
-    """The settings, of which only learning rates, patience, seeds and `or_start` may differ."""
+    """The settings, of which only those of `fit_many`'s docstring may differ."""
     if not adapters or len(adapters) != len(settings):
         raise ResidualError(
             f"Every fit needs an adapter and settings; got {len(adapters)} adapters and {len(settings)} "
             "settings."
         )
     widest_of(adapters)
-    same = ("batch_size", "epochs", "optimizer", "warmup", "weight_decay", "decay_towards", "missing")
-    for name in same:
+    for name in ("batch_size", "epochs", "optimizer", "warmup", "decay_towards", "missing"):
         if len({getattr(each, name) for each in settings}) > 1:
             raise ResidualError(f"Fits at once need the same {name} in all settings.")
     return settings[0]
