@@ -13,6 +13,7 @@ from torch.nn.functional import linear, normalize
 from residual import AdaptedEncoder, encode_dataset, wrap_encoder
 from residual.adapters import (
     AdapterSettings,
+    Coarse,
     FitSettings,
     LinearMap,
     Reference,
@@ -162,9 +163,28 @@ def test_coarse_is_not_centred(store, reference):
     wanted = sum(weights[place] * contributions[:, unit] for place, unit in enumerate(HEADS))
     torch.testing.assert_close(made(contributions), wanted)
     torch.testing.assert_close(adapted_output(made, compute_scores(made, store)), wanted)
+    few, heads = Reference.of(encode_dataset(tiny(), TinyImages(5))), list(HEADS)  # fewer than features
+    for name, means in (("coarse", few.bases.select(HEADS).means), ("coarse_released", 0)):
+        made = make_adapter(name, few, seed=2)
+        wanted = torch.einsum("nrd,r->nd", contributions[:, heads] - means, made.lambdas.double())
+        torch.testing.assert_close(made(contributions), wanted)
     one = SpectralBases([0], torch.tensor([[1.0, 2.0, 3.0]]), [torch.eye(3)[:1]], [torch.ones(1)])
     flat = torch.tensor([[[5.0, 2.0, 3.0]]])  # what moves along the component only
     torch.testing.assert_close(ReleasedCoarse(one, torch.tensor([2.0]))(flat), 2 * flat[:, 0])
+
+
+def test_what_differs_in_means_is_not_fitted_at_once(store, reference):
+    """Scores are of samples less their means: those of one would be wrong for the other, and nobody told."""
+    heads, shifted = reference.of_heads(), reference.of_heads()
+    shifted.means = shifted.means + 1
+    kinds = [
+        (Coarse(heads), Coarse(heads, centred=False), "adapters of one kind"),
+        (Coarse(heads), Coarse(heads.resized([3] * len(HEADS))), "adapters of one kind"),
+        (ResiDual(heads), ResiDual(shifted), "adapters with the same components and means"),
+    ]
+    for *adapters, message in kinds:
+        with pytest.raises(ResidualError, match=message):
+            compute_scores(adapters, store)
 
 
 def test_the_linear_map_is_pytorchs_own(store):
@@ -230,7 +250,7 @@ def test_class_means_are_as_long_as_they_are(tmp_path):
     torch.testing.assert_close(task.classifier.weights, normalize(means))
     raw = task.classifier_for("residual_released")
     torch.testing.assert_close(raw.weights, means)
-    torch.testing.assert_close(raw.logits(output), 100 * normalize(output) @ means.T)
+    torch.testing.assert_close(raw.logits(output), normalize(output) @ means.T)
     assert raw.to("cpu").normalized is False
 
     fits = [FitSettings(epochs=1)]

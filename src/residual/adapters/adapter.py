@@ -279,6 +279,11 @@ class Reweighted(Adapter):
         self.register_buffer("directions", torch.cat(kept), persistent=False)
         self.lambdas = nn.Parameter(initial_weights(eigenvalues, self.ranks, init, seed))
 
+    @property
+    def rows(self) -> Float[Tensor, "K d"]:
+        """The kept components, which scores are of; `directions` are what these are written along."""
+        return self.directions
+
     def expand(self, lambdas: Float[Tensor, "*f P"]) -> Float[Tensor, "*f K"]:
         """A weight for each kept component, from the trained ones: themselves."""
         return lambdas

@@ -14,6 +14,7 @@ from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases, fit_output
 from residual.spectral.pca import PCA, resized
 from residual.store.base import Store
+from residual.tracing.linearization import Linearization
 
 TAILS = ("drop", "keep")
 MEANS = ("drop", "keep")
@@ -87,26 +88,26 @@ class Reference:
         output: of the output; None where the bases come from a file.
         heads: positions of the heads.
         skipped: ids of pictures that could not be read.
-        head_width: `h` of the encoder's heads; None if it isn't known.
+        linearization: the map of the encoder's units; None if it isn't known.
     """
 
     bases: SpectralBases
     output: PCA | None
     heads: tuple[int, ...]
     skipped: tuple[str, ...] = ()
-    head_width: int | None = None
+    linearization: Linearization | None = None
 
     @classmethod
     def of(cls, store: Store, device: str | None = None) -> Reference:
         """Those of a store's pictures."""
         heads = tuple(store.linearization.units.positions("head"))
         bases = fit_bases(store, BASES_KINDS, device=device)
-        width = store.linearization.head_width
-        return cls(bases, fit_output(store), heads, tuple(store.skipped), width)
+        return cls(bases, fit_output(store), heads, tuple(store.skipped), store.linearization)
 
-    def of_heads(self) -> SpectralBases:
-        """The bases of the heads alone."""
-        return self.bases.select(self.heads)
+    def of_heads(self, whole: bool = False) -> SpectralBases:
+        """The bases of the heads alone; `whole`: such that they hold all that the heads can write."""
+        bases = self.bases.select(self.heads)
+        return bases.spanning(self.linearization) if whole and self.linearization is not None else bases
 
     def with_zeros(self) -> Reference:
         """With as many components as the published code keeps, those without variance too: of `n` samples
@@ -115,9 +116,10 @@ class Reference:
         bases, output = self.bases, self.output
         most = min(bases.dim, bases.dim if bases.origin is None else bases.origin.samples)
         counts = dict.fromkeys(bases.units, most)
+        width = None if self.linearization is None else self.linearization.head_width
         for head, known in zip(bases.units, bases.ranks, strict=True):
             if head in self.heads:
-                counts[head] = min(most, self.head_width or known)
+                counts[head] = min(most, width or known)
         if output is not None:
             components, eigenvalues = resized(output.components, output.eigenvalues, most)
             output = replace(output, components=components, eigenvalues=eigenvalues)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from residual.adapters.adapter import Adapter
+from residual.adapters.adapter import Adapter, Reweighted
 from residual.devices import find_device
 from residual.errors import ResidualError
 from residual.files import write_errors
@@ -149,12 +149,19 @@ def widest_of(adapters: Sequence[Adapter]) -> Adapter:
     if any(each.choices() != first.choices() for each in adapters):
         raise ResidualError("Fits at once need adapters of one kind, which differ in rank and weights only.")
     widest = first.at_ranks([max(ranks) for ranks in zip(*(each.ranks for each in adapters), strict=True)])
-    whole = widest.directions.split(list(widest.ranks))
     for each in adapters:
-        own = each.directions.split(list(each.ranks))
-        if any(not torch.equal(few, rows[: len(few)]) for few, rows in zip(own, whole, strict=True)):
-            raise ResidualError("Fits at once need adapters with the same components.")
+        own, whole = (_scored_on(of, each.ranks) for of in (each, widest))
+        if not all(map(torch.equal, own, whole)):
+            raise ResidualError("Fits at once need adapters with the same components and means.")
     return widest
+
+
+def _scored_on(adapter: Adapter, ranks: Sequence[int]) -> list[Tensor]:
+    """So many components of each unit, what they are written along, and what is subtracted before."""
+    if not isinstance(adapter, Reweighted):
+        return [adapter.directions]
+    tables = (table.split(list(adapter.ranks)) for table in (adapter.rows, adapter.directions))
+    return [adapter.means, *(own[:k] for of in tables for own, k in zip(of, ranks, strict=True))]
 
 
 def check_origin(adapter: Adapter, store: Store) -> None:

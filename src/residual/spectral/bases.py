@@ -16,10 +16,11 @@ from torch import Tensor
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import shareable, shareable_split
-from residual.spectral.pca import resized
+from residual.spectral.pca import resized, spanning
 from residual.store.base import Store
 from residual.store.form import FormError, check_form
 from residual.tensor_files import load_tensors, save_tensors
+from residual.tracing.linearization import Linearization
 from residual.tracing.units import unit_positions
 from residual.versions import check_fields, told_by_version
 
@@ -186,6 +187,18 @@ class SpectralBases:
         if len(counts) != len(self):
             raise ResidualError(f"{len(self)} units need as many counts of components, got {len(counts)}.")
         each = [resized(*of) for of in zip(self.components, self.eigenvalues, counts, strict=True)]
+        components, eigenvalues = zip(*each, strict=True)
+        return SpectralBases(self.units, self.means, components, eigenvalues, self.all_means, self.origin)
+
+    def spanning(self, linearization: Linearization) -> SpectralBases:
+        """With others without variance after the components: all that a unit can write is in their span.
+
+        Of fewer samples than a unit has features, a fit knows a part of that only.
+        """
+        each = [
+            spanning(rows, values, linearization.matrix(unit))
+            for unit, rows, values in zip(self.units, self.components, self.eigenvalues, strict=True)
+        ]
         components, eigenvalues = zip(*each, strict=True)
         return SpectralBases(self.units, self.means, components, eigenvalues, self.all_means, self.origin)
 

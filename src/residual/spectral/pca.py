@@ -16,6 +16,7 @@ from torch import Tensor
 from residual.errors import ResidualError
 
 NUMERICALLY_ZERO = 1e-10
+_IN_SPAN = 1e-7  # of the rows' length
 _BLOCK = 256  # columns; of a wide scatter matrix only the blocks on and above the diagonal are computed
 
 
@@ -326,6 +327,21 @@ def resized(
     if count <= known:
         return components[:count], eigenvalues[:count]
     rest = torch.linalg.svd(components)[2][known:count]  # orthogonal to all of them
-    return torch.cat([components, _with_signs(rest)]), torch.cat(
-        [eigenvalues, eigenvalues.new_zeros(count - known)]
-    )
+    return _followed_by(rest, components, eigenvalues)
+
+
+def spanning(
+    components: Float[Tensor, "k d"], eigenvalues: Float[Tensor, " k"], rows: Float[Tensor, "f d"]
+) -> tuple[Float[Tensor, "m d"], Float[Tensor, " m"]]:
+    """With others without variance after them, until all the rows are in their span."""
+    rows = rows[rows.any(1)]
+    if len(components) >= min(rows.shape):
+        return components, eigenvalues
+    left = rows - rows @ components.T @ components
+    _, lengths, directions = torch.linalg.svd(left, full_matrices=False)
+    return _followed_by(directions[lengths > _IN_SPAN * rows.norm()], components, eigenvalues)
+
+
+def _followed_by(rest: Tensor, components: Tensor, eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
+    none = eigenvalues.new_zeros(len(rest))
+    return torch.cat([components, _with_signs(rest)]), torch.cat([eigenvalues, none])

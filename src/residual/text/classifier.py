@@ -115,11 +115,20 @@ class ZeroShotClassifier:
         features: Float[Tensor, "n d"],
         labels: Labels,
         class_names: Sequence[str],
-        scale: float | int = CLIP_SCALE,
+        scale: float | int | None = None,
         fingerprint: str | None = None,
         normalized: bool = True,
     ) -> ZeroShotClassifier:
         """Each class's mean feature, for encoders without text (Basile et al. 2025, arXiv 2411.00246).
+
+        Args:
+            features: of labelled samples.
+            labels: 0 to `c − 1`, each at least once.
+            class_names: one a class.
+            scale: by default CLIP's, 100; of means as long as they are 1, as in the code published with the
+                paper.
+            fingerprint: of the encoder.
+            normalized: means of unit length.
 
         Raises:
             ResidualError: a class has no sample, or labels don't fit.
@@ -134,6 +143,7 @@ class ZeroShotClassifier:
         sums = torch.zeros(len(names), features.shape[1], dtype=torch.float64)
         sums.index_add_(0, labels, features.detach().to("cpu", torch.float64))
         means = (sums / counts[:, None]).to(torch.promote_types(features.dtype, torch.float32))
+        scale = (CLIP_SCALE if normalized else 1.0) if scale is None else scale
         return cls(means, names, scale, fingerprint, normalized)
 
     def to(self, device: str | torch.device) -> ZeroShotClassifier:

@@ -29,6 +29,7 @@ from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.store.encode import encode_dataset, store_path
 from residual.text.classifier import ZeroShotClassifier, check_class_names
+from residual.tracing.linearization import Linearization
 from residual.tracing.units import Units
 
 MIXED = "mixed"
@@ -304,4 +305,5 @@ def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> Reference
             f"The bases of {source!r} must be of all {len(wanted)} heads and MLPs of {encoder.name}; "
             f"{len(wanted - set(bases.units))} are missing (fit_bases(store, kinds=('mlp', 'head')))."
         )
-    return Reference(bases, None, tuple(units.positions("head")), head_width=parts.head_width)
+    linearization = Linearization.of(encoder)
+    return Reference(bases, None, tuple(units.positions("head")), linearization=linearization)

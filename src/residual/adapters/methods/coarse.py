@@ -25,7 +25,8 @@ class Coarse(ResiDual):
     fitted on the same scores. With others, tail and means kept, λ = 1 is the encoder itself.
 
     Args:
-        bases: of the units that are weighted, all components.
+        bases: of the units that are weighted, all components. What of a contribution is outside their span
+            is lost: `SpectralBases.spanning` widens those of few samples.
         init: of λ: "randn", N(1, 1); "ones"; or a tensor `(r,)`.
         seed: of "randn".
         l1: `l1 Σ|λ_i|` is added to the loss, so that units that don't help end near zero.
@@ -64,14 +65,18 @@ class Coarse(ResiDual):
         if not 0 <= l1 < math.inf:
             raise ResidualError(f"l1 must be 0 or more, got {l1}.")
         first = initial_weights(bases.eigenvalues, [1] * len(bases), init, seed)
-        self.lambdas, self.l1 = nn.Parameter(first.float()), float(l1)
+        self.lambdas, self.l1, self.centred = nn.Parameter(first.float()), float(l1), centred
         self._indicators: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     @classmethod
     def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Coarse:
         """A weight for each head."""
         chosen = settings.chosen("init", "l1", "others", "tail", "mean")
-        return cls(reference.of_heads(), seed=seed, **chosen)
+        return cls(reference.of_heads(whole=True), seed=seed, **chosen)
+
+    def choices(self) -> tuple[object, ...]:
+        """Whether means are subtracted, and the number of components too: units are weighted whole."""
+        return (*super().choices(), self.centred, self.ranks)
 
     def expand(self, lambdas: Float[Tensor, "*f r"]) -> Float[Tensor, "*f K"]:
         """A unit's weight for each of its components.

@@ -101,7 +101,7 @@ class ReleasedCoarse(Coarse):
     @classmethod
     def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> ReleasedCoarse:
         """A weight for each head; only the first λ and the penalty are chosen."""
-        return cls(reference.of_heads(), seed=seed, **settings.chosen("init", "l1"))
+        return cls(reference.of_heads(whole=True), seed=seed, **settings.chosen("init", "l1"))
 
 
 class ReleasedResiDual(ResiDual):

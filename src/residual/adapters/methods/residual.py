@@ -120,7 +120,7 @@ class ResiDual(Reweighted):
 
     @property
     def rows(self) -> Float[Tensor, "K d"]:
-        """The kept components, which scores are of; `directions` are what these are written along."""
+        """The kept components themselves, whatever they are written along."""
         return self.directions if self._rows is None else self._rows
 
     @classmethod
