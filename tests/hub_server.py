@@ -28,13 +28,14 @@ _GATED = "Access to {} is restricted. You must have access to it and be authenti
 class Hub:
     """What is on it: of each repository its commits, each with all files; and who asked for what.
 
-    `references` are those beside main, such as "refs/pr/2"; `gated` is whose files need `TOKEN`; `sent`
-    counts the bytes of each file, as "OWNER/NAME/FILE", that were sent.
+    `references` are those beside main, such as "refs/pr/2", and `authors` who opened them; `gated` is whose
+    files need `TOKEN`; `sent` counts the bytes of each file, as "OWNER/NAME/FILE", that were sent.
     """
 
     commits: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
     latest: dict[str, str] = field(default_factory=dict)
     references: dict[str, dict[str, str]] = field(default_factory=dict)
+    authors: dict[str, dict[str, str]] = field(default_factory=dict)
     private: dict[str, bool] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
@@ -137,6 +138,8 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.asked.append(f"{self.command} {path}")
         if found := re.fullmatch(rf"/api/(?:models/)?{_REPO}/refs", path):
             return self.references(found[1])
+        if found := re.fullmatch(rf"/api/models/{_REPO}/discussions", path):
+            return self.discussions(found[1])
         if found := re.fullmatch(rf"/api/(?:models/)?{_REPO}/auth-check", path):
             lets = found[1] not in self.hub.gated or self.known
             return self.told({}) if lets else self.answer(403, b"{}", X_Error_Code="GatedRepo")
@@ -154,6 +157,15 @@ class Handler(BaseHTTPRequestHandler):
         pulls = [each for each in listed if each["name"].startswith("refs/pr/")]
         branches = [each for each in listed if each not in pulls]
         return self.told({"branches": branches, "converts": [], "tags": [], "pullRequests": pulls})
+
+    def discussions(self, repo: str) -> None:
+        about = {"title": "Adding `safetensors` variant", "status": "open", "isPullRequest": True}
+        about |= {"repo": {"name": repo, "type": "model"}, "createdAt": "2023-03-01T00:00:00.000Z"}
+        listed = [
+            about | {"num": int(reference.rpartition("/")[2]), "author": {"name": author}}
+            for reference, author in self.hub.authors.get(repo, {}).items()
+        ]
+        return self.told({"discussions": listed, "count": len(listed), "start": 0})
 
     def repository(self, repo: str, what: str | None, revision: str) -> None:
         if repo not in self.hub.commits:

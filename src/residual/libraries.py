@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from importlib.util import find_spec
 from pathlib import Path
+from socket import gaierror
 from typing import Any
 
 from residual.errors import ResidualError, is_out_of_memory
@@ -17,6 +18,8 @@ _DISTRIBUTIONS = {
     "open_clip": "open_clip_torch",
     "yaml": "pyyaml",
 }  # where they have other names than modules
+
+_CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 
 
 def library(module: str, name: str, extra: str) -> Any:
@@ -111,6 +114,21 @@ def refused_by_hub(error: BaseException) -> str:
                 return reason
         cause = cause.__cause__
     return ""
+
+
+def is_of_network(error: BaseException) -> bool:
+    """Whether the hub didn't answer at all, or is down, by any of the clients that its library has had."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, HfHubHTTPError):
+            return cause.response is not None and cause.response.status_code >= 500
+        client = type(cause).__module__.partition(".")[0] in _CLIENTS
+        if client or isinstance(cause, ConnectionError | TimeoutError | gaierror):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def release(text: str) -> tuple[int, ...]:

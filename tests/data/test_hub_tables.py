@@ -94,6 +94,18 @@ def test_a_test_whose_labels_are_secret_is_no_test(tmp_path, kind):
         load_dataset(f"disk:{tmp_path / 'some'}", "train")
 
 
+def test_a_column_inside_of_another_with_its_name_says_nothing_of_labels(tmp_path):
+    def boxed(rows):  # inside of a struct, and ahead of the labels
+        return rows.map(lambda row, i: {"box": {"label": i}}, with_indices=True).select_columns(
+            ["image", "box", "label"]
+        )
+
+    secret = birds(10, Value("int64")).map(lambda row: {"label": -1})
+    tables = {"train": birds(20, Value("int64")), "validation": birds(8, Value("int64")), "test": secret}
+    hubs.write_repository(tmp_path / "hub" / "me" / "birds", {name: boxed(t) for name, t in tables.items()})
+    assert load_dataset("hf:me/birds", "test").sample_ids[0] == "validation/00000"
+
+
 def test_splits_of_other_names_are_refused(tmp_path):
     name = saved(tmp_path, {"left": birds(), "right": birds()})
     with pytest.raises(ResidualError, match=r"splits 'left', 'right', but no 'train' and 'test'"):

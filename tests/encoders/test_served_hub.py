@@ -1,15 +1,19 @@
 """Models from a hub that is served here, laid out as the paper's are: what is fetched, and what is said."""
 
+from dataclasses import replace
+
 import hub_server
 import open_clip
 import pytest
 import torch
 from hub_server import TOKEN, running_hub
+from huggingface_hub import constants
 from saved import no_hub, open_clip_saved, transformers_folder
 from tiny import random_pixels
 
-from residual.encoders.load import is_listed, load_encoder
-from residual.errors import ResidualError
+from residual.encoders.load import ALIASES, is_listed, load_encoder
+from residual.encoders.lookup import look_up_encoder
+from residual.errors import ResidualError, UnreachableHubError
 
 
 @pytest.fixture
@@ -51,6 +55,52 @@ def test_an_alias_names_the_revision_that_has_safetensors(hub, tmp_path):
     del hub.references[repo]["refs/pr/2"]
     with pytest.raises(ResidualError, match="Convert them to safetensors, or name a revision"):
         load_encoder(f"hf:{repo}", device="cpu")
+
+
+def test_what_the_hubs_converter_made_is_taken_where_the_main_revision_has_pickles_alone(
+    hub, tmp_path, monkeypatch
+):
+    repo, name = ALIASES["hf_clip_l"].spec.partition(":")[2], "hf_clip_l"
+    transformers_folder("CLIPVisionModelWithProjection", tmp_path / "other")
+    saved = transformers_folder("CLIPModel", tmp_path / "model")
+    hub.put(repo, {"pytorch_model.bin": b"a pickle", "config.json": b"{}"})
+    for number, folder in enumerate(("other", "other", "model"), 1):
+        hub.put(repo, tmp_path / folder, f"refs/pr/{number}")
+    hub.authors[repo] = {"refs/pr/3": "SFconvertbot", "refs/pr/2": "SFconvertb0t", "refs/pr/1": "me"}
+    pixels = random_pixels(2, dtype=torch.float32)
+    for online in (True, False):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", not online)
+        with pytest.warns(UserWarning, match=rf"hf_clip_l: '{repo}' has no .* taken are those of refs/pr/3"):
+            encoder = load_encoder(name, device="cpu")
+        torch.testing.assert_close(encoder.encode_image(pixels), saved.image(pixels))
+        found = look_up_encoder(name)
+        size = (tmp_path / "model" / "model.safetensors").stat().st_size
+        assert (found.error, found.source, found.size) == (None, f"{repo}@refs/pr/3", size)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(ResidualError, match=r"at main has no .*Its revision refs/pr/1 has them"):
+        load_encoder(f"hf:{repo}@main", device="cpu")
+
+
+def test_a_network_that_fails_is_told_as_one(hub, tmp_path, monkeypatch):
+    """What was fetched in part, too: that weights aren't here says nothing of what the hub has."""
+    transformers_folder("ViTModel", tmp_path / "model")
+    hub.put("me/whole", tmp_path / "model")
+    hub.put("me/cut", tmp_path / "model")
+    for name in ("hf:me/whole", "hf:me/cut"):
+        load_encoder(name, device="cpu")
+    (weights,) = (tmp_path / "kept").rglob("models--me--cut/snapshots/*/model.safetensors")
+    weights.unlink()
+    for older in (False, True):  # clients of before hub 2 didn't keep the list of a revision's files
+        if older:
+            for each in (tmp_path / "kept").rglob("trees/*.json"):
+                each.unlink()
+        for url, online in ((hub.url, False), ("http://127.0.0.1:9", True)):
+            hub_server.at(monkeypatch, replace(hub, url=url), tmp_path / "kept")
+            monkeypatch.setattr(constants, "HF_HUB_OFFLINE", not online)
+            assert load_encoder("hf:me/whole", device="cpu").output_dim
+            for name in ("hf:me/cut", "hf:me/none", "open_clip:hf-hub:me/none", "timm:hf-hub:me/none"):
+                with pytest.raises(UnreachableHubError, match=r"Try again where the hub can be reached"):
+                    load_encoder(name, device="cpu")
 
 
 @pytest.mark.parametrize("first", [True, False])

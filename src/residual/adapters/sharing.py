@@ -28,7 +28,7 @@ from residual.errors import ResidualError
 from residual.files import local_path, read_regular, shareable, write_json, write_text
 from residual.finite import check_finite
 from residual.hashing import sha256
-from residual.libraries import first_line, version_of
+from residual.libraries import version_of
 from residual.spectral.bases import Origin
 from residual.tensor_files import MOST_OF_WEIGHTS, packed_parts, unpack_tensors, write_parts
 from residual.text.classifier import ZeroShotClassifier
@@ -144,23 +144,19 @@ def push_parts(parts: AdaptedParts, repo_id: str, private: bool = False, token: 
     Raises:
         ResidualError: see there.
     """
-    import httpx
     from huggingface_hub import HfApi
 
     with tempfile.TemporaryDirectory() as folder:
         save_parts(parts, folder, repo_id)
         api = HfApi(token=token)
         with hub_errors(repo_id, "it can't be put onto the hub"):
-            try:
-                api.create_repo(repo_id, private=private, exist_ok=True)
-                done = api.upload_folder(
-                    repo_id=repo_id,
-                    folder_path=folder,
-                    commit_message="Upload an adapted encoder",
-                    allow_patterns=[TENSORS, CONFIG, CARD],
-                )
-            except httpx.HTTPError as error:
-                raise OSError(first_line(error)) from error
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            done = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message="Upload an adapted encoder",
+                allow_patterns=[TENSORS, CONFIG, CARD],
+            )
     return str(done.repo_url)
 
 

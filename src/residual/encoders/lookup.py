@@ -11,7 +11,13 @@ from typing import Any
 from residual.encoders import transformers_models
 from residual.encoders.families import open_clip, timm
 from residual.encoders.load import ALIASES, check_encoder_name
-from residual.encoders.sources import lacking_weights, read_config, require_safetensors
+from residual.encoders.sources import (
+    converted,
+    converted_before,
+    lacking_weights,
+    read_config,
+    require_safetensors,
+)
 from residual.errors import ResidualError, UnreachableHubError
 from residual.files import local_path
 from residual.libraries import library
@@ -121,12 +127,16 @@ def _in_repository(
         listing = hub.listing("model", repository, revision or None)
     except UnreachableHubError:
         folder = cached_folder(repository, [*files, *weights], revision or None)
-        if folder is None or not any(folder.glob("*.safetensors")):
+        if folder is not None and any(folder.glob("*.safetensors")):
+            return _in_folder(known, folder, weights)
+        if revision or not (made := converted_before(repository, weights)):
             raise
-        return _in_folder(known, folder, weights)
+        return _in_repository(known, f"{repository}@{made}", kinds, hub)
     found = next(filter(None, (listing.matching([each]) for each in weights)), None)
     if found is None:
-        raise lacking_weights(known.name, repository, revision, weights)
+        if revision or not (made := converted(repository, weights)):
+            raise lacking_weights(known.name, repository, revision, weights)
+        return _in_repository(known, f"{repository}@{made}", kinds, hub)
     wanted = listing.matching(files) | found
     absent = sum(wanted[file] for file in listing.absent(list(wanted)))
     return replace(known, size=sum(found.values()), absent=absent)

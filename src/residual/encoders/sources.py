@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from residual.errors import ResidualError
+from residual.errors import ResidualError, UnreachableHubError
 from residual.files import parse_json, read_regular
-from residual.libraries import first_line, hub_reason
+from residual.libraries import first_line, hub_reason, is_of_network
+from residual.repositories import Hub
 
 MOST_JSON = 2**26  # bytes; of the largest tokenizers' files a third
 # What has transformers run or unpack something, and what sizes a config may say.
@@ -25,6 +28,8 @@ _SIDES = ("image_size", "img_size", "input_size", "size", "crop_size", "height",
 _MOST_SIDE = 8192
 _LAYERS = ("num_hidden_layers", "layers", "depth")
 _MOST_REQUESTS = 20  # pull requests that are looked into
+_CONVERTER = "SFconvertbot"  # the hub's own account, which opens pull requests with safetensors
+_AGAIN = "Try again where the hub can be reached: what is here already is kept."
 _OF_A_LAYER = 6  # tensors at least: two norms, four matrices
 
 
@@ -40,34 +45,90 @@ class Loaded:
 def snapshot(name: str, repo: str, files: Sequence[str], weights: Sequence[str]) -> Path:
     """The local copy of a hub repository's `files`, fetched once, and of the first of `weights` that it has.
 
+    Where the main revision has none and no other is named, the ones that the hub's converter made of it are
+    taken, with a warning.
+
     Args:
         name: how messages call it.
         repo: `OWNER/NAME`, or `OWNER/NAME@REVISION`.
         files, weights: patterns of names.
 
     Raises:
-        ResidualError: it can't be had, or has no such weights; where one of its pull requests has, as the
-            hub's own converter opens them, the error names that.
+        UnreachableHubError: the hub can't be reached, and not all of it was fetched before.
+        ResidualError: it can't be had, or has no such weights; where one of its pull requests has, the error
+            names that.
     """
-    from huggingface_hub import snapshot_download
-
     repo, _, revision = repo.partition("@")
     with hub_errors(name, f"there is no folder {repo!r} here, and it can't be had from the hub"):
-        for each in weights:
-            wanted = [*files, each]
-            folder = Path(
-                snapshot_download(
-                    repo, revision=revision or None, allow_patterns=wanted, ignore_patterns=["*/*"]
-                )
+        if (folder := _fetched(repo, revision, files, weights)) is not None:
+            return folder
+        try:
+            Hub().listing("model", repo, revision or None)
+            made = "" if revision else converted(repo, weights)
+        except UnreachableHubError as error:
+            made = "" if revision else converted_before(repo, weights)
+            if not made:  # that they aren't here says nothing of what the hub has
+                told = f"{name}: the weights of {repo!r} aren't on this machine. {error.message}"
+                raise UnreachableHubError(told, _AGAIN) from error
+        if made and (folder := _fetched(repo, made, files, weights)) is not None:
+            warnings.warn(
+                f"{name}: {repo!r} has no safetensors on its main revision; taken are those of {made}, "
+                "the pull request of the hub's converter.",
+                stacklevel=4,
             )
-            if any(folder.glob(each)):
-                return folder
+            return folder
     raise lacking_weights(name, repo, revision, weights)
+
+
+def _fetched(repo: str, revision: str, files: Sequence[str], weights: Sequence[str]) -> Path | None:
+    from huggingface_hub import snapshot_download
+
+    for each in weights:
+        folder = Path(
+            snapshot_download(
+                repo, revision=revision or None, allow_patterns=[*files, each], ignore_patterns=["*/*"]
+            )
+        )
+        if any(folder.glob(each)):
+            return folder
+    return None
+
+
+def converted(repo: str, weights: Sequence[str]) -> str:
+    """The pull request in which the hub's own converter gave a repository such weights; empty for none."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    with suppress(Exception):  # whatever the network or the hub say, none is known then
+        opened = api.get_repo_discussions(repo, author=_CONVERTER, discussion_type="pull_request")
+        for each in islice(opened, _MOST_REQUESTS):
+            reference = each.git_reference if each.author == _CONVERTER and each.status != "closed" else None
+            if reference and _has(api.list_repo_files(repo, revision=reference), weights):
+                return reference
+    return ""
+
+
+def converted_before(repo: str, weights: Sequence[str]) -> str:
+    """The pull request whose weights were fetched before, for when the hub isn't asked; empty for none."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    kept = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"))
+    references = kept / "refs"
+    for each in sorted(references.glob("refs/pr/*")):
+        held = (kept / "snapshots" / each.read_text(encoding="utf-8").strip()).glob("*")
+        if _has((file.name for file in held), weights):
+            return each.relative_to(references).as_posix()
+    return ""
+
+
+def _has(files: Iterable[str], weights: Sequence[str]) -> bool:
+    return any(fnmatchcase(file, pattern) for pattern in weights for file in files)
 
 
 def lacking_weights(name: str, repo: str, revision: str, weights: Sequence[str]) -> ResidualError:
     """The error for a repository of the hub without such weights: it names a pull request that has them."""
-    found, at = _converted(repo, weights), f" at {revision}" if revision else ""
+    found, at = _anybodys(repo, weights), f" at {revision}" if revision else ""
     return ResidualError(
         f"{name}: {repo!r}{at} has no {' or '.join(weights)}, and weights in another form aren't read, "
         "since reading them can run code.",
@@ -78,16 +139,15 @@ def lacking_weights(name: str, repo: str, revision: str, weights: Sequence[str])
     )
 
 
-def _converted(repo: str, weights: Sequence[str]) -> str | None:
+def _anybodys(repo: str, weights: Sequence[str]) -> str | None:
     """The first of a repository's pull requests, with a bound on how many, that has such weights."""
     from huggingface_hub import HfApi
 
     api = HfApi()
-    with suppress(OSError, ValueError, RuntimeError):  # what is a hint at best
+    with suppress(Exception):  # what is a hint at best
         opened = api.list_repo_refs(repo, include_pull_requests=True).pull_requests or []
         for each in sorted(opened, key=lambda each: (len(each.ref), each.ref))[:_MOST_REQUESTS]:
-            files = api.list_repo_files(repo, revision=each.ref)
-            if any(fnmatchcase(file, pattern) for pattern in weights for file in files):
+            if _has(api.list_repo_files(repo, revision=each.ref), weights):
                 return each.ref
     return None
 
@@ -234,17 +294,21 @@ def known_ids(ids: Tensor, count: int) -> Tensor:
 
 @contextmanager
 def hub_errors(name: str, failed: str = "it can't be had from the hub") -> Generator[None]:
-    """What goes wrong in here, on the way from a hub, becomes one sentence.
+    """What goes wrong in here, on the way to or from a hub, becomes one sentence.
 
     Raises:
-        ResidualError: something did.
+        UnreachableHubError: it was the network, or the hub is down.
+        ResidualError: something else.
     """
     try:
         yield
     except ResidualError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ResidualError(f"{name}: {failed} ({hub_reason(error)}).") from error
+    except Exception as error:  # the hub's library has had several clients, each with errors of its own
+        told = f"{name}: {failed} ({hub_reason(error)})."
+        if is_of_network(error):
+            raise UnreachableHubError(told, _AGAIN) from error
+        raise ResidualError(told) from error
 
 
 @contextmanager

@@ -114,8 +114,9 @@ def _hidden(files: Sequence[str], column: str) -> bool | None:
     for file in files:
         with opened(file) as content:
             about = pyarrow.parquet.read_metadata(content)
+        whole = [about.schema.column(place).path for place in range(about.num_columns)]
         for number in range(about.num_row_groups):
-            part = about.row_group(number).column(about.schema.names.index(column))
+            part = about.row_group(number).column(whole.index(column))  # not one inside of another column
             said = part.statistics
             if said is None or not said.has_null_count:
                 return None
