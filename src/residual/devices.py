@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -31,3 +33,23 @@ def find_device(wanted: str | torch.device | None) -> torch.device:
 def cores() -> int:
     """Those that this process may use, which on a shared machine aren't all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free there, of a CPU within the limit of a container; None where that can't be told."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    free: list[int] = []
+    if device.type == "cpu":
+        with suppress(OSError, ValueError, IndexError):  # another system has no such files
+            told = Path("/proc/meminfo").read_text(encoding="ascii").partition("MemAvailable:")[2]
+            free.append(1024 * int(told.split()[0]))
+        with suppress(OSError, ValueError):
+            group = Path("/sys/fs/cgroup")
+            used, most = (
+                int((group / name).read_text(encoding="ascii")) for name in ("memory.current", "memory.max")
+            )
+            cached = (group / "memory.stat").read_text(encoding="ascii").partition("inactive_file ")[2]
+            free.append(most - used + int(cached.split()[0]))
+    return min(free, default=None)

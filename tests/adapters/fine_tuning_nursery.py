@@ -15,7 +15,7 @@ from kills import SlowImages, die_at, serve  # noqa: E402
 from residual.adapters import fine_tune  # noqa: E402
 from residual.adapters.fine_tuning import loop, pictures  # noqa: E402
 
-SETTINGS = replace(tuned.FAST, epochs=4, patience=3)
+SETTINGS = replace(tuned.FAST, epochs=4, patience=3, micro_batch=12)  # of batches of 16
 ENCODER = tuned.encoder(dropout=0.2)
 
 
@@ -41,7 +41,7 @@ def tune(
     if not in_memory:
         pictures.IN_MEMORY = 0
     if call:
-        own = {"step": (loop.Training, "_logits"), "validation": (loop.Training, "_validated")}
+        own = {"step": (loop.Training, "_step"), "validation": (loop.Training, "_validated")}
         die_at(kill_at, own.get(call, (os, call)))
     train, val = SlowImages(64, seed=0), SlowImages(48, seed=1, split="val")
     train.pause = pause

@@ -536,7 +536,7 @@ def test_a_buffer_may_hold_infinity(tmp_path, monkeypatch):
 
 
 def test_settings_are_checked_where_they_are_made():
-    for name in ("learning_rate", "batch_size", "epochs", "patience"):
+    for name in ("learning_rate", "batch_size", "epochs", "patience", "micro_batch"):
         with pytest.raises(ResidualError, match=f"{name} must be positive, got 0"):
             TrainSettings(**{name: 0})
     for name in ("clip", "weight_decay", "seed"):
@@ -548,7 +548,7 @@ def test_settings_are_checked_where_they_are_made():
         TrainSettings(precision="64-true")
     with pytest.raises(ResidualError, match="optimizer is 'schedule_free' or 'adamw', got 'sgd'"):
         TrainSettings(optimizer="sgd")
-    assert TrainSettings() == TrainSettings(1e-5, 128, 30, 5, 0, 1, "32-true")
+    assert TrainSettings() == TrainSettings(1e-5, None, 30, 5, 0, 1, "32-true")
 
 
 def test_without_lightning_the_way_out_is_said(monkeypatch):

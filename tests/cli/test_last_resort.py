@@ -15,7 +15,7 @@ from pictures import write_folder
 
 from residual import report
 from residual.adapters.config import making_sense
-from residual.adapters.fine_tuning.loop import _whole
+from residual.adapters.fine_tuning.checkpoints import whole
 from residual.cli import settings
 from residual.cli.console import _PlainConsole
 from residual.errors import LeftOutWarning, ResidualError, UnclearColumnError
@@ -79,7 +79,7 @@ def test_memory_that_runs_out(residual, monkeypatch):
             code, shown, err = residual(*words)
             assert (code, shown, err.startswith("residual: Memory ran out (")) == (2, "", True), err
             assert err.endswith(f"){way_out}.\n")
-        for part in (making_sense(Path("config.json")), _whole(Path("checkpoint.safetensors"))):
+        for part in (making_sense(Path("config.json")), whole(Path("checkpoint.safetensors"))):
             with pytest.raises(type(error), match=re.escape(str(error))), part:
                 raise error
 

@@ -35,7 +35,8 @@ class FitResult:
     """How a fit went; the adapter holds the weights of `best_epoch`, counted from 1; 0 are the first weights.
 
     `seconds` are its share of those of all fits that ran at once; `start` is how the first weights did on
-    val, where they were a candidate.
+    val, where they were a candidate; `portions` are those that fine-tuning took its batches in:
+    `micro_batch`, `checkpointing` and `estimated_bytes`.
     """
 
     best_epoch: int
@@ -43,6 +44,7 @@ class FitResult:
     seconds: float
     history: tuple[Epoch, ...] = field(repr=False)
     start: Epoch | None = field(default=None, repr=False)
+    portions: dict[str, int] | None = None
 
     @property
     def merit(self) -> tuple[float, float]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from residual.adapters.adapter import Adapter, check_choice
+from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.finite import whole_fields
 
@@ -58,7 +59,7 @@ class FitSettings:
     or_start: bool = False
 
     def __post_init__(self):
-        _check(self, OPTIMIZERS)
+        _check(self, OPTIMIZERS, "batch_size")
         check_choice("decay_towards", self.decay_towards, TOWARDS)
         if self.optimizer == "lbfgs" and self.weight_decay:
             raise ResidualError(f"lbfgs takes no weight_decay, got {self.weight_decay}: leave it out.")
@@ -82,13 +83,16 @@ class TrainSettings:
 
     Args:
         learning_rate: 1e-5 there.
-        batch_size: 128 there (32 for BLIP).
+        batch_size: None for the one there: 128, and 32 for BLIP (`Family.tuning_batch`).
         epochs, patience, warmup, weight_decay, missing: see `FitSettings`.
         seed: of the order of samples, and of dropout where a model has any.
         clip: the greatest norm of all gradients together (1 there); 0 for any.
         precision: "32-true"; "bf16-mixed" or "16-mixed", where the model computes in half precision (on a
             GPU for "16-mixed") and weights stay in single precision.
         optimizer: "schedule_free" or "adamw", see `FitSettings`.
+        micro_batch: of how many pictures of a batch gradients are computed at a time, which changes memory
+            and speed but not the numbers (beyond rounding, and which random numbers dropout draws). None for
+            as many as there is memory for; where those are few, blocks are run again instead of remembered.
 
     Raises:
         ResidualError: a setting isn't positive, or no whole number where it must be one; or an unknown
@@ -96,7 +100,7 @@ class TrainSettings:
     """
 
     learning_rate: float | int = 1e-5
-    batch_size: int = 128
+    batch_size: int | None = None
     epochs: int = 30
     patience: int = 5
     seed: int = 0
@@ -106,20 +110,31 @@ class TrainSettings:
     warmup: float | int = 0.1
     weight_decay: float | int = 0.0
     missing: str = "raise"
+    micro_batch: int | None = None
 
     def __post_init__(self):
-        _check(self, OPTIMIZERS[:2])
+        given = [name for name in ("batch_size", "micro_batch") if getattr(self, name) is not None]
+        _check(self, OPTIMIZERS[:2], *given)
         check_choice("precision", self.precision, PRECISIONS)
         if not 0 <= self.clip < math.inf:
             raise ResidualError(f"clip must be 0 or more, got {self.clip}.")
         for name in ("learning_rate", "clip", "warmup", "weight_decay"):  # 1 and 1.0 are the same settings
             object.__setattr__(self, name, float(getattr(self, name)))
 
+    def batch_of(self, encoder: Encoder) -> int:
+        """Pictures a step."""
+        return self.batch_size or encoder.family.tuning_batch
 
-def _check(settings: Any, optimizers: Sequence[str]) -> None:
-    """Refuse what both kinds of settings can't be."""
-    whole_fields(settings, "batch_size", "epochs", "patience", "seed")
-    for name in ("learning_rate", "batch_size", "epochs", "patience"):
+    def noted(self, encoder: Encoder) -> dict[str, Any]:
+        """What the weights of an encoder depend on, by name."""
+        noted = {**asdict(self), "batch_size": self.batch_of(encoder)}
+        return {name: value for name, value in noted.items() if name != "micro_batch"}
+
+
+def _check(settings: Any, optimizers: Sequence[str], *sizes: str) -> None:
+    """Refuse what both kinds of settings can't be, and sizes of batches that are no positive numbers."""
+    whole_fields(settings, *sizes, "epochs", "patience", "seed")
+    for name in ("learning_rate", *sizes, "epochs", "patience"):
         value = getattr(settings, name)
         if value is not None and not 0 < value < math.inf:
             raise ResidualError(f"{name} must be positive, got {value}.")

@@ -53,6 +53,7 @@ class Family:
         tokenize: `(tokenizer, module) -> (texts -> token ids)`.
         saved_as: transformers' `model_type` and the class that loads it; empty if loaded otherwise.
         saved_with_classifier: the same for models that keep their classifier.
+        tuning_batch: pictures a step of fine-tuning, as in Basile et al. 2025, arXiv 2411.00246.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Family:
     tokenize: Callable[[Any, Any], Callable[[list[str]], Tensor]] | None = None
     saved_as: dict[str, str] = field(default_factory=dict)
     saved_with_classifier: dict[str, str] = field(default_factory=dict)
+    tuning_batch: int = 128
 
     def handles(self, module: nn.Module) -> bool:
         """Whether `module` is of one of the family's classes, or derived from one."""

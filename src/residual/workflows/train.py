@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
 from residual.intervals import mean_and_interval
-from residual.progress import Progress, named
+from residual.progress import Progress
 from residual.store.base import Store
 from residual.store.encode import outputs_of
 from residual.store.encoding import Encoding
@@ -180,9 +181,8 @@ def train_encoder(
     for each in trainings:
         done.append(replace(each, encoder=encoder))
         best = max(best, each, key=lambda one: one.result.merit)
-    summary = _summary(
-        encoder, task, FINE_TUNING, done, best, asdict(tunings[0]), time.perf_counter() - start
-    )
+    used = tunings[0].noted(encoder)
+    summary = _summary(encoder, task, FINE_TUNING, done, best, used, time.perf_counter() - start)
     record = _record(task, FINE_TUNING, summary)
     made = AdaptedEncoder(best.encoder, None, task.classifier, record, original, share=True)
     return Trained(made, None, summary, task)
@@ -216,6 +216,7 @@ def fine_tuned(
     """
     pictures = {split: readable(task.datasets[split], store) for split, store in task.stores.items()}
     for settings in tunings:
+        inside = None if progress is None else partial(_of_seed, progress, settings.seed)
         tuned = load_encoder(
             encoder.name, device=encoder.device, dtype=torch.float32, centering=encoder.centering
         )
@@ -223,12 +224,18 @@ def fine_tuned(
         result = fine_tune(
             tuned, pictures["train"], pictures["val"], task.classifier, settings,
             folder=None if folder is None else folder / f"seed-{settings.seed}", logger=logger,
-            device=encoder.device, progress=named(progress, f"fine-tune, seed {settings.seed}"),
+            device=encoder.device, progress=inside,
         )  # fmt: skip
         how = encoding or Encoding("own", ("head",))
         outputs = {split: outputs_of(tuned, pictures[split], how) for split in splits}
         accuracy = task.classifier.accuracy(outputs["test"], task.stores["test"].labels)
         yield Tuned(settings.seed, tuned, accuracy, result, weights, outputs)
+
+
+def _of_seed(progress: Progress, seed: int, stage: str, done: int, total: int) -> None:
+    """ "fine-tune, seed 0", and what else the stage's name says."""
+    what, *more = stage.split(", ", 1)
+    progress(", ".join([what, f"seed {seed}", *more]), done, total)
 
 
 def readable(dataset: ImageDataset, store: Store) -> ImageDataset:
@@ -264,6 +271,7 @@ def _summary(
                 "val_accuracy": each.result.val_accuracy,
                 "best_epoch": each.result.best_epoch,
                 "history": [asdict(epoch) for epoch in each.result.history],
+                **({"portions": each.result.portions} if each.result.portions else {}),
             }
             for each in fits
         ],

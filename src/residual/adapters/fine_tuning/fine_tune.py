@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -93,7 +92,7 @@ def fine_tune(
         check_pictures(encoder, dataset, classifier, what)
     if settings.missing == "raise":
         check_classes(torch.tensor(train.labels), classifier)
-    identity = {name: str(value) for name, value in asdict(settings).items()} | {
+    identity = {name: str(value) for name, value in settings.noted(encoder).items()} | {
         "classifier": digest_of_classifier(classifier),
         "encoder": encoder.fingerprint,
         "training dataset": digest_of_pictures(train),

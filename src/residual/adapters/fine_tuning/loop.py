@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +23,33 @@ from torch.nn.functional import cross_entropy
 
 from residual.adapters.descent import cosine_schedule
 from residual.adapters.early_stopping import EarlyStopping, Epoch, FitResult
+from residual.adapters.fine_tuning.checkpoints import (
+    FORM,
+    FORM_OF_PORTIONS,
+    KIND,
+    ON_THE_WAY,
+    PORTIONS,
+    alike,
+    file_of,
+    read,
+    under,
+    whole,
+)
+from residual.adapters.fine_tuning.gradients import Gradients
 from residual.adapters.fine_tuning.log import Log, quiet
+from residual.adapters.fine_tuning.memory import Portions, random_state, set_random_state
 from residual.adapters.fine_tuning.pictures import Pictures
 from residual.adapters.fit_settings import TrainSettings
 from residual.encoders.encoder import Encoder
-from residual.errors import ResidualError, is_out_of_memory
 from residual.files import make_folder, sweep, write_errors
 from residual.finite import hits
-from residual.libraries import first_line
 from residual.progress import Progress
 from residual.store.form import check_form
-from residual.tensor_files import MOST_OF_WEIGHTS, load_tensors, save_tensors
+from residual.tensor_files import save_tensors
 from residual.text.classifier import ZeroShotClassifier
-from residual.versions import told_by_version
 
 SAVE_EVERY = 120.0  # seconds between checkpoints inside of an epoch
 _VALIDATED = 256  # pictures at a time, if not more
-_KIND = "checkpoint"
-_FORM = {"seconds": int | float, "history": [[int | float]]}
-_ON_THE_WAY = {"number": int, "step": int, "groups": [dict], "precision": dict}
 
 
 @dataclass(frozen=True)
@@ -81,12 +89,12 @@ def run(
         ResidualError: the folder holds a checkpoint of something else, or the loss isn't finite.
     """
     with _own_randomness(work.encoder.device, settings.seed):
-        training = Training(work, settings, folder)
+        training = Training(work, settings, folder, progress)
         if training.resume():
             return training.result()
         train, val = work.pictures()
         training.start(train)
-        log = Log(logger, folder, asdict(settings), training.stopping.history)
+        log = Log(logger, folder, settings.noted(work.encoder), training.stopping.history)
         best = None
         try:
             while not training.stopping.done:
@@ -94,8 +102,7 @@ def run(
                 log.add(epoch)
                 if not training.stopping.done:
                     training.save()
-                if progress is not None:
-                    progress("fine-tune", epoch.epoch, settings.epochs)
+                training.tell()
             best = training.stopping.best
         finally:
             log.close(best)
@@ -106,9 +113,12 @@ def run(
 class Training:
     """The state of a training: weights, optimiser, and how far it has come."""
 
-    def __init__(self, work: Work, settings: TrainSettings, folder: Path | None):
-        self.work, self.settings, self.folder = work, settings, folder
+    def __init__(
+        self, work: Work, settings: TrainSettings, folder: Path | None, progress: Progress | None = None
+    ):
+        self.work, self.settings, self.folder, self.progress = work, settings, folder, progress
         self.device = device = work.encoder.device
+        self.size = settings.batch_of(work.encoder)
         self.before, self.begun = 0.0, time.perf_counter()
         precision: Any = settings.precision
         with quiet():
@@ -123,14 +133,18 @@ class Training:
                 list(work.trained.values()), lr=settings.learning_rate, weight_decay=settings.weight_decay
             )
             self.stepping: Any = self.fabric.setup_optimizers(self.optimizer)
-        self.clipped = nn.ParameterList(work.trained.values())
+        weights = list(work.trained.values())
+        self.clipped = nn.ParameterList(weights)
+        self.gradients = Gradients(
+            work.encoder, weights, work.classifier, self.fabric, settings.micro_batch, self.tell
+        )
         sums = torch.float32 if device.type == "mps" else torch.float64
         self.total = torch.zeros((), dtype=sums, device=device)  # of losses in this epoch
         self.number, self.step = 1, 0  # the epoch at work, and how many of its batches are done
         self.stopping = EarlyStopping(settings.epochs, settings.patience, settings.learning_rate)
         self.best: dict[str, Tensor] = {}  # weights of the best epoch
         self.order = torch.Generator().manual_seed(settings.seed)
-        self.steps = 0  # in an epoch
+        self.samples = 0  # that are trained on
         self.save_at = 0.0
 
     @property
@@ -140,7 +154,7 @@ class Training:
 
     def start(self, train: Pictures) -> None:
         """Once the pictures are known: shuffle on from where the checkpoint left off."""
-        self.steps = -(-len(train) // self.settings.batch_size)
+        self.samples = len(train)
         for _ in range(self.number - 1):
             torch.randperm(len(train), generator=self.order)
         self.save_at = time.monotonic() + SAVE_EVERY
@@ -153,7 +167,7 @@ class Training:
         """
         order = torch.randperm(len(train), generator=self.order)
         self._mode(True)
-        for pixels, labels in train.batches(order, self.settings.batch_size, self.step):
+        for pixels, labels in train.batches(order, self.size, self.step):
             self._step(pixels, labels)
             self.step += 1
             if time.monotonic() > self.save_at:
@@ -169,33 +183,41 @@ class Training:
 
     def _step(self, pixels: Tensor, labels: Tensor) -> None:
         if self.settings.optimizer == "adamw":
-            done, total = (self.number - 1) * self.steps + self.step, self.steps * self.settings.epochs
+            steps = -(-self.samples // self.size)
+            done, total = (self.number - 1) * steps + self.step, steps * self.settings.epochs
             step, last = torch.tensor([done + 1, total], dtype=torch.float64)
             part = cosine_schedule(step, last, self.settings.warmup)
             self.optimizer.param_groups[0]["lr"] = self.settings.learning_rate * part.item()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = cross_entropy(self._logits(pixels), labels)
-        self.fabric.backward(loss)
+        if self.gradients.portions is None:
+            self.gradients.plan(pixels, min(self.size, self.samples), self._coming())
+        loss = self.gradients.of(pixels, labels)
         if self.settings.clip:
             self.fabric.clip_gradients(
                 self.clipped, self.optimizer, max_norm=self.settings.clip, error_if_nonfinite=False
             )
         self.stepping.step()
-        self.total += loss.detach() * len(labels)
+        self.total += loss * len(labels)
 
-    def _logits(self, pixels: Tensor) -> Tensor:
-        """In single precision or more: they are cosines times 100."""
-        encoder = self.work.encoder
-        with self.fabric.autocast():
-            outputs = encoder.run("image", encoder.checked_pixels(pixels))
-        return self.work.classifier.logits(outputs.to(torch.promote_types(outputs.dtype, torch.float32)))
+    def _coming(self) -> int:
+        """Bytes of what is yet to be allocated: gradients, two moments, and the weights of the best epoch."""
+        weights = sum(each.nbytes for each in self.work.trained.values())
+        return weights * (1 + 2 * (not self.optimizer.state) + (not self.best))
+
+    def tell(self) -> None:
+        """How many epochs are done, and in what portions."""
+        if self.progress is not None:
+            stage = ", ".join(filter(None, ("fine-tune", self.gradients.told)))
+            self.progress(stage, len(self.stopping.history), self.settings.epochs)
 
     def _validated(self, val: Pictures) -> tuple[float, float]:
         """Accuracy and loss on the validation pictures."""
         sums = torch.zeros(2, dtype=self.total.dtype, device=self.device)
+        most = max(self.size, _VALIDATED)
+        if (portions := self.gradients.portions) and self.gradients.told:
+            most = min(most, 4 * portions.micro_batch)  # nothing is kept for a way back
         with torch.no_grad():
-            for pixels, labels in val.batches(None, max(self.settings.batch_size, _VALIDATED)):
-                logits = self._logits(pixels)
+            for pixels, labels in val.batches(None, most):
+                logits = self.gradients.logits(pixels)
                 right = hits(logits, labels).sum()
                 sums += torch.stack([right, cross_entropy(logits, labels, reduction="sum")])
         accuracy, loss = (sums / len(val)).tolist()
@@ -209,9 +231,9 @@ class Training:
 
     def result(self) -> FitResult:
         """How it went."""
-        return self.stopping.result(self.before + time.perf_counter() - self.begun)
-
-    # Checkpoints: flat tensors by name, "state/NAME", "best/NAME" and so on; all else is JSON.
+        result = self.stopping.result(self.before + time.perf_counter() - self.begun)
+        portions = self.gradients.portions or self.gradients.before
+        return replace(result, portions=portions and asdict(portions))
 
     def save(self) -> None:
         """Everything that it takes to go on from here, if there is a folder.
@@ -228,9 +250,8 @@ class Training:
         tensors = {f"state/{name}": value for name, value in self.state.items()}
         for number, moments in optimizer["state"].items():
             tensors |= {f"optimizer/{number}/{name}": value for name, value in moments.items()}
-        tensors |= {"total": self.total, "random/cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors["total"] = self.total
+        tensors |= {f"random/{name}": each for name, each in random_state(self.device).items()}
         note = {
             "number": self.number,
             "step": self.step,
@@ -245,7 +266,7 @@ class Training:
         self._take(self.best)
         if self.folder is not None:
             self._write("finished", {}, {})
-            _file(self.folder, "checkpoint").unlink(missing_ok=True)
+            file_of(self.folder, "checkpoint").unlink(missing_ok=True)
 
     def resume(self) -> bool:
         """Take up what the folder holds; whether that is the end already.
@@ -259,21 +280,24 @@ class Training:
             make_folder(self.folder)
         sweep(self.folder)
         for name in ("finished", "checkpoint"):
-            path = _file(self.folder, name)
+            path = file_of(self.folder, name)
             if path.exists():
-                tensors, note = _read(path, self.work.identity)
-                with _whole(path):
-                    check_form(note, _FORM | (_ON_THE_WAY if name == "checkpoint" else {}), "its note")
+                tensors, note = read(path, self.work.identity)
+                with whole(path):
+                    check_form(note, FORM | (ON_THE_WAY if name == "checkpoint" else {}), "its note")
                     self.before = note["seconds"]
                     for epoch in note["history"]:
                         self.stopping.add(Epoch(*epoch))
-                    best = _under("best/", tensors)
+                    if PORTIONS in note:
+                        check_form(note[PORTIONS], FORM_OF_PORTIONS, "its portions")
+                        self.gradients.before = Portions(**note[PORTIONS])
+                    best = under("best/", tensors)
                     self.best = {key: value.to(self.device) for key, value in best.items()}
                     if name == "checkpoint":
                         self._go_on(tensors, note)
                         return False
                     self._take(self.best)
-                _file(self.folder, "checkpoint").unlink(missing_ok=True)
+                file_of(self.folder, "checkpoint").unlink(missing_ok=True)
                 self.begun = time.perf_counter()
                 return True
         return False
@@ -282,102 +306,34 @@ class Training:
         """From what `save` wrote."""
         self.number, self.step = note["number"], note["step"]
         self.total.copy_(tensors["total"])
-        self._take(_under("state/", tensors))
+        self._take(under("state/", tensors))
         state: dict[int, dict[str, Tensor]] = {}
-        for key, value in _under("optimizer/", tensors).items():
+        for key, value in under("optimizer/", tensors).items():
             number, _, name = key.partition("/")
             state.setdefault(int(number), {})[name] = value
-        if not _alike(note["groups"], json.loads(json.dumps(self.optimizer.state_dict()["param_groups"]))):
+        if not alike(note["groups"], json.loads(json.dumps(self.optimizer.state_dict()["param_groups"]))):
             raise ValueError("its optimizer's settings are of another kind")
         self.optimizer.load_state_dict({"state": state, "param_groups": note["groups"]})
         self.fabric.strategy.precision.load_state_dict(note["precision"])
-        torch.set_rng_state(tensors["random/cpu"])
-        if self.device.type == "cuda" and "random/cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random/cuda"], self.device)
+        set_random_state(self.device, under("random/", tensors))
 
     def _write(self, name: str, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
         if self.folder is None:
             return
-        path, best = _file(self.folder, name), {f"best/{key}": value for key, value in self.best.items()}
-        common = {
+        path, best = file_of(self.folder, name), {f"best/{key}": value for key, value in self.best.items()}
+        common: dict[str, Any] = {
             "identity": self.work.identity,
             "seconds": self.before + time.perf_counter() - self.begun,
             "history": [astuple(epoch) for epoch in self.stopping.history],
         }
-        save_tensors(path, _KIND, tensors | best, common | note)
+        if portions := self.gradients.portions or self.gradients.before:
+            common[PORTIONS] = asdict(portions)
+        save_tensors(path, KIND, tensors | best, common | note)
 
     def _take(self, state: dict[str, Tensor]) -> None:
         """Put these weights in place."""
         for name, mine in self.state.items():
             mine.copy_(state[name])
-
-
-def _alike(given: Any, own: Any) -> bool:
-    """Whether a value of JSON is made like ours, as far as both have it: numbers for numbers, as many."""
-    if isinstance(own, dict):
-        return isinstance(given, dict) and all(_alike(given.get(key, own[key]), own[key]) for key in own)
-    if isinstance(own, list):
-        return isinstance(given, list) and len(given) == len(own) and all(map(_alike, given, own))
-    if isinstance(own, float | int) and not isinstance(own, bool):
-        return isinstance(given, float | int) and not isinstance(given, bool)
-    return type(given) is type(own)
-
-
-def _file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.safetensors"
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of those whose names begin so, without it: what is read may lie in memory unaligned."""
-    return {
-        name.removeprefix(prefix): value.clone() for name, value in tensors.items() if name.startswith(prefix)
-    }
-
-
-def _read(path: Path, identity: dict[str, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A checkpoint of this very training.
-
-    Raises:
-        ResidualError: it can't be read, or is of something else: names what differs.
-    """
-    known = ("identity", "holds", *_FORM, *_ON_THE_WAY)  # the second of 0.1.0, which had no identity
-    tensors, note = load_tensors(path, _KIND, known, MOST_OF_WEIGHTS)
-    if not isinstance(note.get("identity"), dict):
-        raise ResidualError(
-            f"The checkpoint {str(path)!r} is of an older kind: remove it to start anew, or go on with the "
-            "version that wrote it."
-        )
-    theirs = note["identity"]
-    other = [
-        f"{name} ({theirs[name]}, not {value})" if name in theirs and len(value) < 60 else name
-        for name, value in identity.items()
-        if theirs.get(name) != value
-    ]
-    if other or theirs.keys() - identity.keys():
-        with told_by_version(path):
-            raise ResidualError(
-                f"The checkpoint {str(path)!r} is of another {', another '.join(other) or 'training'}: give "
-                "another folder, or remove it to start anew."
-            )
-    return tensors, note
-
-
-@contextmanager
-def _whole(path: Path) -> Generator[None]:
-    """Turn what goes wrong with a checkpoint that lacks something into one sentence.
-
-    Raises:
-        ResidualError: in place of what went wrong.
-    """
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        if isinstance(error, ResidualError) or is_out_of_memory(error):
-            raise
-        with told_by_version(path):
-            raise ResidualError(
-                f"The checkpoint {str(path)!r} isn't whole ({first_line(error)}): remove it to start anew."
-            ) from error
 
 
 @contextmanager

@@ -51,5 +51,6 @@ FAMILIES = (
         preprocess=lambda module: Preprocess(image_size(module), None),
         tokenize=longest(_TEXT_LENGTH),
         saved_as={"blip": "BlipForImageTextRetrieval"},
+        tuning_batch=32,
     ),
 )
