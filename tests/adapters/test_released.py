@@ -9,6 +9,7 @@ import torch
 from kit import tiny
 from tiny import TinyImages, random_pixels, tiny_vision
 from torch.nn.functional import linear, normalize
+from torch.nn.utils.rnn import pad_sequence
 
 from residual import AdaptedEncoder, encode_dataset, wrap_encoder
 from residual.adapters import (
@@ -135,6 +136,10 @@ def test_components_without_variance_are_counted(store, reference):
         method = make_adapter("residual_released", of)
         assert method.weights.numel() == 3 * most + 12 * HEAD_WIDTH
         assert method.transposed == (most == WIDTH)
+        padded = pad_sequence(list(bases.components), batch_first=True)
+        if most < WIDTH:
+            with pytest.raises(RuntimeError, match="singular"):
+                torch.linalg.inv(padded @ padded.mT)
         assert (method.tail, method.others, method.mean) == ("keep", "keep", "drop")
     with pytest.raises(ResidualError, match="at most 12 components of width 12, got 13"):
         reference.bases.resized([13] * 15)
@@ -150,6 +155,9 @@ def test_the_spectral_map_weights_coordinates(store, reference):
     torch.testing.assert_close(adapted_output(made, compute_scores(made, store)), wanted)
     pruned = ReleasedSpectralMap(reference.with_zeros().output, 5, tail="keep", init="ones", mean="keep")
     torch.testing.assert_close(pruned(output), output)
+    rows = reference.with_zeros().output.components  # there the weights go with the rows that samples meet
+    theirs = (output - output.mean(0)) @ (made.lambdas.double()[:, None] * rows) @ rows.T
+    torch.testing.assert_close(made(output), theirs)
     few = fit_output(encode_dataset(tiny(), TinyImages(9)))  # no square
     plain, other = (SpectralMap(few, seed=1, write_back=way) for way in ("equation", "transposed"))
     assert torch.equal(plain(output), other(output))

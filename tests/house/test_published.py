@@ -18,13 +18,31 @@ from residual import ResiDual, encode_dataset, fit_bases, trace
 from residual.adapters import ReleasedResiDual, make_adapter
 from residual.adapters.adapter_settings import Reference
 from residual.data.hub import hub_entries
+from residual.errors import ResidualError
 from residual.experiments.adapters import AdaptersSettings
 from residual.experiments.heads import HeadsSettings
-from residual.heads import ablate, kept_layers, random_share, top_share, unit_correlation
+from residual.heads import (
+    ablate,
+    correct_by_selection,
+    kept_layers,
+    mean_contributions,
+    random_share,
+    top_share,
+    unit_correlation,
+)
+from residual.heads.contributions import ranks
 from residual.heads.selections import SHARES
-from residual.spectral import SimilaritySettings, fit_halves, relative, spectral_cosine, two_nn
+from residual.spectral import (
+    SimilaritySettings,
+    fit_halves,
+    pca,
+    relative,
+    spectral_cosine,
+    two_nn,
+)
 from residual.spectral.published import published_similarity
-from residual.text import omp, somp, text_span
+from residual.spectral.similarity import mean_correlation, mean_cosine
+from residual.text import ZeroShotClassifier, omp, somp, text_span
 from residual.tracing.linearization import Linearization
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +67,7 @@ HELD_BY = {
     "TwoNN": HERE + "test_two_nn",
     "Spectral cosine": HERE + "test_spectral_cosine",
     "Anchors": HERE + "test_anchors",
+    "Means": HERE + "test_means",
     "A basis with itself": HERE + "test_a_basis_with_itself",
     "Unit correlations": HERE + "test_unit_correlations",
     "Shares of heads": HERE + "test_shares_of_heads",
@@ -187,7 +206,7 @@ def test_split_of_the_last_norm():
 
 
 def two_nn_as_published(x: Tensor, fraction: float) -> float:
-    distances = torch.cdist(x, x).fill_diagonal_(math.inf)
+    distances = (x[:, None] - x).norm(dim=2).fill_diagonal_(math.inf)
     pairs = [sorted(row)[:2] for row in distances.tolist()]
     ratios = sorted(second / first for first, second in pairs if first > 0 and first < second)
     n = len(ratios)
@@ -204,7 +223,11 @@ def test_two_nn():
         assert two_nn(x, fraction) == pytest.approx(two_nn_as_published(x, fraction), rel=1e-9)
     twice = torch.cat([x, x[:20]])  # both copies are left out there, and the first counts here
     assert two_nn(twice) == pytest.approx(two_nn_as_published(x, 0.9), rel=1e-9)
-    assert two_nn_as_published(twice, 0.9) != pytest.approx(two_nn(twice), rel=1e-3)
+    theirs = two_nn_as_published(twice, 0.9)
+    assert theirs != pytest.approx(two_nn(twice), rel=1e-3)
+    assert two_nn(twice, duplicates="none") == pytest.approx(theirs, rel=1e-9)
+    with pytest.raises(ResidualError, match="duplicates is 'first' or 'none', got 'all'"):
+        two_nn(twice, duplicates="all")
 
 
 def cosine_as_published(x: Tensor, y: Tensor, weights: Tensor) -> float:
@@ -245,6 +268,15 @@ def test_anchors(store):
         assert cosine == pytest.approx(abs(float(torch.cosine_similarity(*means, dim=0))))
 
 
+def test_means(store):
+    a, b = rows(9), -rows(9) + 0.1 * rows(9, seed=1)
+    theirs = float(torch.nn.functional.cosine_similarity(a, b, dim=0).abs())
+    assert mean_cosine(a, b) == pytest.approx(-theirs)
+    moved = [each - each.mean() for each in (a, b)]
+    theirs = float(torch.nn.functional.cosine_similarity(*moved, dim=0).abs())
+    assert mean_correlation(a, b) == pytest.approx(-theirs)
+
+
 def test_a_basis_with_itself(store):
     bases = fit_bases(store)
     both = [(each.components[0], each.eigenvalues[0]) for each in fit_halves(store)]
@@ -257,19 +289,34 @@ def test_a_basis_with_itself(store):
 # Heads
 
 
-def test_unit_correlations():
-    x = rows(11, 3, 4)
-    total, n = x.sum(1), 11
-    for unit, pearson in enumerate(unit_correlation(x)):
-        each, ranked = [], []
-        for k in range(4):
-            own, whole = x[:, unit, k], total[:, k]
-            covariance = ((own - own.mean()) * (whole - whole.mean())).sum() / n
-            each.append(float(covariance / own.std() / whole.std()))
-            a, b = ([sorted(v.tolist()).index(one) + 1 for one in v.tolist()] for v in (own, whole))
-            ranked.append(np.corrcoef(a, b)[0, 1])
-        assert pearson * (n - 1) / n == pytest.approx(np.mean(each))
-        assert unit_correlation(x, method="spearman")[unit] == pytest.approx(np.mean(ranked))
+def correlation_as_published(x: Tensor, directions: Tensor, method: str) -> Tensor:
+    basis = torch.linalg.qr(directions.T).Q
+    own, whole = x @ basis, x.sum(1) @ basis
+    if method == "spearman":  # ranks from 0, and no mean is taken off them
+        own, whole = (each.argsort(0).argsort(0).double() for each in (own, whole))
+    else:
+        own, whole = own - own.mean(0), whole - whole.mean(0)
+    products = (own * whole[:, None]).mean(0)
+    return (products / (own.std(0) * whole.std(0))).mean(1)
+
+
+@pytest.mark.parametrize("n", [11, 3])  # samples that span the output, and such that don't
+def test_unit_correlations(n):
+    x = rows(n, 3, 4)
+    moved = 3 * (n - 1) ** 2 / (n * (n + 1))
+    for directions in (rows(2, 4, seed=1), torch.eye(4, dtype=torch.float64), x.sum(1)):
+        for method, more in (("pearson", 0), ("spearman", moved)):
+            if directions.shape == (n, 4) and method == "spearman":
+                continue  # of equal zeros
+            ours = unit_correlation(x, directions, method)
+            theirs = correlation_as_published(x, directions, method)
+            torch.testing.assert_close(ours * (n - 1) / n + more, theirs)
+    torch.testing.assert_close(unit_correlation(x), unit_correlation(x, torch.eye(4)))
+    for unit, ranked in enumerate(unit_correlation(x, method="spearman")):
+        pairs = [(ranks(x[:, unit])[:, k], ranks(x.sum(1))[:, k]) for k in range(4)]
+        assert ranked == pytest.approx(np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs]))
+    if n > 4:
+        assert not torch.allclose(unit_correlation(x), unit_correlation(x, x.sum(1)), rtol=1e-2)
 
 
 def test_shares_of_heads():
@@ -288,6 +335,9 @@ def test_random_heads():
     draws = [random_share(range(48), 0.1, seed) for seed in range(10)]
     assert draws[0] == random_share(range(48), 0.1, 0)
     assert len(set(map(tuple, draws))) == 10
+    theirs = torch.randn(48, generator=torch.Generator().manual_seed(0))
+    wanted = sorted(theirs.topk(4).indices.tolist())
+    assert top_share(theirs, 0.1, counting="published") == wanted != draws[0]
 
 
 def test_ablations(store):
@@ -296,9 +346,23 @@ def test_ablations(store):
     zero = x[:, keep].sum(1)
     torch.testing.assert_close(ablate(x, keep), zero)
     torch.testing.assert_close(ablate(x, keep, "mean"), zero + x[:, others].mean(0).sum(0))
+    kept = kept_layers(store.units)  # of the embedding, three MLPs, and four heads a layer
+    assert (kept["only heads"], kept["all but heads"]) == (list(range(4, 16)), list(range(4)))
     for layer in range(3):
-        kept = [0, *range(1, 2 + layer), *range(4, 8 + 4 * layer)]  # the embedding, MLPs, heads
-        assert kept_layers(store.units)[f"only layers up to {layer}"] == kept
+        first, last = 4 + 4 * layer, 8 + 4 * layer
+        assert kept[f"only heads of layer {layer}"] == list(range(first, last))
+        assert kept[f"only heads up to layer {layer}"] == list(range(4, last))
+        assert kept[f"only layers up to {layer}"] == [0, *range(1, 2 + layer), *range(4, last)]
+    classifier = ZeroShotClassifier(torch.eye(12)[:4], store.class_names)
+    other = encode_dataset(tiny_encoder(), TinyImages(30, seed=3))
+    means, names = mean_contributions(store), {"some": keep}
+    here = correct_by_selection(other, classifier, names, "mean", means)
+    there = correct_by_selection(other, classifier, names, "mean")
+    labels, y = torch.from_numpy(other.labels), other.contributions()
+    torch.testing.assert_close(means, x.mean(0))
+    for found, rest in ((here, x), (there, y)):
+        logits = classifier.logits(y[:, keep].sum(1) + rest[:, others].mean(0).sum(0))
+        assert torch.equal(found[:, 0], logits.argmax(1) == labels)
 
 
 # Texts
@@ -313,13 +377,7 @@ def somp_as_published(x: Tensor, atoms: Tensor, k: int, criterion: str) -> tuple
     left, chosen, fit = x, [], torch.zeros_like(x)
     for _ in range(k):
         products = left @ atoms.T
-        merits = {
-            "l1": products.abs().sum(0),
-            "l2": products.norm(dim=0),
-            "cosine": (products / left.norm(dim=1, keepdim=True)).abs().sum(0),
-            "std": products.std(0),
-        }
-        merit = merits[criterion]
+        merit = products.abs().sum(0) if criterion == "l1" else products.std(0)
         merit[chosen] = -1
         chosen.append(int(merit.argmax()))
         own = atoms[chosen]
@@ -328,13 +386,38 @@ def somp_as_published(x: Tensor, atoms: Tensor, k: int, criterion: str) -> tuple
     return chosen, fit + mean
 
 
+def removed_as_published(x: Tensor, atoms: Tensor, k: int, criterion: str) -> list[int]:
+    """By what is left of samples and atoms, as long as it is, once the chosen ones are taken out."""
+    left, atoms, chosen = x - x.mean(0), unit_length(atoms), []
+    for _ in range(k):
+        products = left @ atoms.T
+        merit = products.abs().sum(0) if criterion == "l1" else products.std(0)
+        merit[chosen] = 0
+        chosen.append(int(merit.argmax()))
+        direction = unit_length(atoms[chosen[-1:]])[0]
+        left, atoms = (each - torch.outer(each @ direction, direction) for each in (left, atoms))
+    return chosen
+
+
 def test_somp():
     x, atoms = rows(30, 6) + 2, rows(20, 6, seed=1)
-    for criterion in ("l1", "std", "l2", "cosine"):
-        chosen, fit = somp_as_published(x, atoms, 4, criterion)
+    for criterion in ("l1", "std"):
+        fits = [somp_as_published(x, atoms, k, criterion) for k in (1, 2, 3, 4)]
+        chosen, fit = fits[-1]
         found = somp(x, atoms, 4, criterion)
-        assert found.atoms.tolist() == chosen
+        assert found.atoms.tolist() == chosen == removed_as_published(x, atoms, 4, criterion)
         torch.testing.assert_close(found.reconstruction, fit)
+        wanted = {
+            "explained_variance": [each.var(0).sum() / x.var(0).sum() for _, each in fits],
+            "l2": [(each - x).square().mean() for _, each in fits],
+            "cosine": [torch.cosine_similarity(x, each).mean() for _, each in fits],
+        }
+        for name, values in found.quality(x).items():
+            torch.testing.assert_close(values, torch.stack(wanted[name]))
+    assert somp(x, atoms, 4, removal=True).atoms.tolist() != somp(x, atoms, 4).atoms.tolist()
+    found = pca(x, 4)
+    theirs, _ = somp_as_published(found.components * (29 * found.eigenvalues)[:, None], atoms, 4, "l1")
+    assert somp(found.components * found.eigenvalues[:, None], atoms, 4).atoms.tolist() == theirs
 
 
 def test_omp():
@@ -347,7 +430,14 @@ def test_omp():
         chosen.append(int(merit.argmax()))
         part = torch.linalg.lstsq(own[chosen].T, first[:, None]).solution[:, 0]
         left = first - part @ own[chosen]
-    assert omp(x, atoms, 4).atoms.tolist() == chosen
+    found = omp(x, atoms, 4)
+    assert found.atoms.tolist() == chosen
+    assert float(found.explained_variance[-1]) == pytest.approx(1 - float(left.square().sum()))
+    along = unit_length(first[None] - left)[0]  # there it is of the samples, along what atoms make of it
+    theirs = float((x @ along).var() / x.var(0).sum())
+    assert theirs != pytest.approx(float(found.explained_variance[-1]), rel=0.1)
+    made = unit_length(found.reconstruction)[0]
+    assert float((x @ made).var() / x.var(0).sum()) == pytest.approx(theirs)
 
 
 def test_text_span():

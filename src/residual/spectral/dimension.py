@@ -16,6 +16,7 @@ from residual.finite import check_finite
 from residual.spectral.neighbours import nearest_two
 from residual.spectral.pca import PCA
 
+DUPLICATES = ("first", "none")
 _LEFT_OUT = 1e-6  # of the variance: components that are numerically zero
 _SAME = 16  # times a type's precision, of most samples' second distance: what is nearer is a duplicate
 _COARSE = 1e-2  # of that distance: where rounding is more, neighbours are of its making
@@ -80,7 +81,7 @@ class TwoNN:
     distance: float
 
 
-def two_nn(x: Float[Tensor, "n d"], fraction: float = 0.9) -> float:
+def two_nn(x: Float[Tensor, "n d"], fraction: float = 0.9, *, duplicates: str = "first") -> float:
     """Intrinsic dimension by the ratio of the distances to the two nearest neighbours.
 
     With `r1 < r2` a sample's distances to its two nearest neighbours, `μ = r2/r1` follows `P(μ) = 1 − μ^(−D)`
@@ -93,10 +94,12 @@ def two_nn(x: Float[Tensor, "n d"], fraction: float = 0.9) -> float:
     Args:
         x: samples, on the device that is to do the work.
         fraction: in (0, 1]; the largest ratios are the least reliable.
+        duplicates: "first" of them counts; or "none", as in the code published with Basile et al. 2025, where
+            all samples that come twice stay neighbours of others and have no ratio themselves.
 
     Raises:
-        ResidualError: NaN, a fraction outside (0, 1], fewer than three distinct samples, or most of them with
-            two neighbours equally far, as on a grid.
+        ResidualError: NaN, a fraction outside (0, 1], an unknown choice, fewer than three distinct samples,
+            or most of them with two neighbours equally far, as on a grid.
 
     Example:
         >>> import torch
@@ -105,7 +108,12 @@ def two_nn(x: Float[Tensor, "n d"], fraction: float = 0.9) -> float:
         >>> round(two_nn(torch.stack([angles.cos(), angles.sin()], dim=1)))  # a circle in the plane
         1
     """
-    return two_nn_estimate(x, fraction).dimension
+    if duplicates not in DUPLICATES:
+        raise ResidualError(f"duplicates is {' or '.join(map(repr, DUPLICATES))}, got {duplicates!r}.")
+    if duplicates == "first":
+        return two_nn_estimate(x, fraction).dimension
+    _check_shares(fraction, 0.5)
+    return _estimate(x, *nearest_two(x), fraction, 0.5, len(x)).dimension
 
 
 def two_nn_estimate(
@@ -244,7 +252,7 @@ def _estimate(
 ) -> TwoNN:
     """Of distinct samples; `total` counts duplicates, too."""
     first, second = distances.T
-    kept = first < second
+    kept = (first > 0) & (first < second)
     logs = (second[kept] / first[kept]).log()  # (N,)
     count = len(logs)
     used = min(int(fraction * count), count - 1)

@@ -56,7 +56,7 @@ class Pursuit:
 
     def quality(self, x: Float[Tensor, "n d"]) -> dict[str, Float[Tensor, " k"]]:
         """How near the first 1, 2, …, `k` atoms come to the samples, mean included, as the published code
-        reports it.
+        reports it for SOMP.
 
         Args:
             x: the samples that atoms were chosen for.
