@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from families import CASES
 from tiny import TinyImages, tiny_encoder
 
+from residual import wrap_encoder
 from residual.errors import ResidualError
 from residual.spectral import SpectralBases, fit_bases, fit_output, pca
 from residual.spectral.unit_moments import UnitMoments
@@ -178,3 +180,27 @@ def test_files_of_moments_that_others_made(tmp_path):
         save_tensors(path, "moments", tensors, note | change)
         with pytest.raises(ResidualError, match=message):
             UnitMoments.load(path)
+
+
+@pytest.mark.parametrize("name", ["tiny", "own", "timm attention pool"])
+def test_widened_bases_hold_all_that_units_can_write(name):
+    """Of four samples; what others contribute lies in their span, less the mean. The first ones stay."""
+    encoder = wrap_encoder(CASES[name].make()) if name in CASES else None
+    encoder = encoder or tiny_encoder(centering="own" if name == "own" else "shared", output=40)
+    few, others = (encode_dataset(encoder, TinyImages(n=n, seed=n)) for n in (4, 30))
+    bases = fit_bases(few, ("mlp", "head"))
+    wide = bases.spanning(few.linearization)
+    contributions = others.contributions().double()
+    for place, unit in enumerate(bases.units):
+        rows, known = wide.components[place], bases.components[place]
+        assert torch.equal(rows[: len(known)], known)
+        assert len(rows) <= min(few.linearization.matrix(unit).shape)
+        assert not wide.eigenvalues[place][len(known) :].any()
+        centred = contributions[:, unit] - wide.means[place]
+        miss = centred @ rows.T @ rows - centred
+        assert miss.norm() < 1e-4 * centred.norm()
+            centred @ rows.T @ rows, centred, atol=1e-4 * centred.norm().item(), rtol=0
+        )
+        assert (centred @ known.T @ known - centred).norm() > 0.1 * centred.norm()
+    again = wide.spanning(few.linearization)
+    assert again.ranks == wide.ranks

@@ -195,10 +195,15 @@ class SpectralBases:
 
         Of fewer samples than a unit has features, a fit knows a part of that only.
         """
-        each = [
-            spanning(rows, values, linearization.matrix(unit))
-            for unit, rows, values in zip(self.units, self.components, self.eigenvalues, strict=True)
-        ]
+        wide = {"head": linearization.head_width, "mlp": linearization.width, "emb": linearization.width}
+        each, same = [], True
+        for unit, *own in zip(self.units, self.components, self.eigenvalues, strict=True):
+            features = (wide[linearization.units.kind(unit)] + 2) * linearization.pool_heads
+            if len(own[0]) < min(features, self.dim):
+                own, same = spanning(*own, linearization.matrix(unit)), False
+            each.append(own)
+        if same:
+            return self
         components, eigenvalues = zip(*each, strict=True)
         return SpectralBases(self.units, self.means, components, eigenvalues, self.all_means, self.origin)
 
