@@ -81,14 +81,9 @@ def test_json_has_every_unit_and_how_it_was_measured(stores, residual, tmp_path)
 
 
 def test_two_stores_are_compared(stores, residual, tmp_path):
-    words = (
-        "--kinds",
-        "head",
-        "--param",
-        "SimilaritySettings.explained=0.8",
-        "--json",
-        tmp_path / "told.json",
-    )
+    words = ("--kinds", "head", "--json", tmp_path / "told.json")
+    for setting in ("explained=0.8", "published_anchors=9"):
+        words += "--param", f"SimilaritySettings.{setting}"
     code, shown, _ = residual("analyze", stores / "letters", "--against", stores / "flags", *words)
     assert code == 0
     assert "picto: letters/val and flags" in shown
@@ -97,7 +92,7 @@ def test_two_stores_are_compared(stores, residual, tmp_path):
     assert not rows(shown, "MLP")
     against = read(tmp_path / "told.json")["against"]
     assert against["bases"] == "flags"
-    assert against["settings"] == {"explained": 0.8, "anchors": 256, "seed": 0}
+    assert against["settings"] == {"explained": 0.8, "anchors": 256, "seed": 0, "published_anchors": 9}
     assert [unit["unit"] for unit in against["units"]] == list(range(9, 57))
     x, y = (
         ResidualStore.open(stores / name).contributions(units=[30])[:, 0].double().numpy()
@@ -111,6 +106,7 @@ def test_two_stores_are_compared(stores, residual, tmp_path):
     expected = plain_spectral_cosine(a[:k], b[:m], α[:k], β[:m])
     assert row["spectral_cosine"] == pytest.approx(expected, rel=1e-3)
     assert row["mean_distance"] == pytest.approx(np.linalg.norm(x.mean(0) - y.mean(0)), rel=1e-3)
+    assert 0 < row["published_relative_cosine"] < 1
 
 
 def test_bases_in_a_file_are_compared_as_their_store_is(stores, residual, tmp_path):
@@ -213,7 +209,10 @@ def test_bases_of_other_weights_are_refused(stores, residual, tmp_path):
     encoder.module.visual_projection.weight.data[0, 0] += 1
     other = encode_dataset(encoder, load_dataset("letters", "val").sample(9))
     fit_bases(other).save(tmp_path / "other.safetensors")
-    code, shown, err = residual("analyze", stores / "heads", "--against", tmp_path / "other.safetensors")
+    words = "analyze", stores / "heads", "--against", tmp_path / "other.safetensors"
+    code, _, err = residual(*words, "--param", "SimilaritySettings.published_anchors=9")
+    assert (code, "a file of bases holds no samples" in err) == (2, True), err
+    code, shown, err = residual(*words)
     assert (code, shown) == (2, "")
     assert "Bases of different encoders: picto (weights" in err
 

@@ -209,7 +209,7 @@ def test_refusals_are_one_sentence(stores, residual, tmp_path):
         ((*known, "--encoder", "pikto"), "Did you mean 'picto'"),
         ((*known, "--device", "abacus"), "The device 'abacus' isn't there"),
         ((*known, "--param", "DescribeSettings.atom=3"), "A setting can't be used"),
-        ((*known, "--param", "DescribeSettings.criterion=l2"), "Unknown criterion 'l2'"),
+        ((*known, "--param", "DescribeSettings.criterion=l3"), "Unknown criterion 'l3'"),
         ((*known, "--param", "DescribeSettings.threshold=2.0"), "threshold lies in (0, 1)"),
         ((*known, "--cfg", tmp_path / "no.gin"), "There is no settings file"),
         ((*known, "--json", tmp_path), "can't be written: it is a folder"),

@@ -184,7 +184,7 @@ def test_pictures_that_cannot_be_read(residual, tmp_path, method):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--method", "residul"], "Unknown method 'residul'. Did you mean 'residual' or 'residual_star'?"),
+        (["--method", "residul"], "Unknown method 'residul'. Did you mean 'residual' or 'residual_star' or"),
         (["--method", "zero_shot"], "Unknown method 'zero_shot'"),
         (["--dataset", "mnits"], "Did you mean 'mnist'"),
         (["--dataset", "folder:nowhere"], "nowhere"),
@@ -201,7 +201,10 @@ def test_pictures_that_cannot_be_read(residual, tmp_path, method):
             ["--method", "linear", "--figures", "f"],
             "--figures draws the weights of units, and linear has none",
         ),
-        (["--method", "fine_tuning", "--figures", "f"], "take coarse, residual_star or residual."),
+        (
+            ["--method", "fine_tuning", "--figures", "f"],
+            "take coarse, coarse_released, residual_star, residual or residual_released.",
+        ),
         (["--param", "train.seed=-1"], "train.seed must be from 0"),
         (["--param", "TrainSettings.seed=7"], "TrainSettings.seed follows train.seed"),
         (["--param", "FitSettings.seed=7"], "FitSettings.seed follows train.seed"),

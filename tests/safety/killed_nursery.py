@@ -83,6 +83,7 @@ def grid(place: str, model: str, *_: int) -> None:
         f"folder:{model}/a",
         batch_size=4,
         on_error="skip",
+        most_skipped_share=0.1,
         device="cpu",
     )
     run_experiment(experiment, plan, lambda *_: None)

@@ -97,7 +97,8 @@ SIZES = {
 @given(**SIZES, share=st.floats(0, 1), centre=st.booleans(), removal=st.booleans())
 def test_somp_is_its_definition(criterion, rows, width, entries, seed, share, centre, removal):
     x, dictionary = random_rows(rows, width, seed), random_rows(entries, width, seed + 1) - 3
-    k = 1 + math.floor(share * (min(entries, width, rows - 1) - 1))  # until nothing is left
+    most = min(entries, width - removal, rows - 1)  # what is left of atoms in a last direction is one
+    k = 1 + math.floor(share * (most - 1))  # until nothing is left
     wanted = plain_somp(x, dictionary, k, criterion, centre, removal)
     whole = torch.from_numpy(x)
     got = somp(whole, torch.from_numpy(dictionary), k, criterion, centre=centre, removal=removal)

@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from residual.errors import printable
+from residual.errors import ResidualError, printable
 from residual.files import shareable
 from residual.progress import Progress
 from residual.report import records
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
 from residual.spectral.geometry import GeometrySettings, unit_geometry
+from residual.spectral.published import published_similarity
 from residual.spectral.similarity import SimilaritySettings, compare_bases
 from residual.store.disk import ResidualStore
 from residual.workflows.encode import split_kinds
@@ -52,16 +53,15 @@ def analyze_store(
         progress: called with the number of units done and their total.
 
     Raises:
-        ResidualError: as `ResidualStore.open`, `unit_geometry` and `compare_bases`.
+        ResidualError: as `ResidualStore.open`, `unit_geometry` and `compare_bases`; or anchors that published
+            measures need, and no samples to take them of.
     """
     store = ResidualStore.open(address)
     chosen = store.kinds if kinds is None else split_kinds(kinds)
-    other = None if against is None else _bases(against, chosen, device)
     start = time.perf_counter()
-    similar = None
-    if other is not None:  # before what takes longer, as it may be refused
-        ours = fit_bases(store, chosen, device=device)
-        similar = store.units.merge(compare_bases(ours, other, similarity.explained), on="unit")
+    similar = None  # before what takes longer, as it may be refused
+    if against is not None:
+        similar = store.units.merge(_similar(store, chosen, against, similarity, device), on="unit")
     compared = time.perf_counter()
     shapes = unit_geometry(store, chosen, geometry, device=device, progress=progress)
     done = time.perf_counter()
@@ -84,7 +84,24 @@ def analyze_store(
     return Analysis(title, title_similar, shapes, similar, result)
 
 
-def _bases(source: str, kinds: tuple[str, ...], device: str | None) -> SpectralBases:
-    if source.endswith(".safetensors"):
-        return SpectralBases.load(source)
-    return fit_bases(ResidualStore.open(source), kinds, device=device)
+def _similar(
+    store: ResidualStore,
+    kinds: tuple[str, ...],
+    against: str,
+    settings: SimilaritySettings,
+    device: str | None,
+) -> pd.DataFrame:
+    """One row for each unit that has a basis in both."""
+    kept = against.endswith(".safetensors")
+    if kept and settings.published_anchors:
+        raise ResidualError(
+            "published_anchors sees units from samples, and a file of bases holds no samples.",
+            "Compare with the store that it was made of, or leave published_anchors at 0.",
+        )
+    other = None if kept else ResidualStore.open(against)
+    theirs = SpectralBases.load(against) if other is None else fit_bases(other, kinds, device=device)
+    similar = compare_bases(fit_bases(store, kinds, device=device), theirs, settings.explained)
+    if other is None or not settings.published_anchors:
+        return similar
+    how = settings.published_anchors, settings.seed, device
+    return similar.merge(published_similarity(store, other, similar["unit"].tolist(), *how), on="unit")
