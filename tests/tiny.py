@@ -7,10 +7,12 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModelWithProjection
 
+from residual.adapters import Fitting, fitting
 from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import wrap_encoder
 from residual.errors import UnreadableImageError
+from residual.workflows.run import RUN_METHODS
 
 
 def tiny_config(
@@ -116,3 +118,8 @@ class TinyImages(ImageDataset):
         if index in self.broken:
             raise UnreadableImageError(self.sample_ids[index], "cut off")
         return Image.fromarray(self.images[index])
+
+
+def fittings(epochs: int, recipe: str = "paper") -> dict[str, Fitting]:
+    """One quick fit of each method of a run."""
+    return {method: fitting(method, recipe, fit={"epochs": epochs}) for method in RUN_METHODS}

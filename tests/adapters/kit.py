@@ -71,6 +71,7 @@ def adapters_of(encoder: Encoder) -> list[Adapter]:
         ResiDual(heads, 0.7, "mean", "keep", mean="keep"),
         ResiDualStar(heads),
         Coarse(heads, seed=3, l1=0.5),
+        Coarse(heads, seed=4, others="keep", tail="keep", mean="keep"),
         LinearMap(dim, torch.randn(dim, dim, generator=generator)),
         ResiDual(square, [(k + 1) // 2 for k in square.ranks], tail="keep", write_back="transposed"),
         *(

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from pictures import write_folder
-from tiny import tiny_clip
+from tiny import fittings, tiny_clip
 
 import residual
-from residual.adapters import FitSettings
+from residual.adapters import FitSettings, fitting
 from residual.data import dataset_names, load_dataset
 from residual.errors import ResidualError
 from residual.store.encode import encode_dataset
@@ -73,7 +73,7 @@ def test_pictures_left_out_of_the_bases_are_listed(picto, name, tmp_path):
     root = write_folder(tmp_path / "broken")
     broken = load_dataset(f"folder:{root}", "train").sample_ids[5]
     (root / broken).write_bytes(b"")
-    (run,) = run_tasks(picto, [name], [FitSettings(epochs=1)], bases=f"folder:{root}", on_error="skip")
+    (run,) = run_tasks(picto, [name], fittings(epochs=1), bases=f"folder:{root}", on_error="skip")
     assert run.summary["skipped"] == [broken]
 
 
@@ -100,18 +100,18 @@ def test_classes_that_do_not_work_are_refused_before_anything_is_encoded(picto, 
 
     monkeypatch.setattr("residual.workflows.task.load_dataset", loaded)
     monkeypatch.setattr("residual.workflows.task.encode_dataset", lambda *_, **__: pytest.fail("encoded"))
-    fits, textless = [FitSettings(epochs=1)], residual.wrap_encoder(tiny_clip())
+    textless = residual.wrap_encoder(tiny_clip())
     for encoder in (picto, textless):
         wrong.update(class_names=("a", "b", " "))
         with pytest.raises(ResidualError, match="can't be empty: class 2 of 3 is"):
-            list(run_tasks(encoder, [name], fits, bases=name))
+            list(run_tasks(encoder, [name], fittings(epochs=1), bases=name))
         with pytest.raises(ResidualError, match="can't be empty: class 2 of 3 is"):
-            train_on(encoder, name, "residual", fits, bases=name)
+            train_on(encoder, name, "residual", fitting("residual"), bases=name)
         with pytest.raises(ResidualError, match="can't be empty: class 2 of 3 is"):
             encode_task(encoder, name)
     wrong.update(class_names=("a", "b", "c"), templates=("a photo",))
     with pytest.raises(ResidualError, match=r"need {} where .* isn't in \['a photo'\]"):
-        list(run_tasks(picto, [name], fits, bases=name))
+        list(run_tasks(picto, [name], fittings(epochs=1), bases=name))
 
 
 def test_unknown_method(picto, name):
@@ -136,7 +136,7 @@ def test_test_pictures_do_not_touch_the_weights(picto, name):
 
 def test_a_run_gives_one_summary_a_dataset(picto, name, tmp_path):
     other = f"folder:{write_folder(tmp_path / 'digits', classes=('3', '5'))}"
-    runs = list(run_tasks(picto, [name, other], [FitSettings(epochs=2)], bases=name))
+    runs = list(run_tasks(picto, [name, other], fittings(epochs=2), bases=name))
     assert [run.summary["dataset"] for run in runs] == ["folder:digits"] * 2  # without where they are
     for run in runs:
         star = run.adapted["residual_star"][0].adapter

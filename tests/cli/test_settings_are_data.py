@@ -19,7 +19,7 @@ def bound(tmp_path: Path, text: str | bytes, *params: str):
 
 
 def test_literals_macros_blocks_and_comments(tmp_path):
-    options, fits, adapter = bound(
+    options, fittings = bound(
         tmp_path,
         """
         # What is used twice
@@ -37,16 +37,20 @@ def test_literals_macros_blocks_and_comments(tmp_path):
         "run.seed=7",
         "FEW=3",  # later, so it holds everywhere
         "AdapterSettings.l1=0.5",
+        "AdapterSettings.mean=drop",
     )
     assert (options.dataset, options.seeds, options.seed) == ("letters", 3, 7)
+    assert list(fittings) == ["residual_star", "residual"]
+    fits, adapter = fittings["residual"].fits, fittings["residual"].adapter
     assert [fit.seed for fit in fits] == [7, 8, 9]
+    assert (fits[0].or_start, adapter.init) == (True, "ones")  # of the recipe, where nothing else is said
     assert (fits[0].epochs, fits[0].learning_rate, fits[0].weight_decay) == (3, 3, 1e-3)
-    assert (adapter.rank, adapter.l1) == (None, 0.5)
+    assert (adapter.rank, adapter.l1, adapter.mean) == (None, 0.5, "drop")
     file = tmp_path / "b.gin"
     file.write_bytes(b"\xef\xbb\xbfTENTH = 0.1\r\nScoreboardSettings.shares = [%TENTH, 0.5]")
     assert read_settings([ScoreboardSettings], [file], []) == [ScoreboardSettings(shares=(0.1, 0.5))]
     file.write_text("TrainSettings.epochs = 2\nFitSettings.epochs = 3\n")  # of any method
-    assert read_train_settings([file], [])[1][0].epochs == 3
+    assert read_train_settings([file], [])[1].fits[0].epochs == 3
 
 
 HOSTILE = (

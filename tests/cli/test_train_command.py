@@ -120,7 +120,8 @@ def test_settings_of_the_fit_and_of_the_adapter(residual, folder, tmp_path):
     assert told["seeds"] == [0, 1, 2, 3, 4]  # by default
     assert [len(seed["history"]) for seed in told["per_seed"]] == [2] * 5
     own = told["settings"]["adapter"]
-    assert (own["rank"], own["init"], own["tail"], own["mean"]) == (0.95, "ones", "keep", "drop")
+    assert (own["rank"], own["init"], own["tail"], own["mean"]) == (0.95, "ones", "keep", "keep")
+    assert (told["settings"]["recipe"], told["settings"]["weight_decay"]) == ("gentle", 0)
     assert config(tmp_path / "kept")["adapter"]["tail"] == "keep"
     assert config(tmp_path / "kept")["training"]["settings"] == told["settings"]
     loaded = AdaptedEncoder.from_pretrained(tmp_path / "kept", device="cpu")

@@ -9,9 +9,10 @@ import pytest
 from pictures import write_folder
 from PIL import Image
 from test_heads_page import Reader
+from tiny import fittings
 
 import residual
-from residual.adapters import FitSettings, compute_scores, strongest_components
+from residual.adapters import compute_scores, strongest_components
 from residual.report.pages import PICTURES, gain_colour, write_run_page
 from residual.report.tables import run_rows, sentence, suite_markdown, suite_rows
 from residual.workflows.run import run_tasks
@@ -21,7 +22,7 @@ from residual.workflows.run import run_tasks
 def run(tmp_path_factory):
     name = f"folder:{write_folder(tmp_path_factory.mktemp('page') / 'a <b> & c', each=20)}"
     encoder = residual.load_encoder("picto", device="cpu")
-    return next(run_tasks(encoder, [name], [FitSettings(epochs=2)], bases=name))
+    return next(run_tasks(encoder, [name], fittings(epochs=2), bases=name))
 
 
 def page_of(run, path):
@@ -108,7 +109,7 @@ def test_pictures_are_the_right_ones_where_some_were_left_out(tmp_path):
     (root / "digit 1/01.png").write_bytes(b"")
     encoder = residual.load_encoder("picto", device="cpu")
     (run,) = run_tasks(
-        encoder, [f"folder:{root}"], [FitSettings(epochs=1)], bases=f"folder:{root}", on_error="skip"
+        encoder, [f"folder:{root}"], fittings(epochs=1), bases=f"folder:{root}", on_error="skip"
     )
     reader = Reader(page_of(run, tmp_path / "index.html"))
     store = run.task.stores["train"]

@@ -23,9 +23,11 @@ from residual.adapters.methods import (
     SpectralMap,
     make_adapter,
 )
+from residual.adapters.recipes import RECIPES, Fitting, Recipe, fitting
 from residual.adapters.scores import Scores, compute_scores
 
 __all__ = [
+    "RECIPES",
     "AdaptedEncoder",
     "Adapter",
     "AdapterSettings",
@@ -33,8 +35,10 @@ __all__ = [
     "Component",
     "FitResult",
     "FitSettings",
+    "Fitting",
     "FoldedMap",
     "LinearMap",
+    "Recipe",
     "Reference",
     "ReleasedCoarse",
     "ReleasedLinearMap",
@@ -53,6 +57,7 @@ __all__ = [
     "fine_tune",
     "fit",
     "fit_many",
+    "fitting",
     "make_adapter",
     "strongest_components",
     "unit_gains",

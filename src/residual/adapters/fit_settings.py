@@ -74,7 +74,7 @@ class FitSettings:
         """The weight decay for an adapter."""
         if self.weight_decay is not None:
             return float(self.weight_decay)
-        return adapter.decay if self.decay_towards == "start" else 0.0
+        return adapter.decay if self.decay_towards == "start" and self.optimizer != "lbfgs" else 0.0
 
 
 @dataclass(frozen=True)

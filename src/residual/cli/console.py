@@ -26,6 +26,7 @@ from residual.errors import printable
 from residual.files import check_writable, write_json
 
 if TYPE_CHECKING:
+    from residual.adapters.recipes import Fitting
     from residual.workflows.store_origin import StoreDataset
 
 
@@ -80,6 +81,19 @@ def show_skipped(samples: Iterable[str] | Mapping[str, str]) -> None:
     for sample in samples:
         reason = f" ({samples[sample]})" if isinstance(samples, Mapping) else ""
         err.print(printable(f"left out, can't be read: {sample}{reason}"))
+
+
+def recipes_line(fittings: Mapping[str, Fitting]) -> str:
+    """By which recipe methods were fitted, and how to have the other."""
+    from residual.adapters.recipes import RECIPES
+
+    names = list(dict.fromkeys(each.recipe for each in fittings.values()))
+    told = [f"{name} ({RECIPES[name].about})" for name in names]
+    if len(names) > 1:
+        released = ", ".join(method for method, each in fittings.items() if each.recipe == names[-1])
+        told[-1] += f" for {released}"
+    others = [name for name in RECIPES if name not in names]
+    return f"Recipe: {'; '.join(told)}.{''.join(f' The other: --recipe {name}.' for name in others)}"
 
 
 def show_origin(origin: StoreDataset) -> None:

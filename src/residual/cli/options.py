@@ -31,6 +31,13 @@ Bases = Annotated[
         "suite), a dataset, or a file of bases (.safetensors). [default: mixed]"
     ),
 ]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        help="How adapters are fitted: gentle (from the encoder itself, and held near it) or paper. "
+        "[default: gentle]"
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Of the first weights and the order of samples. [default: 0]")]
 OnError = Annotated[
     str | None, typer.Option(help="A picture that can't be read: raise, or skip and list. [default: raise]")

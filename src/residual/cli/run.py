@@ -23,6 +23,7 @@ def run(
             "[default: residual_star, residual]"
         ),
     ] = None,
+    recipe: o.Recipe = None,
     seed: o.Seed = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Fit this many times, from --seed on. [default: 5]")
@@ -51,7 +52,7 @@ def run(
 
         residual run --all --seeds 3 --json all.json    # the whole suite
     """
-    from residual.cli.console import check_outputs, out, show_skipped, stages, write_result
+    from residual.cli.console import check_outputs, out, recipes_line, show_skipped, stages, write_result
     from residual.cli.settings import read_run_settings
     from residual.data import dataset_names
     from residual.encoders import load_encoder
@@ -63,17 +64,16 @@ def run(
         raise ResidualError(
             "--all takes every dataset of the suite: leave out --dataset, or leave out --all."
         )
-    options, fits, settings = read_run_settings(
-        cfg or [], param or [], dataset=dataset, encoder=encoder, bases=bases, seed=seed, seeds=seeds,
-        batch_size=batch_size, on_error=on_error,
+    options, fittings = read_run_settings(
+        cfg or [], param or [], tuple(dict.fromkeys(method or RUN_METHODS)), dataset=dataset, encoder=encoder,
+        bases=bases, recipe=recipe, seed=seed, seeds=seeds, batch_size=batch_size, on_error=on_error,
     )  # fmt: skip
     check_outputs(json, report and report / "index.html")
     model = load_encoder(options.encoder, device=device)
     summaries = []
     with stages() as show:
         for done in run_tasks(
-            model, dataset_names() if every else [options.dataset], fits, settings,
-            methods=tuple(dict.fromkeys(method or RUN_METHODS)), bases=options.bases,
+            model, dataset_names() if every else [options.dataset], fittings, bases=options.bases,
             per_dataset=options.per_dataset, batch_size=options.batch_size, on_error=options.on_error,
             progress=show,
         ):  # fmt: skip
@@ -85,6 +85,7 @@ def run(
                 train, pictures = done.task.stores["train"], done.task.datasets["train"]
                 write_run_page(page, done.summary, done.adapters, train, pictures, done.task.classifier)
     out.print(suite_table(summaries) if every else run_table(summaries[0]))
+    out.print(recipes_line(fittings))
     for summary in summaries:
         out.print(sentence(summary))
         show_skipped(summary["skipped"])

@@ -11,11 +11,13 @@ from typing import Any
 
 from residual.adapters.fit_settings import FitSettings, TrainSettings
 from residual.adapters.methods import FINE_TUNING, METHODS, AdapterSettings
+from residual.adapters.recipes import Fitting, fitting
 from residual.cli.settings_files import read_bindings
 from residual.data import dataset_names
 from residual.errors import ResidualError, unknown_name
 from residual.experiments import Plan
 from residual.heads.describe import DescribeSettings
+from residual.workflows.run import RUN_METHODS
 
 _MOST_SEEDS = 1_000
 _SEEDS = 5  # fitted at once, they cost little more than one
@@ -38,6 +40,7 @@ class RunOptions:
     dataset: str = "mnist"
     encoder: str = "picto"
     bases: str = "mixed"
+    recipe: str = "gentle"
     per_dataset: int = 200
     seed: int = 0
     seeds: int = _SEEDS
@@ -90,9 +93,9 @@ class ExperimentOptions:
 
 
 def read_run_settings(
-    files: Sequence[Path], params: Sequence[str], **given: Any
-) -> tuple[RunOptions, list[FitSettings], AdapterSettings]:
-    """The options of `residual run`, the settings of its fits, one a seed, and those of its adapters.
+    files: Sequence[Path], params: Sequence[str], methods: Sequence[str] = RUN_METHODS, **given: Any
+) -> tuple[RunOptions, dict[str, Fitting]]:
+    """The options of `residual run`, and how each of its methods is made and fitted.
 
     What is not None in `given` wins over `--param`, that over the files, those over the defaults.
 
@@ -102,18 +105,19 @@ def read_run_settings(
     run, adapter, fit = _bound(files, params, RunOptions, AdapterSettings, FitSettings)
     options = _made(RunOptions, run, given)
     seeds = _seeds(options, FitSettings=fit)
-    return options, [_made(FitSettings, fit, {"seed": s}) for s in seeds], _made(AdapterSettings, adapter)
+    _checked(adapter, fit)
+    return options, {method: fitting(method, options.recipe, seeds, adapter, fit) for method in methods}
 
 
 def read_train_settings(
     files: Sequence[Path], params: Sequence[str], **given: Any
-) -> tuple[TrainOptions, list[FitSettings] | list[TrainSettings], AdapterSettings]:
-    """The options of `residual train`; the settings of its fits, or of its fine-tunings, one a seed; and
-    those of its adapters.
+) -> tuple[TrainOptions, Fitting | list[TrainSettings]]:
+    """The options of `residual train`; and how its method is made and fitted, or the settings of its
+    fine-tunings, one a seed.
 
     Raises:
-        ResidualError: as `read_run_settings`; or a `--param` of fits for fine-tuning, or the reverse. In
-            files both may stand, to be used with any method.
+        ResidualError: as `read_run_settings`; or a recipe or a `--param` of fits for fine-tuning, or the
+            reverse. In files all may stand, to be used with any method.
     """
     targets = (TrainOptions, AdapterSettings, TrainSettings, FitSettings)
     train, adapter, tuning, fit = _bound(files, params, *targets)
@@ -122,17 +126,20 @@ def read_train_settings(
         raise unknown_name("method", options.method, METHODS)
     options = replace(options, seeds=options.seeds or (1 if options.method == FINE_TUNING else _SEEDS))
     seeds = _seeds(options, FitSettings=fit, TrainSettings=tuning)
-    fits = [_made(FitSettings, fit, {"seed": each}) for each in seeds]
+    _checked(adapter, fit)
     tunings = [_made(TrainSettings, tuning, {"seed": each}) for each in seeds]
-    adapters = _made(AdapterSettings, adapter)
-    used, unused = "FitSettings", "TrainSettings"
-    if options.method == FINE_TUNING:
-        fits, used, unused = tunings, unused, used
+    how: Fitting | list[TrainSettings] = tunings
+    used, unused = "TrainSettings", "FitSettings"
+    if options.method != FINE_TUNING:
+        how = fitting(options.method, options.recipe, seeds, adapter, fit)
+        used, unused = unused, used
+    elif given.get("recipe"):
+        raise ResidualError(f"Recipes are of adapters: {FINE_TUNING} has none.")
     if idle := [param for param in params if param.strip().startswith(f"{unused}.")]:
         raise ResidualError(
             f"--param {idle[0]} has no effect here: the settings of {options.method} are {used}."
         )
-    return options, fits, adapters
+    return options, how
 
 
 def read_encode_settings(files: Sequence[Path], params: Sequence[str], **given: Any) -> EncodeOptions:
@@ -218,6 +225,12 @@ def _fits(value: Any, hint: Any) -> bool:
     if typing.get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(_fits(each, parts[0]) for each in value)
     return any(type(value) is each or (each is float and type(value) is int) for each in parts or (hint,))
+
+
+def _checked(adapter: Mapping[str, Any], fit: Mapping[str, Any]) -> None:
+    """Refuse settings of adapters and fits that can't be, whatever the recipe."""
+    _made(AdapterSettings, adapter)
+    _made(FitSettings, fit)
 
 
 def _name(kind: type) -> str:

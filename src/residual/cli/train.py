@@ -22,6 +22,7 @@ def train(
     ] = None,
     encoder: o.Encoder = None,
     bases: o.Bases = None,
+    recipe: o.Recipe = None,
     seed: o.Seed = None,
     seeds: Annotated[
         int | None,
@@ -71,7 +72,8 @@ def train(
         residual train --dataset folder:pictures --param AdapterSettings.init=ones --out mine
     """
     from residual.adapters.methods import ADAPTERS
-    from residual.cli.console import check_outputs, show_skipped, stages, write_result
+    from residual.adapters.recipes import Fitting
+    from residual.cli.console import check_outputs, recipes_line, show_skipped, stages, write_result
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_train_settings
     from residual.encoders import load_encoder
@@ -81,9 +83,9 @@ def train(
 
     if figures:
         check_matplotlib()
-    options, fits, settings = read_train_settings(
-        cfg or [], param or [], dataset=dataset, method=method, encoder=encoder, bases=bases, seed=seed,
-        seeds=seeds, batch_size=batch_size, on_error=on_error,
+    options, how = read_train_settings(
+        cfg or [], param or [], dataset=dataset, method=method, encoder=encoder, bases=bases, recipe=recipe,
+        seed=seed, seeds=seeds, batch_size=batch_size, on_error=on_error,
     )  # fmt: skip
     drawn = [name for name, adapter in ADAPTERS.items() if adapter.of_units]
     logger = logger_of(options.method, logger)
@@ -96,12 +98,14 @@ def train(
     model = load_encoder(options.encoder, device=device)
     with stages() as show:
         done = train_on(
-            model, options.dataset, options.method, fits, settings, bases=options.bases,
+            model, options.dataset, options.method, how, bases=options.bases,
             per_dataset=options.per_dataset, batch_size=options.batch_size, on_error=options.on_error,
             stores=stores, folder=out / "training", logger=logger, progress=show,
         )  # fmt: skip
     done.adapted.save_pretrained(out)
     stdout.print(run_table(done.summary))
+    if isinstance(how, Fitting):
+        stdout.print(recipes_line({options.method: how}))
     if done.adapter is not None and done.adapter.of_units:
         units, classifier = done.task.stores["train"].units, done.task.classifier
         stdout.print(components_table(done.adapter, units, classifier))

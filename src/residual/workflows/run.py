@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from residual.adapters.fit_settings import FitSettings
-from residual.adapters.methods import ADAPTERS, AdapterSettings, Reference
+from residual.adapters.methods import ADAPTERS, Reference
+from residual.adapters.recipes import Fitting
 from residual.encoders.encoder import Encoder
 from residual.errors import unknown_name
 from residual.files import shareable
@@ -47,28 +47,26 @@ class Run:
 def run_tasks(
     encoder: Encoder,
     datasets: Sequence[str],
-    fits: Sequence[FitSettings],
-    settings: AdapterSettings | None = None,
+    fittings: Mapping[str, Fitting],
     *,
-    methods: Sequence[str] = RUN_METHODS,
     bases: str = MIXED,
     per_dataset: int = 200,
     batch_size: int = 64,
     on_error: str = "raise",
     progress: Progress | None = None,
 ) -> Generator[Run]:
-    """Adapt `encoder` to each dataset by each of `methods`, one `FitSettings` a seed.
+    """Adapt `encoder` to each dataset by each method of `fittings`, with as many seeds for all.
 
     Gives one `Run` after another, so that only one task's coordinates are in memory. The summary holds
-    `encoder, dataset, bases, seeds, n_train, n_val, n_test, classes, classifier, accuracy, interval,
-    per_seed, parameters, epochs, seconds, skipped, versions`. An accuracy over several seeds is their mean;
-    `interval` is half the width of its 95 % interval by Student's t, over the randomness of the fit alone,
-    not over the choice of the test pictures.
+    `encoder, dataset, bases, recipe, seeds, n_train, n_val, n_test, classes, classifier, accuracy, interval,
+    per_seed, parameters, epochs, best_epoch, seconds, skipped, versions`. An accuracy over several seeds is
+    their mean; `interval` is half the width of its 95 % interval by Student's t, over the randomness of the
+    fit alone, not over the choice of the test pictures.
 
     Raises:
         ResidualError: see `encode_task`, `reference_from` and `adapt`.
     """
-    for method in methods:  # a name that isn't there is refused before any work
+    for method in fittings:  # a name that isn't there is refused before any work
         if method not in ADAPTERS:
             raise unknown_name("method", method, ADAPTERS)
     for name in datasets:  # what can't be had is told at once; no picture is decoded yet
@@ -86,8 +84,12 @@ def run_tasks(
         start = time.perf_counter()
         reference = of_bases = reference_of(of_bases)  # taken of the pictures once, for the first dataset
         bases_seconds += time.perf_counter() - start
-        adapted = {method: adapt(task, reference, method, fits, settings, inside) for method in methods}
+        adapted = {
+            method: adapt(task, reference, method, how.fits, how.adapter, inside)
+            for method, how in fittings.items()
+        }
         summary = _summary(encoder, task, adapted)
+        summary["recipe"] = {method: how.recipe for method, how in fittings.items()}
         summary["bases"] = shareable(bases, path=True)
         summary["skipped"] = list(dict.fromkeys([*reference.skipped, *summary["skipped"]]))
         summary["seconds"]["bases"] = round(bases_seconds, 3)
@@ -107,6 +109,7 @@ def _summary(encoder: Encoder, task: Task, adapted: dict[str, list[Adapted]]) ->
         "per_seed": {method: [each.accuracy for each in fits] for method, fits in adapted.items()},
         "parameters": {method: fits[0].weights for method, fits in adapted.items()},
         "epochs": {method: [len(each.result.history) for each in fits] for method, fits in adapted.items()},
+        "best_epoch": {method: [each.result.best_epoch for each in fits] for method, fits in adapted.items()},
         "seconds": {
             "encode": round(task.seconds, 3),
             "fit": round(sum(seconds.values()), 3),

@@ -21,6 +21,7 @@ from residual.adapters.fine_tuning.fine_tune import check_installed
 from residual.adapters.fine_tuning.log import LOGGERS
 from residual.adapters.fit_settings import FitSettings, TrainSettings
 from residual.adapters.methods import FINE_TUNING, AdapterSettings, Reference
+from residual.adapters.recipes import Fitting
 from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
@@ -69,8 +70,7 @@ def train_on(
     encoder: Encoder,
     dataset: str,
     method: str,
-    fits: Sequence[FitSettings] | Sequence[TrainSettings],
-    settings: AdapterSettings | None = None,
+    how: Fitting | Sequence[TrainSettings],
     *,
     bases: str = MIXED,
     per_dataset: int = 200,
@@ -87,8 +87,7 @@ def train_on(
         encoder: what is adapted or fine-tuned.
         dataset: as `load_dataset` takes it.
         method: "fine_tuning", or an adapter's as `adapt` takes it.
-        fits: one a seed; of fine-tuning `TrainSettings`.
-        settings: of the adapter.
+        how: an adapter is made and fitted (`fitting`); of fine-tuning the settings, one a seed.
         bases, per_dataset: of an adapter, see `reference_from`.
         batch_size, on_error, stores: see `encode_task`.
         folder, logger: of fine-tuning, see `fine_tuned`.
@@ -100,15 +99,15 @@ def train_on(
     start, splits = time.perf_counter(), load_splits(dataset, encoder)
     loading = time.perf_counter() - start
     pictures = Pictures(encoder, batch_size, on_error, stores, progress)
-    of_bases = None if method == FINE_TUNING else pictures.of_bases(bases, per_dataset)
+    of_bases = pictures.of_bases(bases, per_dataset) if isinstance(how, Fitting) else None
     start = time.perf_counter()
     encoded = pictures.splits(splits)
     task = make_task(encoder, dataset, splits, encoded, loading + time.perf_counter() - start)
-    if of_bases is None:
-        tunings = [each for each in fits if isinstance(each, TrainSettings)]
-        return train_encoder(encoder, task, tunings, folder, logger, progress)
-    quick = [each for each in fits if isinstance(each, FitSettings)]
-    return train_adapter(encoder, task, reference_of(of_bases), method, quick, settings, progress)
+    if of_bases is not None and isinstance(how, Fitting):
+        given = reference_of(of_bases), method, how.fits, how.adapter
+        return train_adapter(encoder, task, *given, progress, recipe=how.recipe)
+    tunings = [] if isinstance(how, Fitting) else how
+    return train_encoder(encoder, task, tunings, folder, logger, progress)
 
 
 def logger_of(method: str, logger: str | None) -> str | None:
@@ -140,6 +139,8 @@ def train_adapter(
     fits: Sequence[FitSettings],
     settings: AdapterSettings | None = None,
     progress: Progress | None = None,
+    *,
+    recipe: str = "paper",
 ) -> Trained:
     """Fit a method's adapter once for each of `fits`; the one with the best accuracy on val is kept.
 
@@ -149,7 +150,8 @@ def train_adapter(
     start = time.perf_counter()
     adapted = adapt(task, reference, method, fits, settings, progress)
     best = max(adapted, key=lambda each: each.result.merit)
-    used = {**asdict(fits[0]), "adapter": asdict(settings or AdapterSettings())}
+    used = {"recipe": recipe, **asdict(fits[0]), "adapter": asdict(settings or AdapterSettings())}
+    used["weight_decay"] = fits[0].decay_of(best.adapter)
     summary = _summary(encoder, task, method, adapted, best, used, time.perf_counter() - start)
     record, classifier = _record(task, method, summary), task.classifier_for(method)
     made = AdaptedEncoder(encoder, best.adapter, classifier, record, share=True)
@@ -270,6 +272,7 @@ def _summary(
                 "accuracy": each.accuracy,
                 "val_accuracy": each.result.val_accuracy,
                 "best_epoch": each.result.best_epoch,
+                "start": each.result.start and asdict(each.result.start),
                 "history": [asdict(epoch) for epoch in each.result.history],
                 **({"portions": each.result.portions} if each.result.portions else {}),
             }
