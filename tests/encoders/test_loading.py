@@ -50,7 +50,8 @@ def test_what_is_loaded_gives_what_its_library_gives(case, at):
     encoder = load_encoder(saved.name, device="cpu", **saved.how)
     assert encoder.output_dim == saved.output_dim
     assert encoder.image_size == saved.size
-    assert encoder.preprocess(Image.new("RGB", (50, 41))).shape == (3, saved.pixels, saved.pixels)
+    wide = 41 if "Siglip2" in case else 50  # which warns of what isn't square
+    assert encoder.preprocess(Image.new("RGB", (wide, 41))).shape == (3, saved.pixels, saved.pixels)
     pixels = random_pixels(3, saved.pixels, dtype=torch.float32)
     with torch.no_grad():
         expected = saved.image(pixels)
@@ -156,7 +157,7 @@ def test_hub_names_find_what_was_fetched_before(at, cache, monkeypatch):
         torch.testing.assert_close(encoder.encode_image(pixels), saved.image(pixels))
 
 
-HUB = r"there is no folder '{}' here, and it can't be had from the hub \(.+\)\.$"
+HUB = r"there is no folder '{}' here, and it can't be had from the hub \(.+\)\. Try again"
 
 
 @pytest.mark.parametrize(
@@ -251,6 +252,7 @@ def test_open_clip_weights_that_are_missing_are_refused(at):
 @pytest.mark.parametrize("case", families.CASES)
 def test_a_wrapped_models_own_preprocess_gives_its_image_size(case):
     encoder = residual.wrap_encoder(families.CASES[case].make())
-    pixels = encoder.preprocess(Image.new("RGB", (50, 41)))
+    wide = 41 if case == "siglip2" else 50  # which warns of what isn't square
+    pixels = encoder.preprocess(Image.new("RGB", (wide, 41)))
     usual = families.IMAGE if case.startswith(("siglip2", "dinov3")) else 224
     assert pixels.shape == (3, *(encoder.image_size or (usual, usual)))

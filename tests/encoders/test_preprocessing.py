@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,9 @@ DEFAULTS = {
 def test_a_wrapped_model_is_given_what_its_family_was_trained_with(case):
     preprocess = residual.wrap_encoder(families.CASES[case].make()).preprocess
     for shape in SHAPES:
-        assert_same(preprocess(picture(shape)), processed(DEFAULTS[case], picture(shape)))
+        squared = case == "siglip2" and shape[0] != shape[1]  # which isn't as it was trained, and is told
+        with pytest.warns(UserWarning, match="aren't are distorted") if squared else nullcontext():
+            assert_same(preprocess(picture(shape)), processed(DEFAULTS[case], picture(shape)))
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])

@@ -10,8 +10,9 @@ import pytest
 import timm
 import torch
 from families import CASES, open_clip_model, timm_model, transformers_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from saved import CLIP_CONFIG
+from tiny import random_pixels
 
 from residual import decompose, load_encoder, wrap_encoder
 from residual.errors import ResidualError
@@ -114,7 +115,6 @@ def test_folders_that_ask_for_code_other_files_or_other_models_are_refused(tmp_p
                 "some/kernels",
             ),
             ("vit", "config.json", {"quantization_config": {"quant_method": "x"}}, "which isn't run"),
-            ("vit", "config.json", {"auto_map": {"AutoModel": "them/theirs--mine.Mine"}}, "auto_map"),
             ("vit", "config.json", {"custom_pipelines": {"x": {"impl": "mine.Mine"}}}, "custom_pipelines"),
             (
                 "vit",
@@ -126,6 +126,12 @@ def test_folders_that_ask_for_code_other_files_or_other_models_are_refused(tmp_p
             ("vit", "tokenizer_config.json", {"vocab_file": "/etc/passwd"}, "vocab_file: /etc/passwd"),
             ("vit", "adapter_config.json", {"base_model_name_or_path": "them/theirs"}, "names another model"),
             ("vit", "model.safetensors.index.json", index, "names files that are none of its own"),
+            (
+                "vit",
+                "model.safetensors.index.json",
+                {"weight_map": {"a": "model-00002-of-00002.safetensors"}},
+                r"lacks model-00002-of-00002\.safetensors of its weights",
+            ),
             (
                 "vit",
                 "preprocessor_config.json",
@@ -169,6 +175,27 @@ def test_folders_that_ask_for_code_other_files_or_other_models_are_refused(tmp_p
         write(folder, file, fields)
         with pytest.raises(ResidualError, match=sentence):
             load_encoder(f"{'hf' if kind == 'vit' else 'timm'}:{folder}", device="cpu")
+    assert not alone
+
+
+def test_a_model_of_a_known_kind_is_loaded_without_the_code_that_its_config_names(tmp_path, alone):
+    model = transformers_model("Aimv2VisionModel", use_head=False)
+    model.save_pretrained(tmp_path)
+    size = {"crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 32}}
+    write(tmp_path, "preprocessor_config.json", {"image_processor_type": "CLIPImageProcessor"} | size)
+    code = {each: f"them/theirs--mine.{each}" for each in ("AutoConfig", "AutoModel", "AutoTokenizer")}
+    pixels = random_pixels(2, dtype=torch.float32)
+    # As the published AIMv2 is, and as it was: under the name of the whole model, without its texts.
+    for kind in ("aimv2_vision_model", "aimv2"):
+        write(tmp_path, "config.json", {"auto_map": code, "model_type": kind})
+        seen = load_encoder(f"hf:{tmp_path}", device="cpu").encode_image(pixels)
+        torch.testing.assert_close(seen, model(pixels).last_hidden_state.mean(1))
+    weights = load_file(tmp_path / "model.safetensors")
+    for name, value in (("trunk.weight", torch.ones(1)), ("rms_norm.weight", None)):
+        changed = {key: each for key, each in (weights | {name: value}).items() if each is not None}
+        save_file(changed, tmp_path / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ResidualError, match=rf"which isn't run: .* Aimv2VisionModel \({name}\)"):
+            load_encoder(f"hf:{tmp_path}", device="cpu")
     assert not alone
 
 

@@ -7,6 +7,7 @@ only normalised. open_clip's and timm's models keep those libraries' own transfo
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,11 @@ _READ |= {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "patch_si
 _MOST_SIDE = 8192
 _LARGE = 1e9  # of what bytes are divided by; NaN and infinity aren't under it
 _MOST_JSON = 2**20  # bytes
+_SQUARED = (
+    "This encoder was trained with pictures in their own form (NaFlex), and here each is made a square: "
+    "those that aren't are distorted. Crop them before, or take a SigLIP 2 of a fixed size, such as "
+    "google/siglip2-base-patch16-224."
+)
 _PROCESSORS = {"vit": "ViT", "siglip": "Siglip", "blip": "Blip", "dinov2": "Bit"}
 _PROCESSORS |= {"siglip2": "Siglip2", "deit": "DeiT", "dinov3": "DINOv3ViT"}
 # Of transformers' class, which needs torchvision.
@@ -135,8 +141,6 @@ class Preprocess:
             return getattr(defaults, field, None) if value is None else value
 
         size, crop = get("size"), get("crop_size")
-        if size is None and get("max_num_patches"):  # of any form: of all those, the square
-            size = math.isqrt(get("max_num_patches")) * get("patch_size")
         if isinstance(size, int) and getattr(defaults, "default_to_square", True):
             size = (size, size)
         if isinstance(size, dict):
@@ -145,14 +149,19 @@ class Preprocess:
             size = size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
         crop = (crop["height"], crop["width"]) if isinstance(crop, dict) else (crop, crop)
         normalize, rescale = get("do_normalize"), get("rescale_factor")
+        colours: dict[str, Any] = {
+            "interpolation": get("resample"),
+            "mean": tuple(get("image_mean")) if normalize else (0.0, 0.0, 0.0),
+            "std": tuple(get("image_std")) if normalize else (1.0, 1.0, 1.0),
+            "rescale": rescale if get("do_rescale") else 1.0,
+        }
+        if size is None and get("max_num_patches"):
+            return Squared.of(get("max_num_patches"), get("patch_size"), **colours)
         kind = Unrounded if defaults is _DINOV3 else cls
         return kind(
             resize=size if get("do_resize") else None,
             crop=crop if get("do_center_crop") else None,
-            interpolation=get("resample"),
-            mean=tuple(get("image_mean")) if normalize else (0.0, 0.0, 0.0),
-            std=tuple(get("image_std")) if normalize else (1.0, 1.0, 1.0),
-            rescale=rescale if get("do_rescale") else 1.0,
+            **colours,
         )
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
@@ -189,6 +198,23 @@ class Unrounded(Preprocess):
     """The same for DINOv3, whose processor doesn't round to bytes what it resized."""
 
     rounds = False
+
+
+@dataclass(frozen=True)
+class Squared(Preprocess):
+    """The same for models that take pictures of any form (NaFlex): here all become squares, which is told."""
+
+    @classmethod
+    def of(cls, patches: int, side: int, **how: Any) -> Squared:
+        """The largest square of whole patches, at most so many, each `side` pixels wide."""
+        whole = math.isqrt(patches) * side
+        return cls((whole, whole), None, **how)
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
+        """See `Preprocess`."""
+        if image.width != image.height:
+            warnings.warn(_SQUARED, stacklevel=2)
+        return super().__call__(image)
 
 
 @dataclass(frozen=True)

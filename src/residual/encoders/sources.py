@@ -30,6 +30,7 @@ _LAYERS = ("num_hidden_layers", "layers", "depth")
 _MOST_REQUESTS = 20  # pull requests that are looked into
 _CONVERTER = "SFconvertbot"  # the hub's own account, which opens pull requests with safetensors
 _AGAIN = "Try again where the hub can be reached: what is here already is kept."
+_WHOLE = "Get all of it: what is missing of one of the hub is fetched where the hub can be reached."
 _OF_A_LAYER = 6  # tensors at least: two norms, four matrices
 
 
@@ -206,7 +207,9 @@ def check_configs(name: str, folder: Path, files: Sequence[str] | None = None) -
             # Most tokenizers name files of whoever made them, which aren't here and aren't missed.
             outside = key.endswith("_file") and isinstance(value, str) and _leads_out(folder, value)
             implemented = key.endswith("attn_implementation") and "/" in str(value)
-            if value and (key in _CODE or implemented or outside):
+            # Of a model whose kind transformers knows, its own class is called: nothing asks for another.
+            code = key in _CODE and not (files is None and (file.name, key) == ("config.json", "auto_map"))
+            if value and (code or implemented or outside):
                 raise ResidualError(
                     f"{name}: its {file.name} asks for other code or files ({key}: {str(value)[:60]}), which "
                     "isn't run and aren't read. Take that line out, or load the whole model's own weights."
@@ -222,6 +225,8 @@ def check_configs(name: str, folder: Path, files: Sequence[str] | None = None) -
         parts = weights.get("weight_map") if isinstance(weights, dict) else None
         if not isinstance(parts, dict) or any(Path(str(part)).name != part for part in parts.values()):
             raise ResidualError(f"{name}: its {file.name} names files that are none of its own folder.")
+        if lacking := sorted({part for part in parts.values() if not (folder / part).exists()}):
+            raise ResidualError(f"{name}: {folder} lacks {', '.join(lacking[:3])} of its weights.", _WHOLE)
 
 
 def check_built(name: str, folder: Path, build: Callable[[], nn.Module]) -> None:

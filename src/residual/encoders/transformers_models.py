@@ -61,8 +61,7 @@ def load(
     with load_errors(name, folder), _quiet():
         check_configs(name, folder)
         config = read_config(folder, "config.json")
-        kind = config.get("model_type")
-        family, made = _known(name, kind, families, classifier)
+        family, made = _known(name, _kind(config, families), families, classifier)
         if not any(folder.glob("*.safetensors")):
             require_safetensors(name, folder, "model.safetensors")
         extra = {"add_pooling_layer": False} if made in ("ViTModel", "DeiTModel") else {}
@@ -74,6 +73,13 @@ def load(
             output_loading_info=True,
             **extra,
         )
+        other = sorted({*info["missing_keys"], *info["unexpected_keys"]}) if config.get("auto_map") else []
+        if other:
+            raise ResidualError(
+                f"{name}: {folder} is of code of its own, which isn't run: its weights aren't those of "
+                f"transformers' {made} ({', '.join(other[:3])}{' …' if other[3:] else ''}).",
+                "Name a revision or a copy of it in transformers' own form, or the same model of timm.",
+            )
         if lacking := sorted(info["missing_keys"]):
             raise ResidualError(
                 f"{name}: {folder} lacks weights, {', '.join(lacking[:3])}{' …' if lacking[3:] else ''}: "
@@ -101,6 +107,14 @@ def _lacking(name: str, reason: str, *texts: Any, **how: Any) -> Any:
     raise ResidualError(
         f"{name}: its tokenizer needs another library: pip install 'residual-vit[siglip]' ({reason})"
     )
+
+
+def _kind(config: dict[str, Any], families: Sequence[Family]) -> Any:
+    """The `model_type`; of a vision tower alone that is called as the whole model is, the tower's own."""
+    kind = config.get("model_type")
+    alone = f"{kind}_vision_model"
+    flat = "hidden_size" in config and "vision_config" not in config
+    return alone if flat and any(alone in family.saved_as for family in families) else kind
 
 
 def _known(name: str, kind: str, families: Sequence[Family], classifier: bool) -> tuple[Family, str]:

@@ -1,12 +1,12 @@
 """SigLIP 2 with patches of any number (NaFlex) as in transformers; those of one size are in SigLIP's form.
 
-A picture may have any whole number of patches in height and width. `preprocess` makes a square of as many
-patches as the model was trained with at most; it doesn't keep the picture's form, as NaFlex would.
+A picture may have any whole number of patches in height and width, all of a batch the same. `preprocess`
+makes a square of as many patches as the model was trained with at most, and warns of pictures that aren't:
+forms of their own would need a mask at every token.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from residual.encoders.families import siglip
-from residual.encoders.preprocess import HALF, Preprocess
+from residual.encoders.preprocess import HALF, Squared
 from residual.encoders.transformers_models import activation, named
 
 _BOTH, _VISION = siglip.FAMILIES
@@ -30,10 +30,9 @@ def _encode(vision: Any, pixels: Tensor) -> Tensor:
     return named(vision, patches, None, shapes).pooler_output  # None: no patch is padding
 
 
-def _square(module: Any) -> Preprocess:
+def _square(module: Any) -> Squared:
     vision = getattr(module.config, "vision_config", module.config)
-    side = math.isqrt(vision.num_patches) * vision.patch_size
-    return Preprocess((side, side), None, interpolation=2, mean=HALF, std=HALF)
+    return Squared.of(vision.num_patches, vision.patch_size, interpolation=2, mean=HALF, std=HALF)
 
 
 def _any_size(module: Any) -> None:
