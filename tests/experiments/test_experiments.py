@@ -375,7 +375,6 @@ def test_what_is_read_can_be_drawn(made, number):
         ({"encoders": ()}, "An experiment needs at least one encoder"),
         ({"encoders": ("picto", "clip_b", "picto")}, "Named twice: picto"),
         ({"datasets": ("flags", "flags", "mnist", "mnist")}, "Named twice: flags, mnist"),
-        ({"datasets": ("flags", "letters")}, "Named twice: letters"),
         ({"limit": -1}, "The limit is a number of images, or 0 for all; got -1"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,11 @@ class Scores:
     def output(self, lambdas: Float[Tensor, " K"]) -> Float[Tensor, "n d"]:
         """`(S ⊙ λ) Φ + rest`, for every sample."""
         return torch.addmm(self.rest, self.scores, lambdas[:, None] * self.directions)
+
+    def take(self, rows: Int[np.ndarray, " m"]) -> Scores:
+        """Those of some of the samples."""
+        at = torch.from_numpy(rows).to(self.scores.device)
+        return replace(self, scores=self.scores[at], rest=self.rest[at], labels=self.labels[at])
 
 
 def compute_scores(

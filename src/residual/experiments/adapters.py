@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +14,19 @@ from torch import Tensor
 
 from residual.adapters import adapted_output, compute_scores
 from residual.adapters.fit_settings import FitSettings, TrainSettings
-from residual.adapters.methods import ADAPTERS, FINE_TUNING, METHODS, AdapterSettings, Reference
+from residual.adapters.methods import (
+    ADAPTERS,
+    FINE_TUNING,
+    METHODS,
+    AdapterSettings,
+    Reference,
+    make_adapter,
+)
+from residual.adapters.scores import Scores
 from residual.data import SPLITS
 from residual.errors import ResidualError, unknown_name
-from residual.experiments.base import Experiment, Tables
+from residual.experiments.base import Experiment, Page, Tables
+from residual.experiments.few_shots import ZERO_SHOT, few_shot_rows
 from residual.experiments.plan import Plan, Work
 from residual.experiments.results import outputs_path, save_outputs, write_table
 from residual.files import safe_name, write_text
@@ -27,17 +36,19 @@ from residual.report.accuracies import (
     accuracies_markdown,
     accuracy_frame,
     radar_figure,
+    shots_figure,
+    shots_lines,
     weights_figure,
 )
 from residual.report.geometry import records
-from residual.report.tables import METHOD_NAMES
+from residual.report.tables import METHOD_NAMES, SHOTS
 from residual.workflows.task import Adapted, Task, adapt, make_task
 from residual.workflows.train import Tuned, fine_tuned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ZERO_SHOT = "zero_shot"
+_SHOWN = "accuracy on test in per cent, mean ± half the 95 % interval over draws"
 
 
 @dataclass(frozen=True)
@@ -49,9 +60,12 @@ class AdaptersSettings:
             "linear_released", "spectral_released", "coarse_released", "residual_released", as the published
             code has them.
         seeds: fits of each, which accuracies are means of.
+        shots: numbers of pictures of each class that methods but fine-tuning are fitted on besides, see
+            `few_shot_rows`; every seed draws its own.
         epochs, patience, batch_size: of all methods but fine-tuning, see `FitSettings`; the first two of that
             as well.
-        tuning_rate, tuning_batch_size: of fine-tuning.
+        tuning_rate, tuning_batch_size, tuning_precision: of fine-tuning, see `TrainSettings`.
+        tuning_seeds, tuning_epochs: the same, where they are to be others than above; 0 for those.
         init: of λ, see `AdapterSettings`.
         mean: of the re-weighted units: "drop", as in the paper, or "keep".
 
@@ -61,11 +75,15 @@ class AdaptersSettings:
 
     methods: tuple[str, ...] = (ZERO_SHOT, *(name for name, each in METHODS.items() if not each.released))
     seeds: int = 5
+    shots: tuple[int, ...] = ()
     epochs: int = 30
     patience: int = 5
     batch_size: int = 64
     tuning_rate: float | int = 1e-5
     tuning_batch_size: int = 128
+    tuning_precision: str = "32-true"
+    tuning_seeds: int = 0
+    tuning_epochs: int = 0
     init: str = "randn"
     mean: str = "drop"
 
@@ -77,6 +95,10 @@ class AdaptersSettings:
             raise ResidualError(
                 f"At least one method and 1 to 1,000 seeds are needed, got {self.methods} and {self.seeds}."
             )
+        if not all(isinstance(number, int) and number > 0 for number in self.shots):
+            raise ResidualError(f"shots are whole numbers of pictures, 1 or more; got {self.shots}.")
+        if not 0 <= self.tuning_seeds <= 1_000:
+            raise ResidualError(f"Fine-tuning takes 0 to 1,000 seeds, got {self.tuning_seeds}.")
         self.fits(False)
         self.tunings(False)
         AdapterSettings(mean=self.mean, init=self.init)
@@ -90,14 +112,16 @@ class AdaptersSettings:
 
     def tunings(self, sampled: bool) -> list[TrainSettings]:
         """The same for fine-tuning."""
-        return [
+        fits = [
             TrainSettings(
                 learning_rate=self.tuning_rate,
                 batch_size=self.tuning_batch_size,
+                precision=self.tuning_precision,
                 **self._shared(seed, sampled),
             )
-            for seed in range(self.seeds)
+            for seed in range(self.tuning_seeds or self.seeds)
         ]
+        return [replace(each, epochs=self.tuning_epochs or each.epochs) for each in fits]
 
     def _shared(self, seed: int, sampled: bool) -> dict[str, Any]:
         missing = "ignore" if sampled else "raise"
@@ -105,7 +129,8 @@ class AdaptersSettings:
 
 
 class Adapters(Experiment):
-    """A cell for each dataset and method: a row a seed, with accuracies, weights trained and seconds.
+    """A cell for each dataset and method, and number of shots: a row a seed, with accuracies, weights trained
+    and seconds.
 
     Trained on train, the epoch chosen on val, measured on test. Features and logits of the first seed on val
     and test are kept beside the results. Fine-tuning goes on from its last checkpoint if it was stopped.
@@ -113,11 +138,17 @@ class Adapters(Experiment):
 
     folder = "4_adapters"
     settings_of = AdaptersSettings
+    later = ("tuning_precision", "tuning_seeds", "tuning_epochs")
 
     def cells(self, plan: Plan) -> tuple[str, ...]:
-        """Every dataset by every method, the quick ones of all datasets first."""
+        """Every dataset by every method, the quick ones of all datasets first, and of those all shots."""
         quick = [method for method in self.settings.methods if method != FINE_TUNING]
         slow = [method for method in self.settings.methods if method == FINE_TUNING]
+        quick = [
+            each
+            for method in quick
+            for each in (method, *(f"{method}{SHOTS}{number}" for number in self.settings.shots))
+        ]
         return tuple(
             f"{name}.{method}" for some in (quick, slow) for name in plan.datasets for method in some
         )
@@ -127,8 +158,8 @@ class Adapters(Experiment):
         return layers
 
     def noted(self) -> dict[str, Any]:
-        """All but which methods there are: others can be added later."""
-        return {name: value for name, value in super().noted().items() if name != "methods"}
+        """All but which cells there are: others can be added later."""
+        return {name: value for name, value in super().noted().items() if name not in ("methods", "shots")}
 
     def depends_on(self, plan: Plan, cell: str) -> tuple[tuple[str, str], ...]:
         """All splits of the dataset, and the reference, which components are of."""
@@ -138,9 +169,12 @@ class Adapters(Experiment):
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
         """One method on one dataset."""
         name, _, method = cell.rpartition(".")
+        method, _, shots = method.partition(SHOTS)
         work.check_classes(name)
         if method == FINE_TUNING:
             return self._tuned(work, name)
+        if shots:
+            return self._few(work, name, method, int(shots))
         if method == ZERO_SHOT:
             outputs = {split: work.store(name, split=split).output() for split in ("val", "test")}
             task = _task(work, name)
@@ -150,10 +184,8 @@ class Adapters(Experiment):
         else:
             work.store(work.plan.reference, split="train")  # all is encoded before anything is made of it
             task, reference = _task(work, name), _reference(work)
-            init = self.settings.init if self.settings.init in ADAPTERS[method].inits else "ones"
-            how = AdapterSettings(mean=self.settings.mean, init=init)
             fits = self.settings.fits(bool(work.plan.limit_of(name)))
-            adapted = adapt(task, reference, method, fits, how, _named(work, cell))
+            adapted = adapt(task, reference, method, fits, self._how(method), _named(work, cell))
             first, device = adapted[0].adapter, work.plan.device
             outputs = {
                 split: adapted_output(first, compute_scores(first, task.stores[split], device=device))
@@ -163,6 +195,20 @@ class Adapters(Experiment):
         for split, output in outputs.items():
             self._keep(work, cell, split, output, task)
         return table
+
+    def _how(self, method: str) -> AdapterSettings:
+        init = self.settings.init if self.settings.init in ADAPTERS[method].inits else "ones"
+        return AdapterSettings(mean=self.settings.mean, init=init)
+
+    def _few(self, work: Work, name: str, method: str, shots: int) -> pd.DataFrame:
+        """One method on a few pictures of each class."""
+        fits = self.settings.fits(bool(work.plan.limit_of(name)))
+        if method == ZERO_SHOT:
+            return few_shot_rows(_task(work, name), method, shots, fits)
+        work.store(work.plan.reference, split="train")  # all is encoded before anything is made of it
+        task, how = _task(work, name), self._how(method)
+        fitted = (_reference(work), how, _scores(work, name, method, how))
+        return few_shot_rows(task, method, shots, fits, fitted)
 
     def _tuned(self, work: Work, name: str) -> pd.DataFrame:
         """Fine-tuning, seed by seed."""
@@ -188,25 +234,48 @@ class Adapters(Experiment):
 
     def tabulate(self, folder: Path, tables: Tables) -> None:
         """`table.md` and `table.tex`, a row a method and a column a dataset; the numbers as Parquet."""
-        frames = {encoder: accuracy_frame(rows) for encoder, rows in tables.items()}
+        frames = {encoder: accuracy_frame(own) for encoder, rows in tables.items() if (own := _whole(rows))}
         for file, table in (("table.md", accuracies_markdown), ("table.tex", accuracies_latex)):
             write_text(folder / file, "\n".join(table(frame, name) for name, frame in frames.items()))
-        every = pd.concat([frame.assign(encoder=name) for name, frame in frames.items()])
-        write_table(folder / "accuracy.parquet", {"experiment": self.folder}, every)
+        if frames:
+            every = pd.concat([frame.assign(encoder=name) for name, frame in frames.items()])
+            write_table(folder / "accuracy.parquet", {"experiment": self.folder}, every)
+
+    @staticmethod
+    def more(tables: Tables) -> dict[str, list[Page]]:
+        """`few_shot.md`: accuracy by pictures of each class, of every dataset."""
+        pages = [
+            Page(f"{encoder} on {dataset}: {_SHOWN}, by pictures of each class", *shots_lines(frame))
+            for encoder, rows in tables.items()
+            for dataset, frame in _by_shots(rows)
+        ]
+        return {"few_shot": pages} if pages else {}
 
     @staticmethod
     def figures(tables: Tables) -> Iterable[tuple[str, Figure]]:
-        """For each encoder, accuracy by dataset and method, and mean accuracy by weights trained."""
+        """For each encoder, accuracy by dataset and method, mean accuracy by weights trained, and accuracy by
+        pictures of each class where there are shots."""
         for encoder, rows in tables.items():
-            frame = accuracy_frame(rows)
-            yield f"{encoder}-accuracy", radar_figure(frame, f"{encoder}: accuracy on test, mean over seeds")
-            yield f"{encoder}-weights", weights_figure(frame, f"{encoder}: mean accuracy by weights trained")
+            if whole := _whole(rows):
+                frame = accuracy_frame(whole)
+                yield (
+                    f"{encoder}-accuracy",
+                    radar_figure(frame, f"{encoder}: accuracy on test, mean over seeds"),
+                )
+                yield (
+                    f"{encoder}-weights",
+                    weights_figure(frame, f"{encoder}: mean accuracy by weights trained"),
+                )
+            for dataset, frame in _by_shots(rows):
+                title = f"{encoder} on {dataset}: accuracy on test by pictures of each class"
+                yield f"{encoder}-{dataset}-few_shot", shots_figure(frame, title)
 
     @staticmethod
     def summary(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, int | float]]:
         """Mean accuracy on test over seeds."""
         summary: dict[str, dict[str, int | float]] = {}
-        for row in records(accuracy_frame(tables)):
+        whole = _whole(tables)
+        for row in records(accuracy_frame(whole)) if whole else ():
             summary.setdefault(row["dataset"], {})[METHOD_NAMES[row["method"]]] = row["accuracy"]
         return summary
 
@@ -236,6 +305,18 @@ def _rows(fits: Sequence[Adapted] | Sequence[Tuned]) -> pd.DataFrame:
     )
 
 
+def _whole(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The cells without shots."""
+    return {cell: table for cell, table in tables.items() if SHOTS not in cell.rpartition(".")[2]}
+
+
+def _by_shots(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """By dataset, accuracies by shots; of those that have any."""
+    for dataset, frame in accuracy_frame(tables).groupby("dataset", sort=False):
+        if frame["shots"].any():
+            yield str(dataset), frame
+
+
 @lru_cache(maxsize=1)
 def _task(work: Work, name: str) -> Task:
     datasets = {split: work.dataset(name, split) for split in SPLITS}
@@ -246,6 +327,15 @@ def _task(work: Work, name: str) -> Task:
 @lru_cache(maxsize=1)
 def _reference(work: Work) -> Reference:
     return Reference.of(work.store(work.plan.reference, split="train"), work.plan.device)
+
+
+@lru_cache(maxsize=1)
+def _scores(work: Work, name: str, method: str, how: AdapterSettings) -> dict[str, Scores]:
+    adapter, device = make_adapter(method, _reference(work), how), work.plan.device
+    return {
+        split: compute_scores(adapter, store, device=device)
+        for split, store in _task(work, name).stores.items()
+    }
 
 
 def _named(work: Work, cell: str) -> Progress:

@@ -51,7 +51,7 @@ class Experiment(ABC):
 
     def cells(self, plan: Plan) -> tuple[str, ...]:
         """Names of an encoder's cells: its datasets."""
-        return (plan.reference, *plan.datasets)
+        return tuple(dict.fromkeys((plan.reference, *plan.datasets)))
 
     def depends_on(self, plan: Plan, cell: str) -> tuple[tuple[str, str], ...]:
         """The datasets and splits that a cell is made of."""

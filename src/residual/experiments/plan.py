@@ -31,7 +31,8 @@ class Plan:
         out: the folder of all results: a folder for each experiment, and `stores` that they share.
         encoders: names as `load_encoder` takes them.
         datasets: names as `load_dataset` takes them.
-        reference: the dataset that the others are held against: ImageNet in the paper, a mixture here.
+        reference: the dataset that the others are held against: ImageNet in the paper, a mixture here. It may
+            be one of them.
         split: of all datasets.
         limit: at most so many images of each, chosen at random, the same every time; 0 for all.
         reference_limit: the same of the reference alone, the sample that bases are of.
@@ -64,7 +65,7 @@ class Plan:
     def __post_init__(self):
         if not self.encoders:
             raise ResidualError("An experiment needs at least one encoder.")
-        for names in (self.encoders, (self.reference, *self.datasets)):
+        for names in (self.encoders, self.datasets):
             if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
                 raise ResidualError(f"Named twice: {', '.join(twice)}.")
         for name in self.encoders:

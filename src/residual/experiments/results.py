@@ -24,7 +24,7 @@ from residual.experiments.plan import Work
 from residual.files import parse_json, read_regular, safe_name, shareable, written_beside
 from residual.hashing import sha256
 from residual.libraries import library
-from residual.report.tables import METHOD_NAMES
+from residual.report.tables import METHOD_NAMES, SHOTS
 from residual.store.form import FormError, check_form
 from residual.tensor_files import MOST_BYTES, load_tensors, save_tensors
 from residual.versions import own_version, told_by_version
@@ -149,7 +149,8 @@ def shown(name: str) -> str:
         ('letters.linear', 'folder:pictures-fbd21348.linear')
     """
     whole, dot, method = name.rpartition(".")
-    whole, rest = (whole, dot + method) if method in METHOD_NAMES else (name, "")
+    known = method.partition(SHOTS)[0] in METHOD_NAMES
+    whole, rest = (whole, dot + method) if known else (name, "")
     return _shortened(whole) + rest
 
 

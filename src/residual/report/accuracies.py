@@ -12,7 +12,7 @@ from residual.adapters.methods import METHODS
 from residual.intervals import mean_and_interval
 from residual.report.figures import INK, dataset_label, new_figure, title_of
 from residual.report.geometry import latex_table, markdown_table
-from residual.report.tables import METHOD_NAMES
+from residual.report.tables import METHOD_NAMES, SHOTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,19 +23,23 @@ _SHARES = {share / 100: f"{share} %" for share in (20, 40, 60, 80, 100)}
 
 
 def accuracy_frame(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row a dataset and method, from cells "dataset.method" that hold a row a seed.
+    """One row a dataset and method, from cells "dataset.method" or "dataset.method@shots" that hold a row a
+    seed.
 
-    Columns: `dataset, method, accuracy` (mean over seeds), `interval` (half the width of its 95 % interval by
-    Student's t, NaN for one seed), `seeds, weights, seconds` (mean).
+    Columns: `dataset, method, shots` (pictures of each class, 0 for all), `accuracy` (mean over seeds),
+    `interval` (half the width of its 95 % interval by Student's t, NaN for one seed), `seeds, weights,
+    seconds` (mean).
     """
     rows = []
     for cell, table in tables.items():
         dataset, _, method = cell.rpartition(".")
+        method, _, shots = method.partition(SHOTS)
         mean, half = mean_and_interval(table["accuracy"].tolist())
         rows.append(
             {
                 "dataset": dataset,
                 "method": method,
+                "shots": int(shots or 0),
                 "accuracy": mean,
                 "interval": math.nan if half is None else half,
                 "seeds": len(table),
@@ -47,7 +51,7 @@ def accuracy_frame(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     order = {method: position for position, method in enumerate(METHOD_NAMES)}
     datasets = {name: position for position, name in enumerate(dict.fromkeys(frame["dataset"]))}
     keys = frame.assign(m=frame["method"].map(order), d=frame["dataset"].map(datasets))
-    return frame.loc[keys.sort_values(["d", "m"]).index].reset_index(drop=True)
+    return frame.loc[keys.sort_values(["d", "m", "shots"]).index].reset_index(drop=True)
 
 
 def accuracy_lines(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -153,6 +157,46 @@ def weights_figure(frame: pd.DataFrame, title: str) -> Figure:
     axes.set_ylabel("mean accuracy over datasets")
     axes.grid(color="#eeeeee")
     axes.margins(0.06, 0.1)
+    _legend(figure, frame["method"].nunique())
+    title_of(figure, title)
+    return figure
+
+
+def shots_lines(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a line a method: its accuracy in per cent by pictures of each class, of one dataset."""
+    shots = sorted(set(frame["shots"]) - {0}) + [0] * bool((frame["shots"] == 0).any())
+    lines = []
+    for method, rows in _by_method(frame):
+        own = rows.set_index("shots")
+        cells = [_percent(own.loc[number]) if number in own.index else "–" for number in shots]
+        lines.append([METHOD_NAMES[method], *cells])
+    return ["method", *(str(number or "all") for number in shots)], lines
+
+
+def shots_figure(frame: pd.DataFrame, title: str) -> Figure:
+    """Pictures of each class across, accuracy of one dataset up, a line a method with its intervals."""
+    figure = new_figure(7.0, 4.8)
+    axes = figure.subplots()
+    shots = sorted(set(frame["shots"]) - {0})
+    places = {number: place for place, number in enumerate([*shots, 0])}
+    for method, rows in _by_method(frame):
+        colour, marker, line = _LOOKS[method]
+        own = rows.assign(place=rows["shots"].map(places)).sort_values("place")
+        few = own[own["shots"] > 0]
+        axes.errorbar(
+            own["place"], own["accuracy"], own["interval"].fillna(0), linestyle="", color=colour, capsize=2,
+            elinewidth=1,
+        )  # fmt: skip
+        axes.plot(own["place"], own["accuracy"], marker, color=colour, markersize=6)
+        axes.plot(
+            few["place"], few["accuracy"], line, color=colour, marker=marker, label=METHOD_NAMES[method]
+        )
+    axes.set_xticks(list(places.values()), [str(number or "all") for number in places])
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0), min(high, 1.03))  # intervals of few draws go beyond
+    axes.set_xlabel("pictures of each class")
+    axes.set_ylabel("accuracy")
+    axes.grid(color="#eeeeee")
     _legend(figure, frame["method"].nunique())
     title_of(figure, title)
     return figure

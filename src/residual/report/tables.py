@@ -11,6 +11,7 @@ from rich.text import Text
 from residual.adapters.methods import METHODS
 from residual.report.geometry import markdown_table
 
+SHOTS = "@"  # in cells' names, between a method and of how many pictures of each class it was fitted
 METHOD_NAMES = {"zero_shot": "zero-shot"} | {name: each.label for name, each in METHODS.items()}
 
 
