@@ -6,7 +6,8 @@
 
 The first gives the table of accuracies. Its coordinates serve the second, which makes those that aren't kept.
 Section "untrained" tests λ = 1 by both write-backs, and class means of both lengths, on the ten datasets;
-"heads" compares the heads' bases on "mixed" with those of contributions that lose their own means.
+"heads" compares the heads' bases on "mixed" with those of contributions that lose their own means;
+"correlations" scores the heads there by their correlation with the output and with their sum.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from common import parser_of, run_sections
 from residual import load_encoder
 from residual.adapters import Reference, ReleasedResiDual, ResiDual, evaluate
 from residual.data import MixedDataset, dataset_names
+from residual.heads import top_share, unit_correlation
+from residual.heads.contributions import ranks
 from residual.spectral import SpectralBases, compare_bases, fit_bases
+from residual.spectral.similarity import mean_correlation
 from residual.store.base import Store
 from residual.text import ZeroShotClassifier
 from residual.workflows.task import Pictures, load_splits, make_task
@@ -61,6 +65,29 @@ def heads(pictures: Pictures) -> dict[str, Any]:
     }
 
 
+def correlations(pictures: Pictures) -> dict[str, Any]:
+    """Heads on "mixed" by (U): with the output or with their sum, by coordinates or along a basis of sums."""
+    store = mixed(pictures)
+    units = store.units["unit"][store.units["kind"] == "head"].tolist()
+    contributions = store.contributions().double()
+    own = contributions[:, units]
+    ways = {
+        "the output": unit_correlation(contributions)[units],
+        "the heads' sum": unit_correlation(own),
+        "the heads' sum, as published": unit_correlation(own, own.sum(1)),
+    }
+    ours = ways["the output"]
+    best = set(top_share(ours, 0.1))
+    return {
+        way: {
+            "mean": values.mean().item(),
+            "order": mean_correlation(ranks(values[:, None])[:, 0], ranks(ours[:, None])[:, 0]),
+            "best": len(best & set(top_share(values, 0.1))),
+        }
+        for way, values in ways.items()
+    }
+
+
 def mixed(pictures: Pictures) -> Store:
     return pictures.encode(MixedDataset("train"), "encode")
 
@@ -74,7 +101,7 @@ def mean_of(found: dict[str, dict[str, float]], way: str) -> float:
     return sum(each[way] for each in found.values()) / len(found)
 
 
-SECTIONS = {"untrained": untrained, "heads": heads}
+SECTIONS = {"untrained": untrained, "heads": heads, "correlations": correlations}
 
 
 def main() -> None:

@@ -414,6 +414,16 @@ def centering() -> str:
     return _table([f"Picto's {found['heads']} heads", ""], rows)
 
 
+def correlations() -> str:
+    found = result("published")["correlations"]
+    rows = [
+        [way, f"{each['mean']:.2f}", f"{each['order']:.2f}", f"{each['best']} of 5"]
+        for way, each in found.items()
+    ]
+    columns = ["correlation with", "mean", "rank correlation with the first", "of its best tenth"]
+    return _table(columns, rows)
+
+
 def cosines() -> str:
     (datasets,) = result("experiment-2")["summary"].values()
     others = list(datasets.values())[1:]  # the first is the reference itself
@@ -440,7 +450,7 @@ PAGES = {
     "speed": (speed, compiled, precision, accuracy, float8, commands),
     "stores": (encoding, packing, loading, bases, size, store_commands),
     "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),
-    "published": (released, untrained, centering, cosines, published_commands),
+    "published": (released, untrained, centering, cosines, correlations, published_commands),
     "geometry": (dimensions, similarity, class_tokens, neighbours, whole_model, geometry_commands),
 }
 

@@ -49,8 +49,8 @@ class ScoreboardSettings:
             are chosen by.
         atoms: texts a head, for (P).
         kinds: of unit that are chosen from.
-        alone: correlate units with the sum of these units alone as well, in all coordinates and in the
-            classes' span, as the published code does.
+        alone: correlate units with the sum of these units alone as well, as the published code does: in the
+            classes' span as there, and in the output's coordinates (there along a basis of the sums).
         counting: see `count_of`; "published" has the single best head besides, at share 0.
 
     Raises:
