@@ -26,7 +26,7 @@ def test_it_tells_what_it_measured_and_drew(made):
     out, told = made
     assert told["experiment"] == "class_token"
     assert told["out"] == "class_token"
-    assert told["settings"] == {"explained": 0.9, "anchors": 256, "seed": 0}
+    assert told["settings"] == {"explained": 0.9, "anchors": 256, "seed": 0, "published_anchors": 0}
     assert [(cell["dataset"], cell["measured"]) for cell in told["cells"]] == [
         ("letters", True),
         ("flags", True),

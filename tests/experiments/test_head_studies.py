@@ -35,7 +35,7 @@ def made(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
         patch.setattr("residual.experiments.base.save_figure", lambda *_: [])
         told = run_experiment(EXPERIMENTS["3"](SETTINGS), plan, lambda *_: None)
     assert told["failed"] == []
-    assert told["tables"] == ["table.md", *(f"{name}.md" for name in STUDIES)]
+    assert told["tables"] == ["table.md", "accuracy.md", *(f"{name}.md" for name in STUDIES)]
     return out, read_results(out / "3_heads")["picto"]["digits"]
 
 
@@ -137,10 +137,12 @@ def test_overlaps_between_datasets(made):
 
 
 def test_every_study_is_a_table(made):
-    for name in STUDIES:
+    for name in ("accuracy", *STUDIES):
         text = (made[0] / f"3_heads/{name}.md").read_text(encoding="utf-8")
         assert text.startswith("picto")
         assert (made[0] / f"3_heads/{name}.tex").read_text(encoding="utf-8").count("\\toprule") >= 1
+        if name in ("accuracy", "mean"):
+            assert "| kept | best (1) | 1% (2) | 5% (2) | 10% (4) | 100% |" in text
 
 
 def test_settings_that_came_later_are_noted_where_they_are_asked_for():

@@ -44,7 +44,10 @@ def quiet(stage: str, done: int, total: int) -> None:
 )
 def test_the_reference_and_the_tasks_have_limits_of_their_own(tmp_path, name, how, reference, task, noted):
     plan = plan_in(tmp_path, reference="letters", datasets=(name,), **how)
-    assert (plan.limit_of("letters"), plan.limit_of(name), plan.limits) == (reference, task, noted)
+    assert (plan.limit_of("letters"), plan.limit_of(name)) == (reference, task)
+    assert plan.limits_of(("letters", name)) == noted
+    assert plan.limits_of(("letters",)) == {"limit": reference}  # whatever the tasks' is
+    assert plan.limits_of((name,)) == {"limit": task}
     assert len(plan.dataset(name)) == (task or 36)
     assert len(plan.dataset(name, "test")) == min(task or 12, 12)
     if reference:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import pandas as pd
 
-from residual.errors import ResidualError, is_out_of_memory
+from residual.errors import OtherResultError, ResidualError, is_out_of_memory
 from residual.experiments.plan import Plan, Work
-from residual.experiments.results import Results, shown, shown_settings
+from residual.experiments.results import Kept, Results, shown, shown_settings
 from residual.files import safe_name, write_text
 from residual.progress import Progress
 from residual.report.figures import check_matplotlib, save_figure
@@ -115,7 +115,8 @@ def run_experiment(
 
     Each cell is a Parquet file in `plan.out`, written when it is done; figures are in `figures` beside them,
     and `table.md` and `table.tex` hold the summary of each encoder. A cell that fails leaves the others
-    alone: called again, it is tried again.
+    alone: called again, it is tried again. One that was measured before, of what can't be had now, is
+    tabulated as it is.
 
     Args:
         experiment: what is measured.
@@ -127,8 +128,10 @@ def run_experiment(
 
     Returns:
         `experiment`, `out` (the folder's name), `settings`, `cells` (with `measured`, whether it was done
-        now, and `seconds`), `failed` (with the `reason`), `summary`, `details`, `skipped` (by dataset, ids of
-        the pictures that couldn't be read), `tables` and `figures` (files in that folder).
+        now, and `seconds`), `failed` (with the `reason`), `unchecked` (those of `cells` that were measured
+        before, of an encoder or a dataset that can't be had now, with the `reason`), `summary`, `details`,
+        `skipped` (by dataset, ids of the pictures that couldn't be read), `tables` and `figures` (files in
+        that folder).
 
     Raises:
         ResidualError: results of other settings in the folder, a missing library, or no cell could be
@@ -136,32 +139,29 @@ def run_experiment(
     """
     check_matplotlib()
     folder = plan.out / experiment.folder
-    results, tables, cells = Results(folder), {}, []
+    tables, cells = {}, []
     skipped: dict[str, dict[str, None]] = {}
     failures = _Failures(explain)
+    results = Results(folder)
+    kept = _kept(experiment, plan, results, failures)
     for name in plan.encoders:
         work = Work(plan, name, progress)
-        notes = dict(_notes(experiment, work, lacking or {}, failures))
-        try:  # all are looked at before the first is measured: results of something else are told at once
-            kept = {cell: results.read(name, cell, note) for cell, note in notes.items()}
-        except ResidualError as error:
-            if not tables:
-                raise
-            failures.add(name, list(notes), error)
-            continue
-        for cell, note in notes.items():
-            start, table = time.perf_counter(), kept[cell]
-            measured = table is None
+        own = {cell: found for (encoder, cell), found in kept.items() if encoder == name}
+        # All are looked at before the first is measured: results of something else are told at once.
+        for cell, note in _notes(experiment, work, own, lacking or {}, failures).items():
+            start, found = time.perf_counter(), own[cell]
             with failures.of(name, cell):
-                if table is None:
+                if found:
+                    table, left_out = found.table, found.skipped
+                else:
                     table = experiment.measure(work, cell)
-                    results.write(name, cell, note, table, _skipped(experiment, plan, work, cell))
+                    left_out = results.write(name, cell, note, table, _skipped(experiment, plan, work, cell))
                 tables.setdefault(shown(name), {})[shown(cell)] = table
+                for of, samples in left_out.items():
+                    skipped.setdefault(of, {}).update(dict.fromkeys(samples))
                 seconds = round(time.perf_counter() - start, 3)
                 told = {"encoder": shown(name), "dataset": shown(cell)}
-                for of, samples in results.skipped(name, cell).items():
-                    skipped.setdefault(of, {}).update(dict.fromkeys(samples))
-                cells.append({**told, "measured": measured, "seconds": seconds})
+                cells.append({**told, "measured": found is None, "seconds": seconds})
     if not tables:
         failures.end()
     summary = {name: experiment.summary(rows) for name, rows in tables.items()}
@@ -177,9 +177,10 @@ def run_experiment(
     return {
         "experiment": experiment.folder,
         "out": folder.name,
-        "settings": shown_settings(experiment.asked()),
+        "settings": shown_settings(asdict(experiment.settings)),
         "cells": cells,
         "failed": failures.told,
+        "unchecked": failures.unchecked,
         "summary": summary,
         "details": {name: experiment.details(rows) for name, rows in tables.items()},
         "skipped": {of: list(samples) for of, samples in skipped.items()},
@@ -204,14 +205,19 @@ class _Failures:
     def __init__(self, explain: Callable[[Exception], str]):
         self.explain = explain
         self.told: list[dict[str, str]] = []
+        self.unchecked: list[dict[str, str]] = []  # those that were measured before
         self.first: Exception | None = None
+        self._last: tuple[Exception, str] | None = None
 
-    def add(self, encoder: str, cells: Sequence[str], error: Exception) -> None:
-        """Some of one encoder, for one reason."""
-        reason = self.explain(error)
-        if is_out_of_memory(error):  # what its frames hold isn't there for the next cell
-            error = error.with_traceback(None)
-        self.told += [{"encoder": shown(encoder), "dataset": shown(cell), "reason": reason} for cell in cells]
+    def add(self, encoder: str, cell: str, error: Exception, there: bool = False) -> None:
+        """One cell, for a reason that may be that of the last one, too."""
+        if self._last is None or self._last[0] is not error:
+            reason = self.explain(error)
+            if is_out_of_memory(error):  # what its frames hold isn't there for the next cell
+                error = error.with_traceback(None)
+            self._last = error, reason
+        rows = self.unchecked if there else self.told
+        rows.append({"encoder": shown(encoder), "dataset": shown(cell), "reason": self._last[1]})
         self.first = self.first or error
 
     @contextmanager
@@ -220,7 +226,7 @@ class _Failures:
         try:
             yield
         except Exception as error:  # whatever it is, other cells may be measured
-            self.add(encoder, [cell], error)
+            self.add(encoder, cell, error)
 
     def end(self) -> None:
         """Raise what stood in the way of all.
@@ -236,25 +242,77 @@ class _Failures:
         raise ResidualError(f"None of {len(self.told)} cells could be measured. {' '.join(reasons)}")
 
 
+def _kept(
+    experiment: Experiment, plan: Plan, results: Results, failures: _Failures
+) -> dict[tuple[str, str], Kept | None]:
+    """What is there of every cell; those that are damaged have failed.
+
+    Raises:
+        OtherResultError: one is of other settings.
+    """
+    kept = {}
+    for name in plan.encoders:
+        for cell in experiment.cells(plan):
+            with failures.of(name, cell):
+                kept[name, cell] = results.kept(name, cell)
+    for (_, cell), found in kept.items():
+        if found:
+            found.check(_about(experiment, plan, cell), whole=False)
+    return kept
+
+
 def _notes(
-    experiment: Experiment, work: Work, lacking: Mapping[str, ResidualError], failures: _Failures
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What every cell of an encoder is of; those of which that can't be told have failed."""
+    experiment: Experiment,
+    work: Work,
+    kept: Mapping[str, Kept | None],
+    lacking: Mapping[str, ResidualError],
+    failures: _Failures,
+) -> dict[str, dict[str, Any]]:
+    """What every cell of an encoder is of. Where that can't be told the cell has failed, unless it is there;
+    where one is of something else, no other is measured into its folder."""
     plan, name = work.plan, work.name
-    cells = experiment.cells(plan)
+    notes: dict[str, dict[str, Any]] = {}
+    lack: Exception | None = None
+    other: OtherResultError | None = None
     try:
         if name in lacking:
             raise lacking[name]
         _ = work.encoder  # loaded once: it fails for all cells or for none
     except Exception as error:
-        failures.add(name, cells, error)
-        return
-    for cell in cells:
-        with failures.of(name, cell):
-            for needed, _split in experiment.depends_on(plan, cell):
-                if needed in lacking:
-                    raise lacking[needed]
-            yield cell, _note(experiment, plan, work, cell)
+        lack = error
+    for cell, found in kept.items():
+        try:
+            for error in (lack, *(lacking.get(needed) for needed, _ in experiment.depends_on(plan, cell))):
+                if error is not None:
+                    raise error
+            notes[cell] = _note(experiment, plan, work, cell)
+        except Exception as error:
+            failures.add(name, cell, error, there=found is not None)
+            if found:
+                notes[cell] = found.note
+            continue
+        try:
+            if found:
+                found.check(notes[cell])
+        except OtherResultError as error:
+            failures.add(name, cell, other := error)
+            del notes[cell]
+    if other:
+        for cell in [cell for cell in notes if not kept[cell]]:
+            failures.add(name, cell, other)
+            del notes[cell]
+    return notes
+
+
+def _about(experiment: Experiment, plan: Plan, cell: str) -> dict[str, Any]:
+    """What is known of a cell before anything is loaded."""
+    of = dict.fromkeys(name for name, _ in experiment.depends_on(plan, cell))
+    return {
+        "experiment": experiment.folder,
+        "cell": cell,
+        "reference": plan.reference,
+        "settings": {**experiment.noted(), "split": plan.split, **plan.limits_of(of)},
+    }
 
 
 def _note(experiment: Experiment, plan: Plan, work: Work, cell: str) -> dict[str, Any]:
@@ -263,10 +321,7 @@ def _note(experiment: Experiment, plan: Plan, work: Work, cell: str) -> dict[str
         for name, split in experiment.depends_on(plan, cell)
     }
     return {
-        "experiment": experiment.folder,
-        "cell": cell,
-        "reference": plan.reference,
-        "settings": {**experiment.noted(), "split": plan.split, **plan.limits},
+        **_about(experiment, plan, cell),
         "encoder": {**next(iter(made_of.values()))["encoder"], "name": work.name},
         "datasets": {name: each["dataset"] for name, each in made_of.items()},
     }

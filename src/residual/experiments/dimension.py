@@ -33,11 +33,10 @@ class Dimension(Experiment):
         """Layers by measures of each dataset, and datasets by layers of each measure; of several encoders one
         page with all of them."""
         if len(tables) > 1:
-            first = {encoder: _heads(next(iter(rows.values()))) for encoder, rows in tables.items()}
-            yield (
-                "encoders",
-                panel_figure(first, "Dimensions of heads by depth, of each encoder's first dataset"),
-            )
+            shared = [name for name in next(iter(tables.values())) if all(name in t for t in tables.values())]
+            for name in shared[:1]:  # the reference, unless an encoder lacks it
+                heads = {encoder: _heads(rows[name]) for encoder, rows in tables.items()}
+                yield "encoders", panel_figure(heads, f"Dimensions of heads by depth, on {name}")
         for encoder, rows in tables.items():
             for dataset, table in rows.items():
                 title = f"{encoder} on {dataset}, {table['samples'].max():,} samples"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 
@@ -16,8 +16,8 @@ _TEXTS = 5  # of each, in a table
 def part_of(table: pd.DataFrame, part: str) -> pd.DataFrame:
     """The rows of one part, with its own columns."""
     rows = table[table["part"] == part].drop(columns="part").dropna(axis=1, how="all").reset_index(drop=True)
-    # Beside parts that have none, units are floats.
-    return rows.astype({"unit": int}) if "unit" in rows else rows
+    # Beside parts that have none, whole numbers are floats.
+    return rows.astype({name: int for name in ("unit", "heads") if name in rows})
 
 
 def overlap_pages(tables: Tables, share: float) -> dict[str, list[Page]]:
@@ -51,7 +51,7 @@ def best_heads(table: pd.DataFrame, share: float) -> dict[str, list[int]]:
 
 
 def study_pages(tables: Tables) -> dict[str, list[Page]]:
-    """A file for each study that a cell holds."""
+    """`accuracy`, the whole scoreboard; and a file for each study that a cell holds."""
     pages: dict[str, list[Page]] = {}
     for encoder, rows in tables.items():
         parts = {name: set(table["part"]) for name, table in rows.items()}
@@ -70,7 +70,7 @@ def _selected(parts: dict[str, pd.DataFrame]) -> Iterator[Page]:
             last = own.iloc[-1]
             numbers = (f"{last[key]:.3g}" for key in ("explained_variance", "l2", "cosine"))
             lines.append([LABELS[str(way)], str(int(last["heads"])), *numbers, _texts(own)])
-        yield Page(f" on {name}: texts of the sum of the heads kept, by SOMP", headings, lines)
+        yield Page(f" on {name}: texts of the sum of the best heads, by SOMP", headings, lines)
 
 
 def _adapted_heads(parts: dict[str, pd.DataFrame]) -> Iterator[Page]:
@@ -111,19 +111,23 @@ def _linear(parts: dict[str, pd.DataFrame]) -> Iterator[Page]:
     yield Page(": a linear classifier of the output, accuracy on test in per cent", headings, lines)
 
 
-def _mean(parts: dict[str, pd.DataFrame]) -> Iterator[Page]:
-    for name, table in parts.items():
-        headings, lines = scoreboard_cells(table)
-        yield Page(f" on {name}: accuracy with all other units at their means, per cent", headings, lines)
+def _scoreboard(others: str) -> Callable[[dict[str, pd.DataFrame]], Iterator[Page]]:
+    def pages(parts: dict[str, pd.DataFrame]) -> Iterator[Page]:
+        for name, table in parts.items():
+            headings, lines = scoreboard_cells(table)
+            yield Page(f" on {name}: accuracy with all other units at {others}, per cent", headings, lines)
+
+    return pages
 
 
-_PAGES = {
+_PAGES: dict[str, Callable[[dict[str, pd.DataFrame]], Iterator[Page]]] = {
+    "accuracy": _scoreboard("zero"),
     "selected": _selected,
     "adapted_heads": _adapted_heads,
     "mlps": _mlps,
     "layers": _layers,
     "linear": _linear,
-    "mean": _mean,
+    "mean": _scoreboard("their means"),
 }
 
 

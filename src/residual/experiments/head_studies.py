@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.adapters import ResiDual, compute_scores
+from residual.devices import find_device
 from residual.heads.accuracy import correct_by_selection
 from residual.heads.linear import best_linear
 from residual.heads.selections import kept_layers
@@ -21,7 +22,7 @@ from residual.text.dictionary import TextDictionary
 from residual.text.pursuit import Pursuit, somp
 
 STUDIES = {
-    "selected": "texts of the sum of the heads that each way keeps",
+    "selected": "texts of the sum of the best tenth of heads, by each way of choosing",
     "adapted_heads": "texts of every head after ResiDual, beside those before",
     "mlps": "texts of the MLPs on the reference",
     "layers": "accuracy with the heads of one layer alone, and of those up to it",
@@ -112,6 +113,7 @@ class Studies:
         """By SOMP as published: with "l1", of the samples themselves."""
         if self.texts is None or not (x - x.mean(0)).any():
             return None, x
+        x = x.to(find_device(self.device))
         return somp(x, self.texts, min(self.atoms, len(self.texts))), x
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +108,7 @@ class Heads(Experiment):
     folder = "3_heads"
     settings_of = HeadsSettings
     later = ("alone", "counting", "studies")
+    _of_mlps: tuple[Work, pd.DataFrame] | None = None
 
     def depends_on(self, plan: Plan, cell: str) -> tuple[tuple[str, str], ...]:
         """All splits of the dataset, and the reference, which bases are of."""
@@ -127,13 +129,13 @@ class Heads(Experiment):
         train, val, test = (work.store(cell, split=split) for split in ("train", "val", "test"))
         outputs["zero_shot"] = test.output()
         reference = work.store(work.plan.reference, split="train")
-        bases = fit_bases(reference, _BASES, device=device)
+        bases = self._bases(work)
         own = fit_bases(val, _BASES, device=device) if encoder.has_text else None
         heads = bases.select(val.units["unit"][val.units["kind"] == "head"].tolist())
         classifier = classifier_of(train, encoder, images)
         texts, late = None, pd.DataFrame()
         if own is not None:
-            texts = TextDictionary.encode(encoder, settings.dictionary, progress=work.stage("encode texts"))
+            texts = self._texts(work)
             late = _late_heads(val, own, texts, settings.atoms, settings.rank)
         trained = coarse_weights(heads, train, val, classifier, settings.seed)
         adapter = None
@@ -168,10 +170,30 @@ class Heads(Experiment):
         stores = {"train": train, "val": val, "test": test, "reference": reference}
         made = Studies(stores, classifier, texts, settings.atoms, best, adapter, device)
         for study in settings.studies:
-            table = compared("mean").rows if study == "mean" else made.measure(study)
+            if study == "mean":
+                table = compared("mean").rows
+            else:
+                table = self._mlps(work, made) if study == "mlps" else made.measure(study)
             if len(table):  # an encoder without text names nothing
                 parts[study] = table
         return pd.concat([table.assign(part=name) for name, table in parts.items()], ignore_index=True)
+
+    @lru_cache(maxsize=1)  # noqa: B019 (the same in every cell; one encoder at a time)
+    def _bases(self, work: Work) -> SpectralBases:
+        reference = work.store(work.plan.reference, split="train")
+        return fit_bases(reference, _BASES, device=work.plan.device)
+
+    @lru_cache(maxsize=1)  # noqa: B019
+    def _texts(self, work: Work) -> TextDictionary:
+        return TextDictionary.encode(
+            work.encoder, self.settings.dictionary, progress=work.stage("encode texts")
+        )
+
+    def _mlps(self, work: Work, made: Studies) -> pd.DataFrame:
+        """Of the reference, and so measured once an encoder."""
+        if self._of_mlps is None or self._of_mlps[0] is not work:
+            self._of_mlps = work, made.measure("mlps")
+        return self._of_mlps[1]
 
     @staticmethod
     def _kept(work: Work, cell: str, method: str) -> Tensor:
@@ -209,7 +231,8 @@ class Heads(Experiment):
 
     @staticmethod
     def more(tables: Tables) -> dict[str, list[Page]]:
-        """`overlaps.md`: how alike the best heads of datasets are; and a file for each study."""
+        """`accuracy.md`: all shares of heads; `overlaps.md`: how alike the best heads of datasets are; and a
+        file for each study."""
         return {**overlap_pages(tables, _BEST), **study_pages(tables)}
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -81,11 +82,13 @@ class Plan:
         own = self.reference_limit if name == self.reference else self.task_limit
         return min(filter(None, (self.limit, own)), default=0)
 
-    @property
-    def limits(self) -> dict[str, int]:
-        """As results note them: one, or two where the reference has another."""
-        tasks, own = self.limit_of(""), self.limit_of(self.reference)
-        return {"limit": tasks} | ({"reference_limit": own} if own != tasks else {})
+    def limits_of(self, names: Collection[str]) -> dict[str, int]:
+        """As results of some datasets note them: one, or two where the reference among them has another."""
+        limits = {name == self.reference: self.limit_of(name) for name in names}
+        own, tasks = limits.get(True), limits.get(False)
+        if tasks is None:
+            return {"limit": own or 0}
+        return {"limit": tasks} | ({} if own in (None, tasks) else {"reference_limit": own})
 
     def dataset(self, name: str, split: str | None = None, every_class: bool = False) -> ImageDataset:
         """A dataset, by default of the plan's split, cut to its limit; `every_class` as `sample` takes it."""

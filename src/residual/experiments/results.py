@@ -31,9 +31,45 @@ from residual.versions import own_version, told_by_version
 
 _NOTE, _VERSIONS, _CHECKSUM = "residual.cell", "residual.versions", "sha256"
 _SKIPPED = "skipped"
+_ENDS = tuple(f"/{split}" for split in SPLITS)
 _ABOUT = {"cell": str, "reference": str, "encoder": {"name": str}}
 _FORM = {**_ABOUT, "settings": dict, "datasets": {str: {"name": str}}}
 _OUTPUTS = "4_adapters/outputs"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One cell that is there.
+
+    Args:
+        path: its file.
+        table: its numbers.
+        note: what it is of.
+        skipped: by dataset, the samples that it was measured without.
+    """
+
+    path: Path
+    table: pd.DataFrame
+    note: dict[str, Any]
+    skipped: dict[str, list[str]]
+
+    def check(self, note: dict[str, Any], whole: bool = True) -> None:
+        """Refuse what is of something else.
+
+        Args:
+            note: what it should be of.
+            whole: that is all; otherwise what is known by now, without encoder and datasets.
+
+        Raises:
+            OtherResultError: it is of something else.
+        """
+        wanted = _noted(note)
+        own = self.note if whole else {name: self.note.get(name) for name in wanted}
+        with told_by_version(self.path):
+            if differing := _differing(own, wanted):
+                raise OtherResultError(
+                    f"'{self.path}' is a result of something else: {'; '.join(differing)}."
+                )
 
 
 class Results:
@@ -54,26 +90,29 @@ class Results:
         """The file of one cell."""
         return self.folder / safe_name(encoder) / f"{safe_name(dataset)}.parquet"
 
-    def read(self, encoder: str, dataset: str, note: dict[str, Any]) -> pd.DataFrame | None:
+    def kept(self, encoder: str, dataset: str) -> Kept | None:
         """One cell, or None if it isn't there.
 
         Raises:
-            ResidualError: it is of something else, or can't be read.
+            ResidualError: it can't be read.
         """
         path = self.path(encoder, dataset)
         if not path.is_file():
             return None
-        table, kept = _read_table(path)
-        kept.pop(_SKIPPED, None)
-        with told_by_version(path):
-            if differing := _differing(kept, _noted(note)):
-                raise OtherResultError(f"'{path}' is a result of something else: {'; '.join(differing)}.")
-        return table
+        table, note = _read_table(path)
+        return Kept(path, table, note, note.pop(_SKIPPED, {}))
 
-    def skipped(self, encoder: str, dataset: str) -> dict[str, list[str]]:
-        """The samples, by dataset, that one cell was measured without; none where it isn't there."""
-        path = self.path(encoder, dataset)
-        return _read_table(path)[1].get(_SKIPPED, {}) if path.is_file() else {}
+    def read(self, encoder: str, dataset: str, note: dict[str, Any]) -> pd.DataFrame | None:
+        """The table of one cell, or None if it isn't there.
+
+        Raises:
+            ResidualError: it is of something else, or can't be read.
+        """
+        found = self.kept(encoder, dataset)
+        if found is None:
+            return None
+        found.check(note)
+        return found.table
 
     def write(
         self,
@@ -82,10 +121,12 @@ class Results:
         note: dict[str, Any],
         table: pd.DataFrame,
         skipped: Mapping[str, Sequence[str]] | None = None,
-    ) -> None:
-        """Keep one cell, with what it is of, and by dataset the samples that couldn't be read."""
-        told = {**note, _SKIPPED: dict(skipped)} if skipped else note
-        write_table(self.path(encoder, dataset), _noted(told), table)
+    ) -> dict[str, list[str]]:
+        """Keep one cell, with what it is of, and by dataset the samples that couldn't be read; the latter are
+        returned as they are noted."""
+        told = _noted({**note, _SKIPPED: dict(skipped)} if skipped else note)
+        write_table(self.path(encoder, dataset), told, table)
+        return told.get(_SKIPPED, {})
 
     def cells(self) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
         """Every cell of the folder, with what it is of."""
@@ -170,7 +211,8 @@ def _noted(note: dict[str, Any]) -> dict[str, Any]:
     told = json.loads(json.dumps(note))
     for name in ("cell", "reference"):
         told[name] = shown(told[name])
-    told["encoder"]["name"] = shown(told["encoder"]["name"])
+    if "encoder" in told:  # known when it is loaded
+        told["encoder"]["name"] = shown(told["encoder"]["name"])
     if "settings" in told:
         told["settings"] = shown_settings(told["settings"])
     if _SKIPPED in told:
@@ -178,7 +220,7 @@ def _noted(note: dict[str, Any]) -> dict[str, Any]:
     if "datasets" in told:
         datasets = told["datasets"].items()
         told["datasets"] = {_shown_split(key): _short(each) for key, each in datasets}
-    else:
+    elif "dataset" in told:
         told["dataset"] = _short(told["dataset"])
     return told
 
@@ -202,11 +244,11 @@ def read_results(folder: str | Path) -> dict[str, dict[str, pd.DataFrame]]:
         ResidualError: there are none, or they were made with different settings or references.
     """
     results: dict[str, dict[str, pd.DataFrame]] = {}
-    first: dict[str, Any] | None = None
+    known: dict[str, Any] = {}
     cells = sorted(Results(Path(folder)).cells(), key=lambda cell: cell[0]["cell"] != cell[0]["reference"])
     for note, table in cells:
-        first = first or note
-        theirs, ours = ({name: each[name] for name in ("reference", "settings")} for each in (note, first))
+        theirs = _comparable(note)
+        ours = {name: known.setdefault(name, value) for name, value in theirs.items()}
         if differing := _differing(theirs, ours):
             raise ResidualError(
                 f"'{folder}' holds results of different settings: {'; '.join(differing)} for "
@@ -216,6 +258,18 @@ def read_results(folder: str | Path) -> dict[str, dict[str, pd.DataFrame]]:
     if not results:
         raise ResidualError(f"There are no results in '{folder}': `run_experiment` makes them.")
     return results
+
+
+def _comparable(note: dict[str, Any]) -> dict[str, Any]:
+    """What cells of one experiment have in common: all settings, and the limits of what they are of."""
+    settings = dict(note["settings"])
+    limit = settings.pop("limit", None)
+    own = settings.pop("reference_limit", limit)
+    of = {name.rpartition("/")[0] if name.endswith(_ENDS) else name for name in note.get("datasets", ())}
+    limits = {"settings.reference_limit": own} if note["reference"] in of else {}
+    if note["cell"] != note["reference"]:
+        limits["settings.limit"] = limit
+    return {"reference": note["reference"], "settings": settings, **limits}
 
 
 def _differing(kept: Any, wanted: Any, name: str = "") -> list[str]:

@@ -277,20 +277,23 @@ def _scale_panel(axes: Axes, table: pd.DataFrame, halvings: Sequence[str]) -> No
     for halved, name in enumerate(["two_nn", *halvings]):
         share = "all" if halved == 0 else f"1/{name.rpartition('_')[2]}"
         means = heads[name].groupby(heads["layer"].astype(int)).mean()
+        if means.isna().all():  # of so few samples there is none
+            continue
         colour = colormaps[COLOURS](0.85 * halved / max(1, len(halvings)))
         axes.plot(means.index, means, color=colour, linewidth=1.5, label=share)
     axes.set_ylim(bottom=0)
-    axes.legend(title="mean of heads", fontsize=8, title_fontsize=8, frameon=False, ncols=2)
+    if axes.get_lines():
+        axes.legend(title="mean of heads", fontsize=8, title_fontsize=8, frameon=False, ncols=2)
     _whole_layers(axes, table)
 
 
 def _logarithmic(axes: Axes) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogFormatter, LogLocator, StrMethodFormatter
 
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(0.8, 0.8)))  # where those are too few
 
 
 def _whole_layers(axes: Axes, table: pd.DataFrame) -> None:

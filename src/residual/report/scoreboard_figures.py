@@ -109,7 +109,8 @@ def scoreboard_figure(rows: pd.DataFrame, title: str) -> Figure:
         own = rows[(rows["way"] == way) & (rows["share"] > 0)].sort_values("share")
         if len(own):
             x = 100 * own["share"]
-            axes.plot(x, own["accuracy"], color=colour, marker=marker, markersize=4, label=LABELS[way])
+            style = "--" if way.startswith("head_") else "-"
+            axes.plot(x, own["accuracy"], style, color=colour, marker=marker, markersize=4, label=LABELS[way])
             axes.fill_between(x, own["accuracy_low"], own["accuracy_high"], color=colour, alpha=0.15, lw=0)
     for way, style in (("all units", "-"), ("all heads", ":")):
         level = float(rows.loc[rows["way"] == way, "accuracy"].iloc[0])
@@ -133,6 +134,8 @@ def ablations_figure(rows: pd.DataFrame, title: str) -> Figure:
         rows: columns `name` as `ablations` gives them, `mode`, `accuracy`; the mean of equal names is drawn.
         title: what it is of.
     """
+    from matplotlib.ticker import MaxNLocator
+
     means = rows.groupby(["mode", "name"], sort=False)["accuracy"].mean()
     figure = new_figure(10.0, 3.6)
     panels = figure.subplots(1, 3, sharey=True).tolist()
@@ -147,6 +150,7 @@ def ablations_figure(rows: pd.DataFrame, title: str) -> Figure:
                     layers, own, color=colour, linestyle=style, marker=marker, markersize=3, label=label
                 )
         axes.set_xlabel("layer")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axes.set_title(_ABOUT[about], fontsize=10)
         axes.set_ylim(0, 1)
         axes.grid(alpha=0.25, linewidth=0.5)
