@@ -112,7 +112,7 @@ def test_settings_of_the_fit_and_of_the_adapter(residual, folder, tmp_path):
         "--json", tmp_path / "r.json", "--cfg", tmp_path / "a.gin",
         "--param", "FitSettings.optimizer=lbfgs", "--param", "FitSettings.epochs=2",
         "--param", "AdapterSettings.rank=0.95", "--param", "AdapterSettings.init=ones",
-        "--param", "AdapterSettings.tail=keep",
+        "--param", "AdapterSettings.tail=keep", "--hold-out", "*/0[0-3].png",
     )  # fmt: skip
     assert (code, error) == (0, "")
     told = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
@@ -122,6 +122,8 @@ def test_settings_of_the_fit_and_of_the_adapter(residual, folder, tmp_path):
     own = told["settings"]["adapter"]
     assert (own["rank"], own["init"], own["tail"], own["mean"]) == (0.95, "ones", "keep", "keep")
     assert (told["settings"]["recipe"], told["settings"]["weight_decay"]) == ("gentle", 0)
+    assert told["held_out"] == told["settings"]["held_out"] == ["*/0[0-3].png"]
+    assert 0 < told["n_val"] <= 12
     assert config(tmp_path / "kept")["adapter"]["tail"] == "keep"
     assert config(tmp_path / "kept")["training"]["settings"] == told["settings"]
     loaded = AdaptedEncoder.from_pretrained(tmp_path / "kept", device="cpu")

@@ -38,6 +38,13 @@ Recipe = Annotated[
         "[default: gentle]"
     ),
 ]
+HoldOut = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A group of the dataset, or a pattern of sample ids, as '*/sketch/*', whose pictures of train "
+        "and val are the val part, to choose by; can be given again."
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Of the first weights and the order of samples. [default: 0]")]
 OnError = Annotated[
     str | None, typer.Option(help="A picture that can't be read: raise, or skip and list. [default: raise]")

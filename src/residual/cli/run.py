@@ -24,6 +24,7 @@ def run(
         ),
     ] = None,
     recipe: o.Recipe = None,
+    hold_out: o.HoldOut = None,
     seed: o.Seed = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Fit this many times, from --seed on. [default: 5]")
@@ -66,16 +67,17 @@ def run(
         )
     options, fittings = read_run_settings(
         cfg or [], param or [], tuple(dict.fromkeys(method or RUN_METHODS)), dataset=dataset, encoder=encoder,
-        bases=bases, recipe=recipe, seed=seed, seeds=seeds, batch_size=batch_size, on_error=on_error,
+        bases=bases, recipe=recipe, hold_out=hold_out, seed=seed, seeds=seeds, batch_size=batch_size,
+        on_error=on_error,
     )  # fmt: skip
     check_outputs(json, report and report / "index.html")
     model = load_encoder(options.encoder, device=device)
     summaries = []
     with stages() as show:
         for done in run_tasks(
-            model, dataset_names() if every else [options.dataset], fittings, bases=options.bases,
-            per_dataset=options.per_dataset, batch_size=options.batch_size, on_error=options.on_error,
-            progress=show,
+            model, dataset_names() if every else [options.dataset], fittings, held_out=options.hold_out,
+            bases=options.bases, per_dataset=options.per_dataset, batch_size=options.batch_size,
+            on_error=options.on_error, progress=show,
         ):  # fmt: skip
             summaries.append(done.summary)
             # After each dataset, so that what is done is kept if a later one stops the run.

@@ -41,6 +41,7 @@ class RunOptions:
     encoder: str = "picto"
     bases: str = "mixed"
     recipe: str = "gentle"
+    hold_out: tuple[str, ...] = ()
     per_dataset: int = 200
     seed: int = 0
     seeds: int = _SEEDS

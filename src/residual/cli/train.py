@@ -23,6 +23,7 @@ def train(
     encoder: o.Encoder = None,
     bases: o.Bases = None,
     recipe: o.Recipe = None,
+    hold_out: o.HoldOut = None,
     seed: o.Seed = None,
     seeds: Annotated[
         int | None,
@@ -69,7 +70,7 @@ def train(
 
         residual train --dataset letters --method fine_tuning --out tuned --logger tensorboard
 
-        residual train --dataset folder:pictures --param AdapterSettings.init=ones --out mine
+        residual train --dataset folder:pictures --hold-out '*/sketch/*' --out mine
     """
     from residual.adapters.methods import ADAPTERS
     from residual.adapters.recipes import Fitting
@@ -85,7 +86,7 @@ def train(
         check_matplotlib()
     options, how = read_train_settings(
         cfg or [], param or [], dataset=dataset, method=method, encoder=encoder, bases=bases, recipe=recipe,
-        seed=seed, seeds=seeds, batch_size=batch_size, on_error=on_error,
+        hold_out=hold_out, seed=seed, seeds=seeds, batch_size=batch_size, on_error=on_error,
     )  # fmt: skip
     drawn = [name for name, adapter in ADAPTERS.items() if adapter.of_units]
     logger = logger_of(options.method, logger)
@@ -98,7 +99,7 @@ def train(
     model = load_encoder(options.encoder, device=device)
     with stages() as show:
         done = train_on(
-            model, options.dataset, options.method, how, bases=options.bases,
+            model, options.dataset, options.method, how, held_out=options.hold_out, bases=options.bases,
             per_dataset=options.per_dataset, batch_size=options.batch_size, on_error=options.on_error,
             stores=stores, folder=out / "training", logger=logger, progress=show,
         )  # fmt: skip

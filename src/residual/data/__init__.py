@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from residual.data.dataset import DatasetDescription, ImageDataset
+from residual.data.held_out import hold_out
 from residual.data.load import dataset_descriptions, dataset_names, hub_dataset_names, load_dataset
 from residual.data.manifest import Manifest
 from residual.data.splits import SPLITS
@@ -27,6 +28,7 @@ __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "MixedDataset",
     "PixelDataset",
     "Manifest",
+    "hold_out",
 ]
 
 

@@ -49,6 +49,7 @@ def run_tasks(
     datasets: Sequence[str],
     fittings: Mapping[str, Fitting],
     *,
+    held_out: Sequence[str] = (),
     bases: str = MIXED,
     per_dataset: int = 200,
     batch_size: int = 64,
@@ -58,10 +59,10 @@ def run_tasks(
     """Adapt `encoder` to each dataset by each method of `fittings`, with as many seeds for all.
 
     Gives one `Run` after another, so that only one task's coordinates are in memory. The summary holds
-    `encoder, dataset, bases, recipe, seeds, n_train, n_val, n_test, classes, classifier, accuracy, interval,
-    per_seed, parameters, epochs, best_epoch, seconds, skipped, versions`. An accuracy over several seeds is
-    their mean; `interval` is half the width of its 95 % interval by Student's t, over the randomness of the
-    fit alone, not over the choice of the test pictures.
+    `encoder, dataset, bases, held_out, recipe, seeds, n_train, n_val, n_test, classes, classifier, accuracy,
+    interval, per_seed, parameters, epochs, best_epoch, seconds, skipped, versions`. An accuracy over several
+    seeds is their mean; `interval` is half the width of its 95 % interval by Student's t, over the randomness
+    of the fit alone, not over the choice of the test pictures.
 
     Raises:
         ResidualError: see `encode_task`, `reference_from` and `adapt`.
@@ -70,7 +71,7 @@ def run_tasks(
         if method not in ADAPTERS:
             raise unknown_name("method", method, ADAPTERS)
     for name in datasets:  # what can't be had is told at once; no picture is decoded yet
-        load_splits(name, encoder)
+        load_splits(name, encoder, held_out)
     start = time.perf_counter()
     of_bases: Store | Reference = Pictures(
         encoder, batch_size, on_error, progress=under(progress, "bases")
@@ -78,7 +79,7 @@ def run_tasks(
     bases_seconds = time.perf_counter() - start
     for name in datasets:
         inside, start = under(progress, name), time.perf_counter()
-        splits = load_splits(name, encoder)
+        splits = load_splits(name, encoder, held_out)
         stores = Pictures(encoder, batch_size, on_error, progress=inside).splits(splits)
         task = make_task(encoder, name, splits, stores, time.perf_counter() - start)
         start = time.perf_counter()
@@ -89,6 +90,7 @@ def run_tasks(
             for method, how in fittings.items()
         }
         summary = _summary(encoder, task, adapted)
+        summary["held_out"] = list(held_out)
         summary["recipe"] = {method: how.recipe for method, how in fittings.items()}
         summary["bases"] = shareable(bases, path=True)
         summary["skipped"] = list(dict.fromkeys([*reference.skipped, *summary["skipped"]]))

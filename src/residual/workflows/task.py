@@ -19,7 +19,7 @@ from residual.adapters.fit import evaluate, fit_many
 from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import BASES_KINDS, METHODS, AdapterSettings, Reference, make_adapter
 from residual.adapters.scores import compute_scores
-from residual.data import SPLITS, ImageDataset, MixedDataset, load_dataset
+from residual.data import SPLITS, ImageDataset, MixedDataset, hold_out, load_dataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import shareable
@@ -141,15 +141,20 @@ class Pictures:
         return self.encode(dataset, "encode for bases")
 
 
-def load_splits(name: str, encoder: Encoder) -> dict[str, ImageDataset]:
+def load_splits(name: str, encoder: Encoder, held_out: Sequence[str] = ()) -> dict[str, ImageDataset]:
     """The three splits of a dataset, none of it decoded yet, with classes that a classifier can be made of.
 
+    Args:
+        name: as `load_dataset` takes it.
+        encoder: of the classifier.
+        held_out: groups or patterns of sample ids that are val, see `hold_out`.
+
     Raises:
-        ResidualError: see `load_dataset` and `check_class_names`.
+        ResidualError: see `load_dataset`, `check_class_names` and `hold_out`.
     """
     datasets = {split: load_dataset(name, split) for split in SPLITS}
     check_class_names(encoder, datasets["train"].class_names, datasets["train"].templates)
-    return datasets
+    return hold_out(datasets, held_out)
 
 
 def make_task(
@@ -188,17 +193,19 @@ def encode_task(
     progress: Progress | None = None,
     *,
     stores: Path | None = None,
+    held_out: Sequence[str] = (),
 ) -> Task:
     """Encode the three splits of a dataset and make its classifier.
 
     Args:
         name: as `load_dataset` takes it.
+        held_out: see `load_splits`.
         encoder, batch_size, on_error, progress, stores: see `Pictures`.
 
     Raises:
         ResidualError: see `load_dataset`, `encode_dataset` and `ZeroShotClassifier`.
     """
-    start, datasets = time.perf_counter(), load_splits(name, encoder)
+    start, datasets = time.perf_counter(), load_splits(name, encoder, held_out)
     encoded = Pictures(encoder, batch_size, on_error, stores, progress).splits(datasets)
     return make_task(encoder, name, datasets, encoded, time.perf_counter() - start)
 

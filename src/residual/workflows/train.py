@@ -72,6 +72,7 @@ def train_on(
     method: str,
     how: Fitting | Sequence[TrainSettings],
     *,
+    held_out: Sequence[str] = (),
     bases: str = MIXED,
     per_dataset: int = 200,
     batch_size: int = 64,
@@ -88,6 +89,7 @@ def train_on(
         dataset: as `load_dataset` takes it.
         method: "fine_tuning", or an adapter's as `adapt` takes it.
         how: an adapter is made and fitted (`fitting`); of fine-tuning the settings, one a seed.
+        held_out: groups or patterns of sample ids that are val, see `hold_out`.
         bases, per_dataset: of an adapter, see `reference_from`.
         batch_size, on_error, stores: see `encode_task`.
         folder, logger: of fine-tuning, see `fine_tuned`.
@@ -96,7 +98,7 @@ def train_on(
     Raises:
         ResidualError: see `encode_task`, `reference_from`, `adapt` and `fine_tune`.
     """
-    start, splits = time.perf_counter(), load_splits(dataset, encoder)
+    start, splits = time.perf_counter(), load_splits(dataset, encoder, held_out)
     loading = time.perf_counter() - start
     pictures = Pictures(encoder, batch_size, on_error, stores, progress)
     of_bases = pictures.of_bases(bases, per_dataset) if isinstance(how, Fitting) else None
@@ -105,9 +107,12 @@ def train_on(
     task = make_task(encoder, dataset, splits, encoded, loading + time.perf_counter() - start)
     if of_bases is not None and isinstance(how, Fitting):
         given = reference_of(of_bases), method, how.fits, how.adapter
-        return train_adapter(encoder, task, *given, progress, recipe=how.recipe)
-    tunings = [] if isinstance(how, Fitting) else how
-    return train_encoder(encoder, task, tunings, folder, logger, progress)
+        done = train_adapter(encoder, task, *given, progress, recipe=how.recipe)
+    else:
+        tunings = [] if isinstance(how, Fitting) else how
+        done = train_encoder(encoder, task, tunings, folder, logger, progress)
+    done.summary["held_out"] = done.summary["settings"]["held_out"] = list(held_out)  # the record's settings
+    return done
 
 
 def logger_of(method: str, logger: str | None) -> str | None:
