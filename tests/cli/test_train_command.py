@@ -276,7 +276,7 @@ def test_help_shows_the_examples(residual):
     assert code == 0
     assert "residual train --dataset letters --out letters-adapter" in text
     assert "--method fine_tuning" in text
-    assert "--param AdapterSettings.init=ones" in text
+    assert "--hold-out" in text
 
 
 @pytest.mark.parametrize(
