@@ -32,6 +32,11 @@ LAYERS = {
     "dinov2": ["o_proj", "fc2"],
     "timm layer scale, registers": ["qkv", "proj"],
     "open_clip": ["c_fc", "c_proj"],
+    "dinov3": ["o_proj", "down_proj"],
+    "eva02": ["v_proj", "proj"],
+    "eva perception": ["kv", "proj"],  # in its pool, too
+    "aimv2": ["k_proj", "v_proj", "out_proj", "output_proj"],
+    "deit classifiers": ["o_proj", "cls_classifier"],
 }
 
 
@@ -74,6 +79,11 @@ def test_adapters_of_peft_are_split_as_they_are_now(kind):
     model.unmerge_adapter()
     encoder = residual.wrap_encoder(model.merge_and_unload())
     torch.testing.assert_close(check_split(encoder), two, atol=1e-4, rtol=1e-4)
+
+
+def test_a_layer_of_peft_that_torch_does_not_call_in_a_pool_is_left_out():
+    settings = peft.LoraConfig(r=2, target_modules=["out_proj"], init_lora_weights=False)
+    check_split(residual.wrap_encoder(peft.get_peft_model(families.CASES["siglip vision"].make(), settings)))
 
 
 def test_adapters_differ_in_what_no_weight_tells(tmp_path):

@@ -41,9 +41,20 @@ def texts() -> torch.Tensor:
     return ids
 
 
-def texts_in_float64() -> None:
-    if transformers.__version__ < "5":
-        pytest.skip("transformers before 5 can't make the mask of texts in float64")
+@pytest.fixture
+def float64():
+    """As the default: transformers before 5 makes the mask of texts in that."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.skipif(transformers.__version__ >= "5", reason="of transformers before 5 alone")
+def test_texts_that_cannot_be_masked_are_one_sentence():
+    encoder = residual.wrap_encoder(clip_in_transformers(source("gelu", torch.float64), "gelu"))
+    with pytest.raises(residual.ResidualError, match=r"can't mask texts in float64\. Say torch\.set_default"):
+        encoder.run("text", texts())
 
 
 def assert_alike(got: torch.Tensor, expected: torch.Tensor) -> None:
@@ -102,9 +113,9 @@ def test_the_wrong_activation_does_not_agree(library, weights, built):
 @CENTERINGS
 @DTYPES
 @pytest.mark.parametrize("eos", [63, LEGACY_EOS])
-def test_text_features_and_every_units_contribution_agree(activation, centering, dtype, eos):
+def test_text_features_and_every_units_contribution_agree(activation, centering, dtype, eos, request):
     if dtype == torch.float64:
-        texts_in_float64()
+        request.getfixturevalue("float64")
     model = source(activation, dtype)
     ours = residual.wrap_encoder(model, centering)
     theirs = residual.wrap_encoder(clip_in_transformers(model, activation, eos), centering)
@@ -121,8 +132,8 @@ def test_text_features_and_every_units_contribution_agree(activation, centering,
     assert theirs.logit_scale == pytest.approx(ours.logit_scale)
 
 
+@pytest.mark.usefixtures("float64")
 def test_the_wrong_end_of_text_does_not_agree():
-    texts_in_float64()
     model = source("gelu", torch.float64)
     right, wrong = (residual.wrap_encoder(clip_in_transformers(model, eos=eos)) for eos in (63, 61))
     ids = texts()

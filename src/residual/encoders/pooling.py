@@ -129,7 +129,7 @@ class ProbePool(PoolingAttention):
         return value_maps(
             attention.in_proj_weight[2 * width :],
             attention.in_proj_bias[2 * width :],
-            attention.out_proj,
+            inside(attention.out_proj),  # torch's attention calls no layer of peft around it
             attention.num_heads,
         )
 
@@ -158,17 +158,17 @@ class LatentPool(PoolingAttention):
         """See `PoolingAttention`."""
         module = self.module
         query = module.q.forward(module.latent[0, 0]).unflatten(-1, (module.num_heads, -1))
-        width, bias = module.kv.in_features, module.kv.bias
-        keys = nn.functional.linear(tokens, module.kv.weight[:width], None if bias is None else bias[:width])
+        weight, bias = _rows(*affine(module.kv), slice(module.kv.in_features))
+        keys = nn.functional.linear(tokens, weight.to(tokens), None if bias is None else bias.to(tokens))
         keys = keys.unflatten(-1, (module.num_heads, -1))
         # By `forward`, so that hooks on these modules see the model's own calls only.
         return softmax(module.q_norm.forward(query), module.k_norm.forward(keys))
 
     def maps(self) -> tuple[Tensor, Tensor]:
         """See `PoolingAttention`."""
-        width, bias = self.module.kv.in_features, self.module.kv.bias
-        value_bias = torch.zeros(width) if bias is None else bias[width:]
-        return value_maps(self.module.kv.weight[width:], value_bias, self.module.proj, self.module.num_heads)
+        values = slice(self.module.kv.in_features, None)
+        weight, bias = _rows(*affine(self.module.kv), values)
+        return value_maps(weight, bias, self.module.proj, self.module.num_heads)
 
 
 class TokenHeads(PoolingAttention):
@@ -210,11 +210,20 @@ def softmax(query: Float[Tensor, "P h"], keys: Float[Tensor, "n t P h"]) -> Floa
     return logits.softmax(-1)
 
 
-def value_maps(weight: Tensor, bias: Tensor, output: nn.Linear, heads: int) -> tuple[Tensor, Tensor]:
-    """Value and output projections of each head multiplied into one: `V_p O_p`, and `b_V O + b_O`."""
-    weight, bias, out = (value.detach().double() for value in (weight, bias, output.weight))
-    values = weight.T.unflatten(1, (heads, -1))  # (D, P, h)
-    constant = out @ bias.to(out.device)
-    if output.bias is not None:
-        constant = constant + output.bias.detach().double()
-    return torch.einsum("xph,dph->pxd", values, out.unflatten(1, (heads, -1))), constant
+def _rows(weight: Tensor, bias: Tensor | None, rows: slice) -> tuple[Tensor, Tensor | None]:
+    """Of what `affine` tells, some of the outputs, as a linear layer has them."""
+    return weight.T[rows], None if bias is None else bias[rows]
+
+
+def value_maps(weight: Tensor, bias: Tensor | None, output: nn.Module, heads: int) -> tuple[Tensor, Tensor]:
+    """Value and output projections of each head multiplied into one: `V_p O_p`, and `b_V O + b_O`.
+
+    Either may be a layer with adapters of peft around it, which `affine` tells of.
+    """
+    out, constant = affine(output)
+    out = out.detach().double()  # (D, d)
+    values = weight.detach().to(out).T.unflatten(1, (heads, -1))  # (D, P, h)
+    shift = out.new_zeros(out.shape[1]) if constant is None else constant.detach().to(out)
+    if bias is not None:
+        shift = shift + bias.detach().to(out) @ out
+    return torch.einsum("xph,phd->pxd", values, out.unflatten(0, (heads, -1))), shift

@@ -34,6 +34,7 @@ Tokenize = Callable[[list[str]], Tensor]
 # A model's config may ask for tuples, or for more than its output.
 _FLAGS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
 _ALL_TAKE_FLAGS = release(version_of("transformers")) >= (5,)
+MASKS_IN_DEFAULT_DTYPE = not _ALL_TAKE_FLAGS  # those of CLIP's texts
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 
 

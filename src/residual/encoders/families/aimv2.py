@@ -16,6 +16,7 @@ from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import AttentionPool, EndPool, MeanPool, PoolingAttention, softmax, value_maps
 from residual.encoders.preprocess import Preprocess
 from residual.encoders.transformers_models import activation, image_size, logit_scale, named, padded
+from residual.encoders.wrappers import affine
 
 
 class _HeadPool(PoolingAttention):
@@ -38,9 +39,8 @@ class _HeadPool(PoolingAttention):
         return softmax(self.module.cls_token[0, 0].unflatten(-1, split), keys.unflatten(-1, split))
 
     def maps(self) -> tuple[Tensor, Tensor]:
-        values = self.module.v_proj
-        bias = torch.zeros(values.out_features) if values.bias is None else values.bias
-        return value_maps(values.weight, bias, self.module.output_proj, self.module.num_heads)
+        weight, bias = affine(self.module.v_proj)
+        return value_maps(weight.T, bias, self.module.output_proj, self.module.num_heads)
 
 
 _LAYERS = Anatomy(

@@ -9,13 +9,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
 from residual.encoders.pooling import EndPool
 from residual.encoders.preprocess import Preprocess
-from residual.encoders.transformers_models import activation, image_size, logit_scale, named, padded
+from residual.encoders.transformers_models import (
+    MASKS_IN_DEFAULT_DTYPE,
+    activation,
+    image_size,
+    logit_scale,
+    named,
+    padded,
+)
+from residual.errors import ResidualError
 
 _LEGACY_EOS = 2  # configs from before the end-of-text token was written down: there it is the largest id
 
@@ -23,6 +32,16 @@ _LEGACY_EOS = 2  # configs from before the end-of-text token was written down: t
 def _end(module: Any, ids: Tensor) -> Tensor:
     end = module.config.text_config.eos_token_id
     return (ids if end == _LEGACY_EOS else (ids == end).int()).argmax(-1)
+
+
+def _encode_text(module: Any, ids: Tensor) -> Tensor:
+    usual, own = torch.get_default_dtype(), module.text_projection.weight.dtype
+    if MASKS_IN_DEFAULT_DTYPE and torch.finfo(own).max > torch.finfo(usual).max:
+        raise ResidualError(
+            f"transformers before 5 can't mask texts in {str(own).removeprefix('torch.')}.",
+            "Say torch.set_default_dtype(torch.float64) before, take float32, or update transformers.",
+        )
+    return module.text_projection(named(module.text_model, input_ids=ids).pooler_output)
 
 
 _LAYERS = Anatomy(
@@ -57,7 +76,7 @@ TEXT = Tower(
         prefix=0,
         class_token=False,
     ),
-    encode=lambda module, ids: module.text_projection(named(module.text_model, input_ids=ids).pooler_output),
+    encode=_encode_text,
     weights=("text_model.", "text_projection."),
 )
 _BOTH = replace(
