@@ -54,6 +54,7 @@ def test_again_it_shows_the_same_table_and_measures_nothing(made, residual, tmp_
     assert (code, err) == (0, "")
     table = (out / "class_token/table.md").read_text()
     assert shown.startswith(table)
+    assert "Tables in" not in shown  # there is none but the one that is shown
     assert f"2 cells, 0 of them measured now; 4 figures in {out / 'class_token/figures'}." in shown
     for dataset in ("letters", "flags"):
         assert re.search(rf"^\| {dataset} \| 0\.\d+ \|", shown, re.MULTILINE)
@@ -84,7 +85,7 @@ def test_other_settings_in_the_same_place_are_refused(made, residual, tmp_path):
         (("2", "--param", "experiment.colour=red"), "A setting can't be used"),
         (("2", "--param", "experiment.limit"), "--param takes name=value, got 'experiment.limit'"),
         (("2", "--param", "SimilaritySettings.colour=red"), "A setting can't be used"),
-        (("2", "--param", "experiment.datasets=['letters']"), "Named twice: letters"),
+        (("2", "--param", "experiment.datasets=['flags','flags']"), "Named twice: flags"),
         (("2", "--cfg", "nowhere.gin"), "There is no settings file 'nowhere.gin'"),
         (("2", "--device", "abacus"), "The device 'abacus' isn't there"),
     ],

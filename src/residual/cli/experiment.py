@@ -55,7 +55,7 @@ def experiment(
     from residual.cli.settings import read_experiment_settings
     from residual.errors import unknown_name
     from residual.experiments import EXPERIMENTS, look_up, run_experiment
-    from residual.report.preflight import in_bytes, preflight_table
+    from residual.report.preflight import by_reason, in_bytes, preflight_tables
 
     if number not in EXPERIMENTS:
         raise unknown_name("experiment", number, EXPERIMENTS)
@@ -66,16 +66,19 @@ def experiment(
     folder = out / kind.folder
     check_outputs(None if dry_run else folder / "table.md", json)
     needs = look_up(kind(settings), plan)
-    for problem in needs.problems():
-        err.print(f"missing: {problem}")
     if dry_run:
-        stdout.print(preflight_table(needs.encoders, needs.datasets), soft_wrap=False)
+        for table in preflight_tables(needs.encoders, needs.datasets):
+            stdout.print(table, soft_wrap=False)
+            stdout.print()
         stdout.print(
             f"About {in_bytes(needs.absent)} to be fetched, {in_bytes(needs.stores)} of disk for stores and "
             f"{in_bytes(needs.memory)} of memory{', without what is missing' if needs.errors else ''}.",
             soft_wrap=False,
         )
         write_result(json, needs.facts())
+    for problem in needs.problems():
+        err.print(f"missing: {problem}")
+    if dry_run:
         raise typer.Exit(1 if needs.problems() else 0)
     with stages() as show:
         result = run_experiment(
@@ -87,11 +90,14 @@ def experiment(
         f"{len(result['cells'])} cells, {measured} of them measured now; {len(result['figures'])} figures in "
         f"{folder / 'figures'}."
     )
+    if len(result["tables"]) > 1:
+        stdout.print(f"Tables in {folder}: {', '.join(result['tables'])}.")
     for of, samples in result["skipped"].items():
         show_skipped(f"{of}: {sample}" for sample in samples)
     write_result(json, result)
-    for cell in result["failed"]:
-        err.print(f"failed: {cell['encoder']} on {cell['dataset']}: {cell['reason']}")
+    for what, rows in (("kept as it is, not compared", result["unchecked"]), ("failed", result["failed"])):
+        for reason, cells in by_reason(rows).items():
+            err.print(f"{what}: {cells}: {reason}")
     if result["failed"]:
         err.print("The same command tries these again.")
         raise typer.Exit(1)

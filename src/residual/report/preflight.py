@@ -1,30 +1,45 @@
-"""The table of what an experiment needs: its encoders and its datasets, for the terminal."""
+"""What an experiment needs, its encoders and its datasets, and what failed: for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
 from residual.data.lookup import DatasetFacts
+from residual.data.splits import SPLITS
 from residual.encoders.lookup import EncoderFiles
 
-_WIDTHS = {"needed": 16, "from": 22, "holds": 25, "to fetch": 8, "ok": 3}  # 80 with the gaps
+_ENCODERS = {"encoder": 17, "from": 22, "layers": 6, "width": 5, "size": 7, "to fetch": 8, "ok": 3}
+_DATASETS = {
+    "dataset": 15, "from": 16, "train": 9, "val": 6, "test": 6, "classes": 7, "to fetch": 8, "ok": 3,
+}  # fmt: skip
+_LEFT = ("encoder", "dataset", "from", "ok")
 
 
-def preflight_table(encoders: Sequence[EncoderFiles], datasets: Sequence[DatasetFacts]) -> Table:
-    """A row an encoder and a row a dataset, in at most 80 columns."""
-    table = Table(box=None, pad_edge=False)
-    for heading, width in _WIDTHS.items():
-        justify = "right" if heading == "to fetch" else "left"
-        table.add_column(heading, justify=justify, max_width=width, no_wrap=True, overflow="ellipsis")
-    for encoder in encoders:
-        _add(table, encoder, _of_encoder(encoder))
-    table.add_section()
-    for dataset in datasets:
-        _add(table, dataset, _of_dataset(dataset))
-    return table
+def preflight_tables(encoders: Sequence[EncoderFiles], datasets: Sequence[DatasetFacts]) -> list[Table]:
+    """A table of encoders and a table of datasets, a line each, in at most 80 columns."""
+    return [
+        _table(_ENCODERS, [(each, _of_encoder(each)) for each in encoders]),
+        _table(_DATASETS, [(each, _of_dataset(each)) for each in datasets]),
+    ]
+
+
+def by_reason(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Cells with a `reason`, as "encoder on dataset, dataset; encoder on dataset", by that reason.
+
+    Example:
+        >>> by_reason([{"encoder": "a", "dataset": name, "reason": "No."} for name in ("x", "y")])
+        {'No.': 'a on x, y'}
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        found.setdefault(row["reason"], {}).setdefault(row["encoder"], []).append(row["dataset"])
+    return {
+        reason: "; ".join(f"{encoder} on {', '.join(names)}" for encoder, names in own.items())
+        for reason, own in found.items()
+    }
 
 
 def in_bytes(count: int) -> str:
@@ -40,18 +55,25 @@ def in_bytes(count: int) -> str:
     return f"{count / 1e3:.0f} kB"
 
 
-def _add(table: Table, facts: EncoderFiles | DatasetFacts, holds: Sequence[str]) -> None:
-    known = in_bytes(facts.absent) if facts.absent and not facts.error else ""
-    cells = facts.name, facts.source, "\n".join(holds), known, "no" if facts.error else "yes"
-    table.add_row(*map(Text, cells))
+def _table(
+    widths: Mapping[str, int], rows: Sequence[tuple[EncoderFiles | DatasetFacts, Sequence[str]]]
+) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading, width in widths.items():
+        justify = "left" if heading in _LEFT else "right"
+        table.add_column(heading, justify=justify, max_width=width, no_wrap=True, overflow="ellipsis")
+    for facts, holds in rows:
+        known = in_bytes(facts.absent) if facts.absent and not facts.error else ""
+        cells = facts.name, facts.source, *holds, known, "no" if facts.error else "yes"
+        table.add_row(*map(Text, cells))
+    return table
 
 
 def _of_encoder(facts: EncoderFiles) -> list[str]:
-    shape = f"{facts.layers} layers of {facts.width}" if facts.layers and facts.width else ""
-    return [shape, *([in_bytes(facts.size)] if facts.size else [])]
+    shape = [f"{number}" if number else "" for number in (facts.layers, facts.width)]
+    return [*shape, in_bytes(facts.size) if facts.size else ""]
 
 
 def _of_dataset(facts: DatasetFacts) -> list[str]:
-    sizes = [f"{split} {size:,}" for split, size in facts.sizes.items()]
-    classes = f"{facts.classes:,} classes" if facts.classes else ""
-    return [*sizes, ", ".join(filter(None, (classes, *facts.columns)))]
+    numbers = (*(facts.sizes.get(split) for split in SPLITS), facts.classes)
+    return [f"{number:,}" if number else "" for number in numbers]
