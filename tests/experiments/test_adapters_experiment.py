@@ -39,6 +39,7 @@ QUICK = (ZERO_SHOT, *ADAPTERS)
 SETTINGS = AdaptersSettings((ZERO_SHOT, *METHODS), seeds=2, epochs=2, tuning_batch_size=20, tuning_rate=1e-4)
 CELLS = [f"{name}.{method}" for name in DATASETS for method in (*QUICK, FINE_TUNING)]
 COLUMNS = ["seed", "accuracy", "val_accuracy", "weights", "best_epoch", "epochs", "seconds"]
+PORTIONS = ["micro_batch", "checkpointing", "estimated_bytes"]
 
 
 def plan(out: Path, **how) -> Plan:
@@ -126,7 +127,7 @@ def test_a_row_for_each_seed_and_the_number_of_weights(made):
     }
     for cell, table in made.tables.items():
         method = cell.rpartition(".")[2]
-        assert list(table.columns) == COLUMNS
+        assert list(table.columns) == COLUMNS + (PORTIONS if method == FINE_TUNING else [])
         assert table["seed"].tolist() == ([0] if method == ZERO_SHOT else [0, 1])
         assert table[["accuracy", "val_accuracy"]].min(axis=None) >= 0
         assert table[["accuracy", "val_accuracy"]].max(axis=None) <= 1
@@ -322,6 +323,9 @@ def test_experiment_3_says_what_it_needs_before_the_long_work(made, tmp_path):
         ({"patience": -1}, "patience must be positive"),
         ({"tuning_rate": 0.0}, "learning_rate must be positive"),
         ({"tuning_batch_size": 0}, "batch_size must be positive"),
+        ({"tuning_batch_size": {"blip_l_flickr": 32, "clip_l": 0}}, "batch_size must be positive"),
+        ({"tuning_batch_size": {"blip_l_flicker": 32}}, "Unknown encoder 'blip_l_flicker'"),
+        ({"tuning_micro_batch": 0.5}, "micro_batch must be a whole number"),
         ({"init": "zeros"}, "init is 'randn' or 'ones' or 'eigenvalues', got 'zeros'"),
         ({"mean": "kept"}, "mean is 'drop' or 'keep', got 'kept'"),
     ],
@@ -329,6 +333,19 @@ def test_experiment_3_says_what_it_needs_before_the_long_work(made, tmp_path):
 def test_bad_settings(how, message):
     with pytest.raises(ResidualError, match=message):
         AdaptersSettings(**how)
+
+
+def test_each_encoder_has_its_batch_of_fine_tuning():
+    def batches(**how):
+        settings = AdaptersSettings(**how)
+        noted = EXPERIMENTS["4"](settings).noted()
+        names = ("blip_l_flickr", "clip_l")
+        return [settings.tunings(False, name)[0].batch_size for name in names], noted["tuning_batch_size"]
+
+    assert batches() == ([None, None], 128)  # the family's; as cells of earlier versions note it
+    assert batches(tuning_batch_size=64) == ([64, 64], 64)
+    some = {"blip_l_flickr": 16}
+    assert batches(tuning_batch_size=some, tuning_micro_batch=4) == ([16, None], some)
 
 
 def test_experiment_3_knows_the_methods_too():

@@ -99,7 +99,7 @@ def test_the_papers_settings_name_what_the_library_knows(number):
             counting="published",
             studies=tuple(STUDIES),
         ),
-        "4": AdaptersSettings(seeds=5, tuning_rate=1e-5, tuning_batch_size=128),
+        "4": AdaptersSettings(seeds=5, tuning_rate=1e-5, tuning_batch_size=None),
     }.get(number, SimilaritySettings(explained=0.9, anchors=256))
     assert len(plan.datasets) == {"2": 13, "3": 13, "4": 12}.get(number, 0)
 

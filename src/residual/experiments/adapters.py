@@ -24,6 +24,7 @@ from residual.adapters.methods import (
 )
 from residual.adapters.scores import Scores
 from residual.data import SPLITS
+from residual.encoders.load import check_encoder_name
 from residual.errors import ResidualError, unknown_name
 from residual.experiments.base import Experiment, Page, Tables
 from residual.experiments.few_shots import ZERO_SHOT, few_shot_rows
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = "accuracy on test in per cent, mean ± half the 95 % interval over draws"
+_PAPERS_BATCH = 128  # how cells have it noted, whatever the encoder
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,11 @@ class AdaptersSettings:
             `few_shot_rows`; every seed draws its own.
         epochs, patience, batch_size: of all methods but fine-tuning, see `FitSettings`; the first two of that
             as well.
-        tuning_rate, tuning_batch_size, tuning_precision: of fine-tuning, see `TrainSettings`.
-        tuning_seeds, tuning_epochs: the same, where they are to be others than above; 0 for those.
+        tuning_rate, tuning_precision: of fine-tuning, see `TrainSettings`.
+        tuning_batch_size: of fine-tuning: None for the paper's, 128 and for BLIP 32; a number for all
+            encoders; or numbers by their names, the paper's for the others.
+        tuning_micro_batch: `micro_batch` of fine-tuning, see `TrainSettings`; results don't depend on it.
+        tuning_seeds, tuning_epochs: of fine-tuning, where they are to be others than above; 0 for those.
         init: of λ, see `AdapterSettings`.
         mean: of the re-weighted units: "drop", as in the paper, or "keep".
 
@@ -80,7 +85,8 @@ class AdaptersSettings:
     patience: int = 5
     batch_size: int = 64
     tuning_rate: float | int = 1e-5
-    tuning_batch_size: int = 128
+    tuning_batch_size: int | dict | None = None
+    tuning_micro_batch: int | None = None
     tuning_precision: str = "32-true"
     tuning_seeds: int = 0
     tuning_epochs: int = 0
@@ -101,6 +107,9 @@ class AdaptersSettings:
             raise ResidualError(f"Fine-tuning takes 0 to 1,000 seeds, got {self.tuning_seeds}.")
         self.fits(False)
         self.tunings(False)
+        for encoder in self.tuning_batch_size if isinstance(self.tuning_batch_size, dict) else ():
+            check_encoder_name(encoder)
+            self.tunings(False, encoder)
         AdapterSettings(mean=self.mean, init=self.init)
 
     def fits(self, sampled: bool) -> list[FitSettings]:
@@ -110,12 +119,14 @@ class AdaptersSettings:
             for seed in range(self.seeds)
         ]
 
-    def tunings(self, sampled: bool) -> list[TrainSettings]:
-        """The same for fine-tuning."""
+    def tunings(self, sampled: bool, encoder: str = "") -> list[TrainSettings]:
+        """The same for fine-tuning an encoder."""
+        sizes = self.tuning_batch_size
         fits = [
             TrainSettings(
                 learning_rate=self.tuning_rate,
-                batch_size=self.tuning_batch_size,
+                batch_size=sizes.get(encoder) if isinstance(sizes, dict) else sizes,
+                micro_batch=self.tuning_micro_batch,
                 precision=self.tuning_precision,
                 **self._shared(seed, sampled),
             )
@@ -158,8 +169,10 @@ class Adapters(Experiment):
         return layers
 
     def noted(self) -> dict[str, Any]:
-        """All but which cells there are: others can be added later."""
-        return {name: value for name, value in super().noted().items() if name not in ("methods", "shots")}
+        """All but which cells there are (others can be added later) and what results don't depend on."""
+        noted = {**super().noted(), "tuning_batch_size": self.settings.tuning_batch_size or _PAPERS_BATCH}
+        left_out = ("methods", "shots", "tuning_micro_batch")
+        return {name: value for name, value in noted.items() if name not in left_out}
 
     def depends_on(self, plan: Plan, cell: str) -> tuple[tuple[str, str], ...]:
         """All splits of the dataset, and the reference, which components are of."""
@@ -215,7 +228,7 @@ class Adapters(Experiment):
         folder = work.plan.out / self.folder / "training" / safe_name(work.name) / safe_name(name)
         task, done = _task(work, name), []
         for each in fine_tuned(
-            work.encoder, task, self.settings.tunings(bool(work.plan.limit_of(name))),
+            work.encoder, task, self.settings.tunings(bool(work.plan.limit_of(name)), work.name),
             encoding=work.encoding(),
             splits=("val", "test"), folder=folder, progress=_named(work, f"{name}.{FINE_TUNING}"),
         ):  # fmt: skip
@@ -299,6 +312,7 @@ def _rows(fits: Sequence[Adapted] | Sequence[Tuned]) -> pd.DataFrame:
                 "best_epoch": each.result.best_epoch,
                 "epochs": len(each.result.history),
                 "seconds": each.result.seconds,
+                **(each.result.portions or {}),
             }
             for each in fits
         ]
