@@ -26,6 +26,7 @@ from residual.text import ZeroShotClassifier
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments/real"))
 
+import limits
 import prepare
 import run
 
@@ -110,10 +111,8 @@ def found(weights, pictures, tmp_path_factory):
     words += [word for param in params for word in ("--param", param)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("residual.experiments.base.save_figure", lambda *_: [])
-        for steps in ((run.QUICK, run.OWN), ("3", run.AVG)):
-            with pytest.warns(UserWarning, match="aren't the pinned pictures"):
-                told = run.main([*words, "--steps", *steps])
-    return told, out
+        with pytest.warns(UserWarning, match="aren't the pinned pictures"):
+            return run.main([*words, "--steps", run.QUICK, run.OWN, "3", run.AVG]), out
 
 
 def test_the_weights_are_those_of_the_graph(model, weights):
@@ -160,6 +159,16 @@ def test_all_is_found_and_drawn(found, weights, pictures):
     }
     assert all(len(each) == (SEEDS if row in ("adapter", "classifier") else 1)
                for row, each in zip(rows["measure"], rows["accuracy"], strict=True))  # fmt: skip
+
+
+def test_what_is_in_the_file_is_not_measured_again(found):
+    told, out = found
+
+    def stores(pooling: str):
+        raise AssertionError(pooling)
+
+    again = limits.study(stores, ("own", "avg"), out / "limits.json", "cpu", limits.LimitsSettings())
+    assert again == told["limits"]
 
 
 def test_of_a_few_pictures_a_draw_sees_no_other(found):
