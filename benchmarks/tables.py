@@ -364,6 +364,27 @@ def quality() -> str:
     return _accuracies("experiment-4")
 
 
+def harm() -> str:
+    """Accuracy by recipe; marked where the difference to zero-shot is negative beyond its interval."""
+    rows = result("harm")["report"]["rows"]
+    names = list(dict.fromkeys(row["dataset"] for row in rows))
+    before = {row["dataset"]: row["zero_shot"] for row in rows}
+    lines = [["zero-shot", *(f"{100 * before[name]:.1f}" for name in names)]]
+    for method, recipe in dict.fromkeys((row["method"], row["recipe"]) for row in rows):
+        own = [row for row in rows if (row["method"], row["recipe"]) == (method, recipe)]
+        cells = [
+            f"{100 * row['accuracy']:.1f} ({100 * row['difference']:+.1f} ± {100 * row['interval']:.1f})"
+            for row in own
+        ]
+        marked = [f"**{cell}**" if row["below"] else cell for cell, row in zip(cells, own, strict=True)]
+        lines.append([f"{METHODS[method]}, {recipe}", *marked])
+    return _table(["", *(name.removeprefix("folder:") for name in names)], lines)
+
+
+def harm_command() -> str:
+    return f"Made by `{result('harm')['command']}`: {_versions('harm')[0]}"
+
+
 def released() -> str:
     return _accuracies("experiment-4-released")
 
@@ -446,7 +467,7 @@ def published_commands() -> str:
 
 
 PAGES = {
-    "adapters": (pipeline, many, folded, quality, adapters_commands),
+    "adapters": (pipeline, many, folded, quality, harm, harm_command, adapters_commands),
     "speed": (speed, compiled, precision, accuracy, float8, commands),
     "stores": (encoding, packing, loading, bases, size, store_commands),
     "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),

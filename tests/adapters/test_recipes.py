@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import TinyImages, tiny_encoder
@@ -36,6 +39,12 @@ def test_the_gentle_one_starts_at_the_encoder(method):
     result = fit(adapter, scores, scores, classifier, how.fits[0])
     assert result.start.val_accuracy == classifier.accuracy(store.output(), store.labels)
     torch.testing.assert_close(adapter.weights.detach(), first, rtol=0, atol=1e-6)
+
+
+def test_decays_are_those_that_were_chosen():
+    file = Path(__file__).parents[2] / "benchmarks/results/harm.json"
+    chosen = json.loads(file.read_text(encoding="utf-8"))["report"]["chosen"]
+    assert {method: ADAPTERS[method].decay for method in chosen} == chosen
 
 
 def test_what_is_given_wins_and_published_methods_have_one_recipe():

@@ -83,13 +83,13 @@ class Adapter(nn.Module, Method, ABC):
         origin: the encoder that it is for, if known.
         inits: the first weights that it can be made with by name, the paper's first.
         learning_rate: of schedule-free AdamW in Basile et al. 2025.
-        decay: of weights towards their start, where that is asked for (chosen in docs/adapters.md).
+        decay: of weights towards their start, where that is asked for (docs/adapters.md, "Doing no harm").
         of_units: whether it weights components of units, so that there are `unit_weights` to draw.
     """
 
     inits: ClassVar[tuple[str, ...]] = ()
     learning_rate: ClassVar[float]
-    decay: ClassVar[float] = 0.1
+    decay: ClassVar[float] = 0.0
     of_units: ClassVar[bool] = False
     ranks: tuple[int, ...]
     directions: Tensor
