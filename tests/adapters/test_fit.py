@@ -243,11 +243,11 @@ def test_the_first_weights_are_kept_unless_an_epoch_is_better(setting):
 def test_one_rule_of_which_epoch_is_kept_and_when_to_stop(measured, patience, start):
     stopping, kept = EarlyStopping(12, patience, 0.1), 0
     if start:
-        stopping.begin(start[0] / 3, start[1])
+        stopping.begin(start[0] / 3, float(start[1]))
     for number, (accuracy, loss) in enumerate(measured, 1):
         if stopping.done:
             break
-        if stopping.add(Epoch(number, 1.0, accuracy / 3, loss)):
+        if stopping.add(Epoch(number, 1.0, accuracy / 3, float(loss))):
             kept = number
     seen = measured[: len(stopping.history)]
     every = [start or (-1, 0), *seen]  # the earliest of equals

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from kit import residual_of, tiny
 from tiny import TinyImages, tiny_encoder
 
 from residual import encode_dataset
@@ -58,7 +59,7 @@ def test_what_is_given_wins_and_published_methods_have_one_recipe():
     assert released.fits == (FitSettings(epochs=2),)
     searched = fitting("residual", fit={"optimizer": "lbfgs"}).fits[0]  # which decays nowhere
     plain, gentle = FitSettings(), fitting("residual").fits[0]
-    residual = ADAPTERS["residual"]
+    residual = residual_of(tiny())
     assert [each.decay_of(residual) for each in (searched, plain, gentle)] == [0, 0, residual.decay]
     assert FitSettings(weight_decay=0.5).decay_of(residual) == 0.5
     for words, message in (

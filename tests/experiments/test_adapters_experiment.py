@@ -21,6 +21,7 @@ from pictures import write_folder
 from PIL import Image
 
 from residual import ResidualStore, load_encoder
+from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import ADAPTERS, FINE_TUNING, METHODS, AdapterSettings, Reference
 from residual.errors import ResidualError
 from residual.experiments import EXPERIMENTS, Plan, read_results, run_experiment
@@ -328,11 +329,23 @@ def test_experiment_3_says_what_it_needs_before_the_long_work(made, tmp_path):
         ({"tuning_micro_batch": 0.5}, "micro_batch must be a whole number"),
         ({"init": "zeros"}, "init is 'randn' or 'ones' or 'eigenvalues', got 'zeros'"),
         ({"mean": "kept"}, "mean is 'drop' or 'keep', got 'kept'"),
+        ({"recipe": "mild"}, "Unknown recipe 'mild'"),
     ],
 )
 def test_bad_settings(how, message):
     with pytest.raises(ResidualError, match=message):
         AdaptersSettings(**how)
+
+
+def test_methods_are_fitted_by_the_recipe():
+    paper, gentle = AdaptersSettings(epochs=3), AdaptersSettings(recipe="gentle", init="eigenvalues")
+    how = paper.fitting("residual", True)
+    assert how.adapter == AdapterSettings()
+    assert how.fits == tuple(FitSettings(epochs=3, seed=seed, missing="ignore") for seed in range(5))
+    how = gentle.fitting("residual", False)
+    assert (how.adapter.init, how.adapter.mean, how.fits[0].or_start) == ("eigenvalues", "keep", True)
+    assert gentle.fitting("coarse", False).adapter.init == "ones"
+    assert gentle.fitting("coarse_released", False).recipe == "paper"
 
 
 def test_each_encoder_has_its_batch_of_fine_tuning():

@@ -22,6 +22,7 @@ from residual.adapters.methods import (
     Reference,
     make_adapter,
 )
+from residual.adapters.recipes import Fitting, fitting
 from residual.adapters.scores import Scores
 from residual.data import SPLITS
 from residual.encoders.load import check_encoder_name
@@ -73,9 +74,11 @@ class AdaptersSettings:
         tuning_seeds, tuning_epochs: of fine-tuning, where they are to be others than above; 0 for those.
         init: of λ, see `AdapterSettings`.
         mean: of the re-weighted units: "drop", as in the paper, or "keep".
+        recipe: of all methods but fine-tuning, see `fitting`; what `init` and `mean` have that isn't the
+            paper's wins over it.
 
     Raises:
-        ResidualError: an unknown method or choice, or a number below 1.
+        ResidualError: an unknown method, recipe or choice, or a number below 1.
     """
 
     methods: tuple[str, ...] = (ZERO_SHOT, *(name for name, each in METHODS.items() if not each.released))
@@ -92,6 +95,7 @@ class AdaptersSettings:
     tuning_epochs: int = 0
     init: str = "randn"
     mean: str = "drop"
+    recipe: str = "paper"
 
     def __post_init__(self):
         for method in self.methods:
@@ -111,6 +115,14 @@ class AdaptersSettings:
             check_encoder_name(encoder)
             self.tunings(False, encoder)
         AdapterSettings(mean=self.mean, init=self.init)
+        self.fitting("residual", False)
+
+    def fitting(self, method: str, sampled: bool) -> Fitting:
+        """How a method is made and fitted. Of a sample of a dataset, classes may be missing."""
+        own = {"mean": self.mean, "init": self.init if self.init in ADAPTERS[method].inits else "ones"}
+        chosen = {name: value for name, value in own.items() if value != getattr(AdapterSettings, name)}
+        fit = {"batch_size": self.batch_size, **self._shared(0, sampled)}
+        return fitting(method, self.recipe, range(self.seeds), chosen, fit)
 
     def fits(self, sampled: bool) -> list[FitSettings]:
         """Of each seed. Of a sample of a dataset, classes may be missing."""
@@ -197,8 +209,8 @@ class Adapters(Experiment):
         else:
             work.store(work.plan.reference, split="train")  # all is encoded before anything is made of it
             task, reference = _task(work, name), _reference(work)
-            fits = self.settings.fits(bool(work.plan.limit_of(name)))
-            adapted = adapt(task, reference, method, fits, self._how(method), _named(work, cell))
+            how = self.settings.fitting(method, bool(work.plan.limit_of(name)))
+            adapted = adapt(task, reference, method, how.fits, how.adapter, _named(work, cell))
             first, device = adapted[0].adapter, work.plan.device
             outputs = {
                 split: adapted_output(first, compute_scores(first, task.stores[split], device=device))
@@ -209,19 +221,15 @@ class Adapters(Experiment):
             self._keep(work, cell, split, output, task)
         return table
 
-    def _how(self, method: str) -> AdapterSettings:
-        init = self.settings.init if self.settings.init in ADAPTERS[method].inits else "ones"
-        return AdapterSettings(mean=self.settings.mean, init=init)
-
     def _few(self, work: Work, name: str, method: str, shots: int) -> pd.DataFrame:
         """One method on a few pictures of each class."""
         fits = self.settings.fits(bool(work.plan.limit_of(name)))
         if method == ZERO_SHOT:
             return few_shot_rows(_task(work, name), method, shots, fits)
         work.store(work.plan.reference, split="train")  # all is encoded before anything is made of it
-        task, how = _task(work, name), self._how(method)
-        fitted = (_reference(work), how, _scores(work, name, method, how))
-        return few_shot_rows(task, method, shots, fits, fitted)
+        task, how = _task(work, name), self.settings.fitting(method, bool(work.plan.limit_of(name)))
+        fitted = (_reference(work), how.adapter, _scores(work, name, method, how.adapter))
+        return few_shot_rows(task, method, shots, how.fits, fitted)
 
     def _tuned(self, work: Work, name: str) -> pd.DataFrame:
         """Fine-tuning, seed by seed."""
