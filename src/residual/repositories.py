@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from residual.errors import ResidualError, UnreachableHubError
-from residual.libraries import first_line
+from residual.libraries import first_line, hub_reason
 
-_PATIENCE = 20.0  # seconds for an answer
+_PATIENCE = 10.0  # seconds for an answer
+_PAUSE = 300.0  # seconds for which a hub that gave none isn't asked again
+_silent: dict[str, tuple[float, UnreachableHubError]] = {}  # such hubs: since when, and what is said
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,24 @@ class Hub:
         return answer
 
 
+def out_of_reach(kind: str, repository: str) -> UnreachableHubError | None:
+    """Why the hub can't be asked for a repository; None where it answers, whatever it says.
+
+    A hub that can't be connected to isn't tried again by this process for five minutes, whoever asks.
+
+    Args:
+        kind: "model" or "dataset".
+        repository: OWNER/NAME.
+    """
+    try:
+        _listing(kind, repository, None)
+    except UnreachableHubError as error:
+        return error
+    except ResidualError:
+        return None
+    return None
+
+
 def cached_folder(repository: str, patterns: Sequence[str], revision: str | None = None) -> Path | None:
     """Where files of a model are that were fetched before, without asking the hub; None where none are."""
     from huggingface_hub import snapshot_download
@@ -116,6 +137,7 @@ def _listing(kind: str, repository: str, revision: str | None) -> Listing:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import (
         GatedRepoError,
+        HfHubHTTPError,
         HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -123,6 +145,9 @@ def _listing(kind: str, repository: str, revision: str | None) -> Listing:
 
     if constants.HF_HUB_OFFLINE:
         raise UnreachableHubError("The hub isn't asked: HF_HUB_OFFLINE is set.")
+    since, silent = _silent.get(constants.ENDPOINT, (0.0, None))
+    if silent is not None and time.monotonic() - since < _PAUSE:
+        raise silent
     api: Any = HfApi()
     ask = api.model_info if kind == "model" else api.dataset_info
     try:
@@ -140,8 +165,12 @@ def _listing(kind: str, repository: str, revision: str | None) -> Listing:
         raise ResidualError(f"The {kind} {repository!r} of the hub has no revision {revision!r}.") from error
     except HFValidationError as error:
         raise ResidualError(f"{repository!r} is no name of a {kind} on the hub.") from error
-    except Exception as error:  # whatever the client of the hub's library says of a network or of the hub
-        raise UnreachableHubError(f"The hub can't be reached ({first_line(error)}).") from error
+    except HfHubHTTPError as error:  # it answers, and can't do it now
+        raise UnreachableHubError(f"The hub can't be asked now ({hub_reason(error)}).") from error
+    except Exception as error:  # whatever the client of the hub's library says of a network
+        unreachable = UnreachableHubError(f"The hub can't be reached ({first_line(error)}).")
+        _silent[constants.ENDPOINT] = time.monotonic(), unreachable
+        raise unreachable from error
     return Listing(
         kind, repository, info.sha, {file.rfilename: file.size or 0 for file in info.siblings or ()}
     )

@@ -82,7 +82,7 @@ def experiment(
         raise typer.Exit(1 if needs.problems() else 0)
     with stages() as show:
         result = run_experiment(
-            kind(settings), plan, show, lacking=needs.errors, explain=lambda error: explained(error)[0]
+            kind(settings), plan, show, lacking=needs.lacking, explain=lambda error: explained(error)[0]
         )
     stdout.print((folder / "table.md").read_text(encoding="utf-8"))
     measured = sum(cell["measured"] for cell in result["cells"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from residual.data.hub.lookup import look_up_entry, look_up_table
+from residual.data.hub.lookup import TableFacts, look_up_entry, look_up_table
 from residual.data.load import FORMS, check_dataset_name, dataset_descriptions, load_dataset
 from residual.data.splits import SPLITS
 from residual.errors import ResidualError
@@ -25,6 +26,8 @@ class DatasetFacts:
         classes: how many, where they are known.
         columns: those of images and of labels, where there are any.
         absent: bytes that have to be fetched.
+        kept: whether it was found on this machine alone, since the hub is out of reach.
+        note: what wasn't looked at.
         error: why it can't be had; None if it can.
     """
 
@@ -34,6 +37,8 @@ class DatasetFacts:
     classes: int | None = None
     columns: tuple[str, ...] = ()
     absent: int = 0
+    kept: bool = False
+    note: str = ""
     error: ResidualError | None = None
 
 
@@ -63,16 +68,18 @@ def look_up_dataset(name: str, splits: Sequence[str] = SPLITS, hub: Hub | None =
     try:
         if described and described.source.startswith("hub:"):
             found = look_up_entry(name, splits, hub or Hub())
-            return replace(facts, columns=found.columns, absent=found.absent)
-        if colon and kind == "hf":
-            found = look_up_table(name, hub or Hub())
             return replace(
-                facts, sizes=found.rows, classes=found.classes, columns=found.columns, absent=found.absent
+                facts, columns=found.columns, absent=found.absent, kept=found.kept, note=found.note
             )
+        if colon and kind == "hf":
+            found = look_up_table(name, splits, hub or Hub())
+            told = _told(found, "classes", "columns", "absent", "kept")
+            return replace(facts, sizes=found.rows, **told)
         if colon and kind == "wds" and "://" in address:
             from residual.data.shard_files import find_shards  # and fsspec with it
 
             find_shards(address)  # they are read where they are: to count samples is to read them
+            return replace(facts, note="samples aren't counted")
         elif colon and kind in FORMS:
             loaded = {split: load_dataset(name, split) for split in splits}
             classes = {len(each.class_names) for each in loaded.values()}
@@ -84,3 +91,7 @@ def look_up_dataset(name: str, splits: Sequence[str] = SPLITS, hub: Hub | None =
         why = error.strerror or first_line(error)
         return replace(facts, error=ResidualError(f"{shareable(name)} can't be read ({why})."))
     return facts
+
+
+def _told(found: TableFacts, *names: str) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in names}

@@ -35,6 +35,7 @@ class EncoderFiles:
         source: where its files are, in words.
         size: bytes of its weights, where they are known.
         absent: bytes that have to be fetched.
+        kept: whether it was found on this machine alone, since the hub is out of reach.
         layers, width: of its vision tower, where they are known.
         error: why it can't be had; None if it can.
     """
@@ -43,6 +44,7 @@ class EncoderFiles:
     source: str
     size: int | None = None
     absent: int = 0
+    kept: bool = False
     layers: int | None = None
     width: int | None = None
     error: ResidualError | None = None
@@ -128,7 +130,7 @@ def _in_repository(
     except UnreachableHubError:
         folder = cached_folder(repository, [*files, *weights], revision or None)
         if folder is not None and any(folder.glob("*.safetensors")):
-            return _in_folder(known, folder, weights)
+            return _in_folder(replace(known, kept=True), folder, weights)
         if revision or not (made := converted_before(repository, weights)):
             raise
         return _in_repository(known, f"{repository}@{made}", kinds, hub)

@@ -48,6 +48,13 @@ class Preflight:
         return {each.name: each.error for each in (*self.encoders, *self.datasets) if each.error}
 
     @property
+    def lacking(self) -> dict[str, ResidualError]:
+        """The same without what merely couldn't be looked up, since the hub is out of reach."""
+        return {
+            name: error for name, error in self.errors.items() if not isinstance(error, UnreachableHubError)
+        }
+
+    @property
     def absent(self) -> int:
         """Bytes that have to be fetched of what can be had."""
         return sum(each.absent for each in (*self.encoders, *self.datasets) if not each.error)

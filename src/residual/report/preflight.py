@@ -10,6 +10,7 @@ from rich.text import Text
 from residual.data.lookup import DatasetFacts
 from residual.data.splits import SPLITS
 from residual.encoders.lookup import EncoderFiles
+from residual.files import shareable
 
 _ENCODERS = {"encoder": 17, "from": 22, "layers": 6, "width": 5, "size": 7, "to fetch": 8, "ok": 3}
 _DATASETS = {
@@ -19,11 +20,12 @@ _LEFT = ("encoder", "dataset", "from", "ok")
 
 
 def preflight_tables(encoders: Sequence[EncoderFiles], datasets: Sequence[DatasetFacts]) -> list[Table]:
-    """A table of encoders and a table of datasets, a line each, in at most 80 columns."""
-    return [
-        _table(_ENCODERS, [(each, _of_encoder(each)) for each in encoders]),
-        _table(_DATASETS, [(each, _of_dataset(each)) for each in datasets]),
-    ]
+    """A table of encoders and a table of datasets, a line each, in at most 80 columns; below it what wasn't
+    looked at."""
+    of_datasets = _table(_DATASETS, [(each, _of_dataset(each)) for each in datasets])
+    notes = [f"{shareable(each.name)}: {each.note}." for each in datasets if each.note and not each.error]
+    of_datasets.caption, of_datasets.caption_justify = Text("\n".join(notes)) if notes else None, "left"
+    return [_table(_ENCODERS, [(each, _of_encoder(each)) for each in encoders]), of_datasets]
 
 
 def by_reason(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -63,7 +65,8 @@ def _table(
         justify = "left" if heading in _LEFT else "right"
         table.add_column(heading, justify=justify, max_width=width, no_wrap=True, overflow="ellipsis")
     for facts, holds in rows:
-        known = in_bytes(facts.absent) if facts.absent and not facts.error else ""
+        known = "in cache" if facts.kept else in_bytes(facts.absent) if facts.absent else ""
+        known = "" if facts.error else known
         cells = facts.name, facts.source, *holds, known, "no" if facts.error else "yes"
         table.add_row(*map(Text, cells))
     return table

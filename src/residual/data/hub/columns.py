@@ -89,7 +89,7 @@ def check_apart(tables: Mapping[str, Split], column: str, where: str) -> None:
     """
     found: dict[str, str] = {}
     for split, table in tables.items():
-        if table.by_files:  # each is of a split of its own, and holds its pictures
+        if not table.is_here:  # its files are of a split of its own, and hold its pictures
             continue
         for cells in table.cells(column).chunks:
             kind = cells.type

@@ -225,7 +225,7 @@ def _labels(
     alone = names_classes(own.features if stream else own.table.features, column)
     read = {each: tables[each] for each in tables if each == source or each in needed}
     if alone:
-        read = {each: split for each, split in read.items() if each == source or not split.by_files}
+        read = {each: split for each, split in read.items() if each == source or split.is_here}
     return read_labels(read, column, where)
 
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from residual.data.folder import LAYOUT
+from residual.data.hub.kept import Source, keep, kept
 from residual.data.hub.saved import MOST_JSON, check_features, check_saved
 from residual.data.hub.tables import Split
-from residual.errors import ResidualError, printable
-from residual.files import local_path, parse_json, read_regular
+from residual.errors import ResidualError, UnreachableHubError, printable
+from residual.files import local_path, read_regular
 from residual.libraries import refused_by_hub
+from residual.repositories import out_of_reach
 
-_PATIENCE = 10  # seconds
 OLDEST_DATASETS = 4  # earlier ones run loading scripts
 
 
@@ -73,18 +74,22 @@ def from_hub(
     if (folder := Path(path)).is_dir():  # the library takes a folder for a repository, too
         check_signs(name, folder, r"::|[*?\[\]\n]")
         path = str(folder.absolute())
+        why = None
+    else:
+        why = out_of_reach("dataset", repository)
     told = _explained(name, repository, elsewhere)
+    source = Source(repository, config, revision, files)
     if folders:
         archives = {split: f"{root}/{file}" for split, file in (files or {}).items()}
         return {split: Split(partial(_unpacked, at, folders), told=told) for split, at in archives.items()}
+    if why is not None:
+        return told(_kept_splits)(told, source, why)
     if not files:
         told(_check_card)(path, repository, revision)
-    return told(_splits)(told, path, config, revision, files)
+    return told(_splits)(told, path, source)
 
 
-def _splits(
-    told: Any, path: str, config: str | None, revision: str | None, files: Mapping[str, str] | None
-) -> dict[str, Split]:
+def _splits(told: Any, path: str, source: Source) -> dict[str, Split]:
     """The splits of a repository, of which nothing is fetched yet if all its files are Parquet.
 
     Those of other files tell classes together, and what was made of all before is there.
@@ -92,72 +97,76 @@ def _splits(
     import datasets
     from datasets.data_files import DataFilesDict
 
-    kept = str(_cache_of(Path(path))) if Path(path).is_dir() else None
-    ask = partial(datasets.load_dataset_builder, path, config, revision=revision, cache_dir=kept)
-    try:
-        whole = ask(data_files=dict(files) if files else None)
-    except Exception:  # whatever the library, the network or the hub say
-        if kept is None and _is_out_of_reach(path) and (found := _made_before(path, config, revision)):
-            return {split: Split(partial(_of_arrow, parts)) for split, parts in found.items()}
-        raise
+    files, own = source.files, Path(path).is_dir()
+    cache = str(_cache_of(Path(path))) if own else None
+    ask = partial(
+        datasets.load_dataset_builder, path, source.config, revision=source.revision, cache_dir=cache
+    )
+    whole = ask(data_files=dict(files) if files else None)
+    if _is_of_cache(whole):  # the library takes whatever it made last, of any commit
+        return _kept_splits(told, source, UnreachableHubError("The hub doesn't give it now."))
+    parts: dict[Any, Any] = whole.config.data_files or {}
+    splits: dict[str, Split] = {}
+
+    def note(split: str, folder: str) -> None:
+        if not own:
+            keep(source, str(whole.hash), split, {of: each.hidden for of, each in splits.items()}, folder)
 
     def load(split: str) -> Any:
-        one = ask(data_files=DataFilesDict(**{split: parts[split]}), features=whole.info.features)
+        one = ask(data_files=DataFilesDict(**{split: parts[split]}), features=columns)
+        if _is_of_cache(one):
+            raise UnreachableHubError("the hub doesn't give it now")
         one.download_and_prepare(verification_mode="no_checks")  # the card tells the sizes of all splits
+        note(split, one.cache_dir)
         return one.as_dataset(split)
 
-    parts = {str(split): part for split, part in (whole.config.data_files or {}).items()}
-    made = Path(whole.cache_dir, "dataset_info.json").is_file()
+    def made(split: str) -> Any:
+        note(split, whole.cache_dir)
+        return whole.as_dataset(split)
+
+    columns, there = whole.info.features, Path(whole.cache_dir, "dataset_info.json").is_file()
     by_files = parts and all(file.endswith(".parquet") for part in parts.values() for file in part)
-    if made or not by_files:
-        if not made:
+    if there or not by_files:
+        if not there:
             whole.download_and_prepare(verification_mode="no_checks" if files else None)
-        splits = map(str, whole.info.splits or ())
-        return {split: Split(partial(whole.as_dataset, split), told=told) for split in splits}
-    return {
-        split: Split(partial(load, split), part, whole.info.features, told) for split, part in parts.items()
-    }
+        splits |= {
+            str(split): Split(partial(made, str(split)), told=told) for split in whole.info.splits or ()
+        }
+    else:
+        names = map(str, parts)
+        splits |= {split: Split(partial(load, split), parts[split], columns, told) for split in names}
+    return splits
 
 
-def _is_out_of_reach(repository: str) -> bool:
-    """Whether the hub doesn't answer, so that what it said isn't why a repository can't be had."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        HfApi().repo_info(repository, repo_type="dataset", timeout=_PATIENCE)
-    except HfHubHTTPError as error:
-        return error.response.status_code >= 500
-    except Exception:  # of whatever the network is
-        return True
-    return False
+def _is_of_cache(builder: Any) -> bool:
+    """Whether the library found something in its cache instead of on the hub."""
+    return type(builder).__module__.startswith("datasets.packaged_modules.cache")
 
 
-def _made_before(path: str, config: str | None, revision: str | None) -> dict[str, list[str]]:
-    """The files of tables that were made of a repository's splits one by one, for when it is out of reach;
-    none where several configurations are there and none is named.
+def _kept_splits(told: Any, source: Source, why: UnreachableHubError) -> dict[str, Split]:
+    """The splits of a repository that were fetched before, all of one commit; the others say that they
+    weren't, once they are asked for.
+
+    Raises:
+        UnreachableHubError: there are none.
     """
-    from datasets import config as settings
-    from datasets.naming import camelcase_to_snakecase
+    found = kept(source)
+    if found is None:
+        raise why
 
-    owner, _, repository = path.rpartition("/")
-    folder = "___".join(filter(None, (owner, camelcase_to_snakecase(repository))))
-    found: dict[str, dict[str, list[str]]] = {}
-    notes = Path(settings.HF_DATASETS_CACHE, folder).glob("*/*/*/dataset_info.json")
-    for note in sorted(notes, key=lambda note: note.stat().st_mtime):
-        about = parse_json(read_regular(note, MOST_JSON), note)
-        if revision is None or revision == note.parent.name or len(revision) != 40:
-            for split in about.get("splits") or ():
-                tables = note.parent.glob(f"{about.get('dataset_name')}-{split}*.arrow")
-                found.setdefault(about.get("config_name"), {})[split] = sorted(map(str, tables))
-    chosen = found.get(config or "", next(iter(found.values())) if len(found) == 1 and not config else {})
-    return {split: tables for split, tables in chosen.items() if tables}
+    def load(split: str) -> Any:
+        if found.tables[split] is None:
+            raise UnreachableHubError(
+                f"its split {split!r} isn't fetched yet, and the hub is out of reach: {why.message}"
+            )
+        return found.table(split)
 
-
-def _of_arrow(files: Sequence[str]) -> Any:
-    import datasets
-
-    return datasets.concatenate_datasets([datasets.Dataset.from_file(file) for file in files])
+    here = [split for split, folder in found.tables.items() if folder]
+    columns = told(found.table)(here[0]).features
+    return {
+        split: Split(partial(load, split), (), columns, told, found.hidden.get(split, ()), split not in here)
+        for split in found.tables
+    }
 
 
 @contextmanager
@@ -177,7 +186,8 @@ def _explained(name: str, repository: str, elsewhere: Sequence[str] = ()) -> Gen
         ways = f" Other places that have it: {'; '.join(elsewhere)}." if elsewhere else ""
         if "onfig" in reason and not elsewhere:
             ways = " A configuration is named as in hf:REPO:CONFIG."
-        raise ResidualError(
+        kind = UnreachableHubError if isinstance(error, UnreachableHubError) else ResidualError
+        raise kind(
             f"{name}: {repository!r} can't be had from the hub ({reason}).{ways} "
             f"What is had elsewhere is read as folder:PATH: {LAYOUT}"
         ) from error

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from residual.data.hub import fetch
 from residual.data.hub.catalogue import classes_of, hub_entries, matched
 from residual.data.hub.columns import image_column, label_column
+from residual.data.hub.kept import Source, kept
+from residual.data.hub.splits import given_split
+from residual.data.hub.tables import File, schema
 from residual.errors import ResidualError, UnreachableHubError
 from residual.repositories import Hub
 
@@ -25,12 +28,16 @@ class TableFacts:
         classes: how many, where that is known.
         columns: of images and of labels, where they are known.
         absent: bytes that have to be fetched.
+        kept: whether it was found on this machine alone, since the hub is out of reach.
+        note: what wasn't looked at.
     """
 
     rows: Mapping[str, int]
     classes: int | None
     columns: tuple[str, ...]
     absent: int
+    kept: bool = False
+    note: str = ""
 
 
 def look_up_entry(name: str, splits: Sequence[str], hub: Hub) -> TableFacts:
@@ -48,88 +55,122 @@ def look_up_entry(name: str, splits: Sequence[str], hub: Hub) -> TableFacts:
     where = f"{name} (hub repository {entry.repository!r})"
     needed = {entry.splits[split] or "train" for split in splits} | {"train"}
     fetch.library(name)
+    source = Source(entry.repository, entry.config, None, entry.files)
     with _errors(name, entry.repository, entry.elsewhere):
         if entry.files and entry.folders is not None:
-            files = [entry.files[source] for source in sorted(needed) if source in entry.files]
-            return TableFacts({}, None, (), _absent(entry.repository, None, files, hub))
-        features, rows, files = _card(entry.repository, entry.config, None, needed, entry.files, hub)
-    for source in needed - set(files or needed):
-        raise ResidualError(f"{where} has no split {source!r}, only {', '.join(map(repr, sorted(files)))}.")
+            archives = [entry.files[each] for each in sorted(needed) if each in entry.files]
+            return _look_up_archives(entry.repository, archives, hub)
+        card = _card(source, hub)
+    for each in needed - set(card.files or needed):
+        raise ResidualError(
+            f"{where} has no split {each!r}, only {', '.join(map(repr, sorted(card.files)))}."
+        )
     columns: tuple[str, ...] = ()
-    if features is not None:
+    if (features := card.features) is not None:
         columns = image_column(features, entry.image, where), label_column(features, entry.label, where)
         names = getattr(features[entry.label], "names", None)
         if names:
             matched(names, classes_of(entry.classes), where)
-    wanted = [file for source in sorted(needed) for file in files.get(source, ())]
-    return TableFacts(rows, None, columns, _absent(entry.repository, None, wanted, hub))
+    needed = {entry.splits[split] or "train" for split in splits} if card.why else needed
+    return TableFacts(card.rows, None, columns, card.absent(source, needed, hub), card.why is not None)
 
 
-def look_up_table(name: str, hub: Hub) -> TableFacts:
-    """The same of `hf:REPO`, `hf:REPO@REVISION` or `hf:REPO:CONFIG`, of all its splits.
+def _look_up_archives(repository: str, files: Sequence[str], hub: Hub) -> TableFacts:
+    """Whether archives are there: what is in them is seen when they are unpacked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    note = "its archive isn't looked into"
+    try:
+        return TableFacts({}, None, (), _absent(repository, None, files, hub), note=note)
+    except UnreachableHubError:
+        found = (try_to_load_from_cache(repository, file, repo_type="dataset") for file in files)
+        if not all(isinstance(each, str) for each in found):
+            raise
+        return TableFacts({}, None, (), 0, True, note)
+
+
+def look_up_table(name: str, splits: Sequence[str], hub: Hub) -> TableFacts:
+    """The same of `hf:REPO`, `hf:REPO@REVISION` or `hf:REPO:CONFIG`.
 
     Raises:
         ResidualError: it can't be had, or its columns don't tell what they are.
     """
     pinned, _, config = name.partition(":")[2].partition(":")
     repository, _, revision = pinned.partition("@")
+    source = Source(repository, config or None, revision or None)
     fetch.library(name)
     with _errors(name, repository):
-        features, rows, files = _card(repository, config or None, revision or None, None, None, hub)
-    columns, classes = (), None
-    if features is not None:
+        card = _card(source, hub)
+    columns, classes, needed = (), None, set(card.files)
+    if (features := card.features) is not None:
         columns = image_column(features, None, name), label_column(features, None, name)
         classes = len(getattr(features[columns[1]], "names", None) or ()) or None
-    wanted = [file for part in files.values() for file in part]
-    absent = _absent(repository, revision or None, wanted, hub)
-    return TableFacts(rows, classes, columns, absent)
+    if card.why is not None:
+        labelled = [each for each in card.files if not {*columns} & {*card.hidden.get(each, ())}]
+        needed = {given_split(labelled or list(card.files), split, name)[0] for split in splits}
+    return TableFacts(card.rows, classes, columns, card.absent(source, needed, hub), card.why is not None)
 
 
-def _card(
-    repository: str,
-    config: str | None,
-    revision: str | None,
-    needed: set[str] | None,
-    patterns: Mapping[str, str] | None,
-    hub: Hub,
-) -> tuple[Any, dict[str, int], dict[str, list[str]]]:
-    """Features, rows of every split and files of every split, as the library would load them."""
+@dataclass(frozen=True)
+class _Card:
+    """What a repository says of itself: columns, rows and files of every split.
+
+    Args:
+        features, rows, files: columns where they are known, and by split the others.
+        hidden: columns of a split that say nothing, as far as that is known.
+        why: why the hub can't be asked, if so.
+        here: the splits that are on this machine, in that case.
+    """
+
+    features: Any
+    rows: Mapping[str, int]
+    files: Mapping[str, Sequence[str]]
+    hidden: Mapping[str, Collection[str]] = field(default_factory=dict)
+    why: UnreachableHubError | None = None
+    here: frozenset[str] = frozenset()
+
+    def absent(self, source: Source, needed: Collection[str], hub: Hub) -> int:
+        """Bytes of the needed splits that have to be fetched.
+
+        Raises:
+            UnreachableHubError: one of them isn't here, and can't be.
+        """
+        if self.why is not None and not self.here >= set(needed):
+            raise self.why
+        wanted = [file for split in sorted(needed) for file in self.files.get(split, ())]
+        return 0 if self.why else _absent(source.repository, source.revision, wanted, hub)
+
+
+def _card(source: Source, hub: Hub) -> _Card:
+    """As the library would load it; what was fetched before, where the hub is out of reach."""
     import datasets
 
-    path, _ = fetch._addresses(repository, revision)
-    if not Path(path).is_dir() and not _prepared(repository):
-        hub.listing("dataset", repository, revision)  # gated, gone or out of reach: told in its own words
-    if not patterns:
-        fetch._check_card(path, repository, revision)
-    given = dict(patterns) if patterns else None
-    builder = datasets.load_dataset_builder(path, config, revision=revision, data_files=given)
+    path, _ = fetch._addresses(source.repository, source.revision)
+    if not Path(path).is_dir():
+        try:
+            hub.listing("dataset", source.repository, source.revision)  # gated or gone: in its own words
+        except UnreachableHubError as why:
+            if (found := kept(source)) is None:
+                raise
+            here = frozenset(split for split, folder in found.tables.items() if folder)
+            features = found.table(min(here)).features
+            return _Card(features, found.rows, dict.fromkeys(found.tables, ()), found.hidden, why, here)
+    if not source.files:
+        fetch._check_card(path, source.repository, source.revision)
+    given = dict(source.files) if source.files else None
+    builder = datasets.load_dataset_builder(path, source.config, revision=source.revision, data_files=given)
     files = {
         str(split): [str(file) for file in part] for split, part in (builder.config.data_files or {}).items()
     }
     info = builder.info
     rows = {str(split): each.num_examples for split, each in (info.splits or {}).items()}
-    return info.features or _features_of(files, needed), rows, files
+    return _Card(info.features or _features_of(files), rows, files)
 
 
-def _features_of(files: Mapping[str, list[str]], needed: set[str] | None) -> Any:
+def _features_of(files: Mapping[str, list[str]]) -> Any:
     """Columns by the end of a Parquet file; None where there is no such file."""
-    import datasets
-    import fsspec
-    import pyarrow.parquet
-
-    first = next((part[0] for split, part in files.items() if part and split in (needed or files)), "")
-    if not first.endswith(".parquet"):
-        return None
-    with fsspec.open(first, "rb") as file:
-        return datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file))
-
-
-def _prepared(repository: str) -> bool:
-    """Whether tables of a repository were made on this machine before."""
-    from datasets import config
-
-    folder = Path(config.HF_DATASETS_CACHE) / repository.replace("/", "___")
-    return any(folder.rglob("*.arrow"))
+    first = next((part[0] for part in files.values() if part), "")
+    return schema(File(first)) if first.endswith(".parquet") else None
 
 
 def _absent(repository: str, revision: str | None, files: Sequence[str], hub: Hub) -> int:
@@ -138,12 +179,7 @@ def _absent(repository: str, revision: str | None, files: Sequence[str], hub: Hu
     names = [file.removeprefix(f"{root}/") for file in files]
     if Path(path).is_dir():
         return sum(os.stat(Path(path) / name).st_size for name in names)
-    try:
-        listing = hub.listing("dataset", repository, revision)
-    except UnreachableHubError:
-        if _prepared(repository):
-            return 0
-        raise
+    listing = hub.listing("dataset", repository, revision)
     inside = [_below(name, repository) for name in names]
     if missing := [name for name in inside if name not in listing.sizes]:
         raise ResidualError(f"The dataset {repository!r} of the hub has no file {missing[0]!r}.")
