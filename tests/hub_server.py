@@ -29,7 +29,8 @@ class Hub:
     """What is on it: of each repository its commits, each with all files; and who asked for what.
 
     `references` are those beside main, such as "refs/pr/2", and `authors` who opened them; `gated` is whose
-    files need `TOKEN`; `sent` counts the bytes of each file, as "OWNER/NAME/FILE", that were sent.
+    files need `TOKEN`; `sent` counts the bytes of each file, as "OWNER/NAME/FILE", that were sent; `busy`
+    is how many requests of files are answered with 503 first.
     """
 
     commits: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Hub:
     asked: list[str] = field(default_factory=list)
     sent: Counter[str] = field(default_factory=Counter)
     url: str = ""
+    busy: int = 0
 
     def files(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
         known = {"main": self.latest.get(repo, ""), **self.references.get(repo, {})}
@@ -199,6 +201,9 @@ class Handler(BaseHTTPRequestHandler):
         if repo in self.hub.gated and not self.known:
             code = 403 if self.headers.get("Authorization") else 401
             return self.answer(code, b"{}", X_Error_Code="GatedRepo", X_Error_Message=_GATED.format(repo))
+        if self.hub.busy:
+            self.hub.busy -= 1
+            return self.answer(503, b"busy")
         held = self.hub.files(repo, revision)
         if held is None or name not in held[1]:
             return self.missing("EntryNotFound")

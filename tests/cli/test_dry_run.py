@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 from pictures import write_folder
 
@@ -62,3 +63,7 @@ def test_what_can_be_measured_is_and_the_same_command_tries_the_rest(residual, m
     code, shown, err = residual(*words)
     assert (code, err, "3 cells, 1 of them measured now" in shown) == (0, "", True)
     assert len(read_results(out / "class_token")["picto"]) == 3
+    shutil.rmtree(gone)  # what is done is drawn all the same
+    code, shown, err = residual(*words)
+    assert (code, "3 cells, 0 of them measured now" in shown) == (0, True)
+    assert err.startswith("missing: folder:gone-")

@@ -9,7 +9,8 @@ from hub_server import TOKEN, running_hub
 
 from residual.data import load_dataset
 from residual.data.hub import hub_entries, tables
-from residual.errors import ResidualError
+from residual.data.lookup import look_up_dataset
+from residual.errors import ResidualError, UnreachableHubError, UnreadableImageError
 
 BIRDS = ClassLabel(names=["grey_heron", "red_kite"])
 
@@ -35,6 +36,14 @@ def put(hub, tmp_path, name, splits, config="default", reference="main"):
     folder = tmp_path / name / reference
     hubs.write_repository(folder, splits, config)
     hub.put(f"datasets/{name}", folder, reference)
+
+
+def offline(monkeypatch, on: bool = True) -> None:
+    import datasets
+    from huggingface_hub import constants
+
+    for settings in (datasets.config, constants):
+        monkeypatch.setattr(settings, "HF_HUB_OFFLINE", on)
 
 
 def fetched(hub) -> dict[str, float]:
@@ -93,16 +102,12 @@ def test_a_revision_and_a_configuration_are_asked_for(hub, tmp_path):
 
 
 def test_what_was_fetched_is_there_without_a_network(hub, tmp_path, monkeypatch):
-    import datasets
-    from huggingface_hub import constants
-
     entry = hub_entries()["svhn"]
     put(hub, tmp_path, entry.repository, hubs.tables_of(entry), entry.config)
     put(hub, tmp_path, "me/birds", {"train": birds(20), "test": birds(8)})
     names = [(name, split) for name in ("svhn", "hf:me/birds") for split in ("train", "test")]
     before = [load_dataset(*each) for each in names]
-    for settings in (datasets.config, constants):
-        monkeypatch.setattr(settings, "HF_HUB_OFFLINE", True)
+    offline(monkeypatch)
     hub.asked.clear()
     for each, data in zip(names, before, strict=True):
         again = load_dataset(*each)
@@ -111,10 +116,93 @@ def test_what_was_fetched_is_there_without_a_network(hub, tmp_path, monkeypatch)
     assert hub.asked == []
     with pytest.raises(ResidualError, match="can't be had from the hub"):
         load_dataset("hf:me/more", "test")
-    for settings in (datasets.config, constants):
-        monkeypatch.setattr(settings, "HF_HUB_OFFLINE", False)
+    offline(monkeypatch, False)
     with pytest.raises(ResidualError, match=r"BuilderConfig 'big' not found.*named as in hf:REPO:CONFIG"):
         load_dataset("hf:me/birds:big", "test")  # the hub answers: what is kept is no answer
+
+
+def test_a_split_that_was_not_fetched_is_said_to_be_missing(hub, tmp_path, monkeypatch):
+    entry = hub_entries()["svhn"]
+    put(hub, tmp_path, entry.repository, hubs.tables_of(entry), entry.config)
+    splits = {"train": birds(60), "validation": birds(30), "test": birds(60, hidden=True)}
+    put(hub, tmp_path, "me/birds", splits)
+    before = [load_dataset("svhn", "val").sample_ids, load_dataset("hf:me/birds", "test").sample_ids]
+    assert before[1][0] == "validation/00000"
+    offline(monkeypatch)
+    assert [load_dataset("svhn", "val").sample_ids, load_dataset("hf:me/birds", "test").sample_ids] == before
+    for name, split, source in (("svhn", "test", "test"), ("hf:me/birds", "train", "train")):
+        missing = rf"\(its split '{source}' isn't fetched yet, and the hub is out of reach: The hub isn't"
+        with pytest.raises(UnreachableHubError, match=missing):
+            load_dataset(name, split)
+        error = look_up_dataset(name, [split]).error
+        assert type(error) is UnreachableHubError
+    found = look_up_dataset("svhn", ["train", "val"])
+    assert (found.error, found.kept, found.absent, found.columns) == (None, True, 0, ("image", "label"))
+    found = look_up_dataset("hf:me/birds", ["test"])
+    assert (found.error, found.kept, found.sizes) == (None, True, {"validation": 30})
+
+
+def test_without_a_network_all_splits_are_of_the_commit_that_is_asked_for(hub, tmp_path, monkeypatch):
+    put(hub, tmp_path, "me/birds", {"train": birds(20), "test": birds(8)})
+    put(hub, tmp_path, "me/birds", {"train": birds(30), "test": birds(12)}, reference="refs/pr/1")
+    first = hub.latest["datasets/me/birds"]
+    for split in ("train", "test"):
+        load_dataset("hf:me/birds", split)
+    offline(monkeypatch)
+    assert len(load_dataset(f"hf:me/birds@{first}", "test")) == 8
+    with pytest.raises(UnreachableHubError, match="can't be had from the hub"):
+        load_dataset("hf:me/birds@refs/pr/1", "test")
+    offline(monkeypatch, False)
+    assert len(load_dataset("hf:me/birds@refs/pr/1", "test")) == 12
+    hub.latest["datasets/me/birds"] = hub.references["datasets/me/birds"]["refs/pr/1"]
+    monkeypatch.setenv("RESIDUAL_CACHE", str(tmp_path / "forgotten"))  # what main was
+    assert len(load_dataset("hf:me/birds", "test")) == 12
+    offline(monkeypatch)
+    assert len(load_dataset("hf:me/birds", "test")) == 12
+    with pytest.raises(UnreachableHubError, match="split 'train' isn't fetched yet"):
+        load_dataset("hf:me/birds", "train")
+    assert len(load_dataset(f"hf:me/birds@{first}", "train")) == 16
+
+
+def test_what_the_library_made_by_itself_is_found_too(hub, tmp_path, monkeypatch):
+    import datasets
+
+    put(hub, tmp_path, "me/OldBirds", {"train": birds(20), "test": birds(8)})
+    entry = hub_entries()["gtsrb"]
+    put(hub, tmp_path, entry.repository, hubs.tables_of(entry))
+    datasets.load_dataset("me/OldBirds")
+    datasets.load_dataset(entry.repository, data_files=dict(entry.files), verification_mode="no_checks")
+    offline(monkeypatch)
+    for name in ("hf:me/OldBirds", "hf:me/OldBirds@main", "gtsrb"):
+        assert load_dataset(name, "test").sample_ids
+        assert look_up_dataset(name).kept
+    with pytest.raises(UnreachableHubError, match="can't be had from the hub"):
+        load_dataset("hf:me/OldBirds@v2", "test")
+
+
+def test_a_hub_that_is_down_is_tried_once(monkeypatch, tmp_path):
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import close_session
+
+    entry = hub_entries()["imagenet-sketch"]
+    with running_hub() as hub:
+        hub_server.at(monkeypatch, hub, tmp_path / "kept")
+        put(hub, tmp_path, "me/birds", {"train": birds(20), "test": birds(8)})
+        hubs.write_sketches(tmp_path / "sketches", entry)
+        hub.put(f"datasets/{entry.repository}", tmp_path / "sketches")
+        names = ("hf:me/birds", "imagenet-sketch")
+        before = [load_dataset(name, "test").sample_ids for name in names]
+    close_session()
+    tries = []
+    ask = HfApi.dataset_info
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *a, **k: tries.append(a) or ask(*a, **k))
+    assert [load_dataset(name, "test").sample_ids for name in names] == before
+    found = [look_up_dataset(name, ["test"]) for name in names]
+    assert [each.kept for each in found] == [True, True]
+    assert found[1].note == "its archive isn't looked into"
+    with pytest.raises(UnreachableHubError, match=r"can't be had from the hub \(The hub can't be reached"):
+        load_dataset("hf:me/more", "test")
+    assert len(tries) == 1
 
 
 def test_a_gated_dataset_is_said_with_what_it_needs(hub, tmp_path, monkeypatch):
@@ -141,8 +229,56 @@ def test_pictures_are_streamed_part_by_part_and_none_is_kept(hub, tmp_path):
     assert not whole.in_order
     assert (whole.sample_ids, whole.labels.tolist()) == (data.sample_ids, data.labels.tolist())
     assert [whole.digest(index) for index in range(len(data))] == digests
+
+
+def test_a_network_that_fails_is_no_fault_of_a_picture(monkeypatch, tmp_path):
+    from huggingface_hub.utils import _http
+
+    monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+    rows = birds(40)
+    broken = rows.with_format("arrow")[:]["image"].to_pylist()
+    broken[3]["bytes"] = broken[3]["bytes"][:50]
+    rows = Dataset.from_dict({"image": broken, "label": rows["label"][:]}, features=rows.features)
+    with running_hub() as hub:
+        hub_server.at(monkeypatch, hub, tmp_path / "kept")
+        put(hub, tmp_path, "me/birds", {"train": rows, "validation": birds(4), "test": birds(8)})
+        data = load_dataset("hf:me/birds", "train", stream=True)
+        hub.busy = 3
+        data.load(0)
+        assert hub.busy == 0
+        with pytest.raises(UnreadableImageError, match="train/00003"):
+            data.load(3)
+        tables._part.cache_clear()
+        hub.busy = 100
+        with pytest.raises(UnreachableHubError, match=r"data/train-.* can't be read any more \(.*503"):
+            data.load(0)
+        hub.busy = 0
+        data.load(0)
+        tables._part.cache_clear()
+    _http.close_session()
+    with pytest.raises(UnreachableHubError, match=r"can't be read any more \(.*What is done by now is kept"):
+        data.load(0)  # nobody listens any more
+
+
+def test_the_end_of_a_file_is_read_once(hub, tmp_path):
+    import pyarrow.parquet
+
+    put(hub, tmp_path, "me/birds", {"train": birds(100), "test": birds(8)})
+    (files,) = hub.commits["datasets/me/birds"].values()
+    path = tmp_path / "parts.parquet"
+    whole = pyarrow.parquet.read_table(pyarrow.BufferReader(files["data/train-00000-of-00001.parquet"]))
+    pyarrow.parquet.write_table(whole, path, row_group_size=10)
+    hub.put("datasets/me/birds", files | {"data/train-00000-of-00001.parquet": path.read_bytes()})
     data = load_dataset("hf:me/birds", "train", stream=True)
-    hub.commits.clear()
-    tables._part.cache_clear()
-    with pytest.raises(ResidualError, match=r"data/train-00000-of-00001\.parquet can't be read any more \("):
-        data[0]
+    hub.asked.clear()
+    for index in range(len(data)):
+        data.digest(index)
+    assert sum("/resolve/" in each for each in hub.asked) == 10  # parts
+
+
+def test_a_file_that_says_to_hold_more_than_it_can_is_not_unpacked(hub, tmp_path):
+    few = birds(1)
+    many = Dataset.from_dict({"image": [None] * (2**20 + 1), "label": [0] * (2**20 + 1)}, few.features)
+    put(hub, tmp_path, "me/birds", {"train": many, "test": birds(8)})
+    with pytest.raises(ResidualError, match=r"train-.* bytes, and says to hold 1,048,577 rows"):
+        load_dataset("hf:me/birds", "train", stream=True)
