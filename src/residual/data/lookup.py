@@ -73,7 +73,7 @@ def look_up_dataset(name: str, splits: Sequence[str] = SPLITS, hub: Hub | None =
             )
         if colon and kind == "hf":
             found = look_up_table(name, splits, hub or Hub())
-            told = _told(found, "classes", "columns", "absent", "kept")
+            told = _fields_of(found, "classes", "columns", "absent", "kept")
             return replace(facts, sizes=found.rows, **told)
         if colon and kind == "wds" and "://" in address:
             from residual.data.shard_files import find_shards  # and fsspec with it
@@ -93,5 +93,5 @@ def look_up_dataset(name: str, splits: Sequence[str] = SPLITS, hub: Hub | None =
     return facts
 
 
-def _told(found: TableFacts, *names: str) -> dict[str, Any]:
+def _fields_of(found: TableFacts, *names: str) -> dict[str, Any]:
     return {name: getattr(found, name) for name in names}

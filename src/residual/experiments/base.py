@@ -122,7 +122,7 @@ def run_experiment(
         experiment: what is measured.
         plan: of what.
         progress: told of every stage.
-        lacking: encoders and datasets that can't be had, by name, and why (`Preflight.errors`): the cells
+        lacking: encoders and datasets that can't be had, by name, and why (`Preflight.lacking`): the cells
             that need one aren't tried.
         explain: what is to be said of a cell's failure.
 
