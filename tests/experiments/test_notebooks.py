@@ -12,6 +12,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from residual.cli import main
+from residual.experiments import EXPERIMENTS
 
 ROOT = Path(__file__).parents[2] / "experiments"
 NOTEBOOKS = sorted(ROOT.glob("*/*.ipynb"))
@@ -27,7 +28,9 @@ BRIEFLY = {
 
 
 def test_every_experiment_has_its_settings_a_script_and_a_notebook_without_results():
-    for folder in filter(Path.is_dir, ROOT.iterdir()):
+    folders = [ROOT / kind.folder for kind in EXPERIMENTS.values()]
+    assert {*folders, ROOT / "real"} == {each for each in ROOT.iterdir() if each.is_dir()}
+    for folder in folders:
         names = {path.name for path in folder.iterdir() if path.is_file()}
         assert {"offline.gin", "paper.gin", "run.py"} < names
         assert [path.parent for path in NOTEBOOKS].count(folder) == 1
