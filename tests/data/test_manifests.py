@@ -13,7 +13,7 @@ import pytest
 from datasets import ClassLabel, DatasetDict
 from PIL import Image
 
-from residual.data import Manifest, hub_dataset_names, load_dataset
+from residual.data import Manifest, hold_out, hub_dataset_names, load_dataset
 from residual.errors import ResidualError
 
 
@@ -163,6 +163,57 @@ def test_a_given_manifest_is_compared(tmp_path, name):
         load_dataset(name, "val", manifest=path)
     os.unlink(path)
     with pytest.raises(ResidualError, match=r"mine.json' can't be read: No such file"):
+        load_dataset(name, "val", manifest=path)
+
+
+def test_a_fourth_cell_names_groups_the_same_in_all_splits(tmp_path):
+    """Written in by hand; what is told there is what is held out, and what a store and a manifest keep."""
+    name, styles = pictures(tmp_path / "pets", 10), {"train": ("ink", "wood"), "val": ("wood",)}
+    for split in ("train", "val", "test"):
+        path = tmp_path / "pets" / f"manifest-{split}.json"
+        Manifest.of(load_dataset(name, split)).save(path)
+        fields = json.loads(path.read_text())
+        for number, cells in enumerate(fields["samples"]):
+            cells += [own[number % len(own)]] if (own := styles.get(split)) else []
+        path.write_text(json.dumps(fields))
+    data = {split: load_dataset(name, split) for split in ("train", "val", "test")}
+    assert [data[split].group_names for split in data] == [("ink", "wood"), ("ink", "wood"), ()]
+    assert data["train"].groups.tolist() == [0, 1] * 6
+    assert data["val"].groups.tolist() == [1] * 4
+    assert data["test"].groups is None
+    assert len(hold_out(data, ["wood"])["val"]) == 6 + 4
+    again = tmp_path / "again.json"
+    Manifest.of(data["train"]).save(again)
+    assert Manifest.load(again).groups == ("ink", "wood") * 6
+    again.write_text(again.read_text().replace('"ink"', '"clay"', 1))
+    with pytest.raises(ResidualError, match=r"0.png' is of the group 'ink' here, 'clay' there"):
+        load_dataset(name, "train", manifest=again)
+    with pytest.raises(ResidualError, match=r"'wood' is a group of folder.*/val, but folder.*/test doesn't"):
+        hold_out(data | {"train": data["test"]}, ["wood"])
+
+
+@pytest.mark.parametrize(
+    ("cells", "why"),
+    [
+        ([], "is missing"),
+        ([""], "is empty"),
+        ([" "], "is empty"),
+        ([None], "is no text"),
+        (["a", "b"], "is no text"),
+        (["a\n"], "has control characters"),
+    ],
+)
+def test_every_sample_has_a_group_where_one_has(tmp_path, cells, why):
+    name, path = pictures(tmp_path / "pets"), tmp_path / "mine.json"
+    Manifest.of(load_dataset(name, "val")).save(path)
+    fields = json.loads(path.read_text())
+    fields["samples"] = [
+        [*sample, *(cells if not at else ["a"])] for at, sample in enumerate(fields["samples"])
+    ]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(
+        ResidualError, match=rf"no manifest of a split \(the group of 'cats/\d.png' {why}.*\)\."
+    ):
         load_dataset(name, "val", manifest=path)
 
 

@@ -27,14 +27,20 @@ def hold_out(datasets: Mapping[str, ImageDataset], names: Sequence[str]) -> dict
             ("*/sketch/*" for pictures in folders of that name); none leaves all as it is.
 
     Raises:
-        ResidualError: a name is of no picture of train and val, all of them are held out, or a class has no
-            picture of train left.
+        ResidualError: a name is of no picture of train and val, or of a group that only one of them tells;
+            all of them are held out, or a class has no picture of train left.
     """
     if not names:
         return dict(datasets)
     train, val = datasets["train"], datasets["val"]
     held = [np.zeros(len(part), bool) for part in (train, val)]
     for name in names:
+        if (name in train.group_names) != (name in val.group_names):
+            told, other = (train, val) if name in train.group_names else (val, train)
+            raise ResidualError(
+                f"{name!r} is a group of {told.full_name}, but {other.full_name} doesn't tell which of its "
+                "pictures are of it: give both of them groups."
+            )
         found = [_of(part, name) for part in (train, val)]
         if not any(each.any() for each in found):
             groups = ", ".join(map(repr, train.group_names)) or "there are none"
@@ -68,6 +74,7 @@ class Joined(ImageDataset):
         first = self._parts[0]
         self.in_order = any(part.in_order for part in parts)
         groups = [part.groups for part in self._parts if part.groups is not None]
+        grouped = len(groups) == len(self._parts) and len({part.group_names for part in self._parts}) == 1
         super().__init__(
             first.name,
             split,
@@ -76,8 +83,8 @@ class Joined(ImageDataset):
             np.concatenate([part.labels for part in self._parts]),
             [sample for part in self._parts for sample in part.sample_ids],
             first.licence,
-            np.concatenate(groups) if len(groups) == len(self._parts) else None,
-            first.group_names if groups else (),
+            np.concatenate(groups) if grouped else None,
+            first.group_names if grouped else (),
         )
 
     def load(self, index: int) -> Image.Image:

@@ -12,7 +12,7 @@ from pathlib import Path
 from residual.data.dataset import DatasetDescription, ImageDataset
 from residual.data.folder import FolderDataset
 from residual.data.hub import hub_descriptions, hub_entries, load_hub, load_table
-from residual.data.manifest import Manifest
+from residual.data.manifest import Manifest, give_groups
 from residual.data.splits import SPLITS
 from residual.data.suite import MixedDataset, RandomDataset, load_suite, suite_descriptions, suite_names
 from residual.errors import LaterVersionError, LeftOutWarning, ResidualError, UnknownFieldsError, unknown_name
@@ -115,8 +115,10 @@ def load_dataset(
     A split is the same every time: a manifest (ids and labels) is kept in the cache folder when one is first
     built, and compared from then on, for all but the user's own files. For those (`folder:`, `disk:` and
     `wds:`) a `manifest-SPLIT.json` beside them is compared. Images aren't read for that:
-    `Manifest.of(dataset, contents=True)` does. What the `datasets` library makes of a clone is kept in
-    the folder `residual` of its cache, for each state of the clone's files; it stays until you remove it.
+    `Manifest.of(dataset, contents=True)` does. Where a manifest tells groups and the source none, the split
+    has those, with the names of all manifests that lie beside, sorted. What the `datasets` library makes of
+    a clone is kept in the folder `residual` of its cache, for each state of the clone's files; it stays until
+    you remove it.
 
     Args:
         name: of the offline suite (`dataset_names`), the paper's suite (`hub_dataset_names`), "mixed",
@@ -154,17 +156,15 @@ def load_dataset(
     else:
         dataset = form.load(name, address, split, image_column, label_column, *([stream] if stream else []))
     if form and form.own_files:
-        beside = local_path(address) / f"manifest-{split}.json"
-        if beside.is_file():
-            Manifest.of(dataset).check(
-                Manifest.load(beside), f"the manifest '{beside}' (delete it if this is the state you want)"
-            )
+        _compare_with_own(dataset, local_path(address))
     else:
         columns = {"image": image_column, "label": label_column}
         chosen = [f"{what}={column}" for what, column in columns.items() if column]
         _compare_with_kept(dataset, " ".join([name, *chosen]))
     if manifest is not None:
-        Manifest.of(dataset).check(Manifest.load(manifest), f"the manifest '{manifest}'")
+        loaded = Manifest.load(manifest)
+        Manifest.of(dataset).check(loaded, f"the manifest '{manifest}'")
+        give_groups(dataset, [loaded])
     return dataset
 
 
@@ -196,6 +196,17 @@ def _load_named(name: str, split: str, stream: bool) -> ImageDataset:
     if name in hub_entries():
         return load_hub(name, split, stream)
     return _MADE[name](split)
+
+
+def _compare_with_own(dataset: ImageDataset, folder: Path) -> None:
+    """Compare with the manifest that lies beside the user's own files, and take the groups that it tells."""
+    beside = {split: folder / f"manifest-{split}.json" for split in (dataset.split, *SPLITS)}
+    first, *others = (path for path in beside.values() if path.is_file() or path == beside[dataset.split])
+    if not first.is_file():
+        return
+    own = Manifest.load(first)
+    Manifest.of(dataset).check(own, f"the manifest '{first}' (delete it if this is the state you want)")
+    give_groups(dataset, [own, *(map(Manifest.load, others) if own.groups else ())])
 
 
 def _compare_with_kept(dataset: ImageDataset, key: str) -> None:

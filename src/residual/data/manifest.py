@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from residual.data.dataset import ImageDataset
 from residual.errors import ResidualError
 from residual.files import parse_json, read_regular, shareable, write_text
 from residual.progress import Progress
+from residual.texts import why_no_name
 from residual.versions import check_fields, own_version, told_by_version
 
 FORMAT = "residual split manifest 1"
@@ -32,6 +35,8 @@ class Manifest:
         labels: `(n,)`.
         digests: 64 bits of each sample's image (`ImageDataset.load_with_digest`), or None where the images
             weren't read.
+        groups: the name of each sample's group (`ImageDataset.groups`), or None where there are none. In the
+            file it is the fourth cell of a sample, which may be written in later: no checksum is of it.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Manifest:
     sample_ids: tuple[str, ...]
     labels: np.ndarray
     digests: tuple[int, ...] | None = None
+    groups: tuple[str, ...] | None = None
 
     @classmethod
     def of(
@@ -63,8 +69,17 @@ class Manifest:
                 if progress is not None:
                     progress("read images", index + 1, len(dataset))
             digests = tuple(read)
+        groups = None
+        if dataset.groups is not None:
+            groups = tuple(dataset.group_names[group] for group in dataset.groups.tolist())
         return cls(
-            dataset.name, dataset.split, dataset.class_names, dataset.sample_ids, dataset.labels, digests
+            name=dataset.name,
+            split=dataset.split,
+            class_names=dataset.class_names,
+            sample_ids=dataset.sample_ids,
+            labels=dataset.labels,
+            digests=digests,
+            groups=groups,
         )
 
     @property
@@ -93,9 +108,12 @@ class Manifest:
             "class_names": self.class_names,
         }
         digests = self.digests or [None] * len(self.sample_ids)
+        rows = zip(self.sample_ids, self.labels.tolist(), digests, self._cells(), strict=True)
         lines = [
-            json.dumps([sample, label, None if digest is None else f"{digest:016x}"], ensure_ascii=False)
-            for sample, label, digest in zip(self.sample_ids, self.labels.tolist(), digests, strict=True)
+            json.dumps(
+                [sample, label, None if digest is None else f"{digest:016x}", *group], ensure_ascii=False
+            )
+            for sample, label, digest, group in rows
         ]
         text = json.dumps(head, ensure_ascii=False, indent=1).removesuffix("\n}")
         samples = ",\n".join(lines)
@@ -117,18 +135,19 @@ class Manifest:
         try:
             fields = parse_json(read_regular(path, MOST_BYTES), path)
             samples, names = fields["samples"], fields["class_names"]
-            texts = all(isinstance(text, str) for text in (*names, *(sample for sample, _, _ in samples)))
-            whole = all(type(label) is int and 0 <= label < len(names) for _, label, _ in samples)
+            texts = all(isinstance(text, str) for text in (*names, *(sample for sample, *_ in samples)))
+            whole = all(type(label) is int and 0 <= label < len(names) for _, label, *_ in samples)
             if fields["format"] != FORMAT or not texts or not whole:
                 raise KeyError("format")
-            digests = [digest for _, _, digest in samples]
+            digests = [digest for _, _, digest, *_ in samples]
             manifest = cls(
                 name=fields["name"],
                 split=fields["split"],
                 class_names=tuple(names),
-                sample_ids=tuple(sample for sample, _, _ in samples),
-                labels=np.array([label for _, label, _ in samples], np.int64),
+                sample_ids=tuple(sample for sample, *_ in samples),
+                labels=np.array([label for _, label, *_ in samples], np.int64),
                 digests=tuple(int(digest, 16) for digest in digests) if digests and digests[0] else None,
+                groups=_groups(samples),
             )
             checksums = fields["checksum"], fields["contents_checksum"]
         except OSError as error:
@@ -180,12 +199,50 @@ class Manifest:
         if (at := np.flatnonzero(self.labels != other.labels)).size:
             ours, theirs = (self.class_names[each.labels[at[0]]] for each in (self, other))
             return f"{self.sample_ids[at[0]]!r} is {ours!r} here, {theirs!r} there"
+        if self.groups is not None and other.groups is not None and self.groups != other.groups:
+            rows = zip(self.sample_ids, self.groups, other.groups, strict=True)
+            sample, ours, theirs = next(row for row in rows if row[1] != row[2])
+            return f"{sample!r} is of the group {ours!r} here, {theirs!r} there"
         if self.digests is not None and other.digests is not None:
             pairs = zip(self.digests, other.digests, strict=True)
             for sample, (ours, theirs) in zip(self.sample_ids, pairs, strict=True):
                 if ours != theirs:
                     return f"{sample!r} is another image"
         return None
+
+    def _cells(self) -> Iterable[tuple[str, ...]]:
+        return [()] * len(self.sample_ids) if self.groups is None else zip(self.groups)
+
+
+def give_groups(dataset: ImageDataset, manifests: Sequence[Manifest]) -> None:
+    """Give a split without groups those of its manifest.
+
+    Args:
+        dataset: it fits the first manifest.
+        manifests: its own, and those of other splits, so that all have the same names of groups.
+
+    Raises:
+        ResidualError: a name is too long.
+    """
+    own = manifests[0].groups
+    if own is None or dataset.groups is not None:
+        return
+    names = sorted({name for each in manifests for name in each.groups or ()})
+    number = {name: index for index, name in enumerate(names)}
+    dataset.groups = np.array([number[name] for name in own], np.int64)
+    dataset.group_names = tuple(names)
+    dataset.check()
+
+
+def _groups(samples: Sequence[Sequence[Any]]) -> tuple[str, ...] | None:
+    """The fourth cell of every sample, where one has it."""
+    if all(len(cells) == 3 for cells in samples):
+        return None
+    for sample, _, _, *cells in samples:
+        why = why_no_name(cells[0]) if len(cells) == 1 and isinstance(cells[0], str) else "is no text"
+        if why:
+            raise ResidualError(f"the group of {sample!r} {why if cells else 'is missing'}")
+    return tuple(group for _, _, _, group in samples)
 
 
 def _sha256(value: object) -> str:
