@@ -17,10 +17,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from families import CASES
 from pictures import write_folder
 from PIL import Image
 
-from residual import ResidualStore, load_encoder
+from residual import ResidualStore, load_encoder, wrap_encoder
 from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import ADAPTERS, FINE_TUNING, METHODS, AdapterSettings, Reference
 from residual.errors import ResidualError
@@ -349,16 +350,34 @@ def test_methods_are_fitted_by_the_recipe():
 
 
 def test_each_encoder_has_its_batch_of_fine_tuning():
-    def batches(**how):
-        settings = AdaptersSettings(**how)
-        noted = EXPERIMENTS["4"](settings).noted()
-        names = ("blip_l_flickr", "clip_l")
-        return [settings.tunings(False, name)[0].batch_size for name in names], noted["tuning_batch_size"]
+    kinds = {"clip_l": "clip", "blip_l_flickr": "blip"}
+    encoders = {name: wrap_encoder(CASES[kind].make()) for name, kind in kinds.items()}
 
-    assert batches() == ([None, None], 128)  # the family's; as cells of earlier versions note it
-    assert batches(tuning_batch_size=64) == ([64, 64], 64)
-    some = {"blip_l_flickr": 16}
-    assert batches(tuning_batch_size=some, tuning_micro_batch=4) == ([16, None], some)
+    def batches(cell="flags.fine_tuning", **how):
+        experiment = EXPERIMENTS["4"](AdaptersSettings(**how))
+        told = [experiment.noted_of(encoder, name, cell) for name, encoder in encoders.items()]
+        return experiment.noted()["tuning_batch_size"], *(each.get("tuning_batch") for each in told)
+
+    assert batches() == (128, None, 32)  # as cells of earlier versions note it; the family's own beside it
+    assert batches("flags.linear") == (128, None, None)
+    assert batches(tuning_batch_size=128) == (128, None, None)
+    assert batches(tuning_batch_size=64) == (64, None, None)
+    assert batches(tuning_batch_size={"clip_l": 16}, tuning_micro_batch=4) == (128, 16, 32)
+
+
+def test_cells_note_what_came_later_only_where_it_is_chosen():
+    notes = [EXPERIMENTS["4"](AdaptersSettings(**how)).noted() for how in ({}, {"recipe": "gentle"})]
+    assert notes[1] == notes[0] | {"recipe": "gentle"}
+    assert notes[0].keys() == {
+        "seeds",
+        "epochs",
+        "patience",
+        "batch_size",
+        "tuning_rate",
+        "tuning_batch_size",
+        "init",
+        "mean",
+    }
 
 
 def test_experiment_3_knows_the_methods_too():

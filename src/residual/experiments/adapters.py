@@ -25,6 +25,7 @@ from residual.adapters.methods import (
 from residual.adapters.recipes import Fitting, fitting
 from residual.adapters.scores import Scores
 from residual.data import SPLITS
+from residual.encoders.encoder import Encoder
 from residual.encoders.load import check_encoder_name
 from residual.errors import ResidualError, unknown_name
 from residual.experiments.base import Experiment, Page, Tables
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = "accuracy on test in per cent, mean ± half the 95 % interval over draws"
-_PAPERS_BATCH = 128  # how cells have it noted, whatever the encoder
+_PAPERS_BATCH = 128  # how cells have it noted, unless one number is given for all encoders
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Adapters(Experiment):
 
     folder = "4_adapters"
     settings_of = AdaptersSettings
-    later = ("tuning_precision", "tuning_seeds", "tuning_epochs")
+    later = ("recipe", "tuning_precision", "tuning_seeds", "tuning_epochs")
 
     def cells(self, plan: Plan) -> tuple[str, ...]:
         """Every dataset by every method, the quick ones of all datasets first, and of those all shots."""
@@ -182,9 +183,20 @@ class Adapters(Experiment):
 
     def noted(self) -> dict[str, Any]:
         """All but which cells there are (others can be added later) and what results don't depend on."""
-        noted = {**super().noted(), "tuning_batch_size": self.settings.tuning_batch_size or _PAPERS_BATCH}
+        noted = {**super().noted(), "tuning_batch_size": self._batch_noted}
         left_out = ("methods", "shots", "tuning_micro_batch")
         return {name: value for name, value in noted.items() if name not in left_out}
+
+    def noted_of(self, encoder: Encoder, name: str, cell: str) -> dict[str, Any]:
+        """The encoder's own batch of fine-tuning, where that isn't the one that settings are noted with."""
+        batch = self.settings.tunings(False, name)[0].batch_of(encoder)
+        own = cell.endswith(f".{FINE_TUNING}") and batch != self._batch_noted
+        return {"tuning_batch": batch} if own else {}
+
+    @property
+    def _batch_noted(self) -> int:
+        size = self.settings.tuning_batch_size
+        return size if isinstance(size, int) else _PAPERS_BATCH
 
     def depends_on(self, plan: Plan, cell: str) -> tuple[tuple[str, str], ...]:
         """All splits of the dataset, and the reference, which components are of."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import pandas as pd
 
+from residual.encoders.encoder import Encoder
 from residual.errors import OtherResultError, ResidualError, is_out_of_memory
 from residual.experiments.plan import Plan, Work
 from residual.experiments.results import Kept, Results, shown, shown_settings
@@ -84,6 +85,10 @@ class Experiment(ABC):
     def noted(self) -> dict[str, Any]:
         """The settings that a cell depends on: results of others aren't mixed in."""
         return self.asked()
+
+    def noted_of(self, encoder: Encoder, name: str, cell: str) -> dict[str, Any]:
+        """What else a cell depends on, that is known once its encoder, by that name, is loaded."""
+        return {}
 
     def tabulate(self, folder: Path, tables: Tables) -> None:
         """Write `table.md` and `table.tex`: by default the summary of each encoder."""
@@ -322,6 +327,7 @@ def _note(experiment: Experiment, plan: Plan, work: Work, cell: str) -> dict[str
     }
     return {
         **_about(experiment, plan, cell),
+        **experiment.noted_of(work.encoder, work.name, cell),
         "encoder": {**next(iter(made_of.values()))["encoder"], "name": work.name},
         "datasets": {name: each["dataset"] for name, each in made_of.items()},
     }
