@@ -12,7 +12,7 @@ import torch
 from tiny import TinyImages, tiny_encoder
 
 from residual import AdaptedEncoder, ResidualStore, SpectralBases, encode_dataset, fit_bases, load_encoder
-from residual.adapters.fine_tuning import loop
+from residual.adapters.fine_tuning import checkpoints
 from residual.data import Manifest, load_dataset
 from residual.errors import LaterVersionError, LeftOutWarning, ResidualError, UnknownFieldsError
 from residual.experiments.results import Results, write_table
@@ -135,7 +135,7 @@ def test_checkpoints_are_not_said_to_be_of_another_training(tmp_path):
     ):
         save_tensors(path, "checkpoint", {}, note | VERSION)
         with pytest.raises(LaterVersionError, match=LATER):
-            loop._read(path, {"weights": "x"})
+            checkpoints.read(path, {"weights": "x"})
 
 
 def test_kept_texts_of_a_later_version_stay(tmp_path, monkeypatch):
