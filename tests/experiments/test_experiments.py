@@ -288,7 +288,7 @@ def test_the_reference_of_one_limit_stays_where_that_of_tasks_changes(copied):
             r"settings\.halvings 3, not 2; settings\.seed 0, not",
         ),
         ("2", SimilaritySettings(explained=0.8), {}, r"settings\.explained 0\.9, not 0\.8"),
-        ("class-token", SimilaritySettings(anchors=5), {}, r"settings\.anchors 256, not 5"),
+        ("2", SimilaritySettings(anchors=5), {}, r"settings\.anchors 256, not 5"),
         ("1", None, {"limit": 41}, r"settings\.limit 40, not 41"),
         ("2", None, {"limit": 0}, r"settings\.limit 40, not 0"),
         ("class-token", None, {"split": "val"}, r"settings\.split train, not val"),
@@ -575,6 +575,13 @@ def test_patches_have_the_basis_of_all_their_contributions(made, picto, unit):
 def test_patches_are_not_stored(made):
     for path in (made[0] / "stores/picto").iterdir():
         assert ResidualStore.open(path).pooling == "own"
+
+
+def test_settings_without_effect_are_refused():
+    for name in ("anchors", "seed", "published_anchors"):
+        with pytest.raises(ResidualError, match=f"no relative measures, so that {name} of Similarity"):
+            EXPERIMENTS["class-token"](SimilaritySettings(**{name: 5}))
+    assert EXPERIMENTS["class-token"](SimilaritySettings(explained=0.8)).settings.explained == 0.8
 
 
 def test_an_encoder_that_averages_has_its_class_token_stored_apart(tmp_path):

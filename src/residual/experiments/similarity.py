@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pandas as pd
 from torch import Tensor
 
 from residual.encoders.pooling import TokenPool
+from residual.errors import ResidualError
 from residual.experiments.base import Experiment, Page, Tables
 from residual.experiments.plan import Plan, Work
 from residual.report import blocks_figure, grid_figure, layers_figure
@@ -100,11 +102,24 @@ class Similarity(Experiment):
 
 
 class ClassToken(Experiment):
-    """Similarity of each head's basis at the class token with that over all patches of the same images."""
+    """Similarity of each head's basis at the class token with that over all patches of the same images.
+
+    Raises:
+        ResidualError: a setting other than `explained` isn't as it is by default: nothing here is relative.
+    """
 
     folder = "class_token"
     settings_of = SimilaritySettings
     later = ("published_anchors",)
+
+    def __init__(self, settings: SimilaritySettings):
+        super().__init__(settings)
+        given = {name for name, value in asdict(settings).items() if value != getattr(self.settings_of, name)}
+        if unused := sorted(given - {"explained"}):
+            raise ResidualError(
+                f"This experiment has no relative measures, so that {' and '.join(unused)} of "
+                "SimilaritySettings would change nothing in it: leave that out."
+            )
 
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
         """`compare_bases` of the two; patches are never stored, their moments are taken on the way."""
