@@ -171,6 +171,11 @@ HUB = r"there is no folder '{}' here, and it can't be had from the hub \(.+\)\. 
             "timm:vit_base_patch16_224.augreg_in21k_ft_in1k",
             HUB.format("timm/vit_base_patch16_224.augreg_in21k_ft_in1k"),
         ),
+        *(
+            (f"hf:{gone}", f"there is no folder '{gone}'.$")
+            for gone in ("./gone", "/gone", "~/gone", "a/b/c")
+        ),
+        ("open_clip:hf-hub:/no/gone", "there is no folder '/no/gone'.$"),
         ("timm:hf-hub:no/such", HUB.format("no/such")),
         ("open_clip:hf-hub:no/such", HUB.format("no/such")),
         ("open_clip:ViT-Z/x", "open_clip has no 'ViT-Z' and there is no such folder"),

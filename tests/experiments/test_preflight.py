@@ -67,6 +67,9 @@ def test_encoders_are_found_without_being_fetched(hub: Served, tmp_path):
             assert error is not None
             assert re.search(message, str(error)), error
     listed = [path for path in hub.asked if re.fullmatch("GET /api/models/me/[a-z]+(/revision/.+)?", path)]
+    for gone in ("./gone", "/no/gone"):
+        assert str(look_up_encoder(f"hf:{gone}", ours).error) == f"hf:{gone}: there is no folder {gone!r}."
+    assert not [path for path in hub.asked if "gone" in path]
     assert len(listed) == len(set(listed)) == 6  # each repository at each revision once
 
 

@@ -12,6 +12,7 @@ from residual.encoders import transformers_models
 from residual.encoders.families import open_clip, timm
 from residual.encoders.load import ALIASES, check_encoder_name
 from residual.encoders.sources import (
+    check_repository,
     converted,
     converted_before,
     lacking_weights,
@@ -123,6 +124,7 @@ def _in_repository(
 ) -> EncoderFiles:
     """In a repository of the hub, `OWNER/NAME` or `OWNER/NAME@REVISION`, or fetched from there before: files
     of some patterns, and those of the first pattern of weights that it has."""
+    check_repository(known.name, source)
     repository, _, revision = source.partition("@")
     known, (files, weights) = replace(known, source=source), kinds
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -56,9 +57,10 @@ def snapshot(name: str, repo: str, files: Sequence[str], weights: Sequence[str])
 
     Raises:
         UnreachableHubError: the hub can't be reached, and not all of it was fetched before.
-        ResidualError: it can't be had, or has no such weights; where one of its pull requests has, the error
-            names that.
+        ResidualError: it is the path of a folder, can't be had, or has no such weights; where one of its pull
+            requests has, the error names that.
     """
+    check_repository(name, repo)
     repo, _, revision = repo.partition("@")
     with hub_errors(name, f"there is no folder {repo!r} here, and it can't be had from the hub"):
         if (folder := _fetched(repo, revision, files, weights)) is not None:
@@ -79,6 +81,21 @@ def snapshot(name: str, repo: str, files: Sequence[str], weights: Sequence[str])
             )
             return folder
     raise lacking_weights(name, repo, revision, weights)
+
+
+def check_repository(name: str, repo: str) -> None:
+    """Refuse what isn't there and names a folder alone: the hub isn't asked for it.
+
+    Args:
+        name: how messages call it.
+        repo: `OWNER/NAME`, `NAME`, either with `@REVISION`; or `./NAME`, `~/NAME`, `/…/NAME`, `A/B/NAME`.
+
+    Raises:
+        ResidualError: it can be no repository.
+    """
+    path = repo.partition("@")[0]
+    if path.startswith((".", "~")) or os.path.isabs(path) or path.count("/") > 1:
+        raise ResidualError(f"{name}: there is no folder {repo!r}.")
 
 
 def _fetched(repo: str, revision: str, files: Sequence[str], weights: Sequence[str]) -> Path | None:
