@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
@@ -98,7 +99,7 @@ class Reference:
     linearization: Linearization | None = None
 
     @classmethod
-    def of(cls, store: Store, device: str | None = None) -> Reference:
+    def of(cls, store: Store, device: str | torch.device | None = None) -> Reference:
         """Those of a store's pictures."""
         heads = tuple(store.linearization.units.positions("head"))
         bases = fit_bases(store, BASES_KINDS, device=device)

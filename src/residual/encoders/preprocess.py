@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -79,27 +79,13 @@ class Preprocess:
     resize: int | tuple[int, int] | None
     crop: tuple[int, int] | None
     interpolation: int = Image.Resampling.BICUBIC
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
-    rescale: float = 1 / 255
+    mean: tuple[int | float, ...] = CLIP_MEAN
+    std: tuple[int | float, ...] = CLIP_STD
+    rescale: int | float = 1 / 255
     rounds: ClassVar[bool] = True  # what was resized, to bytes
 
     def __post_init__(self):
-        if self.interpolation not in _INTERPOLATIONS:
-            known = ", ".join(f"{kind} ({mode['mode']})" for kind, mode in _INTERPOLATIONS.items())
-            raise ResidualError(f"Resampling filter {self.interpolation} isn't known. Known: {known}.")
-        for field in ("resize", "crop"):
-            object.__setattr__(self, field, _whole(getattr(self, field)))
-        sides = [*(self.resize if isinstance(self.resize, tuple) else [self.resize or 1]), *(self.crop or ())]
-        if not all(isinstance(side, int) and 1 <= side <= _MOST_SIDE for side in sides):
-            raise ResidualError(f"A picture's side is a number of pixels up to {_MOST_SIDE}, got {sides}.")
-        numbers = [*self.mean, *self.std, self.rescale]
-        finite = all(isinstance(number, int | float) and abs(number) < _LARGE for number in numbers)
-        if len(self.mean) != 3 or len(self.std) != 3 or 0 in numbers[3:] or not finite:
-            raise ResidualError(
-                f"Three means, three standard deviations and a factor that aren't 0 normalise a picture, got "
-                f"{self.mean}, {self.std} and {self.rescale}."
-            )
+        _check(**{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def square(cls, size: int) -> Preprocess:
@@ -158,11 +144,13 @@ class Preprocess:
         if size is None and get("max_num_patches"):
             return Squared.of(get("max_num_patches"), get("patch_size"), **colours)
         kind = Unrounded if defaults is _DINOV3 else cls
-        return kind(
-            resize=size if get("do_resize") else None,
-            crop=crop if get("do_center_crop") else None,
+        steps: dict[str, Any] = {
+            "resize": _whole(size) if get("do_resize") else None,
+            "crop": _whole(crop) if get("do_center_crop") else None,
             **colours,
-        )
+        }
+        _check(**steps)
+        return kind(**steps)
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
         """The pixels of one image.
@@ -246,6 +234,23 @@ def _whole(size: Any) -> Any:
     if isinstance(size, tuple):
         return tuple(map(_whole, size))
     return int(size) if isinstance(size, float) and size.is_integer() else size
+
+
+def _check(resize: Any, crop: Any, interpolation: Any, mean: Any, std: Any, rescale: Any) -> None:
+    """Refuse what `Preprocess` can't do; a config may have anything in its fields."""
+    if interpolation not in _INTERPOLATIONS:
+        known = ", ".join(f"{kind} ({mode['mode']})" for kind, mode in _INTERPOLATIONS.items())
+        raise ResidualError(f"Resampling filter {interpolation} isn't known. Known: {known}.")
+    sides = [*(resize if isinstance(resize, tuple) else [resize or 1]), *(crop or ())]
+    if not all(isinstance(side, int) and 1 <= side <= _MOST_SIDE for side in sides):
+        raise ResidualError(f"A picture's side is a number of pixels up to {_MOST_SIDE}, got {sides}.")
+    numbers = [*mean, *std, rescale]
+    finite = all(isinstance(number, int | float) and abs(number) < _LARGE for number in numbers)
+    if len(mean) != 3 or len(std) != 3 or 0 in numbers[3:] or not finite:
+        raise ResidualError(
+            f"Three means, three standard deviations and a factor that aren't 0 normalise a picture, got "
+            f"{mean}, {std} and {rescale}."
+        )
 
 
 def _check_resized(pixels: int | float) -> None:
