@@ -62,6 +62,10 @@ def test_what_is_given_wins_and_published_methods_have_one_recipe():
     residual = residual_of(tiny())
     assert [each.decay_of(residual) for each in (searched, plain, gentle)] == [0, 0, residual.decay]
     assert FitSettings(weight_decay=0.5).decay_of(residual) == 0.5
+    # of n samples 1000 / n of it, at most back to the start in one step; towards zero each step has it all
+    anchored = FitSettings(weight_decay=0.5, decay_towards="start", learning_rate=0.8)
+    assert [anchored.pull_of(residual, n) for n in (4000, 1000, 10)] == [0.125, 0.5, 1.25]
+    assert FitSettings(weight_decay=0.5).pull_of(residual, 4000) == 0.5
     for words, message in (
         (("lora",), "Unknown method 'lora'"),
         (("residual", "kind"), "Unknown recipe 'kind'. Did you mean|Unknown recipe 'kind'"),

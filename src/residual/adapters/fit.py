@@ -269,7 +269,8 @@ def _descents(
 ) -> Passes:
     """Passes over mini-batches: mean losses `(f,)` on the way, and weights `(f, P)` after it."""
     shared = settings[0]
-    decay = [each.decay_of(work.adapter) for each in settings], work.own, shared.decay_towards
+    pulls = [each.pull_of(work.adapter, len(own)) for each, own in zip(settings, rows, strict=True)]
+    decay = pulls, work.own, shared.decay_towards
     descent: Descent
     if shared.optimizer == "schedule_free":
         descent = ScheduleFreeAdamW(work.first, rates, *decay)

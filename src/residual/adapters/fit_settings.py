@@ -34,7 +34,7 @@ class FitSettings:
             begins at `learning_rate`.
         warmup: for "adamw", the part of all steps on which its learning rate rises.
         weight_decay: decoupled; 0 for "lbfgs". None for none towards "zero", as there, and the adapter's own
-            towards the "start".
+            towards the "start", see `pull_of`.
         missing: a class without training samples: "raise", or "ignore" and train without.
         decay_towards: what weight decay pulls to: "zero", or the "start", the first weights (L2-SP, Li et al.
             2018, arXiv 1802.01483).
@@ -75,6 +75,18 @@ class FitSettings:
         if self.weight_decay is not None:
             return float(self.weight_decay)
         return adapter.decay if self.decay_towards == "start" and self.optimizer != "lbfgs" else 0.0
+
+    def pull_of(self, adapter: Adapter, samples: int) -> float:
+        """The weight decay of each step.
+
+        Towards the "start" it is that of 1,000 training samples, and of `n` samples 1000 / n of it, at most
+        what leads there in one step: a prior weighs less the more is seen (the mean loss of `n` samples and
+        1 / n of a penalty are the posterior of a Gaussian prior).
+        """
+        decay = self.decay_of(adapter)
+        if self.decay_towards == "zero":
+            return decay
+        return min(decay * 1000 / samples, 1 / self.rate_of(adapter))
 
 
 @dataclass(frozen=True)
