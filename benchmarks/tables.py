@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from residual.intervals import mean_and_interval
 from residual.report.tables import METHOD_NAMES
 
 ROOT = Path(__file__).parents[1]
@@ -466,7 +467,110 @@ def published_commands() -> str:
     return "\n".join(["Made by", "", *lines])
 
 
+def real_methods() -> str:
+    rows = [row for row in _real_accuracies() if not row["shots"]]
+    lines = [[_real_name(row), _real_value(row), row["seeds"], f"{row['weights']:,}"] for row in rows]
+    return _table(["", "accuracy", "fits", "weights trained"], lines)
+
+
+def real_few_shot() -> str:
+    rows = _real_accuracies()
+    shots = sorted({row["shots"] for row in rows} - {0})
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows if row["shots"]):
+        own = {row["shots"]: row for row in rows if row["method"] == method}
+        lines.append([_real_name(own[0]), *(_real_value(own[each]) for each in (*shots, 0))])
+    return _table(["pictures of each class", *map(str, shots), "all"], lines)
+
+
+def real_limits() -> str:
+    found: dict[str, dict[str, Any]] = {}
+    for row in result("real")["limits"]:
+        found.setdefault(row["what"], {})[row["pooling"]] = row
+    names = {"own": "class token", "avg": "mean of patches"}
+    poolings = [each for each in names if any(each in row for row in found.values())]
+    lines = []
+    for what, by_pooling in found.items():
+        kept = [by_pooling.get(each) for each in poolings]
+        cells = ["" if row is None else _seeds(row["accuracy"]) for row in kept]
+        any_of = next(iter(by_pooling.values()))
+        name = what if any_of["measure"] != "probe" else f"probe of {what}"
+        for method in ("residual_star", "residual"):
+            name = name.replace(f"{method},", f"{METHODS[method]},")
+        lines.append([name, *cells, f"{any_of['weights']:,}"])
+    return _table(["", *(names[each] for each in poolings), "weights trained"], lines)
+
+
+def real_heads() -> str:
+    (values,) = result("real")["experiment 3"]["summary"].values()
+    return _table(
+        ["heads", "accuracy"],
+        [[name.replace("|", "\\|"), f"{100 * value:.1f}"] for name, value in values.items()],
+    )
+
+
+def real_dimensions() -> str:
+    columns = {"heads: linear dimension": 1, "heads: TwoNN dimension": 1, "heads: participation ratio": 1}
+    if "experiment 1" not in result("real"):
+        return "Experiment 1 was cut off in this run."
+    return _real_summary("experiment 1", columns)
+
+
+def real_similarity() -> str:
+    columns = {"spectral cosine": 3, "cosine of means": 3, "lowest spectral cosine": 3}
+    return _real_summary("experiment 2", columns)
+
+
+def real_commands() -> str:
+    found = result("real")
+    about = found["about"]
+    seconds = ", ".join(f"{step} {value:,.0f} s" for step, value in found["seconds"].items())
+    splits = ", ".join(f"{count:,} {split}" for split, (count, _) in about["splits"].items())
+    versions = ", ".join(f"{name} {value}" for name, value in about["versions"].items())
+    return (
+        f"`python experiments/real/run.py` on {about['device']}, the encoder in {about['precision']} "
+        f"(fingerprint `{about['fingerprint'][:12]}`), pictures as {' and '.join(about['endings'])}: "
+        f"{splits}. {versions}. Steps: {seconds}."
+    )
+
+
+def _real_accuracies() -> list[dict[str, Any]]:
+    return result("real")["experiment 4"]["details"]["accuracies"]
+
+
+def _real_name(row: dict[str, Any]) -> str:
+    return "class means" if row["method"] == "zero_shot" else METHODS[row["method"]]
+
+
+def _real_value(row: dict[str, Any]) -> str:
+    half = row["interval"]
+    return f"{100 * row['accuracy']:.1f}" + ("" if half is None else f" ± {100 * half:.1f}")
+
+
+def _seeds(values: list[float]) -> str:
+    mean, half = mean_and_interval(values)
+    return _real_value({"accuracy": mean, "interval": half})
+
+
+def _real_summary(experiment: str, columns: dict[str, int]) -> str:
+    rows = result("real")[experiment]["summary"]
+    lines = [
+        [name, *(f"{row[each]:,.{digits}f}" for each, digits in columns.items())]
+        for name, row in rows.items()
+    ]
+    return _table(["dataset", *columns], lines)
+
+
 PAGES = {
+    "real": (
+        real_methods,
+        real_few_shot,
+        real_limits,
+        real_heads,
+        real_dimensions,
+        real_similarity,
+        real_commands,
+    ),
     "adapters": (pipeline, many, folded, quality, harm, harm_command, adapters_commands),
     "speed": (speed, compiled, precision, accuracy, float8, commands),
     "stores": (encoding, packing, loading, bases, size, store_commands),

@@ -26,12 +26,6 @@ from residual.text import ZeroShotClassifier
 
 LAYERS = (0, 2, 4, 6, 8, 10, 11)
 KEPT = AdapterSettings(mean="keep", init="ones")
-WAYS = {
-    "as in the paper": AdapterSettings(),
-    "means kept, from 1": KEPT,
-    "half of the variance": AdapterSettings(rank=0.5),
-    "90 % of the variance": AdapterSettings(rank=0.9),
-}
 
 
 @dataclass(frozen=True)
@@ -40,6 +34,7 @@ class LimitsSettings:
 
     Args:
         seeds: of what is random.
+        ranks: components of each unit that ResiDual is tried with.
         epochs: of fits at most.
         batch_size: of `together`.
         rate, classifier_rate: of AdamW there, of λ and of the classifier's rows.
@@ -48,6 +43,7 @@ class LimitsSettings:
     """
 
     seeds: int = 3
+    ranks: tuple[int, ...] = (4, 16)
     epochs: int = 30
     batch_size: int = 256
     rate: float = 0.02
@@ -96,7 +92,7 @@ class Parts:
         self.classifier = ZeroShotClassifier.from_class_means(
             self.outputs["train"], train.labels, train.class_names, fingerprint=train.fingerprint
         )
-        self.reference = Reference.of(train, device)
+        self.reference = Reference.of(train, str(device))
 
     def features(self, store: Store) -> tuple[Tensor, Tensor, Tensor]:
         """Heads' coordinates `(n, L H h)`, MLPs' contributions `(n, L d)`, sums to each layer `(n, L, d)`."""
@@ -184,8 +180,10 @@ def probe(
 
 def adapters(parts: Parts, settings: LimitsSettings) -> Rows:
     """ResiDual and ResiDual* with other choices, the classifier frozen."""
-    rows = []
-    for method, ways in {"residual": WAYS, "residual_star": {"means kept, from 1": KEPT}}.items():
+    rows, kept = [], {"means kept, from 1": KEPT}
+    few = {f"rank {rank}": AdapterSettings(rank=rank) for rank in settings.ranks}
+    tried = {"residual": {"as in the paper": AdapterSettings(), **kept, **few}, "residual_star": kept}
+    for method, ways in tried.items():
         for name, how in ways.items():
             made = [make_adapter(method, parts.reference, how, seed) for seed in range(settings.seeds)]
             scores = parts.scores(made[0])

@@ -127,7 +127,7 @@ def limits_of(given: argparse.Namespace, poolings: tuple[str, ...]) -> list[dict
     plan, _ = planned("4", given)
     settings = limits.LimitsSettings()
     if given.quick:
-        settings = limits.LimitsSettings(seeds=2, epochs=2, decays=(1e-3, 1e-2), steps=10)
+        settings = limits.LimitsSettings(seeds=2, ranks=(2, 4), epochs=2, decays=(1e-3, 1e-2), steps=10)
     with stages() as show:
         work = Work(plan, plan.encoders[0], show)
         return limits.study(

@@ -79,7 +79,7 @@ class ResiDual(Reweighted):
     trained: ClassVar[str] = "weighting {:,} components of its heads and MLPs"
     look: ClassVar[tuple[str, str, str]] = ("#0072B2", "P", "-")
     learning_rate: ClassVar[float] = 0.8
-    decay: ClassVar[float] = 0.03
+    decay: ClassVar[float] = 0.1
     of_units: ClassVar[bool] = True
     heads_only: ClassVar[bool] = False
 
