@@ -276,7 +276,8 @@ def test_help_shows_the_examples(residual):
     assert code == 0
     assert "residual train --dataset letters --out letters-adapter" in text
     assert "--method fine_tuning" in text
-    assert "--hold-out" in text
+    assert text.count("*/sketch/*") == 2  # stars are no emphasis
+    assert "…" not in text.replace("cpu, cuda, …", "")  # nothing is cut off
 
 
 @pytest.mark.parametrize(

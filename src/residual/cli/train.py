@@ -53,9 +53,7 @@ def train(
     cfg: o.Cfg = None,
     param: Annotated[
         list[str] | None,
-        o.param(
-            "FitSettings.optimizer=lbfgs, AdapterSettings.rank=0.95 or TrainSettings.precision=bf16-mixed"
-        ),
+        o.param("FitSettings.optimizer=lbfgs, AdapterSettings.rank=0.95 or TrainSettings.epochs=3"),
     ] = None,
 ) -> None:
     """Train on the train part, choose epoch and seed on val, test, and keep the adapter with a model card.

@@ -46,7 +46,8 @@ def hold_out(datasets: Mapping[str, ImageDataset], names: Sequence[str]) -> dict
             groups = ", ".join(map(repr, train.group_names)) or "there are none"
             raise ResidualError(
                 f"Nothing of {train.name} can be held out by {name!r}: it is no group ({groups}), and no "
-                f"sample's id is like it, such as {train.sample_ids[0]!r}."
+                f"sample's id is like it, such as {train.sample_ids[0]!r}. A pattern is of the whole id: "
+                "'*/sketch/*' is every picture in a folder sketch."
             )
         held = [have | more for have, more in zip(held, found, strict=True)]
     if all(each.all() for each in held):
