@@ -15,6 +15,7 @@ from residual.data.held_out import hold_out
 from residual.errors import ResidualError
 from residual.spectral import SpectralBases
 from residual.text import ZeroShotClassifier
+from residual.workflows.store_origin import dataset_of
 from residual.workflows.task import encode_task
 
 STYLES = ("ink", "wood", "clay")
@@ -113,3 +114,7 @@ def test_what_is_kept_of_other_splits_is_not_taken(tmp_path):
     image, label = task.datasets["val"][0]
     wanted, number = usual.datasets["train"][0]
     assert (image.tobytes(), label) == (wanted.tobytes(), number)
+    shown = dataset_of(task.stores["val"], name=name)  # pictures of what is kept are found again
+    assert (shown.notes, shown.templates) == ((), usual.datasets["train"].templates)
+    assert shown.images.shared_name == task.stores["val"].dataset
+    assert shown.images[shown.images.sample_ids.index(held)][0].tobytes() == wanted.tobytes()
