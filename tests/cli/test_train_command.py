@@ -228,6 +228,8 @@ def test_pictures_that_cannot_be_read(residual, tmp_path, method):
             ["--method", "fine_tuning", "--param", "FitSettings.epochs=2"],
             "FitSettings.epochs=2 has no effect here: the settings of fine_tuning are TrainSettings.",
         ),
+        (["--method", "fine_tuning", "--param", "train.recipe=gentle"], "recipe=gentle has no effect here"),
+        (["--method", "fine_tuning", "--param", "AdapterSettings.rank=5"], "rank=5 has no effect here"),
         (["--logger", "csv"], "Only fine_tuning has a logger: residual is fitted on scores"),
         (["--param", "Nothing.at_all=2"], "Nothing"),
         (["--param", "train.method"], "name=value"),

@@ -94,6 +94,10 @@ def test_the_sentence_says_what_happened(run, full, word):
     assert word in said
     assert f"{100 * full:.1f} %" in said
     assert "65.0 %" in said
+    kept = sentence(summary | {"best_epoch": {"residual_star": [0, 0], "residual": [0, 3]}})
+    told = "In 2 of 2 fits of ResiDual* and 1 of 2 fits of ResiDual no epoch was better on val than the first"
+    assert kept.startswith(f"{said} {told}")
+    assert sentence(summary | {"best_epoch": {"residual": [1, 2]}}) == said
 
 
 def test_seconds_are_those_of_one_seed(run):
