@@ -139,8 +139,10 @@ def test_dropout_is_the_same_in_blocks_run_again(memory):
     settings = replace(SMALL, micro_batch=10)
     whole, _ = tune(tuned.encoder(dropout=0.3), settings)
     memory(1)
-    again, result = tune(tuned.encoder(dropout=0.3), settings)
+    encoder, told = tuned.encoder(dropout=0.3).compile(lambda function: function), []
+    again, result = tune(encoder, settings, progress=lambda stage, *_: told.append(stage))
     assert result.portions["checkpointing"]
+    assert told[0] == "fine-tune, 10 at a time, blocks run again, not compiled"
     assert tuned.same(again, whole)
 
 

@@ -52,6 +52,7 @@ def test_what_is_given_wins_and_published_methods_have_one_recipe():
     how = fitting("residual", "gentle", (3, 4), {"mean": "drop", "rank": 5}, {"or_start": False})
     assert how.recipe == "gentle"
     assert how.adapter == AdapterSettings(rank=5, init="ones", others="keep", tail="keep")
+    assert how.but == {"AdapterSettings.mean": "drop", "FitSettings.or_start": False}
     assert how.fits == tuple(FitSettings(seed=seed, decay_towards="start") for seed in (3, 4))
     assert fitting("residual", "paper", (2,)).fits == (FitSettings(seed=2),)
     released = fitting("coarse_released", "gentle", fit={"epochs": 2})
@@ -60,6 +61,8 @@ def test_what_is_given_wins_and_published_methods_have_one_recipe():
     searched = fitting("residual", fit={"optimizer": "lbfgs"}).fits[0]  # which decays nowhere
     plain, gentle = FitSettings(), fitting("residual").fits[0]
     residual = residual_of(tiny())
+    assert fitting("residual", fit={"optimizer": "lbfgs"}).but == {"FitSettings.optimizer": "lbfgs"}
+    assert not fitting("residual", "paper", adapter={"mean": "keep"}).but
     assert [each.decay_of(residual) for each in (searched, plain, gentle)] == [0, 0, residual.decay]
     assert FitSettings(weight_decay=0.5).decay_of(residual) == 0.5
     # of n samples 1000 / n of it, at most back to the start in one step; towards zero each step has it all

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from residual.cli.console import recipes_line
 from residual.cli.settings import read_run_settings, read_settings, read_train_settings
 from residual.errors import ResidualError
 from residual.heads.comparison import ScoreboardSettings
@@ -51,6 +53,26 @@ def test_literals_macros_blocks_and_comments(tmp_path):
     assert read_settings([ScoreboardSettings], [file], []) == [ScoreboardSettings(shares=(0.1, 0.5))]
     file.write_text("TrainSettings.epochs = 2\nFitSettings.epochs = 3\n")  # of any method
     assert read_train_settings([file], [])[1].fits[0].epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("methods", "params", "told"),
+    [
+        (["residual"], (), "Recipe: gentle .starts at the encoder itself, .* The other: --recipe paper.$"),
+        (
+            ["residual", "linear_released"],
+            ("AdapterSettings.init=randn", "FitSettings.weight_decay=0.1"),
+            "but with AdapterSettings.init=randn, FitSettings.weight_decay=0.1; paper .* for linear_r",
+        ),
+        (
+            ["linear_released"],
+            ("run.recipe=gentle",),
+            "^Recipe: paper .*; methods as published have no other.$",
+        ),
+    ],
+)
+def test_what_is_told_of_recipes(methods, params, told):
+    assert re.search(told, recipes_line(read_run_settings([], params, methods)[1]))
 
 
 HOSTILE = (

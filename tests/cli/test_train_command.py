@@ -228,6 +228,8 @@ def test_pictures_that_cannot_be_read(residual, tmp_path, method):
             ["--method", "fine_tuning", "--param", "FitSettings.epochs=2"],
             "FitSettings.epochs=2 has no effect here: the settings of fine_tuning are TrainSettings.",
         ),
+        (["--method", "fine_tuning", "--param", "train.recipe=gentle"], "recipe=gentle has no effect here"),
+        (["--method", "fine_tuning", "--param", "AdapterSettings.rank=5"], "rank=5 has no effect here"),
         (["--logger", "csv"], "Only fine_tuning has a logger: residual is fitted on scores"),
         (["--param", "Nothing.at_all=2"], "Nothing"),
         (["--param", "train.method"], "name=value"),
@@ -276,7 +278,8 @@ def test_help_shows_the_examples(residual):
     assert code == 0
     assert "residual train --dataset letters --out letters-adapter" in text
     assert "--method fine_tuning" in text
-    assert "--hold-out" in text
+    assert text.count("*/sketch/*") == 2  # stars are no emphasis
+    assert "…" not in text.replace("cpu, cuda, …", "")  # nothing is cut off
 
 
 @pytest.mark.parametrize(

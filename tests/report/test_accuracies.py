@@ -228,6 +228,7 @@ def test_accuracy_by_weights(tmp_path):
     no_texts_overlap(figure)
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
+    assert all(label.get_text().endswith(" %") for label in axes.get_yticklabels())
     assert legend(figure) == list(METHOD_NAMES.values())
     for method, line in zip(METHOD_NAMES, axes.get_lines(), strict=True):
         assert line.get_xdata() == [max(1, WEIGHTS[method])]

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,13 @@ def test_it_is_well_formed_and_needs_nothing_from_outside(page):
     assert all(link.startswith("data:") for link in reader.links)
     assert not re.search(r"https?://|@import|url\(", page)
     assert "<script" not in page
+
+
+def test_it_tells_the_recipe_and_what_was_held_out(run, page, tmp_path):
+    assert "recipe: paper;" in page
+    assert "held out" not in page
+    run = replace(run, summary=run.summary | {"held_out": ["*/ink/*"]})
+    assert "held out to choose by: */ink/*;" in page_of(run, tmp_path / "index.html")
 
 
 def test_names_are_escaped(page):
@@ -86,6 +94,10 @@ def test_the_sentence_says_what_happened(run, full, word):
     assert word in said
     assert f"{100 * full:.1f} %" in said
     assert "65.0 %" in said
+    kept = sentence(summary | {"best_epoch": {"residual_star": [0, 0], "residual": [0, 3]}})
+    told = "In 2 of 2 fits of ResiDual* and 1 of 2 fits of ResiDual no epoch was better on val than the first"
+    assert kept.startswith(f"{said} {told}")
+    assert sentence(summary | {"best_epoch": {"residual": [1, 2]}}) == said
 
 
 def test_seconds_are_those_of_one_seed(run):

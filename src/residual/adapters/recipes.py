@@ -34,8 +34,8 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "gentle": Recipe(
         "starts at the encoder itself, decays towards it, and keeps it if no epoch is better on val",
-        {"mean": "keep", "init": "ones", "others": "keep", "tail": "keep"},
-        {"decay_towards": "start", "or_start": True},
+        {"mean": "keep", "init": "ones", "others": "keep", "tail": "keep", "write_back": "equation"},
+        {"decay_towards": "start", "or_start": True, "weight_decay": None},
     ),
     "paper": Recipe("as in the paper: from a random λ, with means dropped"),
 }
@@ -49,11 +49,14 @@ class Fitting:
         recipe: its name.
         adapter: of the adapters.
         fits: of each fit, one a seed.
+        but: settings by their names, as "FitSettings.or_start", that were chosen to be others than the
+            recipe's, so that what it is about may not hold.
     """
 
     recipe: str
     adapter: AdapterSettings
     fits: Sequence[FitSettings]
+    but: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fitting(
@@ -88,6 +91,15 @@ def fitting(
     if recipe not in RECIPES:
         raise unknown_name("recipe", recipe, RECIPES)
     name = "paper" if METHODS[method].released else recipe
-    plain = FitSettings(**{**RECIPES[name].fit, **(fit or {})})
-    made = AdapterSettings(**{**RECIPES[name].adapter, **(adapter or {})})
-    return Fitting(name, made, tuple(replace(plain, seed=seed) for seed in seeds))
+    its = RECIPES[name]
+    plain = FitSettings(**{**its.fit, **(fit or {})})
+    made = AdapterSettings(**{**its.adapter, **(adapter or {})})
+    but = {
+        f"{type(settings).__name__}.{each}": getattr(settings, each)
+        for settings, own in ((made, its.adapter), (plain, its.fit))
+        for each, value in own.items()
+        if getattr(settings, each) != value
+    }
+    if its.fit and plain.optimizer == "lbfgs":  # which decays nowhere
+        but["FitSettings.optimizer"] = plain.optimizer
+    return Fitting(name, made, tuple(replace(plain, seed=seed) for seed in seeds), but)

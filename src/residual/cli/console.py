@@ -84,14 +84,21 @@ def show_skipped(samples: Iterable[str] | Mapping[str, str]) -> None:
 
 
 def recipes_line(fittings: Mapping[str, Fitting]) -> str:
-    """By which recipe methods were fitted, and how to have the other."""
+    """By which recipe methods were fitted, what was chosen otherwise, and how to have the other."""
+    from residual.adapters.methods import METHODS
     from residual.adapters.recipes import RECIPES
 
     names = list(dict.fromkeys(each.recipe for each in fittings.values()))
     told = [f"{name} ({RECIPES[name].about})" for name in names]
+    for place, name in enumerate(names):
+        own = [each.but for each in fittings.values() if each.recipe == name]
+        if buts := list(dict.fromkeys(f"{what}={value}" for but in own for what, value in but.items())):
+            told[place] += f", but with {', '.join(buts)}"
     if len(names) > 1:
         released = ", ".join(method for method, each in fittings.items() if each.recipe == names[-1])
         told[-1] += f" for {released}"
+    if all(METHODS[method].released for method in fittings):
+        return f"Recipe: {told[0]}; methods as published have no other."
     others = [name for name in RECIPES if name not in names]
     return f"Recipe: {'; '.join(told)}.{''.join(f' The other: --recipe {name}.' for name in others)}"
 

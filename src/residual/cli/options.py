@@ -41,7 +41,7 @@ Recipe = Annotated[
 HoldOut = Annotated[
     list[str] | None,
     typer.Option(
-        help="A group of the dataset, or a pattern of sample ids, as '*/sketch/*', whose pictures of train "
+        help="A group of the dataset, or a pattern of sample ids, as `*/sketch/*`, whose pictures of train "
         "and val are the val part, to choose by; can be given again."
     ),
 ]

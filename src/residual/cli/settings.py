@@ -136,7 +136,8 @@ def read_train_settings(
         used, unused = unused, used
     elif given.get("recipe"):
         raise ResidualError(f"Recipes are of adapters: {FINE_TUNING} has none.")
-    if idle := [param for param in params if param.strip().startswith(f"{unused}.")]:
+    names = (f"{unused}.", *(("train.recipe", "AdapterSettings.") if options.method == FINE_TUNING else ()))
+    if idle := [param for param in params if param.strip().startswith(names)]:
         raise ResidualError(
             f"--param {idle[0]} has no effect here: the settings of {options.method} are {used}."
         )

@@ -53,9 +53,7 @@ def train(
     cfg: o.Cfg = None,
     param: Annotated[
         list[str] | None,
-        o.param(
-            "FitSettings.optimizer=lbfgs, AdapterSettings.rank=0.95 or TrainSettings.precision=bf16-mixed"
-        ),
+        o.param("FitSettings.optimizer=lbfgs, AdapterSettings.rank=0.95 or TrainSettings.epochs=3"),
     ] = None,
 ) -> None:
     """Train on the train part, choose epoch and seed on val, test, and keep the adapter with a model card.
@@ -79,7 +77,14 @@ def train(
     from residual.cli.settings import read_train_settings
     from residual.encoders import load_encoder
     from residual.errors import ResidualError
-    from residual.report import check_matplotlib, components_table, lambdas_figure, run_table, save_figure
+    from residual.report import (
+        check_matplotlib,
+        components_table,
+        lambdas_figure,
+        run_table,
+        save_figure,
+        starts_kept,
+    )
     from residual.workflows.train import logger_of, train_on
 
     if figures:
@@ -107,6 +112,8 @@ def train(
     stdout.print(run_table(done.summary))
     if isinstance(how, Fitting):
         stdout.print(recipes_line({options.method: how}))
+        if kept := starts_kept(done.summary):
+            stdout.print(kept)
     if done.adapter is not None and done.adapter.of_units:
         units, classifier = done.task.stores["train"].units, done.task.classifier
         stdout.print(components_table(done.adapter, units, classifier))

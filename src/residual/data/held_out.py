@@ -12,7 +12,10 @@ import numpy as np
 from PIL import Image
 
 from residual.data.dataset import ImageDataset
+from residual.data.load import load_dataset
 from residual.errors import ResidualError
+
+_KEPT, _HELD = "train-without-", "held-out-"  # and a digest: names of splits that are made here
 
 
 def hold_out(datasets: Mapping[str, ImageDataset], names: Sequence[str]) -> dict[str, ImageDataset]:
@@ -46,7 +49,8 @@ def hold_out(datasets: Mapping[str, ImageDataset], names: Sequence[str]) -> dict
             groups = ", ".join(map(repr, train.group_names)) or "there are none"
             raise ResidualError(
                 f"Nothing of {train.name} can be held out by {name!r}: it is no group ({groups}), and no "
-                f"sample's id is like it, such as {train.sample_ids[0]!r}."
+                f"sample's id is like it, such as {train.sample_ids[0]!r}. A pattern is of the whole id: "
+                "'*/sketch/*' is every picture in a folder sketch."
             )
         held = [have | more for have, more in zip(held, found, strict=True)]
     if all(each.all() for each in held):
@@ -61,8 +65,19 @@ def hold_out(datasets: Mapping[str, ImageDataset], names: Sequence[str]) -> dict
     tried = [part.subset(own) for part, own in zip((train, val), held, strict=True)]
     ids = "\n".join(sample for part in tried for sample in part.sample_ids)
     digest = hashlib.sha256(ids.encode()).hexdigest()[:16]
-    made = {"train": Joined(kept, f"train-without-{digest}"), "val": Joined(tried, f"held-out-{digest}")}
+    made = {"train": Joined(kept, f"{_KEPT}{digest}"), "val": Joined(tried, f"{_HELD}{digest}")}
     return {**datasets, **made}
+
+
+def load_split(name: str, split: str) -> ImageDataset:
+    """A dataset's split, or all that one which `hold_out` made, as a store names it, is among.
+
+    Raises:
+        ResidualError: see `load_dataset`.
+    """
+    if not split.startswith((_KEPT, _HELD)):
+        return load_dataset(name, split)
+    return Joined([load_dataset(name, "train"), load_dataset(name, "val")], split)
 
 
 class Joined(ImageDataset):

@@ -43,6 +43,7 @@ from residual.report.tables import (
     evaluation_table,
     run_table,
     sentence,
+    starts_kept,
     suite_markdown,
     suite_table,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "scoreboard_figures",
     "scoreboard_table",
     "sentence",
+    "starts_kept",
     "suite_markdown",
     "suite_table",
     "weights_figure",

@@ -146,6 +146,8 @@ def _side_by_side(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> F
 
 def weights_figure(frame: pd.DataFrame, title: str) -> Figure:
     """Weights trained across, on a logarithmic axis; mean accuracy over datasets up, a point a method."""
+    from matplotlib.ticker import PercentFormatter
+
     figure = new_figure(7.0, 4.4)
     axes = figure.subplots()
     for method, own in _by_method(frame):
@@ -154,6 +156,7 @@ def weights_figure(frame: pd.DataFrame, title: str) -> Figure:
         axes.plot([max(weights, 1)], [mean], marker, color=colour, markersize=9, label=METHOD_NAMES[method])
     axes.set_xscale("log")
     axes.set_xlabel("weights trained (zero-shot: none)")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.set_ylabel("mean accuracy over datasets")
     axes.grid(color="#eeeeee")
     axes.margins(0.06, 0.1)

@@ -85,6 +85,7 @@ def write_run_page(
     page = PAGES.get_template("run.html").render(
         summary=summary,
         sentence=sentence(summary),
+        recipes=list(dict.fromkeys(summary.get("recipe", {}).values())),
         rows=run_rows(summary),
         panels=[
             {"title": METHOD_NAMES[method], "grid": gain_grid(unit_gains(adapter, store.units))}

@@ -110,7 +110,16 @@ def sentence(summary: dict[str, Any]) -> str:
     what = f"{moved} the share of {summary['dataset']} pictures that {summary['encoder']} gets right"
     amount = f"from {before:.1f} to {after:.1f} %" if after != before else f"at {after:.1f} %"
     said = f"With the encoder frozen, {METHODS[last].trained.format(weights[last])} {what} {amount}"
-    if not others:
-        return f"{said}."
-    other = others[-1]
-    return f"{said}; {METHODS[other].trained.format(weights[other])} reaches {100 * accuracy[other]:.1f} %."
+    if others:
+        other = others[-1]
+        said += f"; {METHODS[other].trained.format(weights[other])} reaches {100 * accuracy[other]:.1f} %"
+    return " ".join(filter(None, (f"{said}.", starts_kept(summary))))
+
+
+def starts_kept(summary: dict[str, Any]) -> str:
+    """In how many fits no epoch was better on val than the first weights; nothing where there are none."""
+    kept = {method: (each.count(0), len(each)) for method, each in summary.get("best_epoch", {}).items()}
+    told = [f"{few} of {fits} fits of {METHOD_NAMES[method]}" for method, (few, fits) in kept.items() if few]
+    if not told:
+        return ""
+    return f"In {' and '.join(told)} no epoch was better on val than the first weights, which are kept."

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from residual.data import ImageDataset, load_dataset
+from residual.data import ImageDataset
+from residual.data.held_out import load_split
 from residual.data.hub.catalogue import classes_of, hub_entries, templates_of
 from residual.data.load import ships
 from residual.devices import find_device
@@ -81,7 +82,7 @@ def dataset_of(store: Store, images: ImageDataset | None = None, *, name: str | 
         if name is None and not ships(noted):
             return _unloaded(store, noted)
         try:
-            images = load_dataset(noted if name is None else name, split)
+            images = load_split(noted if name is None else name, split)
         except (ResidualError, OSError) as error:
             if name is not None:
                 raise

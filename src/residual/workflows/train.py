@@ -284,6 +284,7 @@ def _summary(
             for each in fits
         ],
         "parameters": {method: best.weights},
+        "best_epoch": {method: [each.result.best_epoch for each in fits]},
         "settings": {name: value for name, value in settings.items() if name != "seed"},
         "seconds": {"encode": round(task.seconds, 3), f"fit_{method}": round(seconds, 3)},
     }

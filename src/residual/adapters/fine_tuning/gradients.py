@@ -78,7 +78,9 @@ class Gradients:
         now, before = self.portions, self.before
         if now is None or (now.micro_batch == self.batch and not now.checkpointing):
             return ""
-        return f"{now}" if before is None or str(before) == str(now) else f"{now} ({before} before)"
+        told = f"{now}" if before is None or str(before) == str(now) else f"{now} ({before} before)"
+        plain = now.checkpointing and self.encoder.compiling is not None
+        return f"{told}, not compiled" if plain else told
 
     def plan(self, pixels: Tensor, batch: int, coming: int) -> None:
         """Choose portions.
