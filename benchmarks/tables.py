@@ -386,6 +386,18 @@ def harm_command() -> str:
     return f"Made by `{result('harm')['command']}`: {_versions('harm')[0]}"
 
 
+def tuning_memory() -> str:
+    """A step of fine-tuning by model, batch and way."""
+    found, lines = result("memory"), []
+    for name in ("blip-large", "clip-vit-l", "blip-large, bf16-mixed"):
+        for row in found[name]:
+            numbers = [f"{row['peak_gib']:.1f}", f"{row['seconds']:.2f}", f"{row['difference']:.0e}"]
+            lines.append([name, str(row["batch"]), row["way"], row["portions"], *numbers])
+    heads = ["model", "batch", "asked", "pictures", "GiB", "seconds a step", "difference of gradients"]
+    made = f"Made by `{found['command']}`: {_versions('memory')[0]} {found['note']}"
+    return "\n".join([_table(heads, lines), "", made])
+
+
 def released() -> str:
     return _accuracies("experiment-4-released")
 
@@ -571,7 +583,16 @@ PAGES = {
         real_similarity,
         real_commands,
     ),
-    "adapters": (pipeline, many, folded, quality, harm, harm_command, adapters_commands),
+    "adapters": (
+        pipeline,
+        many,
+        folded,
+        quality,
+        harm,
+        harm_command,
+        tuning_memory,
+        adapters_commands,
+    ),  # fmt: skip
     "speed": (speed, compiled, precision, accuracy, float8, commands),
     "stores": (encoding, packing, loading, bases, size, store_commands),
     "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),
