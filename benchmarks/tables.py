@@ -387,13 +387,13 @@ def harm_command() -> str:
 
 
 def tuning_memory() -> str:
-    """A step of fine-tuning by model, batch and way."""
+    """A step of fine-tuning on 128 pictures, by model and way."""
     found, lines = result("memory"), []
     for name in ("blip-large", "clip-vit-l", "blip-large, bf16-mixed"):
-        for row in found[name]:
+        for row in (each for each in found[name] if each["batch"] == 128):
             numbers = [f"{row['peak_gib']:.1f}", f"{row['seconds']:.2f}", f"{row['difference']:.0e}"]
-            lines.append([name, str(row["batch"]), row["way"], row["portions"], *numbers])
-    heads = ["model", "batch", "asked", "pictures", "GiB", "seconds a step", "difference of gradients"]
+            lines.append([name, row["way"], row["portions"], *numbers])
+    heads = ["model", "asked", "pictures", "GiB", "seconds a step", "difference of gradients"]
     made = f"Made by `{found['command']}`: {_versions('memory')[0]} {found['note']}"
     return "\n".join([_table(heads, lines), "", made])
 
@@ -592,7 +592,7 @@ PAGES = {
         harm_command,
         tuning_memory,
         adapters_commands,
-    ),  # fmt: skip
+    ),
     "speed": (speed, compiled, precision, accuracy, float8, commands),
     "stores": (encoding, packing, loading, bases, size, store_commands),
     "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),
