@@ -3,8 +3,8 @@
     python experiments/real/prepare.py    # first: makes real/dinov2 and real/cifar10
     python experiments/real/run.py        # second: results, tables and figures in real/results
 
-On one H200 it takes about a quarter of an hour. Stopped by anything and called again, it goes on. Each experiment is
-that of `residual experiment`, with the settings beside this script; all that is found is in
+On one H200 it takes about a quarter of an hour. Stopped by anything and called again, it goes on. Each
+experiment is that of `residual experiment`, with the settings beside this script; all that is found is in
 real/results/real.json.
 """
 
