@@ -401,6 +401,7 @@ PARAMS = (
     "experiment.reference=letters",
     "AdaptersSettings.methods=['zero_shot','residual','fine_tuning']",
     "AdaptersSettings.seeds=2",
+    "AdaptersSettings.tuning_seeds=1",
     "AdaptersSettings.epochs=2",
     "AdaptersSettings.tuning_batch_size=10",
     "AdaptersSettings.tuning_rate=1e-4",
