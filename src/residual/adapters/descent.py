@@ -69,11 +69,9 @@ class Descent(ABC):
         spread = (square / (1 - _BETA2**steps).to(square)).sqrt_().add_(_EPS)
         self._move(a, gradient, spread, steps)
 
-    def _decayed(self, at: Tensor) -> Tensor | float:
+    def _decayed(self, at: Tensor, decay: Tensor) -> Tensor:
         """What weight decay pulls by."""
-        if self.decay is None:
-            return 0.0
-        pull = (at - self.home[: len(at)]) * self.decay[: len(at)]
+        pull = (at - self.home[: len(at)]) * decay[: len(at)]
         return pull if self.own is None else pull * self.own[: len(at)]
 
     @abstractmethod
@@ -100,7 +98,9 @@ class ScheduleFreeAdamW(Descent):
 
     def _move(self, a: int, gradient: Tensor, spread: Tensor, steps: Tensor) -> None:
         at, z, rates = self.at[:a], self.z[:a], self.rates[:a]
-        direction = gradient / spread + self._decayed(at)
+        direction = gradient / spread
+        if self.decay is not None:
+            direction.add_(self._decayed(at, self.decay))
         share = 1 / steps  # of z in the average
         at.lerp_(z, share.to(at))
         at.addcmul_(direction, (rates * (_BETA1 * (1 - share) - 1)).to(at))
@@ -138,7 +138,8 @@ class AdamW(Descent):
     def _move(self, a: int, gradient: Tensor, spread: Tensor, steps: Tensor) -> None:
         at, mean = self.at[:a], self.mean[:a].lerp_(gradient, 1 - _BETA1)
         rate = self.rates[:a] * cosine_schedule(steps, self.total[:a], self.warmup)
-        at.sub_(self._decayed(at) * rate.to(at))
+        if self.decay is not None:
+            at.sub_(self._decayed(at, self.decay) * rate.to(at))
         at.addcmul_(mean / spread, (-rate / (1 - _BETA1**steps)).to(at))
 
     def weights(self) -> Float[Tensor, "f P"]:
