@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
@@ -20,6 +21,26 @@ _DISTRIBUTIONS = {
 }  # where they have other names than modules
 
 _CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
+
+
+def lazily(package: str, modules: Sequence[str], names: Sequence[str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose public names are looked for in its modules, one after another, and
+    only when they are used: what is light stands first.
+
+    Args:
+        package: its `__name__`.
+        modules: those that hold a public name.
+        names: its `__all__`.
+    """
+
+    def found(name: str) -> Any:
+        for module in modules if name in names else ():
+            loaded = import_module(f"{package}.{module}")
+            if hasattr(loaded, name):
+                return getattr(loaded, name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return found
 
 
 def library(module: str, name: str, extra: str) -> Any:

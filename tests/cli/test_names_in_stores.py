@@ -16,7 +16,7 @@ from residual import ResidualStore, encode_dataset, fit_bases, load_dataset, wra
 from residual.adapters import AdaptedEncoder, Coarse, sharing
 from residual.data.hub.catalogue import classes_of, templates_of
 from residual.data.load import ships
-from residual.encoders.load import is_listed
+from residual.encoders.names import is_listed
 from residual.errors import ResidualError, StoreEncoderError
 from residual.files import shareable
 from residual.store import manifest

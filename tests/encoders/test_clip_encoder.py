@@ -151,7 +151,7 @@ def test_unknown_names_list_the_nearest():
 
 
 def test_the_embedded_encoder_is_never_looked_for_elsewhere(monkeypatch, tmp_path):
-    monkeypatch.setitem(load._EMBEDDED, "picto", tmp_path / "picto")
+    monkeypatch.setitem(load.EMBEDDED, "picto", tmp_path / "picto")
     with pytest.raises(ResidualError, match=r"picto: .* holds no config.json"):
         load_encoder("picto")
 

@@ -11,8 +11,9 @@ from huggingface_hub import constants
 from saved import no_hub, open_clip_saved, transformers_folder
 from tiny import random_pixels
 
-from residual.encoders.load import ALIASES, is_listed, load_encoder
+from residual.encoders.load import load_encoder
 from residual.encoders.lookup import look_up_encoder
+from residual.encoders.names import ALIASES, is_listed
 from residual.errors import ResidualError, UnreachableHubError
 
 

@@ -17,8 +17,8 @@ from tiny import tiny_clip
 from residual import load_dataset, load_encoder
 from residual.data.hub import hub_entries
 from residual.data.lookup import look_up_dataset
-from residual.encoders.load import ALIASES
 from residual.encoders.lookup import look_up_encoder
+from residual.encoders.names import ALIASES
 from residual.errors import ResidualError, UnreachableHubError
 from residual.experiments import EXPERIMENTS, Plan, look_up, run_experiment
 from residual.experiments.plan import Work

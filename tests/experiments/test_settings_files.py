@@ -17,7 +17,7 @@ import pytest
 from residual.cli.settings import ExperimentOptions, read_experiment_settings
 from residual.cli.settings_files import read_bindings
 from residual.data import dataset_names, hub_dataset_names, load_dataset
-from residual.encoders.load import ALIASES
+from residual.encoders.names import ALIASES
 from residual.errors import ResidualError
 from residual.experiments import EXPERIMENTS, Plan, read_results
 from residual.experiments.adapters import AdaptersSettings

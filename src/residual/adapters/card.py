@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 
 from residual.adapters.methods import FINE_TUNING, METHODS
-from residual.encoders.load import ALIASES, check_encoder_name, is_listed
+from residual.encoders.names import ALIASES, check_encoder_name, is_listed
 from residual.errors import ResidualError, printable
 
 

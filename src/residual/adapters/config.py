@@ -12,7 +12,8 @@ from typing import Any
 
 from residual.encoders.encoder import Encoder
 from residual.encoders.fingerprints import precision_hint
-from residual.encoders.load import is_listed, load_encoder
+from residual.encoders.load import load_encoder
+from residual.encoders.names import is_listed
 from residual.errors import AdapterEncoderError, ResidualError, is_out_of_memory
 from residual.files import parse_json, read_regular
 from residual.libraries import first_line, version_of

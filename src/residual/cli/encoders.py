@@ -28,7 +28,7 @@ def encoders(
         residual encoders hf:FOLDER --json it.json
     """
     from residual.cli.console import check_outputs, out, write_result
-    from residual.encoders.load import ALIASES, FORMS, load_encoder
+    from residual.encoders.names import ALIASES, FORMS, check_encoder_name
     from residual.report import alias_rows, aliases_table, encoder_facts, facts_table
 
     check_outputs(json)
@@ -42,6 +42,9 @@ def encoders(
             out.print(f"  {form:27} {about}")
         result = alias_rows(ALIASES)
     else:
+        check_encoder_name(name)  # before what takes its time to import
+        from residual.encoders import load_encoder
+
         result = encoder_facts(load_encoder(name, device="cpu", classifier=classifier))
         out.print(facts_table(result))
     write_result(json, result)

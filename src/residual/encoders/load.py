@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,49 +13,11 @@ from residual.encoders import transformers_models
 from residual.encoders.encoder import Encoder
 from residual.encoders.families import FAMILIES, open_clip, timm
 from residual.encoders.family import Family
+from residual.encoders.names import ALIASES, EMBEDDED, check_encoder_name
 from residual.encoders.sources import Loaded, snapshot
 from residual.encoders.wrappers import unwrapped
-from residual.errors import ResidualError, unknown_name
+from residual.errors import ResidualError
 from residual.files import local_path
-
-
-@dataclass(frozen=True)
-class Alias:
-    """What a short name of one of the paper's models stands for, and what is known of it without loading.
-
-    The entries are in `aliases.json`; tests build each model and compare.
-
-    Args:
-        spec: as `load_encoder` takes it.
-        family: name of its family.
-        layers, heads, width, output_dim: of its vision tower.
-        image_size: side of its images as its checkpoint's preprocessing makes them.
-        text: "split", a text tower that can be split too; "encode", one that can't; "" for none.
-        licence: of the weights, as far as known; empty where it isn't.
-    """
-
-    spec: str
-    family: str
-    layers: int
-    heads: int
-    width: int
-    output_dim: int
-    image_size: int
-    text: str
-    licence: str
-
-
-_HERE = Path(__file__).parent
-ALIASES = {
-    name: Alias(**entry)
-    for name, entry in json.loads((_HERE / "aliases.json").read_text(encoding="utf-8"))["models"].items()
-}
-_EMBEDDED = {"picto": _HERE / "picto"}
-FORMS = {
-    "open_clip:ARCH/PRETRAINED": "a tag or a file; or open_clip:FOLDER, open_clip:hf-hub:REPO",
-    "hf:REPO_OR_FOLDER": "CLIP, SigLIP, AIMv2, BLIP, ViT, DeiT or DINO of transformers; or hf:REPO@REVISION",
-    "timm:NAME": "a VisionTransformer or Eva; or timm:NAME/FILE, timm:FOLDER, timm:hf-hub:REPO",
-}
 
 
 def load_encoder(
@@ -161,27 +120,6 @@ def wrap_encoder(
     return encoder.compile(compiler) if compiler else encoder
 
 
-def check_encoder_name(name: str) -> None:
-    """Find out before the long work whether `load_encoder` takes a name; nothing is loaded.
-
-    Raises:
-        ResidualError: it doesn't; the nearest are listed.
-    """
-    form, _, source = (ALIASES[name].spec if name in ALIASES else name).partition(":")
-    if form not in _EMBEDDED and not (source and form in {known.partition(":")[0] for known in FORMS}):
-        raise unknown_name("encoder", name, [*ALIASES, *FORMS])
-
-
-def is_listed(name: str) -> bool:
-    """Whether an encoder's name is one that the library lists, or the address that such a name stands for,
-    with its revision or (as files of before revisions were named have it) without.
-
-    Only such a name is loaded where a file tells it; any other, the user gives.
-    """
-    specs = {alias.spec for alias in ALIASES.values()}
-    return name in ALIASES or name in specs or name in {spec.partition("@")[0] for spec in specs}
-
-
 def find_family(module: nn.Module) -> Family:
     """The family of `module`.
 
@@ -202,8 +140,8 @@ def find_family(module: nn.Module) -> Family:
 
 
 def _load(name: str, spec: str, dtype: torch.dtype, classifier: bool) -> Loaded:
-    if spec in _EMBEDDED:
-        return transformers_models.load(name, _EMBEDDED[spec], FAMILIES, dtype, classifier)
+    if spec in EMBEDDED:
+        return transformers_models.load(name, EMBEDDED[spec], FAMILIES, dtype, classifier)
     form, _, source = spec.partition(":")
     if form == "hf":
         local = local_path(source)

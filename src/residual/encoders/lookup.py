@@ -10,7 +10,7 @@ from typing import Any
 
 from residual.encoders import transformers_models
 from residual.encoders.families import open_clip, timm
-from residual.encoders.load import ALIASES, check_encoder_name
+from residual.encoders.names import ALIASES, check_encoder_name
 from residual.encoders.sources import (
     check_repository,
     converted,

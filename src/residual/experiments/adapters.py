@@ -26,7 +26,7 @@ from residual.adapters.recipes import Fitting, fitting
 from residual.adapters.scores import Scores
 from residual.data import SPLITS
 from residual.encoders.encoder import Encoder
-from residual.encoders.load import check_encoder_name
+from residual.encoders.names import check_encoder_name
 from residual.errors import ResidualError, unknown_name
 from residual.experiments.base import Experiment, Page, Tables
 from residual.experiments.few_shots import ZERO_SHOT, few_shot_rows

@@ -13,7 +13,8 @@ import numpy as np
 from residual.data import ImageDataset, load_dataset
 from residual.data.load import check_dataset_name
 from residual.encoders.encoder import Encoder
-from residual.encoders.load import check_encoder_name, load_encoder
+from residual.encoders.load import load_encoder
+from residual.encoders.names import check_encoder_name
 from residual.errors import ResidualError
 from residual.files import shareable
 from residual.progress import Progress, named

@@ -1,52 +1,59 @@
 """Results as tables, figures and pages, made of plain values: frames, summaries, adapters, descriptions."""
 
-from residual.report.accuracies import (
-    accuracies_latex,
-    accuracies_markdown,
-    accuracy_frame,
-    radar_figure,
-    weights_figure,
-)
-from residual.report.catalogue import (
-    alias_rows,
-    aliases_table,
-    dataset_facts,
-    dataset_facts_table,
-    dataset_rows,
-    datasets_table,
-    encoder_facts,
-    facts_table,
-)
-from residual.report.figures import (
-    analysis_figures,
-    blocks_figure,
-    check_matplotlib,
-    geometry_figure,
-    grid_figure,
-    layers_figure,
-    save_figure,
-    save_figures,
-)
-from residual.report.geometry import datasets_latex, datasets_markdown, layers_table, records
-from residual.report.heads_page import DescribedHeads, heads_table, write_heads_page
-from residual.report.lambdas import components_table, lambdas_figure
-from residual.report.pages import write_run_page, write_suite_page
-from residual.report.scoreboard_figures import (
-    ablations_figure,
-    matrix_figure,
-    scoreboard_figure,
-    scoreboard_figures,
-    scoreboard_table,
-)
-from residual.report.tables import (
-    METHOD_NAMES,
-    evaluation_table,
-    run_table,
-    sentence,
-    starts_kept,
-    suite_markdown,
-    suite_table,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from residual.libraries import lazily
+
+if TYPE_CHECKING:
+    from residual.report.accuracies import (
+        accuracies_latex,
+        accuracies_markdown,
+        accuracy_frame,
+        radar_figure,
+        weights_figure,
+    )
+    from residual.report.catalogue import (
+        alias_rows,
+        aliases_table,
+        dataset_facts,
+        dataset_facts_table,
+        dataset_rows,
+        datasets_table,
+        encoder_facts,
+        facts_table,
+    )
+    from residual.report.figures import (
+        analysis_figures,
+        blocks_figure,
+        check_matplotlib,
+        geometry_figure,
+        grid_figure,
+        layers_figure,
+        save_figure,
+        save_figures,
+    )
+    from residual.report.geometry import datasets_latex, datasets_markdown, layers_table, records
+    from residual.report.heads_page import DescribedHeads, heads_table, write_heads_page
+    from residual.report.lambdas import components_table, lambdas_figure
+    from residual.report.pages import write_run_page, write_suite_page
+    from residual.report.scoreboard_figures import (
+        ablations_figure,
+        matrix_figure,
+        scoreboard_figure,
+        scoreboard_figures,
+        scoreboard_table,
+    )
+    from residual.report.tables import (
+        METHOD_NAMES,
+        evaluation_table,
+        run_table,
+        sentence,
+        starts_kept,
+        suite_markdown,
+        suite_table,
+    )
 
 __all__ = [
     "METHOD_NAMES",
@@ -94,3 +101,7 @@ __all__ = [
     "write_run_page",
     "write_suite_page",
 ]
+
+# What lists names needs no torch, and stands first.
+_MODULES = ("catalogue", "tables", "accuracies", "figures", "geometry", "heads_page", "lambdas", "pages")
+__getattr__ = lazily(__name__, (*_MODULES, "scoreboard_figures"), __all__)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
 
 from residual.data import SPLITS, ImageDataset, Manifest, dataset_descriptions
-from residual.encoders.encoder import Encoder
-from residual.encoders.load import Alias
-from residual.encoders.pooling import AttentionPool, MeanPool
+from residual.encoders.names import Alias
 from residual.errors import ResidualError
 from residual.files import shareable
-from residual.tracing.linearization import Linearization
-from residual.tracing.units import KINDS
+
+if TYPE_CHECKING:  # torch comes with them, and isn't needed to list names
+    from residual.encoders.encoder import Encoder
 
 _TEXT = {"split": "yes", "encode": "not split", "": "no"}
 
@@ -41,6 +40,9 @@ def aliases_table(aliases: Mapping[str, Alias]) -> Table:
 
 def encoder_facts(encoder: Encoder) -> dict[str, Any]:
     """What is inside an encoder, read off its modules."""
+    from residual.tracing.linearization import Linearization
+    from residual.tracing.units import KINDS
+
     parts, units = encoder.parts, Linearization.of(encoder).units
     facts: dict[str, Any] = {
         "name": shareable(encoder.name),
@@ -67,6 +69,8 @@ def encoder_facts(encoder: Encoder) -> dict[str, Any]:
 
 
 def _pooling(encoder: Encoder) -> str:
+    from residual.encoders.pooling import AttentionPool, MeanPool
+
     pool = encoder.parts.pool
     if isinstance(pool, AttentionPool):
         return "attention, with an MLP behind it"

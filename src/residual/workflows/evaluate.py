@@ -13,7 +13,7 @@ from torch import Tensor
 from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.data import ImageDataset, load_dataset
 from residual.data.load import check_dataset_name
-from residual.encoders.load import check_encoder_name
+from residual.encoders.names import check_encoder_name
 from residual.errors import ResidualError, told_apart
 from residual.files import shareable
 from residual.finite import correct

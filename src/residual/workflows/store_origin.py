@@ -14,7 +14,8 @@ from residual.data.hub.catalogue import classes_of, hub_entries, templates_of
 from residual.data.load import ships
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
-from residual.encoders.load import is_listed, load_encoder
+from residual.encoders.load import load_encoder
+from residual.encoders.names import is_listed
 from residual.errors import ResidualError, StoreEncoderError
 from residual.store.base import Store
 from residual.text.classifier import PLAIN, ZeroShotClassifier

@@ -7,6 +7,7 @@ known to be missing. What the library made by itself, of all splits at once, is 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -17,7 +18,6 @@ from typing import Any
 from residual.data.hub.saved import MOST_JSON
 from residual.errors import ResidualError
 from residual.files import parse_json, read_regular, safe_name, write_text
-from residual.hashing import sha256
 
 _INFO = "dataset_info.json"
 _COMMIT = 40  # letters
@@ -43,7 +43,9 @@ class Source:
         from datasets import config
 
         asked = json.dumps([self.repository, self.config, dict(self.files or {})], sort_keys=True)
-        return Path(config.HF_DATASETS_CACHE, "residual", "notes", sha256(asked.encode())[:32])
+        return Path(
+            config.HF_DATASETS_CACHE, "residual", "notes", hashlib.sha256(asked.encode()).hexdigest()[:32]
+        )
 
 
 @dataclass(frozen=True)
