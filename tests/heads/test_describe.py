@@ -234,12 +234,12 @@ def test_heads_by_name():
     heads = heads_of(store)
     assert parse_heads(["0.0", " 2.3 ", "1.0", "0.0"], store) == [heads[0], heads[-1], heads[4]]
     for name in ("3.0", "0.4"):
-        with pytest.raises(
-            ResidualError, match=rf"no head {name} in tiny: layers are 0 to 2 and heads 0 to 3\."
-        ):
+        with pytest.raises(ResidualError, match=rf"no head {name}: layers are 0 to 2 and heads 0 to 3\."):
             parse_heads(["0.0", name], store)
+    with pytest.raises(ResidualError, match=r"No head: mlp\.1\. Heads are 0\.0 to 2\.3, or units 4 to 15"):
+        parse_heads(["0.0", "mlp.1"], store)
     for name in ("", "1", "1.", ".1", "-1.0", "a.b", "1.2.3", "mlp3"):
-        with pytest.raises(ResidualError, match=rf"A head looks like 3\.1, .* got '{name}'"):
+        with pytest.raises(ResidualError, match=rf"Unknown unit '{name}'.*heads as layer and head, '0.0' to"):
             parse_heads([name], store)
 
 
@@ -269,7 +269,7 @@ def test_what_does_not_belong_together(store, bases, texts):
     head = heads_of(store)[0]
     with pytest.raises(ResidualError, match="has 30 entries, so 31 texts can't be chosen of it"):
         describe_heads(store, None, texts, bases, [head], DescribeSettings(atoms=31))
-    with pytest.raises(ResidualError, match=r"Units \[0\] are no heads: heads are units"):
+    with pytest.raises(ResidualError, match=r"No head: emb\. Heads are 0\.0 to"):
         describe_heads(store, None, texts, bases, [0, head])
     with pytest.raises(ResidualError, match="No head was named"):
         describe_heads(store, None, texts, bases, [])

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -22,6 +21,7 @@ from residual.progress import Progress
 from residual.store.base import Store, parts_of
 from residual.text.classifier import ZeroShotClassifier, checked_labels
 from residual.tracing.coordinates import Coordinates
+from residual.tracing.units import UnitsLike
 
 _ROWS = 1024  # read at a time
 _LOGITS = 2**24  # held at a time
@@ -30,7 +30,7 @@ _LOGITS = 2**24  # held at a time
 def correct_by_unit(
     store: Store,
     classifier: ZeroShotClassifier,
-    units: Sequence[int],
+    units: UnitsLike,
     *,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
@@ -41,6 +41,7 @@ def correct_by_unit(
         ResidualError: a classifier of another width, labels that don't fit its classes, a store with several
             tokens an image, or one that holds NaN.
     """
+    units = store.linearization.units.checked(units)
     logits_of = _UnitLogits(store, classifier, find_device(device))
     right = torch.empty(len(store), len(units), dtype=torch.bool)
     for rows, batch in batches_of(store, logits_of.device, progress):
@@ -53,7 +54,7 @@ def correct_by_unit(
 def correct_by_selection(
     store: Store,
     classifier: ZeroShotClassifier,
-    selections: Mapping[str, Sequence[int] | np.ndarray | Tensor],
+    selections: Mapping[str, UnitsLike],
     mode: str = "zero",
     means: Float[Tensor, "u d"] | None = None,
     *,
@@ -67,7 +68,7 @@ def correct_by_selection(
     Args:
         store: coordinates.
         classifier: of its classes.
-        selections: for each name the units that stay, positions or a mask.
+        selections: for each name the units that stay, see `Units.checked`.
         mode: "zero" or "mean", see `ablate`.
         means: contributions at which the others are put, by default their means over this store
             (`mean_contributions`).
@@ -80,7 +81,9 @@ def correct_by_selection(
     """
     check_mode(mode)
     units = store.linearization.units
-    masks = torch.stack([kept_units(keep, len(units)) for keep in selections.values()]).float()  # (s, u)
+    masks = torch.stack(
+        [kept_units(keep, len(units), units) for keep in selections.values()]
+    ).float()  # (s, u)
     stored = units.positions(store.kinds)
     if missing := sorted(set(masks.any(0).nonzero()[:, 0].tolist()) - set(stored)):
         raise ResidualError(f"The store doesn't keep units {missing}, only {', '.join(store.kinds)}.")

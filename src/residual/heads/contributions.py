@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,7 +12,7 @@ from torch import Tensor
 from residual.errors import ResidualError
 from residual.finite import all_measured, check_finite, hits
 from residual.text.classifier import Labels, ZeroShotClassifier, checked_labels
-from residual.tracing.units import unit_positions
+from residual.tracing.units import Units, UnitsLike, unit_positions
 
 METHODS = ("pearson", "spearman")
 MODES = ("zero", "mean")
@@ -89,14 +86,15 @@ def unit_accuracy(
 
 
 def ablate(
-    contributions: Float[Tensor, "n u d"], keep: Sequence[int] | np.ndarray | Tensor, mode: str = "zero"
+    contributions: Float[Tensor, "n u d"], keep: UnitsLike, mode: str = "zero", units: Units | None = None
 ) -> Float[Tensor, "n d"]:
     """The output with only some units in it.
 
     Args:
         contributions: of all units.
-        keep: positions of those that stay, or a mask.
+        keep: those that stay, as `Units.checked` takes them; by name where `units` are given.
         mode: "zero" leaves the others out, "mean" puts each at its mean over these samples.
+        units: those of the encoder, `linearization.units` of a decomposition or a store.
 
     Raises:
         ResidualError: an unknown mode, a unit that isn't there, or contributions that aren't finite.
@@ -109,7 +107,7 @@ def ablate(
                 [22.]])
     """
     check_mode(mode)
-    kept = kept_units(keep, contributions.shape[1]).to(contributions.device)
+    kept = kept_units(keep, contributions.shape[1], units).to(contributions.device)
     output = contributions[:, kept].sum(1)
     if mode == "mean":
         output = output + contributions[:, ~kept].mean(0).sum(0)
@@ -175,17 +173,16 @@ def ranks(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     return ((below + within + 1).double() / 2).T
 
 
-def kept_units(keep: Sequence[int] | np.ndarray | Tensor, count: int) -> Tensor:
-    """A mask of `count` units, from positions or from a mask.
+def kept_units(keep: UnitsLike, count: int, units: Units | None = None) -> Tensor:
+    """A mask of `count` units, from whatever names them: see `Units.checked`.
 
     Raises:
         ResidualError: a mask of another length, or a unit that isn't there.
     """
-    chosen = unit_positions(keep, count)
-    if wrong := [unit for unit in chosen if not 0 <= unit < count]:
-        raise ResidualError(f"Units are 0 to {count - 1}, got {wrong}.")
+    if units is not None and len(units) != count:
+        raise ResidualError(f"The units are {len(units)}, the contributions of {count}.")
     mask = torch.zeros(count, dtype=torch.bool)
-    mask[chosen] = True
+    mask[unit_positions(keep, count, units)] = True
     return mask
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +22,7 @@ from residual.store.base import Store
 from residual.text.classifier import PLAIN, ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 from residual.text.pursuit import CRITERIA, somp, weighted_components
-from residual.tracing.units import unit_positions
+from residual.tracing.units import UnitsLike
 
 _GAIN = 1e-9  # of the variance: a text that explains no more was chosen by rounding
 
@@ -168,7 +167,7 @@ def describe_heads(
     encoder: Encoder | None,
     dictionary: TextDictionary,
     bases: SpectralBases,
-    heads: Sequence[int] | None = None,
+    heads: UnitsLike | None = None,
     settings: DescribeSettings | None = None,
     *,
     classifier: ZeroShotClassifier | None = None,
@@ -189,7 +188,7 @@ def describe_heads(
             store's classes, with the template "a photo of a {}.".
         dictionary: `(m, d)`, by the same encoder.
         bases: of these heads, by the same encoder; of this store or of other data.
-        heads: positions of units, described in this order; by default the best by the task.
+        heads: which (see `Units.checked`), described in this order; by default the best by the task.
         settings: how.
         classifier: of the store's classes. Without it and without an encoder only the task "correlation"
             scores heads.
@@ -203,7 +202,8 @@ def describe_heads(
     """
     settings, where = settings or DescribeSettings(), find_device(device)
     check_atoms(settings.atoms, len(dictionary))
-    every = _checked(store, encoder, dictionary, bases, heads)
+    named_heads = None if heads is None else parse_heads(heads, store)
+    every = _checked(store, encoder, dictionary, bases)
     if classifier is None and encoder is not None and settings.task != "correlation":
         classifier = ZeroShotClassifier.from_text(encoder, store.class_names, PLAIN)
     scores: dict[int, float] = {}
@@ -212,14 +212,14 @@ def describe_heads(
             store, classifier, (settings.task,), device=where, progress=named(progress, "score heads")
         )
         scores = dict(zip(every, table[settings.task].tolist(), strict=True))
-    if heads is None:
+    if named_heads is None:
         if not scores:
             raise ResidualError(
                 f"The best heads by {settings.task} can't be told without a classifier or an encoder: give "
                 "one, or name heads."
             )
-        heads = sorted(every, key=lambda unit: -scores[unit])[: settings.top]
-    bases = bases.select(heads)
+        named_heads = sorted(every, key=lambda unit: -scores[unit])[: settings.top]
+    bases = bases.select(named_heads)
     along = _scores_along(store, bases, settings.components, where, progress)
     descriptions = []
     for place, unit in enumerate(bases.units):
@@ -245,22 +245,22 @@ def describe_heads(
     return descriptions
 
 
-def parse_heads(names: Sequence[str], store: Store) -> list[int]:
-    """Positions of heads by layer and head, as "11.4"; one that comes twice is taken once.
+def parse_heads(names: UnitsLike, store: Store) -> list[int]:
+    """Positions of heads, in whichever form they are given ("11.4"); one that comes twice is taken once.
 
     Raises:
-        ResidualError: a name isn't of that form, or there is no such head.
+        ResidualError: none is named, there is no such unit, or it is no head.
     """
     check_heads(store)
-    units, heads = store.linearization.units, []
-    ranges = f"layers are 0 to {units.layers - 1} and heads 0 to {units.heads - 1}"
-    for name in names:
-        layer, dot, head = name.strip().partition(".")
-        if not (dot and layer.isdecimal() and head.isdecimal()):
-            raise ResidualError(f"A head looks like 3.1, layer 3 and head 1, got {name!r}: {ranges}.")
-        if int(layer) >= units.layers or int(head) >= units.heads:
-            raise ResidualError(f"There is no head {name.strip()} in {store.encoder_name}: {ranges}.")
-        heads.append(units.head(int(layer), int(head)))
+    units = store.linearization.units
+    heads, every = units.checked(names), units.of_field["z"]
+    if not heads:
+        raise ResidualError("No head was named: name one at least, or none at all for the best.")
+    if wrong := [units.name(unit) for unit in heads if unit not in every]:
+        raise ResidualError(
+            f"No head: {', '.join(wrong)}. Heads are {units.name(every[0])} to {units.name(every[-1])}, or "
+            f"units {every[0]} to {every[-1]}."
+        )
     return list(dict.fromkeys(heads))
 
 
@@ -295,12 +295,9 @@ def _checked(
     encoder: Encoder | None,
     dictionary: TextDictionary,
     bases: SpectralBases,
-    heads: Sequence[int] | None,
 ) -> list[int]:
     """All heads of a store, if what is to describe them belongs to it."""
     check_heads(store)
-    if heads is not None and not len(heads):
-        raise ResidualError("No head was named: name one at least, or none at all for the best.")
     if encoder is not None and encoder.fingerprint != store.fingerprint:
         raise ResidualError(
             f"The store is of {store.encoder_name} (weights {store.fingerprint[:8]}), not of {encoder.name} "
@@ -311,11 +308,7 @@ def _checked(
     for what, wide in (("bases", bases.dim), ("dictionary's embeddings", dictionary.embeddings.shape[1])):
         if wide != width:
             raise ResidualError(f"The {what} have width {wide}, the encoder's output has {width}.")
-    every = store.linearization.units.positions("head")
-    named = () if heads is None else unit_positions(heads, len(store.units))
-    if wrong := [unit for unit in named if unit not in every]:
-        raise ResidualError(f"Units {wrong} are no heads: heads are units {every[0]} to {every[-1]}.")
-    return every
+    return store.linearization.units.positions("head")
 
 
 def _scores_along(

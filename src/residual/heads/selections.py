@@ -13,7 +13,7 @@ from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.finite import check_finite
-from residual.tracing.units import unit_positions
+from residual.tracing.units import UnitsLike, unit_positions
 
 # The shares of heads that the paper keeps.
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75)
@@ -52,7 +52,7 @@ def count_of(share: float, units: int, counting: str = "rounded") -> int:
 def top_share(
     scores: Float[Tensor, " u"] | Sequence[float] | pd.Series,
     share: float,
-    units: Sequence[int] | np.ndarray | pd.Series | None = None,
+    units: UnitsLike | None = None,
     counting: str = "rounded",
 ) -> list[int]:
     """The units with the highest scores, in the order of their positions.
@@ -60,7 +60,7 @@ def top_share(
     Args:
         scores: one a unit; of equal ones the first is taken.
         share, counting: how many of them, see `count_of`.
-        units: positions of the scored units, by default 0, 1, ….
+        units: the scored ones, by position or as rows of a units table; by default 0, 1, ….
 
     Raises:
         ResidualError: a share outside (0, 1], another number of units than of scores, or NaN among these.
@@ -71,7 +71,7 @@ def top_share(
 def top_units(
     scores: Float[Tensor, " u"] | Sequence[float] | pd.Series,
     count: int,
-    units: Sequence[int] | np.ndarray | pd.Series | None = None,
+    units: UnitsLike | None = None,
 ) -> list[int]:
     """The same by their number.
 
@@ -147,11 +147,11 @@ def kept_layers(units: pd.DataFrame) -> dict[str, list[int]]:
     return {name: chosen.tolist() for name, chosen in kept.items()}
 
 
-def jaccard(a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray) -> float:
+def jaccard(a: UnitsLike, b: UnitsLike) -> float:
     """Units in both choices over units in either; 1 for two empty ones.
 
     Args:
-        a, b: positions of units.
+        a, b: positions of units, or rows of a units table.
 
     Raises:
         ResidualError: some aren't whole numbers; masks don't tell what they are of.
@@ -160,7 +160,7 @@ def jaccard(a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray) -> flo
     return len(first & second) / len(first | second) if first | second else 1.0
 
 
-def jaccard_table(selections: Mapping[str, Sequence[int]]) -> pd.DataFrame:
+def jaccard_table(selections: Mapping[str, UnitsLike]) -> pd.DataFrame:
     """`jaccard` of every two selections, by name."""
     names = list(selections)
     values = [[jaccard(selections[a], selections[b]) for b in names] for a in names]

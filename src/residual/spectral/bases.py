@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,10 +20,11 @@ from residual.store.base import Store
 from residual.store.form import FormError, check_form
 from residual.tensor_files import load_tensors, save_tensors
 from residual.tracing.linearization import Linearization
-from residual.tracing.units import unit_positions
+from residual.tracing.units import Units, UnitsLike, unit_positions
 from residual.versions import check_fields, told_by_version
 
 _ORTHONORMAL = 1e-4
+_MOST = 4096  # layers, and heads in one
 _ORIGIN = {"encoder_name": str, "fingerprint": str, "split": str, "datasets": [str], "samples": int}
 _TENSORS = ("units", "ranks", "means", "components", "eigenvalues")
 
@@ -109,6 +109,7 @@ class SpectralBases:
         all_means: `(u, d)`, means of all units of the encoder, with a basis or without; needed only to put
             units without a basis at their mean.
         origin: where they come from, if known.
+        structure: all units of the encoder, if known: by it units are called "7.2" (see `Units`).
 
     Raises:
         ResidualError: shapes disagree, a unit comes twice, means aren't finite, components aren't
@@ -123,14 +124,16 @@ class SpectralBases:
 
     def __init__(
         self,
-        units: Sequence[int] | np.ndarray,
+        units: UnitsLike,
         means: Tensor,
         components: Sequence[Tensor],
         eigenvalues: Sequence[Tensor],
         all_means: Tensor | None = None,
         origin: Origin | None = None,
+        structure: Units | None = None,
     ):
-        self.units = tuple(unit_positions(units))
+        self.structure = structure
+        self.units = tuple(unit_positions(units, of=structure))
         self.means: Float[Tensor, "r d"] = _double(means)
         self.components = tuple(_double(rows) for rows in components)
         self.eigenvalues = tuple(_double(values) for values in eigenvalues)
@@ -155,25 +158,51 @@ class SpectralBases:
         where = "" if self.origin is None else f", of {self.origin.encoder_name}"
         return f"SpectralBases({_span(self.units)}, {sum(self.ranks)} components of width {self.dim}{where})"
 
-    def select(self, units: Sequence[int] | np.ndarray) -> SpectralBases:
-        """The bases of those units only, in the order given; with `all_means` also of a mask of all units.
+    def __getitem__(self, units: UnitsLike) -> SpectralBases:
+        """As `select`: `bases["7.2"].components[0]` are the components of that head."""
+        return self.select(units)
+
+    def select(self, units: UnitsLike) -> SpectralBases:
+        """The bases of those units only (see `Units.checked`), in the order given.
 
         Raises:
-            ResidualError: a unit has none, or a mask is of another length.
+            ResidualError: a unit has none; one is named, or there is a mask, and the encoder's units aren't
+                known: in bases that were made by hand, or saved by version 0.1.
+        """
+        chosen = self.places(units)
+        components, eigenvalues = (
+            [each[place] for place in chosen] for each in (self.components, self.eigenvalues)
+        )
+        return self._with(components, eigenvalues, chosen)
+
+    def __iter__(self) -> Iterator[SpectralBases]:
+        """The bases of each unit, one after the other."""
+        return (self.select(unit) for unit in self.units)
+
+    def places(self, units: UnitsLike) -> list[int]:
+        """Where among the units with a basis some units are.
+
+        Raises:
+            ResidualError: as `select`.
         """
         count = None if self.all_means is None else len(self.all_means)
-        wanted, places = unit_positions(units, count), {unit: place for place, unit in enumerate(self.units)}
+        wanted = unit_positions(units, count, self.structure)
+        places = {unit: place for place, unit in enumerate(self.units)}
         if missing := [unit for unit in wanted if unit not in places]:
             raise ResidualError(f"No basis for units {missing}; there are bases for {_span(self.units)}.")
-        chosen = [places[unit] for unit in wanted]
-        return SpectralBases(
-            units=[self.units[place] for place in chosen],
-            means=self.means[chosen],
-            components=[self.components[place] for place in chosen],
-            eigenvalues=[self.eigenvalues[place] for place in chosen],
-            all_means=self.all_means,
-            origin=self.origin,
-        )
+        return [places[unit] for unit in wanted]
+
+    def _with(
+        self,
+        components: Sequence[Tensor],
+        eigenvalues: Sequence[Tensor],
+        chosen: Sequence[int] | None = None,
+    ) -> SpectralBases:
+        """These with other components, of all units or of those at some places."""
+        places = range(len(self)) if chosen is None else chosen
+        units, means = [self.units[place] for place in places], self.means[list(places)]
+        about = self.all_means, self.origin, self.structure
+        return SpectralBases(units, means, components, eigenvalues, *about)
 
     def resized(self, counts: Sequence[int]) -> SpectralBases:
         """With so many components of each unit: the first, or after them others that have no variance.
@@ -188,7 +217,7 @@ class SpectralBases:
             raise ResidualError(f"{len(self)} units need as many counts of components, got {len(counts)}.")
         each = [resized(*of) for of in zip(self.components, self.eigenvalues, counts, strict=True)]
         components, eigenvalues = zip(*each, strict=True)
-        return SpectralBases(self.units, self.means, components, eigenvalues, self.all_means, self.origin)
+        return self._with(components, eigenvalues)
 
     def spanning(self, linearization: Linearization) -> SpectralBases:
         """With others without variance after the components: all that a unit can write is in their span.
@@ -205,7 +234,7 @@ class SpectralBases:
         if same:
             return self
         components, eigenvalues = zip(*each, strict=True)
-        return SpectralBases(self.units, self.means, components, eigenvalues, self.all_means, self.origin)
+        return self._with(components, eigenvalues)
 
     def check_store(self, store: Store) -> None:
         """Refuse a store of another encoder, or with another centering of its norm's mean.
@@ -235,7 +264,7 @@ class SpectralBases:
                 origin = None if note["origin"] is None else Origin.of_json(note["origin"], path)
                 if "ranks" not in tensors:
                     raise FormError("there are no ranks")
-            check_fields(tensors, (*_TENSORS, "all_means"), path)
+            check_fields(tensors, (*_TENSORS, "all_means", "structure"), path)
             return cls.from_tensors(tensors, tensors["ranks"], origin)
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -247,7 +276,11 @@ class SpectralBases:
             "components": torch.cat(self.components),
             "eigenvalues": torch.cat(self.eigenvalues),
         }
-        return tensors if self.all_means is None else tensors | {"all_means": self.all_means}
+        if self.all_means is not None:
+            tensors["all_means"] = self.all_means
+        if self.structure is not None:
+            tensors["structure"] = torch.tensor(astuple(self.structure), dtype=torch.int64)
+        return tensors
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], ranks: Tensor, origin: Origin | None) -> SpectralBases:
@@ -269,6 +302,7 @@ class SpectralBases:
             eigenvalues=tensors["eigenvalues"].split(counts),
             all_means=tensors.get("all_means"),
             origin=origin,
+            structure=_structure(tensors.get("structure")),
         )
 
     def _check(self) -> None:
@@ -293,8 +327,22 @@ class SpectralBases:
                 f"all_means must be (all units, {self.dim}) and reach unit {max(self.units)}; got "
                 f"{tuple(self.all_means.shape)}."
             )
+        every = None if self.structure is None else len(self.structure)
+        if self.all_means is not None and len(self.all_means) != (every or len(self.all_means)):
+            raise ResidualError(f"all_means are of {len(self.all_means)} units, the structure of {every}.")
         for unit, rows, values in zip(self.units, self.components, self.eigenvalues, strict=True):
             _check_basis(unit, rows, values, self.dim)
+
+
+def _structure(saved: Tensor | None) -> Units | None:
+    """Layers, heads and whether a pool has an MLP, as `to_tensors` has them."""
+    if saved is None:
+        return None
+    fits = saved.shape == (3,) and not saved.is_floating_point()
+    layers, heads, pool_mlp = saved.tolist() if fits else (0, 0, 0)
+    if not (0 < layers <= _MOST and 0 < heads <= _MOST and pool_mlp in (0, 1)):
+        raise ResidualError("The structure of the bases isn't layers, heads, and 0 or 1.")
+    return Units(layers, heads, bool(pool_mlp))
 
 
 @contextmanager

@@ -163,6 +163,7 @@ class UnitMoments:
             eigenvalues=[fitted[unit].eigenvalues for unit in self.chosen],
             all_means=torch.stack([means[unit] for unit in sorted(means)]) if everything else None,
             origin=self.origin,
+            structure=self.linearization.units,
         )
 
     def save(self, path: str | Path, unfinished: bool = False) -> None:

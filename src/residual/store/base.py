@@ -16,10 +16,9 @@ from torch import Tensor
 from residual.errors import ResidualError
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
-from residual.tracing.units import KINDS
+from residual.tracing.units import KINDS, UnitsLike
 
-Positions = Sequence[int] | np.ndarray
-Samples = slice | Positions
+Samples = slice | Sequence[int] | np.ndarray
 
 
 def positions_of(samples: Samples, n: int) -> np.ndarray:
@@ -95,12 +94,12 @@ class Store(ABC):
 
     @abstractmethod
     def contributions(
-        self, samples: Samples | None = None, units: Positions | None = None
+        self, samples: Samples | None = None, units: UnitsLike | None = None
     ) -> Float[Tensor, "n *t u d"]:
-        """Contributions of some samples and units, by default of all: `n · u · d` numbers."""
+        """Contributions of some samples and units (see `Units.checked`), by default of all."""
 
     @abstractmethod
-    def coordinates_of(self, units: Positions, samples: Samples | None = None) -> Coordinates:
+    def coordinates_of(self, units: UnitsLike, samples: Samples | None = None) -> Coordinates:
         """What `linearization.features` needs for these units, of some samples or of all.
 
         Nothing else is read. The precision is that in which they are kept.
@@ -134,12 +133,12 @@ class MemoryStore(Store):
         return len(self.coordinates)
 
     def contributions(
-        self, samples: Samples | None = None, units: Positions | None = None
+        self, samples: Samples | None = None, units: UnitsLike | None = None
     ) -> Float[Tensor, "n *t u d"]:
         """Contributions of some samples and units, by default of all: `n · u · d` numbers."""
         return self.linearization.contributions(self._of(samples), units)
 
-    def coordinates_of(self, units: Positions, samples: Samples | None = None) -> Coordinates:
+    def coordinates_of(self, units: UnitsLike, samples: Samples | None = None) -> Coordinates:
         """Coordinates of some samples, by default of all.
 
         Raises:

@@ -19,7 +19,7 @@ from residual.files import shareable
 from residual.progress import Progress
 from residual.read_ahead import ahead
 from residual.store.arrays import CheckedArrays, Damage
-from residual.store.base import MemoryStore, Positions, Samples, Store, parts_of, positions_of
+from residual.store.base import MemoryStore, Samples, Store, parts_of, positions_of
 from residual.store.manifest import (
     LINEARIZATION,
     MANIFEST,
@@ -31,7 +31,7 @@ from residual.store.manifest import (
 from residual.store.storage import Storage
 from residual.tracing.coordinates import KIND_OF, Coordinates
 from residual.tracing.linearization import Linearization
-from residual.tracing.units import checked_kinds
+from residual.tracing.units import UnitsLike, checked_kinds
 
 _FIELDS = (*KIND_OF, "mean", "std")
 
@@ -180,7 +180,7 @@ class ResidualStore(Store):
         )
 
     def contributions(
-        self, samples: Samples | None = None, units: Positions | None = None
+        self, samples: Samples | None = None, units: UnitsLike | None = None
     ) -> Float[Tensor, "n *t u d"]:
         """Contributions of some samples and units, by default of all: `n · u · d` numbers.
 
@@ -194,7 +194,7 @@ class ResidualStore(Store):
             return self.linearization.contributions(self.read(samples))
         return self.linearization.contributions(self.coordinates_of(units, samples), units)
 
-    def coordinates_of(self, units: Positions, samples: Samples | None = None) -> Coordinates:
+    def coordinates_of(self, units: UnitsLike, samples: Samples | None = None) -> Coordinates:
         """What these units' contributions are made of, for some samples or all; nothing else is read.
 
         Layers that no unit is of hold zeros.

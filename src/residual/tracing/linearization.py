@@ -7,11 +7,9 @@ the map needs of the model fits in a few matrices, so it can be saved and used w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -24,7 +22,7 @@ from residual.files import written_beside
 from residual.tensor_files import load_tensors, pack_tensors, unpack_tensors
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.token_choice import resolve
-from residual.tracing.units import Units
+from residual.tracing.units import Units, UnitsLike
 
 
 class Linearization:
@@ -163,9 +161,9 @@ class Linearization:
         return self.units.share(unit) * (self.state["norm_bias"] @ through + self.state["projection_bias"])
 
     def contributions(
-        self, coordinates: Coordinates, units: Sequence[int] | np.ndarray | None = None
+        self, coordinates: Coordinates, units: UnitsLike | None = None
     ) -> Float[Tensor, "n *t u d"]:
-        """Every unit's contribution, or those of some units (their positions, in the order wanted)."""
+        """Every unit's contribution, or those of some units (see `Units.checked`), in the order wanted."""
         chosen = range(len(self.units)) if units is None else self.units.checked(units)
         like = coordinates.mean
         axes = like.shape[:1] if self.attends else like.shape

@@ -117,4 +117,6 @@ def _uncentred(bases: SpectralBases) -> SpectralBases:
         components.append(torch.cat([rows, (outside / outside.norm())[None]]) if more else rows)
         eigenvalues.append(torch.cat([values, values.new_zeros(int(more))]))
     none = torch.zeros_like(bases.means)
-    return SpectralBases(bases.units, none, components, eigenvalues, bases.all_means, bases.origin)
+    return SpectralBases(
+        bases.units, none, components, eigenvalues, bases.all_means, bases.origin, bases.structure
+    )

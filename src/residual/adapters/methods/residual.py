@@ -28,6 +28,7 @@ from residual.finite import check_finite
 from residual.spectral.bases import Origin, SpectralBases
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
+from residual.tracing.units import UnitLike
 
 Maps = list[tuple[int, Tensor, Tensor]]  # of a unit's features: its number, matrix and offset
 
@@ -153,9 +154,14 @@ class ResiDual(Reweighted):
         each = (self.units, weights, self.bases.eigenvalues, self._along())
         return [UnitWeights(*parts) for parts in zip(*each, strict=True)]
 
-    def lambdas_of(self, unit: int) -> Float[Tensor, " k"]:
-        """The weights of one unit."""
-        return self.expand(self.lambdas).split(self.ranks)[self.units.index(unit)]
+    def lambdas_of(self, unit: UnitLike) -> Float[Tensor, " k"]:
+        """The weights of one unit, such as "7.2" (see `Units.checked`).
+
+        Raises:
+            ResidualError: it has no basis; or see `SpectralBases.select`.
+        """
+        (place,) = self.bases.places([unit])
+        return self.expand(self.lambdas).split(self.ranks)[place]
 
     def other_units(self, n_units: int) -> list[int]:
         """Positions of the units without a basis, of `n_units` in all."""
