@@ -6,6 +6,7 @@ what can't be seen.
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -16,6 +17,14 @@ from residual.errors import printable
 # of scripts that join none. Between others a joiner changes what is read: می‌روم.
 _UNSEEN = re.compile("[\u00ad\u061c\u180e\u200b\u200e\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 _JOINS_NOTHING = re.compile("(?:(?<=[\0-\x7f])|^)[\u200c\u200d]+")
+
+ASCII_SIGNS = "residual.ascii_signs"  # how `str.encode` and streams take what an encoding lacks
+_SIGNS = {
+    "±": "+/-", "−": "-", "–": "-", "—": "-", "…": "...", "×": "x", "·": ".", "•": "*", "→": "->", "≤": "<=",
+    "≥": ">=", "≠": "!=", "≈": "~", "²": "^2", "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ",
+    "λ": "lambda", "σ": "sigma", "μ": "mu", "π": "pi", "Σ": "Sum", "Φ": "Phi", "█": "#", "─": "-", "━": "-",
+    "═": "-", "╸": "-", "╺": "-", "│": "|", "┃": "|", "║": "|",
+}  # fmt: skip
 
 
 def text_lines(content: str) -> list[str]:
@@ -57,3 +66,35 @@ def why_no_name(text: str) -> str:
     if printable(text) != text:
         return "has control characters, or marks that turn the writing's direction"
     return ""
+
+
+def in_encoding(text: str, encoding: str) -> str:
+    """A text without what an encoding lacks: what has an ASCII sign of its own as that, the rest escaped.
+
+    Example:
+        >>> in_encoding("λ: 98.5 ± 0.2 % …", "ascii"), in_encoding("98.5 ± 0.2 %", "cp1252")
+        ('lambda: 98.5 +/- 0.2 % ...', '98.5 ± 0.2 %')
+    """
+    try:
+        return text.encode(encoding, ASCII_SIGNS).decode(encoding)
+    except LookupError:  # an encoding that Python doesn't know, which nothing is written in
+        return text
+
+
+def _ascii_signs(error: UnicodeError) -> tuple[str, int]:
+    """For `codecs`: what takes the place of letters that can't be encoded."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(map(_ascii_sign, lacking)), error.end
+
+
+def _ascii_sign(letter: str) -> str:
+    if letter in _SIGNS:
+        return _SIGNS[letter]
+    if "\u2500" <= letter <= "\u257f":  # corners and crossings of boxes
+        return "+"
+    return letter.encode("ascii", "backslashreplace").decode()
+
+
+codecs.register_error(ASCII_SIGNS, _ascii_signs)

@@ -19,12 +19,12 @@ def test_a_dry_run_lists_everything_that_is_missing(residual, tmp_path):
     code, shown, err = residual(*words, "--param", "experiment.datasets=['flags']")
     assert (code, err) == (0, "")
     assert re.search(r"^picto +comes with the library +8 +192 +13\.3 MB +yes", shown, re.MULTILINE)
-    assert re.search(r"^flags +ships with resi… +2,000 +50 +yes", shown, re.MULTILINE)
+    assert re.search(r"^flags +ships with residual +2,000 +50 +yes", shown, re.MULTILINE)
     lacking = f"experiment.datasets=['flags','folder:{tmp_path}/a','folder:{tmp_path}/b','cifar10']"
     encoders = "experiment.encoders=['picto','vit_l','hf:some/encoder-with-a-name-that-is-far-too-long']"
     code, shown, err = residual(*words, "--param", lacking, "--param", encoders)
     assert code == 1
-    assert max(map(len, shown.splitlines())) <= 80
+    assert "encoder-with-a-name-that-is-far-too-long " in shown
     lines = err.splitlines()
     assert len(lines) == 3
     assert "HF_HUB_OFFLINE is set. It holds what is needed of vit_l, hf:some/encoder" in lines[0]

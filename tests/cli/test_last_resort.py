@@ -125,7 +125,7 @@ def test_letters_that_a_terminal_lacks_cost_no_result(residual, monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(said, encoding="ascii"))
     assert residual("datasets")[::2] == (0, "")
     sys.stdout.flush()
-    assert said.getvalue().startswith(b"12 \\xb1 3\n")
+    assert said.getvalue().startswith(b"12 +/- 3\n")
 
 
 def test_empty_words_are_refused_before_anything_is_written(residual, monkeypatch, tmp_path):

@@ -29,7 +29,7 @@ from residual.report.accuracies import (
 )
 from residual.report.figures import blocks_figure, save_figure
 from residual.report.lambdas import component_title, components_table, lambdas_figure
-from residual.report.scoreboard_figures import matrix_figure
+from residual.report.scoreboards import matrix_figure
 from residual.report.tables import METHOD_NAMES
 from residual.store.encode import encode_dataset
 from residual.text.classifier import ZeroShotClassifier

@@ -158,7 +158,7 @@ def names(place: Path) -> str:
     import pandas as pd
 
     from residual.report.figures import save_figure
-    from residual.report.scoreboard_figures import matrix_figure
+    from residual.report.scoreboards import matrix_figure
 
     data = residual.load_dataset(f"wds:{place}/shards/{{000..001}}.tar", "train")
     few = list(data.class_names[:4])

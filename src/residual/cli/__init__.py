@@ -27,6 +27,7 @@ from residual.errors import (
     printable,
 )
 from residual.libraries import first_line
+from residual.texts import ASCII_SIGNS
 
 # The way out of an error, where the command line has other words for it than Python.
 HINTS: dict[type[ResidualError], str] = {
@@ -49,7 +50,7 @@ def main() -> None:
     words = [word for word in sys.argv[1:] if word != "--debug"]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a letter that a terminal lacks costs no result
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=ASCII_SIGNS)
     shown: Any = partial(_show_warning, warnings.showwarning)
     warnings.showwarning = shown
     try:

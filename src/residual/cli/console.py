@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
@@ -24,6 +24,7 @@ from rich.text import Text
 
 from residual.errors import printable
 from residual.files import check_writable, write_json
+from residual.report.layout import wrapped
 
 if TYPE_CHECKING:
     from residual.adapters.recipes import Fitting
@@ -47,6 +48,17 @@ class _PlainConsole(Console):
         with suppress(SystemExit):
             super().on_broken_pipe()
         raise SystemExit(_PIPE_CLOSED)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Sentences are wrapped at words on a terminal, and go into files as they are."""
+        super().print(*(self._wrapped(each) if isinstance(each, str) else each for each in objects), **how)
+
+    def _wrapped(self, text: str) -> str:
+        if not self.is_terminal:
+            return text
+        return "\n".join(
+            part for line in text.split("\n") for part in wrapped(line, self.width, broken=False)
+        )
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Generator[Segment]:
         """With everything escaped that isn't the console's own."""

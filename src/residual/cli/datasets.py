@@ -46,6 +46,7 @@ def datasets(
     from residual.errors import ResidualError
     from residual.progress import named
     from residual.report import dataset_facts, dataset_facts_table, dataset_rows, datasets_table
+    from residual.report.layout import pairs_table
 
     if manifest and not (name and split):
         raise ResidualError("A manifest is of one split: name the dataset and its --split.")
@@ -56,13 +57,11 @@ def datasets(
         result = dataset_rows()
         out.print(datasets_table(result))
         out.print("\nWhere they come from (licence, as far as known, in brackets):")
-        for row in result:
-            out.print(f"  {row['name']:16} {row['source']} ({row['licence']})")
+        out.print(pairs_table({row["name"]: f"{row['source']} ({row['licence']})" for row in result}))
         out.print("\nThose of the hub need the datasets library: pip install 'residual-vit[datasets]'.")
         out.print("'mnist' is the 5,000 digits that ship, 'mnist-full' all 70,000 of the hub.")
         out.print("\nAny other:")
-        for kind, form in FORMS.items():
-            out.print(f"  {f'{kind}:{form.address}':12} {form.about}")
+        out.print(pairs_table({f"{kind}:{form.address}": form.about for kind, form in FORMS.items()}))
     else:
         wanted = SPLITS if split is None else (split,)
         loaded = {

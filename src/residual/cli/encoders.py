@@ -30,16 +30,17 @@ def encoders(
     from residual.cli.console import check_outputs, out, write_result
     from residual.encoders.names import ALIASES, FORMS, check_encoder_name
     from residual.report import alias_rows, aliases_table, encoder_facts, facts_table
+    from residual.report.layout import pairs_table
 
     check_outputs(json)
     if name is None:
         out.print(aliases_table(ALIASES))
         out.print("\nThey stand for (licence of the weights, as far as known, in brackets):")
-        for short, alias in ALIASES.items():
-            out.print(f"  {short:14} {alias.spec} ({alias.licence or 'unknown'})")
+        out.print(
+            pairs_table({name: f"{it.spec} ({it.licence or 'unknown'})" for name, it in ALIASES.items()})
+        )
         out.print("\nAny other, from a folder, a file of safetensors or the hub:")
-        for form, about in FORMS.items():
-            out.print(f"  {form:27} {about}")
+        out.print(pairs_table(FORMS))
         result = alias_rows(ALIASES)
     else:
         check_encoder_name(name)  # before what takes its time to import

@@ -68,12 +68,11 @@ def experiment(
     needs = look_up(kind(settings), plan)
     if dry_run:
         for table in preflight_tables(needs.encoders, needs.datasets):
-            stdout.print(table, soft_wrap=False)
+            stdout.print(table)
             stdout.print()
         stdout.print(
             f"About {in_bytes(needs.absent)} to be fetched, {in_bytes(needs.stores)} of disk for stores and "
-            f"{in_bytes(needs.memory)} of memory{', without what is missing' if needs.errors else ''}.",
-            soft_wrap=False,
+            f"{in_bytes(needs.memory)} of memory{', without what is missing' if needs.errors else ''}."
         )
         write_result(json, needs.facts())
     for problem in needs.problems():

@@ -8,7 +8,7 @@ import pandas as pd
 
 from residual.experiments.base import Page, Tables
 from residual.heads.selections import jaccard_table, top_units
-from residual.report.scoreboard_figures import LABELS, scoreboard_cells
+from residual.report.scoreboards import LABELS, scoreboard_cells
 
 _TEXTS = 5  # of each, in a table
 

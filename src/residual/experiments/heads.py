@@ -22,7 +22,7 @@ from residual.experiments.results import read_outputs
 from residual.heads.comparison import Scoreboard, ScoreboardSettings, scoreboard
 from residual.heads.selections import SHARES, ablations, jaccard_table
 from residual.report.geometry import records
-from residual.report.scoreboard_figures import LABELS, ablations_figure, matrix_figure, scoreboard_figure
+from residual.report.scoreboards import LABELS, ablations_figure, matrix_figure, scoreboard_figure
 from residual.report.tables import METHOD_NAMES
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases

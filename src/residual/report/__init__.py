@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from residual.report.heads_page import DescribedHeads, heads_table, write_heads_page
     from residual.report.lambdas import components_table, lambdas_figure
     from residual.report.pages import write_run_page, write_suite_page
-    from residual.report.scoreboard_figures import (
+    from residual.report.scoreboards import (
         ablations_figure,
         matrix_figure,
         scoreboard_figure,
@@ -104,4 +104,4 @@ __all__ = [
 
 # What lists names needs no torch, and stands first.
 _MODULES = ("catalogue", "tables", "accuracies", "figures", "geometry", "heads_page", "lambdas", "pages")
-__getattr__ = lazily(__name__, (*_MODULES, "scoreboard_figures"), __all__)
+__getattr__ = lazily(__name__, (*_MODULES, "scoreboards"), __all__)

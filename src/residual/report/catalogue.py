@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.table import Table
 
 from residual.data import SPLITS, ImageDataset, Manifest, dataset_descriptions
 from residual.encoders.names import Alias
 from residual.errors import ResidualError
 from residual.files import shareable
+from residual.report.layout import Table
 
 if TYPE_CHECKING:  # torch comes with them, and isn't needed to list names
     from residual.encoders.encoder import Encoder
@@ -27,11 +27,11 @@ def alias_rows(aliases: Mapping[str, Alias]) -> list[dict[str, Any]]:
 
 def aliases_table(aliases: Mapping[str, Alias]) -> Table:
     """A row a short name."""
-    table = Table(box=None, pad_edge=False)
+    table = Table()
     numbers = ("layers", "heads", "width", "output", "image")
     for heading in ("name", "family", *numbers, "text"):
         justify = "right" if heading in numbers else "left"
-        table.add_column(heading, justify=justify, no_wrap=heading != "family")
+        table.add_column(heading, justify=justify)
     for name, alias in aliases.items():
         shape = (alias.layers, alias.heads, alias.width, alias.output_dim, alias.image_size)
         table.add_row(name, alias.family, *map(str, shape), _TEXT[alias.text])
@@ -82,7 +82,7 @@ def _pooling(encoder: Encoder) -> str:
 
 def facts_table(facts: Mapping[str, Any]) -> Table:
     """A row a fact."""
-    table = Table(show_header=False)
+    table = Table()
     for name, value in facts.items():
         if isinstance(value, dict):
             value = ", ".join(f"{count:,} {kind}" for kind, count in value.items())
@@ -104,9 +104,9 @@ def dataset_rows() -> list[dict[str, Any]]:
 
 def datasets_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A row a dataset."""
-    table = Table(box=None, pad_edge=False)
+    table = Table()
     for heading in ("name", *SPLITS, "classes"):
-        table.add_column(heading, justify="left" if heading == "name" else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading == "name" else "right")
     for row in rows:
         sizes = (f"{row['sizes'][split]:,}" for split in SPLITS)
         table.add_row(row["name"], *sizes, f"{row['classes']:,}")
@@ -144,7 +144,7 @@ def _split_facts(dataset: ImageDataset) -> dict[str, Any]:
 
 def dataset_facts_table(facts: Mapping[str, Any]) -> Table:
     """A row a fact."""
-    table = Table(show_header=False)
+    table = Table()
     for name in ("name", "about", "source", "licence"):
         if facts[name]:
             table.add_row(name, facts[name])

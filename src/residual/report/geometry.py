@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from rich.table import Table
-from rich.text import Text
 
 from residual.errors import printable
+from residual.report.layout import Table
 from residual.spectral.geometry import MEASURES
 from residual.spectral.similarity import SIMILARITIES
 
@@ -49,7 +48,7 @@ def layers_table(table: pd.DataFrame, title: str, similar: bool = False) -> Tabl
         similar: it is the latter.
     """
     columns = [name for name in (SIMILARITIES if similar else MEASURES) if name in _SHORT]
-    shown = Table(title=Text(title), box=None, pad_edge=False)
+    shown = Table(title)
     shown.add_column("units")
     shown.add_column("layer", justify="right")
     for name in columns:

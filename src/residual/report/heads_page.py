@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from residual.data import ImageDataset
 from residual.errors import UnreadableImageError
 from residual.files import write_text
 from residual.heads.describe import TASKS, DescribeSettings, HeadDescription
 from residual.progress import Progress
+from residual.report.layout import Table
 from residual.report.pages import PAGES, picture_uri
 from residual.report.tables import percent
 
@@ -80,13 +78,13 @@ def write_heads_page(
 
 def heads_table(described: DescribedHeads) -> Table:
     """A row a head, for the terminal."""
-    table = Table(title=Text(described.title), box=None, pad_edge=False)
+    table = Table(described.title)
     *numbers, last = _headings(described)
     for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column(last, overflow="fold")
-    for head, (*cells, _) in zip(described.heads, _rows(described), strict=True):
-        table.add_row(*cells, Text("\n".join(_first_texts(head))))
+        table.add_column(heading, justify="right")
+    table.add_column(last)
+    for row in _rows(described):
+        table.add_row(*row)
     return table
 
 

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from rich.table import Table
-from rich.text import Text
 
 from residual.adapters.adapter import Adapter
 from residual.adapters.inspection import Component, strongest_components, unit_gains
 from residual.errors import printable
 from residual.report.figures import INK, new_figure, plain_text, title_of
+from residual.report.layout import Table
 from residual.text.classifier import ZeroShotClassifier
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def components_table(
     adapter: Adapter, units: pd.DataFrame, classifier: ZeroShotClassifier, count: int = _NAMED
 ) -> Table:
     """The components that move the output most: weight, part of the variance, classes at each end."""
-    table = Table(title=Text("The strongest components"), box=None, pad_edge=False)
+    table = Table("The strongest components")
     table.add_column("component")
     for heading in ("weight", "of variance"):
         table.add_column(heading, justify="right")
@@ -40,8 +39,8 @@ def components_table(
             component_title(component, units),
             f"{component.weight:+.2f}",
             f"{100 * component.explained:.0f} %",
-            Text(high),
-            Text(low),
+            high,
+            low,
         )
     return table
 

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.table import Table
-from rich.text import Text
-
 from residual.data.lookup import DatasetFacts
 from residual.data.splits import SPLITS
 from residual.encoders.lookup import EncoderFiles
 from residual.files import shareable
+from residual.report.layout import Table
 
-_ENCODERS = {"encoder": 17, "from": 22, "layers": 6, "width": 5, "size": 7, "to fetch": 8, "ok": 3}
-_DATASETS = {
-    "dataset": 15, "from": 16, "train": 9, "val": 6, "test": 6, "classes": 7, "to fetch": 8, "ok": 3,
-}  # fmt: skip
+_ENCODERS = ("encoder", "from", "layers", "width", "size", "to fetch", "ok")
+_DATASETS = ("dataset", "from", *SPLITS, "classes", "to fetch", "ok")
 _LEFT = ("encoder", "dataset", "from", "ok")
 
 
 def preflight_tables(encoders: Sequence[EncoderFiles], datasets: Sequence[DatasetFacts]) -> list[Table]:
-    """A table of encoders and a table of datasets, a line each, in at most 80 columns; below it what wasn't
-    looked at."""
+    """A table of encoders and a table of datasets; below it what wasn't looked at."""
     of_datasets = _table(_DATASETS, [(each, _of_dataset(each)) for each in datasets])
     notes = [f"{shareable(each.name)}: {each.note}." for each in datasets if each.note and not each.error]
-    of_datasets.caption, of_datasets.caption_justify = Text("\n".join(notes)) if notes else None, "left"
+    of_datasets.note = "\n".join(notes)
     return [_table(_ENCODERS, [(each, _of_encoder(each)) for each in encoders]), of_datasets]
 
 
@@ -58,17 +53,16 @@ def in_bytes(count: int) -> str:
 
 
 def _table(
-    widths: Mapping[str, int], rows: Sequence[tuple[EncoderFiles | DatasetFacts, Sequence[str]]]
+    headings: Sequence[str], rows: Sequence[tuple[EncoderFiles | DatasetFacts, Sequence[str]]]
 ) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading, width in widths.items():
-        justify = "left" if heading in _LEFT else "right"
-        table.add_column(heading, justify=justify, max_width=width, no_wrap=True, overflow="ellipsis")
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in _LEFT else "right")
     for facts, holds in rows:
         known = "in cache" if facts.kept else in_bytes(facts.absent) if facts.absent else ""
         known = "" if facts.error else known
         cells = facts.name, facts.source, *holds, known, "no" if facts.error else "yes"
-        table.add_row(*map(Text, cells))
+        table.add_row(*cells)
     return table
 
 

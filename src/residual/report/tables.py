@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from residual.adapters.methods import METHODS
 from residual.report.geometry import markdown_table
+from residual.report.layout import Table
 
 SHOTS = "@"  # in cells' names, between a method and of how many pictures of each class it was fitted
 METHOD_NAMES = {"zero_shot": "zero-shot"} | {name: each.label for name, each in METHODS.items()}
@@ -39,7 +37,7 @@ def run_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 def run_table(summary: dict[str, Any]) -> Table:
     """One dataset: a row a method."""
     title = f"{summary['encoder']} on {summary['dataset']}, {summary['n_test']:,} unseen pictures"
-    table = Table(title=Text(title))
+    table = Table(title)
     table.add_column("method")
     for heading in ("accuracy", "weights trained", "seconds to fit"):
         table.add_column(heading, justify="right")
@@ -53,7 +51,7 @@ def evaluation_table(summary: dict[str, Any]) -> Table:
     title = (
         f"{summary['encoder']} on {summary['dataset']}/{summary['split']}, {summary['samples']:,} pictures"
     )
-    table = Table(title=Text(title))
+    table = Table(title)
     table.add_column("method")
     table.add_column("accuracy", justify="right")
     for method, accuracy in summary["accuracy"].items():
@@ -85,7 +83,7 @@ def suite_headings(summaries: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 
 def suite_table(summaries: Sequence[dict[str, Any]]) -> Table:
     """Several datasets: a row each, and their mean."""
-    table = Table(title=Text(f"{summaries[0]['encoder']} on the offline suite, accuracy on test pictures"))
+    table = Table(f"{summaries[0]['encoder']} on the offline suite, accuracy on test pictures")
     for column, heading in enumerate(suite_headings(summaries)):
         table.add_column(heading, justify="right" if column else "left")
     rows = suite_rows(summaries)

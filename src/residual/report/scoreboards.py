@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from rich.table import Table
-from rich.text import Text
 
 from residual.report.figures import COLOURS, grid_figure, new_figure, plain_text, title_of, write_numbers
+from residual.report.layout import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,9 +78,9 @@ def scoreboard_cells(
 def scoreboard_table(rows: pd.DataFrame, title: str, measure: str = "accuracy") -> Table:
     """A row a way, a column a share of heads."""
     headings, cells = scoreboard_cells(rows, measure, _SHORT)
-    table = Table(title=Text(title), box=None, pad_edge=False)
+    table = Table(title)
     for position, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if position else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if position else "left")
     for row in cells:
         table.add_row(*(cell.replace(" ± ", "±") for cell in row))
     return table
