@@ -56,12 +56,24 @@ def _as_it_was(kind: type[ResidualError], args: tuple[Any, ...]) -> ResidualErro
     return error
 
 
-class LeftOutWarning(UserWarning):
+class ResidualWarning(UserWarning):
+    """What works, and may not be what is wanted: each kind has a class, by which it can be silenced."""
+
+
+class LeftOutWarning(ResidualWarning):
     """Files, classes or samples that a dataset leaves out: how many, and some of them."""
 
 
-class SharedNameWarning(UserWarning):
+class SharedNameWarning(ResidualWarning):
     """Classes that have one name, so that texts don't tell them apart: which."""
+
+
+class FewSamplesWarning(ResidualWarning):
+    """Too few test pictures to tell anything: how wide the interval of an accuracy of them is."""
+
+
+class SharedSamplesWarning(ResidualWarning):
+    """Samples that something is chosen by, or fitted on, and that it is tested on as well: how many."""
 
 
 class UnreadableImageError(ResidualError):
@@ -121,6 +133,10 @@ class AdapterEncoderError(ResidualError):
     def __init__(self, message: str, encoder_name: str):
         super().__init__(message, "Give it, or the name that you load it by: encoder=NAME.")
         self.encoder_name = encoder_name
+
+
+class SharedSamplesError(ResidualError):
+    """What is chosen by samples, or fitted on them, is to be tested on the same ones."""
 
 
 class UnreachableHubError(ResidualError):

@@ -9,7 +9,6 @@ from residual.spectral import pca
 from residual.spectral.bases import SpectralBases
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.units import Units
-from residual.workflows.run import mean_and_interval
 
 
 @pytest.fixture
@@ -82,11 +81,3 @@ def test_a_component_speaks_for_the_classes_at_its_ends(fitted):
     classifier = ZeroShotClassifier(torch.stack([along, -along, aside, aside * -1]), ["a", "b", "c", "d"])
     low, high = component.classes(classifier, k=1)
     assert (low, high) == ((["b"], ["a"]) if component.weight > 0 else (["a"], ["b"]))
-
-
-def test_intervals_are_students():
-    mean, half = mean_and_interval([0.1, 0.2, 0.3])
-    assert mean == pytest.approx(0.2)
-    assert half == pytest.approx(4.303 * 0.1 / 3**0.5)
-    assert mean_and_interval([0.4]) == (0.4, None)
-    assert mean_and_interval([0.5] * 40)[1] == 0

@@ -360,10 +360,10 @@ def test_the_card_tells_what_it_is(tmp_path):
     assert card.data.base_model is None
     for line in (
         'AdaptedEncoder.from_pretrained("mine", encoder=encoder)',
-        "| residual | 75.0 ± 2.0 |",
-        "| zero\\_shot | 50.0 |",
+        "| residual | 75.0 ± 2.0 % (72.2 to 77.6) |",
+        "| zero\\_shot | 50.0 % (46.9 to 53.1) |",
         "3 classes: fox, owl, eel",
-        "on 1,000 pictures, means over 3 seeds",
+        "on 1,000 pictures, means over 3 seeds. ±: half the 95 % t interval over seeds. In brackets: ",
         "## What this doesn't show",
     ):
         assert line in card.text, line
@@ -374,7 +374,7 @@ def test_the_card_tells_what_it_is(tmp_path):
     text = huggingface_hub.ModelCard.load(tmp_path / "odd" / "README.md").text
     assert "# \\`a\\` --- \\# \\\\x1b\\[2Jb adapted to a\\|b \\# c\n" in text
     assert "- encoder `'a'\\n---\\n# \\x1b[2Jb`, fingerprint" in text
-    assert "| x\\|y | 100.0 |" in text
+    assert "| x\\|y | 100.0 % (99.6 to 100.0) |" in text
 
 
 def test_base_models_are_named_where_they_are_on_the_hub(tmp_path):

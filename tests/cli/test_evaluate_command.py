@@ -13,6 +13,7 @@ from pictures import write_folder
 from residual import load_encoder
 from residual.adapters import FitSettings, TrainSettings
 from residual.adapters.methods import ADAPTERS, FINE_TUNING, METHODS
+from residual.intervals import over_pictures, wilson
 from residual.report.tables import METHOD_NAMES
 from residual.workflows.task import encode_task, reference_from
 from residual.workflows.train import train_adapter, train_encoder
@@ -66,7 +67,7 @@ def test_the_accuracy_is_that_of_training(residual, kept, tmp_path, method):
         error = math.sqrt(accuracy * (1 - accuracy) / 12)
         assert told["standard_error"][name] == pytest.approx(error)
         assert METHOD_NAMES[name] in shown
-        assert f"{100 * accuracy:.1f} ± {200 * error:.1f} %" in shown
+        assert f"{100 * accuracy:.1f} % {over_pictures(wilson(12 * accuracy, 12))}" in shown
     each = told["per_class"]
     assert sum(one["samples"] for one in each.values()) == 12
     right = sum(one["samples"] * one["accuracy"] for one in each.values())

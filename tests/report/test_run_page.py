@@ -14,8 +14,11 @@ from tiny import fittings
 
 import residual
 from residual.adapters import compute_scores, strongest_components
+from residual.report.changes import Change, Changes
 from residual.report.pages import PICTURES, gain_colour, write_run_page
-from residual.report.tables import run_rows, sentence, suite_markdown, suite_rows
+from residual.report.sentences import intervals_note, sentence
+from residual.report.tables import accuracy_of, run_rows, suite_markdown, suite_rows
+from residual.workflows.outcome import compared
 from residual.workflows.run import run_tasks
 
 
@@ -87,13 +90,75 @@ def test_colours_are_even_about_one():
     assert gain_colour(0.25)[0] == gain_colour(0.0)[0]
 
 
-@pytest.mark.parametrize(("full", "word"), [(0.9, "raises"), (0.5, "lowers"), (0.7, "leaves")])
-def test_the_sentence_says_what_happened(run, full, word):
-    summary = run.summary | {"accuracy": {"zero_shot": 0.7, "residual": full, "residual_star": 0.65}}
-    said = sentence(summary)
-    assert word in said
-    assert f"{100 * full:.1f} %" in said
-    assert "65.0 %" in said
+def right(share, n=1_000):
+    return (np.arange(n) < round(share * n)).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("shares", "told"),
+    [
+        (
+            {"zero_shot": 0.7, "residual_star": 0.65, "residual": 0.9},
+            r"The best is ResiDual \(weighting \S+ components of its heads and MLPs\): picto gets 90.0 % "
+            r"\(88.0 to 91.7\) of the .* pictures right, 20.0 points \(\S+ to \S+\) more than zero-shot, and "
+            r"25.0 points \(\S+ to \S+\) more than ResiDual\*\.",
+        ),
+        (
+            {"zero_shot": 0.7, "residual_star": 0.702, "residual": 0.702},
+            r"The best is ResiDual\* \(.*\): .* 0.2 points \(-\S+ to \S+\) more than zero-shot, which may be "
+            r"chance, and as many as ResiDual \(-\S+ to \S+ points more\), which may be chance\.",
+        ),
+        (
+            {"zero_shot": 0.8, "residual_star": 0.5, "residual": 0.7},
+            r"The best is zero-shot \(nothing trained\): picto gets 80.0 % .*, 10.0 points \(\S+ to \S+\) "
+            r"more than ResiDual\.",
+        ),
+        ({"zero_shot": 0.8, "linear": 0.9}, r"The best is linear map: picto gets 90.0 % .* than zero-shot\."),
+        ({"fine_tuning": 0.9}, r"fine-tuning: picto gets 90.0 % \(88.0 to 91.7\) of the .* pictures right\."),
+    ],
+)
+def test_the_sentence_names_the_best_and_what_may_be_chance(run, shares, told):
+    accuracies = {"accuracy": shares, **compared({name: right(share) for name, share in shares.items()})}
+    assert re.fullmatch(told, sentence(run.summary | {"encoder": "picto", "best_epoch": {}} | accuracies))
+
+
+def test_signs_are_told_by_what_they_are_over(run):
+    summary = run.summary | {"seeds": [0, 1, 2], "n_test": 1_000}
+    pictures = "In brackets: Wilson's 95 % interval over the 1,000 test pictures. "
+    sign = "±: half the 95 % t interval over 3 seeds"
+    for halves, told in (
+        ((0.01, 0.002), f"{sign}."),
+        ((0.01, 0.0), f"{sign}, none where all agree."),
+        ((0.0, 0.0), "All 3 seeds agree, so there is no ±; that says nothing about other pictures."),
+    ):
+        summary["interval"] = dict(zip(("residual_star", "residual"), halves, strict=True))
+        assert intervals_note(summary) == pictures + told
+        assert accuracy_of(summary, "residual").count("±") == (halves[1] > 0)
+    assert "Only 4 pictures say next to nothing" in intervals_note(summary | {"n_test": 4})
+
+
+def test_what_changed_is_told_by_picture_and_by_class(run):
+    for method, changes in run.changes.items():
+        fits, test = run.adapted[method][0], run.task.stores["test"]
+        assert run.summary["changed"][method] == changes.counts()
+        assert fits.accuracy == pytest.approx(float((fits.answers == test.labels).mean()))
+        assert changes.by_class["after"] @ changes.by_class["pictures"] == pytest.approx(
+            fits.accuracy * len(test)
+        )
+        more = len(changes.fixed) - len(changes.broken)
+        assert more == round((fits.accuracy - run.task.zero_shot) * len(test))
+    answers = np.array([[0, 1, 1, 0], [1, 0, 1, 0], [0, 0, 0, 0]])
+    made = Changes("linear", 0, "wxyz", ("cat", "dog"), *answers)
+    assert made.fixed == [Change("w", 0, "cat", "dog", "cat")]
+    assert made.broken == [Change("y", 2, "dog", "dog", "cat")]
+    assert made.by_class.to_dict("list") == {
+        "class_name": ["cat", "dog"], "pictures": [2, 2], "before": [0.5, 0.5], "after": [1.0, 0.0]
+    }  # fmt: skip
+
+
+def test_the_sentence_says_where_no_epoch_was_better(run):
+    summary = run.summary
+    said = sentence(summary | {"best_epoch": {}})
     kept = sentence(summary | {"best_epoch": {"residual_star": [0, 0], "residual": [0, 3]}})
     told = "In 2 of 2 fits of ResiDual* and 1 of 2 fits of ResiDual no epoch was better on val than the first"
     assert kept.startswith(f"{said} {told}")

@@ -84,13 +84,15 @@ class Adapter(nn.Module, Method, ABC):
         inits: the first weights that it can be made with by name, the paper's first.
         learning_rate: of schedule-free AdamW in Basile et al. 2025.
         decay: of weights towards their start, where that is asked for (docs/adapters.md, "Doing no harm").
-        of_units: whether it weights components of units, so that there are `unit_weights` to draw.
+        of_units: whether it weights units, or components of them, so that there are `unit_weights` to draw.
+        of_components: whether each component of a unit has a weight of its own.
     """
 
     inits: ClassVar[tuple[str, ...]] = ()
     learning_rate: ClassVar[float]
     decay: ClassVar[float] = 0.0
     of_units: ClassVar[bool] = False
+    of_components: ClassVar[bool] = False
     ranks: tuple[int, ...]
     directions: Tensor
     origin: Origin | None

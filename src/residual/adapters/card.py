@@ -17,6 +17,7 @@ import jinja2
 from residual.adapters.methods import FINE_TUNING, METHODS
 from residual.encoders.names import ALIASES, check_encoder_name, is_listed
 from residual.errors import ResidualError, printable
+from residual.intervals import over_seeds, shown
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class TrainingRecord:
     Args:
         dataset: whose train split it was fitted on, and whose test split measured it.
         accuracy: of each method, a part in [0, 1]; "zero_shot" is the encoder without adapter.
-        interval: half the width of the 95 % interval of some of them.
+        interval: half the width of the 95 % interval over seeds, of some of them.
         n_train, n_test: how many pictures, if known.
         seeds: of the fits that the accuracies are means of.
         settings: of the fit, as JSON has them.
@@ -92,7 +93,11 @@ def model_card(config: dict[str, Any], place: str, nameable: bool = True) -> str
         arguments=_arguments(place, name, nameable),
         classes=config["class_names"] or [],
         record=record,
-        intervals=any(half is not None for half in record.interval.values()),
+        shown={
+            name: shown(share, record.interval.get(name), record.n_test)
+            for name, share in record.accuracy.items()
+        },
+        over_seeds=any(over_seeds(half) for half in record.interval.values()),
     )
 
 
@@ -145,6 +150,5 @@ def _template() -> jinja2.Template:
         "code": _code,
         "json": json.dumps,
         "number": "{:,}".format,
-        "percent": lambda share: f"{100 * share:.1f}",
     }
     return environment.get_template("card.md")

@@ -21,7 +21,7 @@ from residual.adapters.scores import Scores, scores_of, widest_of
 from residual.adapters.steps import Steps, quick_directions
 from residual.devices import find_device
 from residual.errors import ResidualError
-from residual.finite import check_finite, correct, hits
+from residual.finite import check_finite, hits
 from residual.progress import Progress
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
@@ -175,8 +175,8 @@ def evaluate(
     check_match(adapter, test, classifier, "test")
     scores = scores_of(adapter, test, device)
     labels = scores.labels.to(scores.scores.device)
-    logits = classifier.to(labels.device).logits(adapted_output(adapter, scores))
-    return correct(logits, labels).double().mean().item()
+    found = classifier.to(labels.device).answers(adapted_output(adapter, scores))
+    return (found == labels).double().mean().item()
 
 
 def adapted_output(

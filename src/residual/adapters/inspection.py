@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.adapters.adapter import Adapter
+from residual.errors import ResidualError
 from residual.text.classifier import ZeroShotClassifier
 
 
@@ -69,7 +70,13 @@ def unit_gains(adapter: Adapter, units: pd.DataFrame) -> pd.DataFrame:
 
 
 def strongest_components(adapter: Adapter, count: int = 5) -> list[Component]:
-    """The components that move the output most, strongest first."""
+    """The components that move the output most, strongest first.
+
+    Raises:
+        ResidualError: the adapter has no weight for each component.
+    """
+    if not adapter.of_components:
+        raise ResidualError(f"{adapter.label} has no weights of components: {adapter.about}.")
     components, start = [], 0
     for of in adapter.unit_weights():
         values, weights = of.eigenvalues, of.weights

@@ -15,10 +15,10 @@ from typing import Any
 from residual.errors import (
     AdapterEncoderError,
     DamagedStoreError,
-    LeftOutWarning,
     NoStoreError,
     OtherResultError,
     ResidualError,
+    ResidualWarning,
     StoreEncoderError,
     TooManySkippedError,
     UnclearColumnError,
@@ -109,8 +109,8 @@ def _check_folder() -> None:
 
 
 def _show_warning(other: Callable[..., Any], message: Any, category: Any, *rest: Any) -> None:
-    """What is left out, as a line without the place in the library that says so."""
-    if issubclass(category, LeftOutWarning):
+    """What the library warns of, as a line without the place in the library that says so."""
+    if issubclass(category, ResidualWarning):
         print(f"residual: {printable(str(message))}", file=sys.stderr)
     else:
         other(message, category, *rest)

@@ -28,7 +28,7 @@ def evaluate(
 ) -> None:
     """Measure an adapter's accuracy beside that of the encoder alone.
 
-    ± is twice the standard error of the choice of pictures.
+    In brackets: Wilson's 95 % interval over the pictures.
 
     Examples:
 
@@ -39,7 +39,7 @@ def evaluate(
     from residual.cli.console import check_outputs, out, show_skipped, stages, write_result
     from residual.files import shareable
     from residual.progress import under
-    from residual.report import evaluation_table
+    from residual.report import evaluation_table, intervals_note, sentence
     from residual.workflows.evaluate import evaluate_adapter
 
     check_outputs(json)
@@ -49,5 +49,7 @@ def evaluate(
             progress=under(show, dataset),
         )  # fmt: skip
     out.print(evaluation_table(done.summary))
+    out.print(intervals_note(done.summary))
+    out.print(sentence(done.summary))
     show_skipped(done.summary["skipped"])
     write_result(json, {"adapter": shareable(adapter, path=os.path.isdir(adapter)), **done.summary})

@@ -58,7 +58,14 @@ def run(
     from residual.data import dataset_names
     from residual.encoders import load_encoder
     from residual.errors import ResidualError
-    from residual.report import run_table, sentence, suite_table, write_run_page, write_suite_page
+    from residual.report import (
+        intervals_note,
+        run_table,
+        sentence,
+        suite_table,
+        write_run_page,
+        write_suite_page,
+    )
     from residual.workflows.run import RUN_METHODS, run_tasks
 
     if every and dataset:
@@ -87,6 +94,7 @@ def run(
                 train, pictures = done.task.stores["train"], done.task.datasets["train"]
                 write_run_page(page, done.summary, done.adapters, train, pictures, done.task.classifier)
     out.print(suite_table(summaries) if every else run_table(summaries[0]))
+    out.print(intervals_note(summaries[0], pictures=not every))
     out.print(recipes_line(fittings))
     for summary in summaries:
         out.print(sentence(summary))

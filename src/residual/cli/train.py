@@ -80,10 +80,11 @@ def train(
     from residual.report import (
         check_matplotlib,
         components_table,
+        intervals_note,
         lambdas_figure,
         run_table,
         save_figure,
-        starts_kept,
+        sentence,
     )
     from residual.workflows.train import logger_of, train_on
 
@@ -110,13 +111,14 @@ def train(
         )  # fmt: skip
     done.adapted.save_pretrained(out)
     stdout.print(run_table(done.summary))
+    stdout.print(intervals_note(done.summary))
+    stdout.print(sentence(done.summary))
     if isinstance(how, Fitting):
         stdout.print(recipes_line({options.method: how}))
-        if kept := starts_kept(done.summary):
-            stdout.print(kept)
     if done.adapter is not None and done.adapter.of_units:
         units, classifier = done.task.stores["train"].units, done.task.classifier
-        stdout.print(components_table(done.adapter, units, classifier))
+        if done.adapter.of_components:
+            stdout.print(components_table(done.adapter, units, classifier))
         if figures:
             title = f"{done.summary['encoder']} on {done.summary['dataset']}: what the weights do"
             figure = lambdas_figure(done.adapter, units, classifier, title)

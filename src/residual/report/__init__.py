@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         encoder_facts,
         facts_table,
     )
+    from residual.report.changes import Change, Changes
     from residual.report.figures import (
         analysis_figures,
         blocks_figure,
@@ -45,18 +46,19 @@ if TYPE_CHECKING:
         scoreboard_figures,
         scoreboard_table,
     )
+    from residual.report.sentences import intervals_note, sentence, starts_kept
     from residual.report.tables import (
         METHOD_NAMES,
         evaluation_table,
         run_table,
-        sentence,
-        starts_kept,
         suite_markdown,
         suite_table,
     )
 
 __all__ = [
     "METHOD_NAMES",
+    "Change",
+    "Changes",
     "DescribedHeads",
     "ablations_figure",
     "accuracies_latex",
@@ -80,6 +82,7 @@ __all__ = [
     "geometry_figure",
     "grid_figure",
     "heads_table",
+    "intervals_note",
     "lambdas_figure",
     "layers_figure",
     "layers_table",

@@ -65,7 +65,7 @@ def lambdas_figure(
     from matplotlib.colors import TwoSlopeNorm
 
     gains = unit_gains(adapter, units)
-    components = strongest_components(adapter, count)
+    components = strongest_components(adapter, count) if adapter.of_components else []
     grid, columns = _grid(gains)
     marks: dict[tuple[int, int], list[str]] = {}
     for number, component in enumerate(components, 1):

@@ -21,10 +21,10 @@ from residual.data import ImageDataset
 from residual.errors import printable
 from residual.files import write_text
 from residual.report.lambdas import component_title
+from residual.report.sentences import intervals_note, seeds_note, sentence
 from residual.report.tables import (
     METHOD_NAMES,
     run_rows,
-    sentence,
     suite_headings,
     suite_markdown,
     suite_rows,
@@ -78,13 +78,15 @@ def write_run_page(
         ResidualError: the place can't be written to.
     """
     weighted = {method: each for method, each in adapters.items() if each.of_units}
-    last = next(reversed(weighted), None)  # it has the most weights
+    with_components = [method for method, each in weighted.items() if each.of_components]
+    last = next(reversed(with_components), None)  # it has the most weights
     rows = []
     if last is not None:
         rows = _component_rows(weighted[last], store, dataset, classifier, components)
     page = PAGES.get_template("run.html").render(
         summary=summary,
         sentence=sentence(summary),
+        intervals=intervals_note(summary),
         recipes=list(dict.fromkeys(summary.get("recipe", {}).values())),
         rows=run_rows(summary),
         panels=[
@@ -107,6 +109,7 @@ def write_suite_page(folder: str | Path, summaries: Sequence[dict[str, Any]]) ->
         rows=suite_rows(summaries),
         encoder=summaries[0]["encoder"],
         summaries=summaries,
+        seeds_note=seeds_note(summaries[0]),
     )
     write_text(Path(folder) / "index.html", page)
     write_text(Path(folder) / "table.md", suite_markdown(summaries))

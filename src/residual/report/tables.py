@@ -1,4 +1,4 @@
-"""Results as tables and as a sentence: for the terminal, for Markdown, for the page."""
+"""Results as tables: for the terminal, for Markdown, for the page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from residual.adapters.methods import METHODS
+from residual.intervals import shown
 from residual.report.geometry import markdown_table
 from residual.report.layout import Table
 
@@ -18,16 +19,26 @@ def percent(part: float) -> str:
     return f"{100 * part:.1f} %"
 
 
-def accuracy_of(summary: dict[str, Any], method: str) -> str:
-    """`98.7 %`, or `98.7 ± 0.3 %` where there are several seeds."""
-    accuracy, half = 100 * summary["accuracy"][method], summary["interval"].get(method)
-    return f"{accuracy:.1f} %" if half is None else f"{accuracy:.1f} ± {100 * half:.1f} %"
+def accuracy_of(summary: dict[str, Any], method: str, pictures: bool = True) -> str:
+    """`98.7 ± 0.3 % (97.8 to 99.2)`: ± over seeds, where there are several, and a range over test pictures.
+
+    Args:
+        summary: of `run_tasks`, `train_on` or `evaluate_encoder`.
+        method: one of its methods.
+        pictures: whether the range is wanted.
+    """
+    n = summary.get("n_test", summary.get("samples")) if pictures else None
+    return shown(summary["accuracy"][method], summary.get("interval", {}).get(method), n)
+
+
+def untrained(summary: dict[str, Any]) -> str:
+    """What the encoder alone is called: by texts, or by class means."""
+    return METHOD_NAMES["zero_shot"] if summary.get("classifier", "text") == "text" else "class means"
 
 
 def run_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Method, accuracy, weights trained, seconds of fitting (for one seed)."""
-    untrained = METHOD_NAMES["zero_shot"] if summary["classifier"] == "text" else "class means"
-    rows = [(untrained, accuracy_of(summary, "zero_shot"), "0", "")]
+    rows = [(untrained(summary), accuracy_of(summary, "zero_shot"), "0", "")]
     for method, weights in summary["parameters"].items():
         seconds = summary["seconds"][f"fit_{method}"] / len(summary["seeds"])
         rows.append((METHOD_NAMES[method], accuracy_of(summary, method), f"{weights:,}", f"{seconds:.1f}"))
@@ -47,27 +58,31 @@ def run_table(summary: dict[str, Any]) -> Table:
 
 
 def evaluation_table(summary: dict[str, Any]) -> Table:
-    """One dataset's split: a row a method, ± twice the standard error."""
+    """One dataset's split: a row a method."""
     title = (
         f"{summary['encoder']} on {summary['dataset']}/{summary['split']}, {summary['samples']:,} pictures"
     )
     table = Table(title)
     table.add_column("method")
     table.add_column("accuracy", justify="right")
-    for method, accuracy in summary["accuracy"].items():
-        error = 2 * summary["standard_error"][method]
-        table.add_row(METHOD_NAMES.get(method, method), f"{100 * accuracy:.1f} ± {100 * error:.1f} %")
+    for method in summary["accuracy"]:
+        table.add_row(METHOD_NAMES.get(method, method), accuracy_of(summary, method))
     return table
 
 
-def suite_rows(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Dataset, classes, test pictures, and each method's accuracy; the last row is the mean."""
+def suite_rows(summaries: Sequence[dict[str, Any]], pictures: bool = True) -> list[tuple[str, ...]]:
+    """Dataset, classes, test pictures, and each method's accuracy; the last row is the mean.
+
+    Args:
+        summaries: one a dataset.
+        pictures: whether accuracies have their intervals over pictures, too, for which a terminal is narrow.
+    """
     rows = [
         (
             s["dataset"],
             str(s["classes"]),
             f"{s['n_test']:,}",
-            *(accuracy_of(s, method) for method in s["accuracy"]),
+            *(accuracy_of(s, method, pictures) for method in s["accuracy"]),
         )
         for s in summaries
     ]
@@ -86,7 +101,7 @@ def suite_table(summaries: Sequence[dict[str, Any]]) -> Table:
     table = Table(f"{summaries[0]['encoder']} on the offline suite, accuracy on test pictures")
     for column, heading in enumerate(suite_headings(summaries)):
         table.add_column(heading, justify="right" if column else "left")
-    rows = suite_rows(summaries)
+    rows = suite_rows(summaries, pictures=False)
     for row in rows[:-1]:
         table.add_row(*row)
     table.add_section()
@@ -97,27 +112,3 @@ def suite_table(summaries: Sequence[dict[str, Any]]) -> Table:
 def suite_markdown(summaries: Sequence[dict[str, Any]]) -> str:
     """The same as a Markdown table."""
     return markdown_table(suite_headings(summaries), suite_rows(summaries))
-
-
-def sentence(summary: dict[str, Any]) -> str:
-    """What came out, in plain words: of the last method, beside the one before it."""
-    accuracy, weights = summary["accuracy"], summary["parameters"]
-    *others, last = weights
-    before, after = (100 * accuracy[method] for method in ("zero_shot", last))
-    moved = "raises" if after > before else "lowers" if after < before else "leaves"
-    what = f"{moved} the share of {summary['dataset']} pictures that {summary['encoder']} gets right"
-    amount = f"from {before:.1f} to {after:.1f} %" if after != before else f"at {after:.1f} %"
-    said = f"With the encoder frozen, {METHODS[last].trained.format(weights[last])} {what} {amount}"
-    if others:
-        other = others[-1]
-        said += f"; {METHODS[other].trained.format(weights[other])} reaches {100 * accuracy[other]:.1f} %"
-    return " ".join(filter(None, (f"{said}.", starts_kept(summary))))
-
-
-def starts_kept(summary: dict[str, Any]) -> str:
-    """In how many fits no epoch was better on val than the first weights; nothing where there are none."""
-    kept = {method: (each.count(0), len(each)) for method, each in summary.get("best_epoch", {}).items()}
-    told = [f"{few} of {fits} fits of {METHOD_NAMES[method]}" for method, (few, fits) in kept.items() if few]
-    if not told:
-        return ""
-    return f"In {' and '.join(told)} no epoch was better on val than the first weights, which are kept."

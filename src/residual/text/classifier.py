@@ -173,6 +173,17 @@ class ZeroShotClassifier:
         unit = x / torch.where(norms.isfinite(), norms, torch.nan)
         return self.scale * unit @ self.weights.to(x).T
 
+    def answers(self, x: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
+        """The class with the largest logit, of each feature.
+
+        Raises:
+            ResidualError: the features have another width or aren't finite.
+        """
+        logits = self.logits(x)
+        found = logits.argmax(1)
+        correct(logits, found)  # which refuses what isn't finite
+        return found
+
     def accuracy(self, x: Float[Tensor, "n d"], labels: Labels) -> float:
         """Part of the features whose class with the largest logit is the labelled one.
 

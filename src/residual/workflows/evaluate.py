@@ -20,6 +20,7 @@ from residual.finite import correct
 from residual.progress import Progress
 from residual.store.encoding import Encoding
 from residual.store.forward import read_pixels
+from residual.workflows.outcome import compared
 from residual.workflows.task import versions
 
 
@@ -76,8 +77,8 @@ def evaluate_encoder(
 
     The summary holds `encoder, method, dataset, split, samples, accuracy` (of the adapted encoder;
     "zero_shot" of the one that it was made of, by the same classifier, but for a fine-tuned one, whose
-    original isn't there), `standard_error` of both (of the choice of pictures), `per_class`, `skipped` and
-    `versions`.
+    original isn't there), `standard_error` of both (of the choice of pictures), `over_pictures` and `best`
+    (see `compared`), `per_class`, `skipped` and `versions`.
 
     Raises:
         ResidualError: no classifier, other classes than the dataset's, no picture, one that can't be read, or
@@ -135,6 +136,7 @@ def evaluate_encoder(
         "standard_error": {
             name: math.sqrt(each.mean() * (1 - each.mean()) / len(each)) for name, each in hits.items()
         },
+        **compared({name: each.astype(np.float64) for name, each in hits.items()}),
         "per_class": per_class,
         "skipped": [dataset.sample_ids[position] for position in skipped],
         "versions": versions(),

@@ -12,9 +12,10 @@ from residual.adapters.recipes import Fitting
 from residual.encoders.encoder import Encoder
 from residual.errors import unknown_name
 from residual.files import shareable
-from residual.intervals import mean_and_interval
 from residual.progress import Progress, under
+from residual.report.changes import Changes
 from residual.store.base import Store
+from residual.workflows.outcome import changes_of, outcome
 from residual.workflows.task import (
     MIXED,
     Adapted,
@@ -43,6 +44,11 @@ class Run:
         """Each method's adapter, of the first seed."""
         return {method: fits[0].adapter for method, fits in self.adapted.items()}
 
+    @property
+    def changes(self) -> dict[str, Changes]:
+        """Which test pictures each of these gets right that the encoder alone doesn't, and the other way."""
+        return {method: changes_of(self.task, fits[0], method) for method, fits in self.adapted.items()}
+
 
 def run_tasks(
     encoder: Encoder,
@@ -59,10 +65,11 @@ def run_tasks(
     """Adapt `encoder` to each dataset by each method of `fittings`, with as many seeds for all.
 
     Gives one `Run` after another, so that only one task's coordinates are in memory. The summary holds
-    `encoder, dataset, bases, held_out, recipe, seeds, n_train, n_val, n_test, classes, classifier, accuracy,
-    interval, per_seed, parameters, epochs, best_epoch, seconds, skipped, versions`. An accuracy over several
-    seeds is their mean; `interval` is half the width of its 95 % interval by Student's t, over the randomness
-    of the fit alone, not over the choice of the test pictures.
+    `encoder, dataset, bases, held_out, recipe, but, seeds, n_train, n_val, n_test, classes, classifier,
+    accuracy, interval, over_pictures, best, changed, per_seed, parameters, epochs, best_epoch, seconds,
+    skipped, versions`. An accuracy over several seeds is their mean; see `outcome` for `interval`, which is
+    over seeds, `over_pictures` and `best`. `but` are settings that were chosen to be others than the
+    recipe's; `changed` says of the first seed how many test pictures it made right, and wrong.
 
     Raises:
         ResidualError: see `encode_task`, `reference_from` and `adapt`.
@@ -92,6 +99,7 @@ def run_tasks(
         summary = _summary(encoder, task, adapted)
         summary["held_out"] = list(held_out)
         summary["recipe"] = {method: how.recipe for method, how in fittings.items()}
+        summary["but"] = {method: dict(how.but) for method, how in fittings.items()}
         summary["bases"] = shareable(bases, path=True)
         summary["skipped"] = list(dict.fromkeys([*reference.skipped, *summary["skipped"]]))
         summary["seconds"]["bases"] = round(bases_seconds, 3)
@@ -99,15 +107,12 @@ def run_tasks(
 
 
 def _summary(encoder: Encoder, task: Task, adapted: dict[str, list[Adapted]]) -> dict[str, Any]:
-    accuracy, interval = {"zero_shot": task.zero_shot}, {}
-    for method, fits in adapted.items():
-        accuracy[method], interval[method] = mean_and_interval([each.accuracy for each in fits])
     seconds = {method: sum(each.result.seconds for each in fits) for method, fits in adapted.items()}
     return {
         **task_summary(encoder, task),
         "seeds": [each.seed for each in next(iter(adapted.values()))],
-        "accuracy": accuracy,
-        "interval": interval,
+        **outcome(task, adapted),
+        "changed": {method: changes_of(task, fits[0], method).counts() for method, fits in adapted.items()},
         "per_seed": {method: [each.accuracy for each in fits] for method, fits in adapted.items()},
         "parameters": {method: fits[0].weights for method, fits in adapted.items()},
         "epochs": {method: [len(each.result.history) for each in fits] for method, fits in adapted.items()},

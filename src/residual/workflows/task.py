@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
 from residual.adapters.adapter import Adapter
 from residual.adapters.early_stopping import FitResult
-from residual.adapters.fit import evaluate, fit_many
+from residual.adapters.fit import adapted_output, fit_many
 from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import BASES_KINDS, METHODS, AdapterSettings, Reference, make_adapter
 from residual.adapters.scores import compute_scores
@@ -48,6 +51,7 @@ class Task:
         seconds: of reading, encoding and classifying.
         released: the classifier as the code that was published with the paper has it, where that differs:
             class means are as long as they are.
+        answers: the class that it gives each picture of "test".
     """
 
     name: str
@@ -57,6 +61,7 @@ class Task:
     zero_shot: float
     seconds: float
     released: ZeroShotClassifier | None = None
+    answers: Int[np.ndarray, " _"] = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
 
     def classifier_for(self, method: str) -> ZeroShotClassifier:
         """The one that a method is fitted and measured with."""
@@ -71,13 +76,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Adapted:
-    """One fitted adapter: its accuracy on "test", and how the fit went."""
+    """One fitted adapter: its accuracy on "test", its answers there, and how the fit went."""
 
     method: str
     seed: int
     adapter: Adapter
     accuracy: float
     result: FitResult = field(repr=False)
+    answers: Int[np.ndarray, " _"] = field(repr=False)
 
     @property
     def weights(self) -> int:
@@ -180,9 +186,9 @@ def make_task(
             ZeroShotClassifier.from_class_means(*of, fingerprint=train.fingerprint, normalized=normalized)
             for normalized in (True, False)
         )
-    zero_shot = classifier.accuracy(output, test.labels)
+    zero_shot, answers = classifier.accuracy(output, test.labels), classifier.answers(output).cpu().numpy()
     seconds += time.perf_counter() - start
-    return Task(name, stores, datasets, classifier, zero_shot, seconds, released)
+    return Task(name, stores, datasets, classifier, zero_shot, seconds, released, answers)
 
 
 def encode_task(
@@ -289,10 +295,14 @@ def adapt(
     if progress is not None:  # early stopping leaves the bar short
         longest = max(len(result.history) for result in results)
         progress(stage, longest, longest)
-    accuracies = [evaluate(each, scores["test"], classifier) for each in adapters]
+    test, labels = scores["test"], task.stores["test"].labels
+    found = [
+        classifier.to(test.scores.device).answers(adapted_output(each, test)).cpu().numpy()
+        for each in adapters
+    ]
     return [
-        Adapted(method, each.seed, adapter, accuracy, result)
-        for each, adapter, accuracy, result in zip(fits, adapters, accuracies, results, strict=True)
+        Adapted(method, each.seed, adapter, float((answers == labels).mean()), result, answers)
+        for each, adapter, answers, result in zip(fits, adapters, found, results, strict=True)
     ]
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,11 +27,11 @@ from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
-from residual.intervals import mean_and_interval
 from residual.progress import Progress
 from residual.store.base import Store
 from residual.store.encode import outputs_of
 from residual.store.encoding import Encoding
+from residual.workflows.outcome import changes_of, outcome
 from residual.workflows.task import (
     MIXED,
     Adapted,
@@ -46,7 +47,7 @@ from residual.workflows.task import (
 
 @dataclass(frozen=True)
 class Tuned:
-    """One fine-tuned encoder: its accuracy on "test", how training went, its weights and outputs by split."""
+    """One fine-tuned encoder: its accuracy and answers on "test", how training went, what it holds."""
 
     seed: int
     encoder: Encoder
@@ -54,6 +55,7 @@ class Tuned:
     result: FitResult
     weights: int
     outputs: dict[str, Tensor]
+    answers: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,8 @@ def fine_tuned(
         how = encoding or Encoding("own", ("head",))
         outputs = {split: outputs_of(tuned, pictures[split], how) for split in splits}
         accuracy = task.classifier.accuracy(outputs["test"], task.stores["test"].labels)
-        yield Tuned(settings.seed, tuned, accuracy, result, weights, outputs)
+        answers = task.classifier.answers(outputs["test"]).cpu().numpy()
+        yield Tuned(settings.seed, tuned, accuracy, result, weights, outputs, answers)
 
 
 def _of_seed(progress: Progress, seed: int, stage: str, done: int, total: int) -> None:
@@ -262,14 +265,13 @@ def _summary(
     settings: dict[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
-    mean, half = mean_and_interval([each.accuracy for each in fits])
     return {
         **task_summary(encoder, task),
         "method": method,
         "seeds": [each.seed for each in fits],
         "kept_seed": best.seed,
-        "accuracy": {"zero_shot": task.zero_shot, method: mean},
-        "interval": {method: half},
+        **outcome(task, {method: fits}),
+        "changed": {method: changes_of(task, best, method).counts()},
         "accuracy_of_kept": best.accuracy,
         "per_seed": [
             {

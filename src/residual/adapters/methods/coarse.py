@@ -46,6 +46,7 @@ class Coarse(ResiDual):
     trained: ClassVar[str] = "weighting its {:,} heads"
     look: ClassVar[tuple[str, str, str]] = ("#E69F00", "v", "-")
     inits: ClassVar[tuple[str, ...]] = ("randn", "ones")
+    of_components: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -82,6 +82,7 @@ class ResiDual(Reweighted):
     learning_rate: ClassVar[float] = 0.8
     decay: ClassVar[float] = 0.1
     of_units: ClassVar[bool] = True
+    of_components: ClassVar[bool] = True
     heads_only: ClassVar[bool] = False
 
     def __init__(
