@@ -106,5 +106,16 @@ __all__ = [
 ]
 
 # What lists names needs no torch, and stands first.
-_MODULES = ("catalogue", "tables", "accuracies", "figures", "geometry", "heads_page", "lambdas", "pages")
+_MODULES = (
+    "catalogue",
+    "tables",
+    "sentences",
+    "accuracies",
+    "changes",
+    "figures",
+    "geometry",
+    "heads_page",
+    "lambdas",
+    "pages",
+)
 __getattr__ = lazily(__name__, (*_MODULES, "scoreboards"), __all__)
