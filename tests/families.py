@@ -10,6 +10,7 @@ from typing import Any
 import open_clip
 import timm
 import torch
+import torchvision
 import transformers
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from tiny import tiny_clip, tiny_vision
@@ -45,7 +46,9 @@ def randomized(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
                 continue
             noise = torch.randn(value.shape, generator=generator)
             around_one = ("norm" in name or "ln_" in name) and name.endswith("weight")
-            if around_one or name.endswith((".gamma", ".lambda1", ".gamma_1", ".gamma_2")):
+            if around_one or name.endswith(
+                (".gamma", ".lambda1", "gamma_1", "gamma_2", "lambda_1", "lambda_2")
+            ):
                 value.copy_(1 + 0.5 * noise)
             elif value.ndim < 2:
                 value.copy_(0.5 * noise)
@@ -117,7 +120,10 @@ def transformers_model(
         "vocab_size": 64,
         "max_position_embeddings": how.pop("positions", 10),
     }
-    if kind.startswith(("ViT", "DeiT")):
+    if kind.startswith(("Beit", "Data2VecVision")):
+        name, how = kind.partition("Model")[0].partition("For")[0], {"layer_scale_init_value": 0.1} | how
+        config = getattr(transformers, f"{name}Config")(**vision, **how)
+    elif kind.startswith(("ViT", "DeiT")):
         config = getattr(transformers, f"{kind[:3] if kind[0] == 'V' else kind[:4]}Config")(**vision, **how)
     elif kind == "DINOv3ViTModel":
         config = transformers.DINOv3ViTConfig(**vision, **how)
@@ -127,7 +133,7 @@ def transformers_model(
         config = getattr(transformers, f"{name}Config")(
             text_config=text, vision_config=vision, projection_dim=12
         )
-    elif kind in ("MetaClip2VisionModelWithProjection", "Aimv2VisionModel"):
+    elif kind.startswith(("MetaClip2VisionModel", "Aimv2VisionModel", "CLIPVisionModel")):
         config = getattr(transformers, f"{kind.partition('Model')[0]}Config")(**vision, **how)
     elif kind.startswith("Siglip2"):
         vision |= {"num_patches": (image_size // PATCH) ** 2}
@@ -149,7 +155,20 @@ def transformers_model(
     elif kind == "BlipForImageTextRetrieval":
         text |= {"encoder_hidden_size": width, "pad_token_id": 0, "bos_token_id": 1, "sep_token_id": 2}
         config = transformers.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=12)
-    return randomized(getattr(transformers, kind)(config), seed)
+    more = {"add_pooling_layer": True} if kind == "Data2VecVisionModel" else {}
+    return randomized(getattr(transformers, kind)(config, **more), seed)
+
+
+def beit_model(**how: Any) -> Any:
+    return timm_model(kind=timm.models.Beit, **how)
+
+
+def torchvision_model(
+    layers: int = 2, heads: int = 3, width: int = 24, image_size: int = IMAGE, seed: int = 0, **how: Any
+) -> Any:
+    sizes = {"num_layers": layers, "num_heads": heads, "hidden_dim": width, "mlp_dim": 2 * width}
+    sizes |= {"image_size": image_size, "patch_size": PATCH}
+    return randomized(torchvision.models.VisionTransformer(**(sizes | {"num_classes": 7} | how)), seed)
 
 
 def _clip(
@@ -167,6 +186,7 @@ def _clip(
 CASES: dict[str, Case] = {
     "clip": Case(partial(_clip, tiny_clip), text=True),
     "clip vision": Case(partial(_clip, tiny_vision)),
+    "clip vision without projection": Case(partial(transformers_model, "CLIPVisionModel")),
     "open_clip": Case(open_clip_model, text=True),
     "open_clip quick-gelu": Case(partial(open_clip_model, quick_gelu=True), text=True),
     "open_clip layer scale": Case(partial(open_clip_model, ls_init_value=0.1), text=True),
@@ -247,6 +267,30 @@ CASES: dict[str, Case] = {
         prefix=2,
         pool=True,
     ),
+    "deit classifier": Case(
+        partial(transformers_model, "DeiTForImageClassification", num_labels=7), prefix=2
+    ),
+    "beit": Case(
+        partial(
+            transformers_model, "BeitForImageClassification", use_relative_position_bias=True, num_labels=7
+        )
+    ),
+    "beit class token": Case(
+        partial(
+            transformers_model,
+            "BeitModel",
+            use_mean_pooling=False,
+            use_shared_relative_position_bias=True,
+            use_absolute_position_embeddings=True,
+            layer_scale_init_value=0.0,
+        )
+    ),
+    "data2vec": Case(partial(transformers_model, "Data2VecVisionModel", use_relative_position_bias=True)),
+    "timm beit": Case(partial(beit_model, use_rel_pos_bias=True, init_values=0.1, num_classes=7)),
+    "timm beit class token": Case(
+        partial(beit_model, global_pool="token", use_shared_rel_pos_bias=True, swiglu_mlp=True)
+    ),
+    "torchvision": Case(torchvision_model),
     "timm deit": Case(deit_model, prefix=2, pool=True),
     "timm deit classifiers": Case(partial(deit_model, num_classes=7), prefix=2, pool=True),
     "timm aimv2 average": Case(

@@ -51,6 +51,8 @@ def transformers_folder(kind: str, at: Path, **how: Any) -> Saved:
         processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
     elif kind.startswith("Siglip2"):
         processor = transformers.Siglip2ImageProcessor(patch_size=16, max_num_patches=5)
+    elif kind.startswith(("Beit", "Data2Vec")):
+        processor = transformers.BeitImageProcessor(size=size, do_center_crop=False)
     elif kind.startswith("DeiT"):
         processor = transformers.DeiTImageProcessor(size={"height": 36, "width": 36}, crop_size=size)
     elif kind.startswith("Dino"):
@@ -76,7 +78,7 @@ def transformers_folder(kind: str, at: Path, **how: Any) -> Saved:
         output_dim=7
         if kind in CLASSIFIERS
         else 12
-        if kind.startswith(("CLIP", "Blip", "Aimv2Model", "MetaClip2Model"))
+        if kind.startswith(("CLIPModel", "CLIPVisionModelWith", "Blip", "Aimv2Model", "MetaClip2Model"))
         else 512
         if kind.startswith("MetaClip2")
         else 24,
@@ -92,7 +94,12 @@ def pooled(output: Any) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output.pooler_output
 
 
-CLASSIFIERS = ("ViTForImageClassification", "DeiTForImageClassificationWithTeacher")
+CLASSIFIERS = (
+    "ViTForImageClassification",
+    "DeiTForImageClassification",
+    "DeiTForImageClassificationWithTeacher",
+    "BeitForImageClassification",
+)
 
 
 def clip_tokenizer() -> tuple[Any, str]:
@@ -159,6 +166,11 @@ def naflex(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
 
 IMAGE_OUTPUT: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     "CLIPModel": lambda model, pixels: pooled(model.get_image_features(pixels)),
+    "CLIPVisionModel": lambda model, pixels: model(pixels).pooler_output,
+    "BeitModel": lambda model, pixels: model(pixels).pooler_output,
+    "BeitForImageClassification": lambda model, pixels: model(pixels).logits,
+    "Data2VecVisionModel": lambda model, pixels: model(pixels).pooler_output,
+    "DeiTForImageClassification": lambda model, pixels: model(pixels).logits,
     "CLIPVisionModelWithProjection": lambda model, pixels: model(pixels).image_embeds,
     "SiglipModel": lambda model, pixels: pooled(model.get_image_features(pixels)),
     "SiglipVisionModel": lambda model, pixels: model(pixels).pooler_output,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import partial
 
 import families
 import open_clip
 import pytest
 import torch
+import torchvision
 import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -185,6 +187,13 @@ HUB = r"there is no folder '{}' here, and it can't be had from the hub \(.+\)\. 
         ("timm:vit_nope", r"Unknown model of timm 'vit_nope'\. "),
         ("timm:test_vit.nope", r"Invalid pretrained tag \(nope\) for test_vit"),
         ("timm:test_vit/no/such.safetensors", r"there is no file 'no/such\.safetensors'"),
+        ("torchvision:vit_b", r"Unknown vision transformer of torchvision 'vit_b'\. Did you mean 'vit_b_32'"),
+        (
+            "torchvision:vit_b_16",
+            r"own weights are pickles, which aren't loaded\. Build it and wrap it: wrap_",
+        ),
+        ("torchvision:vit_b_16/vit.pth", "own weights are pickles"),
+        ("torchvision:vit_b_16/no.safetensors", r"there is no file 'no\.safetensors'"),
         ("timm:vit_base_patch16_plus_240", "timm has no weights of 'vit_base_patch16_plus_240'"),
     ],
 )
@@ -196,7 +205,11 @@ def test_what_is_not_there_is_one_sentence(name, sentence):
 
 @pytest.mark.parametrize(
     ("name", "library", "extra"),
-    [("open_clip:ViT-B-16/openai", "open_clip", "open-clip"), ("timm:test_vit", "timm", "timm")],
+    [
+        ("open_clip:ViT-B-16/openai", "open_clip", "open-clip"),
+        ("timm:test_vit", "timm", "timm"),
+        ("torchvision:vit_b_16/own.safetensors", "torchvision", "torchvision"),
+    ],
 )
 def test_a_library_that_is_not_installed_is_named_with_its_extra(name, library, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
@@ -225,6 +238,40 @@ def test_pickled_weights_are_refused_with_a_way_out(form, safe, pickled, at):
     why = "weights in another form aren't read, since reading them can run code. Convert them to safetensors"
     with pytest.raises(ResidualError, match=why):
         load_encoder(f"{form}:{at}", device="cpu")
+
+
+@pytest.mark.parametrize("classifier", [False, True])
+def test_a_file_of_torchvision(classifier, at, monkeypatch):
+    """With the classes and the picture's size that were saved; what isn't the model's is refused."""
+    small = partial(families.torchvision_model, layers=1)
+    monkeypatch.setitem(
+        torchvision.models._api.BUILTIN_MODELS, "vit_b_16", lambda weights, **how: small(**how)
+    )
+    model = small(image_size=48)
+    save_file(model.state_dict(), at / "model.safetensors")
+    encoder = load_encoder(f"torchvision:vit_b_16/{at}", device="cpu", classifier=classifier)
+    pixels = random_pixels(2, 48, dtype=torch.float32)
+    with torch.no_grad():
+        features = model.encoder(
+            torch.cat([model.class_token.expand(2, -1, -1), model._process_input(pixels)], 1)
+        )
+        expected = model(pixels) if classifier else features[:, 0]
+        torch.testing.assert_close(encoder.encode_image(pixels), expected)
+    split = residual.decompose(encoder, pixels).contributions.sum(2)[:, 0]
+    torch.testing.assert_close(split, expected, atol=1e-4, rtol=1e-4)
+    assert encoder.preprocess(Image.new("RGB", (50, 41))).shape == (3, 48, 48)
+    state = {name: value for name, value in model.state_dict().items() if "layers" not in name}
+    save_file(state, at / "model.safetensors")
+    with pytest.raises(ResidualError, match=r"isn't of vit_b_16: encoder\.layers"):
+        load_encoder(f"torchvision:vit_b_16/{at}", device="cpu", classifier=classifier)
+
+
+def test_a_classifier_with_a_layer_of_its_own_is_refused():
+    model = families.torchvision_model(representation_size=8)
+    with pytest.raises(ResidualError, match=r"a layer of its own .* model\.heads = torch\.nn\.Identity"):
+        residual.wrap_encoder(model)
+    model.heads = torch.nn.Identity()
+    assert residual.wrap_encoder(model).output_dim == 24
 
 
 def test_open_clip_has_no_classifier_to_keep(at):

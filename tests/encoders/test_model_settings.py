@@ -9,7 +9,9 @@ from tiny import random_pixels
 
 import residual
 
-KINDS = [kind for kind in families.CASES if not kind.startswith(("open_clip", "timm", "eva"))]
+# Data2Vec's is BEiT's, and transformers can't set its form of attention.
+OTHERS = ("open_clip", "timm", "eva", "torchvision", "data2vec")
+KINDS = [kind for kind in families.CASES if not kind.startswith(OTHERS)]
 FLAGS = ["return_dict", "output_hidden_states", "output_attentions", "eager"]
 
 

@@ -35,6 +35,7 @@ INNER = ("vision_model.encoder.layers", "self_attn.out_proj", "vision_model.post
 CLIP = (*INNER, "visual_projection")
 OPEN_CLIP = ("transformer.resblocks", "attn.out_proj", "ln_post", "proj")
 VIT = ("layers or encoder.layer", "attention.o_proj or attention.output.dense", "layernorm", None)
+BEIT = (VIT[0], VIT[1], "pooler.layernorm or layernorm", None)
 DINO = ("encoder.layer", VIT[1], "layernorm", None)
 PLACES: dict[str, tuple[str, str, str, str | None]] = {
     "CLIPModel": CLIP,
@@ -57,6 +58,26 @@ PLACES: dict[str, tuple[str, str, str, str | None]] = {
     "Aimv2Model": (INNER[0], "attention.out_proj", "vision_model.rms_norm", "visual_projection"),
     "Aimv2VisionModel": ("encoder.layers", "attention.out_proj", "rms_norm", None),
     "DeiTModel": VIT,
+    "DeiTForImageClassification": (
+        "deit.layers or deit.encoder.layer",
+        VIT[1],
+        "deit.layernorm",
+        "classifier",
+    ),
+    "CLIPVisionModel": (
+        "encoder.layers or vision_model.encoder.layers",
+        "self_attn.out_proj",
+        "post_layernorm or vision_model.post_layernorm",
+        None,
+    ),
+    "BeitModel": BEIT,
+    "Data2VecVisionModel": BEIT,
+    "BeitForImageClassification": (
+        "beit.layers or beit.encoder.layer",
+        VIT[1],
+        "beit.pooler.layernorm",
+        "classifier",
+    ),
     "DeiTForImageClassificationWithTeacher": (
         "deit.layers or deit.encoder.layer",
         VIT[1],
@@ -80,6 +101,9 @@ POOLS = {
     "aimv2": ("attention", 0),
     "aimv2 vision average": ("mean of normed", 0),
     "timm aimv2 average": ("mean of normed", 0),
+    "beit": ("norm of mean", 1),
+    "data2vec": ("norm of mean", 1),
+    "timm beit": ("norm of mean", 1),
     "timm deit": ("mean of normed", slice(0, 2)),
     "timm deit classifiers": ("two heads", slice(0, 2)),
     "deit classifiers": ("two heads", slice(0, 2)),
@@ -99,9 +123,11 @@ def raw_output(model: nn.Module, pixels: Tensor) -> Tensor:
 def part(module: Any, paths: str) -> Any:
     for path in paths.split(" or "):
         try:
-            return attrgetter(path)(module)
+            found = attrgetter(path)(module)
         except AttributeError:
             continue
+        if found is not None:
+            return found
     raise AttributeError(paths)
 
 
@@ -112,12 +138,15 @@ def image_tower(model: Any) -> tuple[Any, tuple[str, str, str, str | None]]:
         norm = "norm" if isinstance(model.fc_norm, nn.Identity) else "fc_norm"
         two = hasattr(model, "head_dist")
         return model, ("blocks", "attn.proj", norm, "head" if model.num_classes and not two else None)
+    if type(model).__module__.startswith("torchvision"):
+        return model, ("encoder.layers", "self_attention.out_proj", "encoder.ln", "heads.head")
     return getattr(model, "visual", model), OPEN_CLIP
 
 
 def scale(block: nn.Module, which: int) -> Tensor | float:
     named = dict(block.named_parameters())
     paths = (f"ls_{which}.gamma", f"ls{which}.gamma", f"layer_scale{which}.lambda1", f"gamma_{which}")
+    paths += (f"lambda_{which}",)
     return next((named[path] for path in paths if path in named), 1.0)
 
 

@@ -17,7 +17,11 @@ from residual.tracing.decompose import decompose
 from residual.tracing.units import Units
 
 # They pool as another case does, with the same code.
-ALIKE = ("metaclip2", "siglip2", "dinov3", "deit", "timm deit classifiers", "eva02", "eva dinov3 average")
+ALIKE = (
+    "metaclip2", "siglip2", "dinov3", "deit", "timm deit classifiers", "eva02", "eva dinov3 average",
+    "clip vision without projection", "deit classifier", "beit class token", "data2vec", "timm beit",
+    "timm beit class token", "torchvision",
+)  # fmt: skip
 FAMILY = pytest.mark.parametrize("name", [name for name in CASES if name not in ALIKE])
 TEXT = pytest.mark.parametrize("name", SPLIT_TEXT)
 CENTERINGS = ("shared", "own")
@@ -28,6 +32,7 @@ OWN = {
     **{name: None for name, case in CASES.items() if case.pool_mlp or case.pool},
     **{name: "avg" for name in CASES if "average" in name},
     "timm average of all": "avg:all",
+    "beit": "avg",
 }
 NORM_AFTER = (
     "open_clip norm after average",
@@ -35,6 +40,7 @@ NORM_AFTER = (
     "timm average, no class token",
     "timm average of all",
     "eva average",
+    "beit",
 )
 TEXT_LENGTH, ENDS = 10, [9, 1, 4, 7, 2]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from residual.devices import find_device
 from residual.encoders import transformers_models
 from residual.encoders.encoder import Encoder
-from residual.encoders.families import FAMILIES, open_clip, timm
+from residual.encoders.families import FAMILIES, open_clip, timm, torchvision
 from residual.encoders.family import Family
 from residual.encoders.names import ALIASES, EMBEDDED, check_encoder_name
 from residual.encoders.sources import Loaded, snapshot
@@ -37,7 +38,8 @@ def load_encoder(
             "open_clip:ARCH/TAG", "open_clip:ARCH/FILE.safetensors", "open_clip:FOLDER",
             "open_clip:hf-hub:REPO";
             "hf:FOLDER", "hf:REPO" or "hf:REPO@REVISION", as transformers saves models;
-            "timm:NAME", "timm:NAME/FILE.safetensors", "timm:FOLDER", "timm:hf-hub:REPO".
+            "timm:NAME", "timm:NAME/FILE.safetensors", "timm:FOLDER", "timm:hf-hub:REPO";
+            "torchvision:NAME/FILE.safetensors".
         device: where to put it; by default the GPU if there is one, else the CPU.
         dtype: by default bfloat16 on a GPU that has it, else float32.
         centering: see `Encoder`.
@@ -79,7 +81,7 @@ def wrap_encoder(
     tokenizer: Callable[..., Any] | None = None,
     family: Family | None = None,
 ) -> Encoder:
-    """Make an encoder around a model of open_clip, transformers or timm that is already built.
+    """Make an encoder around a model of open_clip, transformers, timm or torchvision that is already built.
 
     Args:
         module: the model; it is put into evaluation mode. One that `torch.compile` was called on runs
@@ -130,10 +132,13 @@ def find_family(module: nn.Module) -> Family:
         if family.handles(module):
             return family
     nearest = min(FAMILIES, key=lambda family: len(family.image.anatomy.missing(module)))
-    classes = ", ".join(kind for family in FAMILIES for kind in family.classes)
+    classes = defaultdict(list)
+    for library, _, kind in (each.partition(".") for family in FAMILIES for each in family.classes):
+        classes[library].append(kind)
+    known = "; ".join(f"of {library} {', '.join(kinds)}" for library, kinds in classes.items())
     complaint = nearest.image.anatomy.complaint(module) or "all parts are there, but in another class."
     raise ResidualError(
-        f"{type(module).__name__} is of no known family (known classes: {classes}). Compared with the "
+        f"{type(module).__name__} is of no known family (known classes: {known}). Compared with the "
         f"nearest, {nearest.name}: {complaint} For a kind of your own: wrap_encoder(model, family=…), as "
         "CONTRIBUTING.md shows."
     )
@@ -150,6 +155,8 @@ def _load(name: str, spec: str, dtype: torch.dtype, classifier: bool) -> Loaded:
         return transformers_models.load(name, folder, FAMILIES, dtype, classifier)
     if form == "timm":
         return timm.load(name, source, classifier)
+    if form == "torchvision":
+        return torchvision.load(name, source, classifier)
     if classifier:
         raise ResidualError(f"{name}: models of open_clip have no classifier.")
     return open_clip.load(name, source)

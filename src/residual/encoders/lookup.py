@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from residual.encoders import transformers_models
-from residual.encoders.families import open_clip, timm
+from residual.encoders.families import open_clip, timm, torchvision
 from residual.encoders.names import ALIASES, check_encoder_name
 from residual.encoders.sources import (
     check_repository,
@@ -116,7 +116,16 @@ def _of_timm(known: EncoderFiles, source: str, hub: Hub) -> EncoderFiles:
     return _in_repository(known, timm.repository_of(known.name, source), (timm.FILES, timm.WEIGHTS), hub)
 
 
-_PLACES = {"hf": _of_transformers, "open_clip": _of_open_clip, "timm": _of_timm}
+def _of_torchvision(known: EncoderFiles, source: str, hub: Hub) -> EncoderFiles:
+    return _in_file(known, torchvision.weights_of(known.name, source)[1])
+
+
+_PLACES = {
+    "hf": _of_transformers,
+    "open_clip": _of_open_clip,
+    "timm": _of_timm,
+    "torchvision": _of_torchvision,
+}
 
 
 def _in_repository(

@@ -43,8 +43,9 @@ ALIASES = {
 EMBEDDED = {"picto": _HERE / "picto"}
 FORMS = {
     "open_clip:ARCH/PRETRAINED": "a tag or a file; or open_clip:FOLDER, open_clip:hf-hub:REPO",
-    "hf:REPO_OR_FOLDER": "CLIP, SigLIP, AIMv2, BLIP, ViT, DeiT or DINO of transformers; or hf:REPO@REVISION",
-    "timm:NAME": "a VisionTransformer or Eva; or timm:NAME/FILE, timm:FOLDER, timm:hf-hub:REPO",
+    "hf:REPO_OR_FOLDER": "CLIP, SigLIP, AIMv2, BLIP, ViT, DeiT, BEiT or DINO; or hf:REPO@REVISION",
+    "timm:NAME": "a VisionTransformer, Eva or Beit; or timm:NAME/FILE, timm:FOLDER, timm:hf-hub:REPO",
+    "torchvision:NAME/FILE": "a VisionTransformer of torchvision, its weights as safetensors",
 }
 
 

@@ -62,10 +62,11 @@ def load(
     with load_errors(name, folder), _quiet():
         check_configs(name, folder)
         config = read_config(folder, "config.json")
-        family, made = _known(name, _kind(config, families), families, classifier)
+        family, made = _known(name, config, families, classifier)
         if not any(folder.glob("*.safetensors")):
             require_safetensors(name, folder, "model.safetensors")
-        extra = {"add_pooling_layer": False} if made in ("ViTModel", "DeiTModel") else {}
+        pools = {"ViTModel": False, "DeiTModel": False, "Data2VecVisionModel": True}
+        extra = {"add_pooling_layer": pools[made]} if made in pools else {}
         module, info = getattr(transformers, made).from_pretrained(
             folder,
             dtype=dtype,
@@ -118,18 +119,16 @@ def _kind(config: dict[str, Any], families: Sequence[Family]) -> Any:
     return alone if flat and any(alone in family.saved_as for family in families) else kind
 
 
-def _known(name: str, kind: str, families: Sequence[Family], classifier: bool) -> tuple[Family, str]:
-    """The family and the class for this `model_type`."""
-    for family in families:
-        classes = family.saved_with_classifier if classifier else family.saved_as
-        if kind in classes:
-            return family, classes[kind]
+def _known(
+    name: str, config: dict[str, Any], families: Sequence[Family], classifier: bool
+) -> tuple[Family, str]:
+    """The family and the class for a `model_type`; of several, the one that the config says was saved."""
+    kind, saved = _kind(config, families), config.get("architectures") or ()
+    each = [(family, family.saved_with_classifier if classifier else family.saved_as) for family in families]
+    if found := [(family, classes[kind]) for family, classes in each if kind in classes]:
+        return next((one for one in found if one[1] in saved), found[0])
     kept = " that keep a classifier" if classifier else ""
-    known = [
-        kind
-        for family in families
-        for kind in (family.saved_with_classifier if classifier else family.saved_as)
-    ]
+    known = dict.fromkeys(kind for _, classes in each for kind in classes)
     raise ResidualError(f"{name} is a {kind!r} model. Known kinds{kept}: {', '.join(known)}.")
 
 

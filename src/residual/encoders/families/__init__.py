@@ -7,6 +7,7 @@ from typing import Any
 
 from residual.encoders.families import (
     aimv2,
+    beit,
     blip,
     clip,
     deit,
@@ -18,6 +19,7 @@ from residual.encoders.families import (
     siglip,
     siglip2,
     timm,
+    torchvision,
     vit,
 )
 from residual.encoders.family import Family
@@ -36,6 +38,8 @@ FAMILIES: tuple[Family, ...] = (
     *vit.FAMILIES,
     *dinov2.FAMILIES,
     *dinov3.FAMILIES,
+    *beit.FAMILIES,
+    *torchvision.FAMILIES,
 )
 
 

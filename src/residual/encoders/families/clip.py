@@ -1,4 +1,4 @@
-"""CLIP as in transformers: `CLIPModel` with both towers, `CLIPVisionModelWithProjection` with the vision one.
+"""CLIP as in transformers: both towers, or the vision one, with its projection or without.
 
 The class token goes through `post_layernorm` and `visual_projection`. A text's end-of-text token goes through
 `final_layer_norm` and `text_projection`.
@@ -79,6 +79,20 @@ TEXT = Tower(
     encode=_encode_text,
     weights=("text_model.", "text_projection."),
 )
+_FEATURES = replace(
+    _VISION,
+    name="transformers CLIP vision without projection",
+    classes=("transformers.CLIPVisionModel",),
+    image=Tower(
+        anatomy=replace(
+            _LAYERS,
+            blocks=("encoder.layers", "vision_model.encoder.layers"),
+            final_norm=("post_layernorm", "vision_model.post_layernorm"),
+        ),
+        encode=lambda module, pixels: named(module, pixel_values=pixels).pooler_output,
+    ),
+    saved_as={"clip_vision_model": "CLIPVisionModel"},
+)
 _BOTH = replace(
     _VISION,
     name="transformers CLIP",
@@ -89,4 +103,4 @@ _BOTH = replace(
     saved_as={"clip": "CLIPModel"},
 )
 
-FAMILIES = (_BOTH, _VISION)
+FAMILIES = (_BOTH, _VISION, _FEATURES)

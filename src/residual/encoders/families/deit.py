@@ -1,4 +1,4 @@
-"""DeiT with its distillation token, as in timm and in transformers.
+"""DeiT as in transformers, and with its distillation token in timm, too.
 
 Logits are the average of two classifiers, one of the class token and one of the distillation token. Without
 them timm averages the two tokens; transformers' `DeiTModel` leaves them, and the class token is taken.
@@ -64,6 +64,17 @@ _LOGITS = replace(
     saved_as={},
     saved_with_classifier={"deit": "DeiTForImageClassificationWithTeacher"},
 )
+_OF_CLASS_TOKEN = replace(
+    _FEATURES,
+    name="transformers DeiT with the classifier of its class token",
+    classes=("transformers.DeiTForImageClassification",),
+    image=Tower(
+        anatomy=replace(_ANATOMY.under("deit"), projection="classifier"),
+        encode=lambda module, pixels: module.classifier(_FEATURES.image.encode(module.deit, pixels)),
+    ),
+    saved_as={},
+    saved_with_classifier={"deit": "DeiTForImageClassification"},
+)
 _TIMM = replace(
     timm.FAMILIES[0],
     name="timm DeiT with a distillation token",
@@ -75,4 +86,4 @@ _TIMM = replace(
     ),
 )
 
-FAMILIES = (_TIMM, _FEATURES, _LOGITS)
+FAMILIES = (_TIMM, _FEATURES, _LOGITS, _OF_CLASS_TOKEN)

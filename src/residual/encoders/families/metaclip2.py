@@ -16,7 +16,7 @@ def _end(module: Any, ids: Tensor) -> Tensor:
     return (ids == module.config.text_config.eos_token_id).int().argmax(-1)
 
 
-_BOTH, _VISION = clip.FAMILIES
+_BOTH, _VISION, _FEATURES = clip.FAMILIES
 _TEXT = clip.TEXT
 
 FAMILIES = (
@@ -32,5 +32,11 @@ FAMILIES = (
         name="transformers MetaCLIP 2 vision",
         classes=("transformers.MetaClip2VisionModelWithProjection",),
         saved_as={"metaclip_2_vision_model": "MetaClip2VisionModelWithProjection"},
+    ),
+    replace(
+        _FEATURES,
+        name="transformers MetaCLIP 2 vision without projection",
+        classes=("transformers.MetaClip2VisionModel",),
+        saved_as={"metaclip_2_vision_model": "MetaClip2VisionModel"},
     ),
 )

@@ -81,7 +81,7 @@ def preprocess_of(module: Any) -> OnWhite:
     from timm.data import create_transform, resolve_data_config
 
     # A model may have been made for another size than its settings say, or have none.
-    fixed = not getattr(module, "dynamic_img_size", True)
+    fixed = not getattr(module, "dynamic_img_size", False)
     size = {"input_size": (3, *module.patch_embed.img_size)} if fixed else {}
     config, patches = resolve_data_config(size, model=module), module.patch_embed
     if any(side % patch for side, patch in zip(config["input_size"][1:], patches.patch_size, strict=True)):
