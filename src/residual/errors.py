@@ -64,6 +64,10 @@ class LeftOutWarning(ResidualWarning):
     """Files, classes or samples that a dataset leaves out: how many, and some of them."""
 
 
+class UnderstoodWarning(ResidualWarning):
+    """What a user gave was understood in one of two ways: in which, and how to have the other."""
+
+
 class SharedNameWarning(ResidualWarning):
     """Classes that have one name, so that texts don't tell them apart: which."""
 
@@ -162,6 +166,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ResidualError:
     """The error for a name that isn't there: it lists the nearest known names, or all where none is near."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    form, colon, rest = name.partition(":")
+    if colon:  # as in "foldr:pictures"
+        forms = {each.partition(":")[0] for each in known if ":" in each}
+        near = [f"{each}:{rest}" for each in difflib.get_close_matches(form, forms, n=2, cutoff=0.5)] or near
     every = f"Known: {', '.join(known)}." if known else "There is none."
     hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else every
     return ResidualError(f"Unknown {kind} {name!r}. {hint}")

@@ -78,13 +78,29 @@ def texts_in(folder):
 
 def test_which_names_a_file_may_have_loaded():
     assert all(map(is_listed, ("picto", "clip_b", "open_clip:ViT-B-16/openai")))
-    assert not any(map(is_listed, ("hf:me/mine", "picto ", "open_clip:ViT-B-16/mine", "timm:vit", "")))
+    assert not any(
+        map(
+            is_listed,
+            (
+                "hf:me/mine",
+                "openai/clip-vit-base-patch16",
+                "picto ",
+                "open_clip:ViT-B-16/mine",
+                "timm:vit",
+                "",
+            ),
+        )
+    )
     assert all(map(ships, ("mnist", "flags", "mixed", "random")))
-    assert not any(map(ships, ("cifar10", "folder:mnist", "hf:mnist", "wds:http://h/a.tar", "")))
+    assert not any(
+        map(ships, ("cifar10", "folder:mnist", "./mnist", "me/mnist", "hf:mnist", "wds:http://h/a.tar", ""))
+    )
 
 
 @pytest.mark.usefixtures("whole_names")
-def test_a_dataset_that_a_store_names_is_neither_fetched_nor_opened(picto, residual, tmp_path, server, seen):
+def test_a_dataset_that_a_store_names_is_neither_fetched_nor_opened(
+    picto, residual, tmp_path, server, seen, monkeypatch
+):
     address, requests = server
     private = write_folder(tmp_path / "private", each=2)
     told, odd = tmp_path / "told.json", "\x1b[2J\n\u202e"
@@ -111,7 +127,11 @@ def test_a_dataset_that_a_store_names_is_neither_fetched_nor_opened(picto, resid
         )[number :: 2]:  # fmt: skip
             assert residual(*command)[0] == 0
     kept = ResidualStore.open(store).load()
-    for place in ("hf:me/mine", f"disk:{private}", f"wds:simplecache::{address}/a.tar", "nothing"):
+    monkeypatch.chdir(tmp_path)
+    for place in (
+        *("hf:me/mine", f"disk:{private}", f"wds:simplecache::{address}/a.tar", "nothing"),
+        *(str(private), "./private", "private", "me/mine", f"{address}/a.tar"),  # what a user may call so
+    ):
         kept.dataset = f"{place}/train"
         assert dataset_of(kept).unnamed
     assert [each for each in seen if "socket" in each or "private" in each] == []
@@ -159,7 +179,7 @@ def test_templates_of_the_papers_suite_are_known_without_its_pictures(picto, tmp
 def test_an_encoder_that_a_file_names_is_loaded_only_if_it_is_listed(residual, tmp_path, server, seen):
     address, requests = server
     private = tmp_path / "private"
-    for name in ("hf:me/mine", f"timm:{address}/{private}", "picto\x1b[2J"):
+    for name in ("me/mine", f"timm:{address}/{private}", "picto\x1b[2J"):
         store = tmp_path / "stores" / str(len(list(tmp_path.glob("stores/*"))))
         encoder = wrap_encoder(tiny_clip(dtype=torch.float32), name=name)
         made = encode_dataset(encoder, TinyImages(8), store, dtype="float32")

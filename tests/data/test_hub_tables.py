@@ -403,12 +403,12 @@ def test_what_was_saved_in_another_format_is_read(tmp_path):
 @given(st.lists(st.integers(3, 12), min_size=2, max_size=6))
 def test_every_row_is_in_one_split(counts):
     from residual.data.hub.splits import given_split
-    from residual.data.splits import rows_of_split
+    from residual.data.splits import rows_of_parts
 
     labels = np.repeat(np.arange(len(counts)), counts)
     parts = [given_split(["all"], split, "x") for split in SPLITS]
     assert {source for source, _ in parts} == {"all"}
-    rows = [rows_of_split(labels, split, parts[0][1], "x") for split in SPLITS]
+    rows = [rows_of_parts(labels, parts[0][1], "x")[split] for split in SPLITS]
     assert sorted(np.concatenate(rows)) == list(range(len(labels)))
     assert all(set(labels[part]) == set(labels) for part in rows)
 

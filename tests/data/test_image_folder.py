@@ -1,15 +1,20 @@
 """A user's own image folder, in every layout and with every mistake."""
 
 import os
+import re
+import struct
+import sys
 from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from residual.data import folder, load_dataset
+from residual.data import kinds, listing, load_dataset
+from residual.data.decode import decode_image
+from residual.data.layout import listed_once
 from residual.data.manifest import Manifest
-from residual.errors import LeftOutWarning, ResidualError, UnreadableImageError
+from residual.errors import LeftOutWarning, ResidualError, UnderstoodWarning, UnreadableImageError
 
 SPLITS = ("train", "val", "test")
 
@@ -88,9 +93,9 @@ def test_where_the_ending_says_nothing_the_content_does(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "dogs" / "pipe")
     Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
     looked_at = []
-    read = folder.read_regular
+    read = listing.read_regular
     monkeypatch.setattr(
-        folder, "read_regular", lambda path, **how: looked_at.append(path) or read(path, **how)
+        listing, "read_regular", lambda path, **how: looked_at.append(path) or read(path, **how)
     )
     told = (
         r"left out are files that aren't read as images, 5 \(2 with no ending, .*\), such as 'dogs/e.npy', "
@@ -111,16 +116,61 @@ def test_copies_and_half_downloads_are_no_pictures(tmp_path):
         assert sum(len(load(tmp_path, split)) for split in SPLITS) == 6
 
 
-def test_a_format_that_needs_a_plugin_names_it(tmp_path):
+@pytest.mark.parametrize(("ending", "kind"), [("HEIC", "HEIF"), ("avif", "AVIF"), ("jxl", "JXL")])
+def test_formats_of_plugins_are_read_and_without_one_the_extra_and_the_count_are_told(
+    tmp_path, monkeypatch, ending, kind
+):
+    kinds._registered.cache_clear()
+    Image.init()
+    assert not kinds.lacking_plugin(kinds.PLUGINS[f".{ending.lower()}"])
     fill(tmp_path, count=3)
-    (tmp_path / "cats" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter to the right
+    for place in range(5):
+        photo = Image.new("RGB", (40, 20), (place, 90, 200))
+        photo.save(tmp_path / "cats" / f"p{place}.{ending}", kind, exif=exif.tobytes())
     data = load(tmp_path)
-    odd = [part for part in map(load, [tmp_path] * 3, SPLITS) if "cats/phone.HEIC" in part.sample_ids]
-    with pytest.raises(
-        UnreadableImageError, match="it is HEIC, which Pillow reads with a plugin, pillow-heif"
+    row = next(row for row, sample in enumerate(data.sample_ids) if sample.endswith(ending))
+    assert data[row][0].size == ((40, 20) if kind == "JXL" else (20, 40))  # which has its turn elsewhere
+    kinds._registered.cache_clear()
+    for module in ("pillow_heif", "pillow_jxl"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(Image.OPEN, kind)
+    monkeypatch.setattr(Image, "ID", [each for each in Image.ID if each != kind])
+    with pytest.warns(
+        LeftOutWarning, match=rf"5 files can't be read, such as 'cats/p0.{ending}' and 4 more: .* needs"
     ):
-        odd[0][odd[0].sample_ids.index("cats/phone.HEIC")]
-    assert data.class_names == ("cats", "dogs")
+        data = load(tmp_path)
+    told = r"one of \d such files: .* needs .*: pip install 'residual-vit\[formats\]', or save it as PNG"
+    with pytest.raises(UnreadableImageError, match=told):
+        data[row]
+    kinds._registered.cache_clear()
+
+
+def test_a_small_file_of_a_huge_jpeg_xl_isnt_unpacked():
+    huge = b"\xff\n" + (0 | 3 << 1 | (2**30 - 1) << 3 | 1 << 33).to_bytes(9, "little")  # 2**30 squared
+    for content in (huge, b"\0\0\0\x0cJXL \r\n\x87\n" + struct.pack(">I4s", 0, b"jxlc") + huge):
+        with pytest.raises(UnreadableImageError, match="million pixels: save it smaller"):
+            decode_image(content, "a", "here")
+    with pytest.raises(UnreadableImageError, match="its boxes hold no picture"):
+        decode_image(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), "a", "here")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP"])
+def test_of_several_frames_the_first_is_read_and_it_is_told_once(tmp_path, kind):
+    fill(tmp_path, count=5)
+    pages = [Image.new("RGB", (8, 8), (200 * place, 0, 0)) for place in range(2)]
+    for place in range(3):
+        pages[0].save(tmp_path / "cats" / f"00{place}.png", kind, save_all=True, append_images=pages[1:])
+    data = load(tmp_path)
+    several = [
+        row for row in range(len(data)) if data.sample_ids[row] in {f"cats/00{n}.png" for n in range(3)}
+    ]
+    with pytest.warns(
+        LeftOutWarning, match="has several frames or pages.* Of all such pictures the first"
+    ) as told:
+        assert [data[row][0].getpixel((0, 0))[0] for row in several] == [0] * len(several)
+    assert len(told) == 1
 
 
 def test_linked_folders_are_read_once_and_rings_are_not_gone_round(tmp_path):
@@ -210,7 +260,8 @@ def test_a_class_without_images_is_named(tmp_path, split):
     (tmp_path / "lakes").mkdir()
     (tmp_path / "lakes" / "notes.txt").touch()
     with pytest.raises(
-        ResidualError, match=r"without an image that can be read: 'lakes'\. Put some there, or"
+        ResidualError,
+        match=r"without an image that can be read: 'lakes' \(1 with .txt\)\. Put some there, or",
     ):
         load(tmp_path, split)
 
@@ -226,13 +277,16 @@ def test_a_picture_of_any_class_is_listed_once(tmp_path, monkeypatch):
     scan, opens = os.scandir, os.open
     monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or scan(path))
     monkeypatch.setattr(os, "open", lambda path, *how: opened.append(str(path)) or opens(path, *how))
-    with pytest.warns(LeftOutWarning, match=r"read as images, 15 "):
+    with pytest.warns(
+        LeftOutWarning,
+        match=r"read as images, 12 .*; archives, .*, 1, .*; empty files, 2, such as 'class 0/a.dat', 'cl",
+    ):
         load(tmp_path)
     assert len(listed) <= 40 + 3
     assert sorted(opened) == [str(tmp_path / "class 0" / name) for name in ("a.dat", "b")]
 
 
-def test_hidden_files_and_those_of_systems_are_passed_over(tmp_path):
+def test_hidden_files_and_those_of_systems_are_left_out_and_counted(tmp_path):
     fill(tmp_path, count=5)
     (tmp_path / ".thumbs").mkdir()
     (tmp_path / ".thumbs" / "a.png").write_bytes(b"x")
@@ -241,9 +295,12 @@ def test_hidden_files_and_those_of_systems_are_passed_over(tmp_path):
     (tmp_path / "cats" / "@eaDir").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "cats" / "@eaDir" / "000.png")
     (tmp_path / "__MACOSX").mkdir()
-    ids = [i for split in SPLITS for i in load(tmp_path, split).sample_ids]
-    assert len(ids) == 10
-    assert load(tmp_path).class_names == ("cats", "dogs")
+    with pytest.warns(
+        LeftOutWarning, match="hidden or left by a system, 3, such as 'cats/.hidden.png' and 2 more"
+    ):
+        parts = [load(tmp_path, split) for split in SPLITS]
+    assert sum(map(len, parts)) == 10
+    assert parts[0].class_names == ("cats", "dogs")
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"cut"])
@@ -327,13 +384,6 @@ def test_splits_that_disagree(tmp_path, split):
         load(tmp_path, split)
 
 
-def test_a_split_that_is_missing(tmp_path):
-    fill(tmp_path / "train")
-    fill(tmp_path / "val")
-    with pytest.raises(ResidualError, match="has 'train' and 'val' but no 'test'"):
-        load(tmp_path)
-
-
 def test_names_that_become_the_same(tmp_path):
     fill(tmp_path, ("red_fox", "red-fox"))
     with pytest.raises(ResidualError, match=r"'red-fox' and 'red_fox' .* same class name 'red fox'"):
@@ -353,12 +403,137 @@ def test_sixteen_bits_become_eight_and_fractions_are_refused_by_name(tmp_path):
         data[0]
 
 
-@pytest.mark.parametrize(("there", "wanted"), [("Train", "train"), ("valid", "val"), ("testing", "test")])
-def test_a_folder_that_seems_to_be_a_split_is_asked_about(tmp_path, there, wanted):
-    names = {"train": "train", "val": "val", "test": "test"} | {wanted: there}
-    for split in names.values():
-        for label in ("a", "b"):
-            (tmp_path / split / label).mkdir(parents=True)
-            Image.new("RGB", (8, 8)).save(tmp_path / split / label / "0.png")
-    with pytest.raises(ResidualError, match=f"'{there}' of .* seems to be a split: call it '{wanted}'"):
-        load_dataset(f"folder:{tmp_path}", "train")
+def layout(root, *folders):
+    """Twenty pictures in each folder of a class; `name.` is one with pictures in no class folder."""
+    for folder in folders:
+        name = folder.rstrip(".")
+        fill(root / name, ("cats", "dogs") if name == folder else (".",), 20)
+
+
+@pytest.mark.parametrize(
+    ("there", "sizes", "note"),
+    [
+        (
+            "Train VALID Testing",
+            (40, 40, 40),
+            r"^'Train' is taken for train\. 'VALID' .* val\. 'Testing' .* test\.$",
+        ),
+        ("training dev test", (40, 40, 40), r"'training' is taken for train\. 'dev' is taken for val\."),
+        (
+            "train Test",
+            (32, 8, 40),
+            "'Test' is taken for test. folder:.* has val a fifth of its folder 'train', at",
+        ),
+        (
+            "train validation",
+            (32, 8, 40),
+            "has val a fifth of its folder 'train', .*: 32 train, 8 val and 40 test",
+        ),
+        (
+            "train",
+            (24, 8, 8),
+            "has its folder 'train' split into train, val and test, at random, in every class ",
+        ),
+        (
+            "cats. test. dogs.",
+            (36, 12, 12),
+            "its class folders split into .*: 36 train, 12 val and 12 test pict",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.* no folder of test pictures.* those of 'validation' are test")
+def test_layouts_as_people_have_them(tmp_path, there, sizes, note):
+    layout(tmp_path, *there.split())
+    with listed_once():
+        parts = [load(tmp_path, split) for split in SPLITS]
+    assert tuple(map(len, parts)) == sizes
+    assert len({sample for part in parts for sample in part.sample_ids}) == sum(sizes)
+    assert {part.class_names for part in parts} == {
+        ("cats", "dogs", "test") if "." in there else ("cats", "dogs")
+    }
+    assert re.search(note, " ".join(parts[0].notes))
+    assert parts[0].notes == parts[0].subset([0]).notes
+
+
+@pytest.mark.parametrize(
+    ("there", "sizes", "warned"),
+    [
+        (
+            "train val",
+            (32, 8, 40),
+            "no folder of test pictures: those of 'val' are test, and .* fifth of 'train'",
+        ),
+        ("train test.", (24, 8, 8), "left out are images in no class folder, 20, such as 'test/000.png'"),
+        (
+            "train val test.",
+            (32, 8, 40),
+            "left out are images in no class folder, 20, such as 'test/000.png'",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.* no folder of test pictures")
+def test_pictures_that_are_used_otherwise_than_their_folder_says_are_told(tmp_path, there, sizes, warned):
+    layout(tmp_path, *there.split())
+    with pytest.warns(UserWarning, match=warned):
+        assert tuple(len(load(tmp_path, split)) for split in SPLITS) == sizes
+
+
+@pytest.mark.parametrize(
+    ("there", "sentence"),
+    [
+        (
+            "cats. dogs. test",
+            "'test' of .* folders in it, as a split has; beside it are 'cats', 'dogs': whether",
+        ),
+        (
+            "train masks.",
+            r"'train' of .* beside it are 'masks': .* Name the folder '.*train' to have its classes",
+        ),
+        (
+            "train valid dev test",
+            "Folders 'dev' and 'valid' of .* all seem to be val: call the one that is meant 'val'",
+        ),
+        ("val test", "has 'val' and 'test' but no train"),
+        ("train. test.", "has 'test' and 'train' but no class folders in them"),
+    ],
+)
+def test_layouts_that_leave_a_doubt(tmp_path, there, sentence):
+    layout(tmp_path, *there.split())
+    with pytest.raises(ResidualError, match=sentence):
+        load(tmp_path)
+
+
+def test_classes_that_differ_in_case_and_in_how_a_letter_is_written(tmp_path):
+    fill(tmp_path / "one", ("Cat", "cat", "A", "a"))
+    with pytest.warns(
+        UnderstoodWarning, match="'Cat' and 'cat' of .* two classes, and differ in small"
+    ) as told:
+        assert load(tmp_path / "one").class_names == ("A", "Cat", "a", "cat")
+    assert len(told) == 1
+    for split, name in (("train", "caf\u00e9"), ("test", "cafe\u0301")):
+        fill(tmp_path / "two" / split, ("bar", name))
+    assert [len(load(tmp_path / "two", split)) for split in SPLITS] == [16, 4, 20]
+    fill(tmp_path / "three" / "train", ("Cat", "dog"))
+    fill(tmp_path / "three" / "test", ("cat", "dog"))
+    with pytest.raises(
+        ResidualError, match=r"only in test: 'cat'.* 'Cat' and 'cat' differ in small and capital"
+    ):
+        load(tmp_path / "three")
+
+
+def test_where_all_endings_of_a_class_lie_the_content_tells(tmp_path):
+    fill(tmp_path, count=3)
+    for place in range(3):
+        (tmp_path / "cats" / f"00{place}.png").rename(tmp_path / "cats" / f"{place}.txt")
+        Image.new("RGB", (8, 8)).save(tmp_path / "cats" / f"{place}.nef", "TIFF")
+    with pytest.warns(LeftOutWarning, match=r"read as images, 3 \(3 with .nef\)"):
+        assert "cats/0.txt" in {sample for split in SPLITS for sample in load(tmp_path, split).sample_ids}
+
+
+def test_pictures_further_down_are_of_their_class_and_told(tmp_path):
+    fill(tmp_path, count=5)
+    fill(tmp_path / "cats", ("kittens",), 5)
+    assert (
+        "5 pictures in folders inside of class folders are of that class, as 'cats/kittens'."
+        in load(tmp_path).notes
+    )

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 
 from residual.adapters.methods import FINE_TUNING, METHODS
-from residual.encoders.names import ALIASES, check_encoder_name, is_listed
+from residual.encoders.names import ALIASES, encoder_name, is_listed
 from residual.errors import ResidualError, printable
 from residual.intervals import over_seeds, shown
 
@@ -120,8 +120,7 @@ def _arguments(place: str, encoder: str, nameable: bool) -> str:
     if is_listed(encoder):
         return json.dumps(place)
     with suppress(ResidualError):
-        check_encoder_name(encoder)
-        if nameable:
+        if encoder_name(encoder) == encoder and nameable:
             return f"{json.dumps(place)}, encoder={json.dumps(encoder)}"
     return f"{json.dumps(place)}, encoder=encoder"
 

@@ -28,7 +28,7 @@ def encoders(
         residual encoders hf:FOLDER --json it.json
     """
     from residual.cli.console import check_outputs, out, write_result
-    from residual.encoders.names import ALIASES, FORMS, check_encoder_name
+    from residual.encoders.names import ALIASES, FORMS, encoder_name
     from residual.report import alias_rows, aliases_table, encoder_facts, facts_table
     from residual.report.layout import pairs_table
 
@@ -43,7 +43,7 @@ def encoders(
         out.print(pairs_table(FORMS))
         result = alias_rows(ALIASES)
     else:
-        check_encoder_name(name)  # before what takes its time to import
+        encoder_name(name)  # before what takes its time to import
         from residual.encoders import load_encoder
 
         result = encoder_facts(load_encoder(name, device="cpu", classifier=classifier))

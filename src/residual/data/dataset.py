@@ -6,8 +6,10 @@ import hashlib
 import operator
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -15,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from residual.data.decode import decode_image
+from residual.data.kinds import PLUGINS, ending_of, lacking_plugin
 from residual.errors import LeftOutWarning, ResidualError, UnreadableImageError, printable
 from residual.files import read_regular, shareable
 from residual.pictures import MOST_BYTES
@@ -53,13 +56,15 @@ class ImageDataset:
     line. `groups` `(n,)` int64 and `group_names` tell apart samples of one class that are to be counted
     separately (Waterbirds); most datasets have none. A concrete class fills these in and defines `load(i)`.
 
-    `in_order` says that samples are had cheaply one after another by a single reader.
+    `in_order` says that samples are had cheaply one after another by a single reader. `notes` are sentences
+    on how the split was made, where its source has none.
 
     Raises:
         ResidualError: see `check`.
     """
 
     in_order = False
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -227,7 +232,7 @@ class FileDataset(ImageDataset, ABC):
 
     def load(self, index: int) -> Image.Image:
         """Sample `index` as an RGB image, upright as its EXIF says, transparent parts on white."""
-        return decode_image(self.content(index), self.sample_ids[index], self.where)
+        return self._decoded(index, self.content(index))
 
     def digest(self, index: int) -> int:
         """64 bits of the SHA-256 of its file, which isn't decoded."""
@@ -236,7 +241,23 @@ class FileDataset(ImageDataset, ABC):
     def load_with_digest(self, index: int) -> tuple[Image.Image, int]:
         """The same, and 64 bits of the SHA-256 of its file."""
         content = self.content(index)
-        return decode_image(content, self.sample_ids[index], self.where), digest64(content)
+        return self._decoded(index, content), digest64(content)
+
+    def _decoded(self, index: int, content: bytes) -> Image.Image:
+        sample = self.sample_ids[index]
+        try:
+            return decode_image(content, sample, self.where)
+        except UnreadableImageError as error:
+            kind = PLUGINS.get(ending_of(sample))
+            if kind is None or not lacking_plugin(kind):
+                raise
+            count = self._of_plugins[kind]
+            raise UnreadableImageError(sample, f"one of {count:,} such files: {error.reason}") from error
+
+    @cached_property
+    def _of_plugins(self) -> Counter[str]:
+        """How many files there are of each kind that Pillow needs a plugin for."""
+        return Counter(PLUGINS.get(ending_of(sample), "") for sample in self.sample_ids)
 
 
 def file_content(path: Path, sample_id: str, where: str) -> bytes:
@@ -268,7 +289,7 @@ class _Subset(ImageDataset):
     def __init__(self, parent: ImageDataset, indices: Iterable[SupportsIndex | np.bool_]):
         self._parent = parent
         self._indices = parent._rows(indices)
-        self.in_order = parent.in_order
+        self.in_order, self.notes = parent.in_order, parent.notes
         super().__init__(
             parent.name,
             parent.split,

@@ -5,20 +5,22 @@ from __future__ import annotations
 import io
 import re
 import struct
+import warnings
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from residual.data.kinds import HEAD, PLUGINS, kind_by_content
-from residual.errors import UnreadableImageError
+from residual.data.kinds import HEAD, PLUGINS, kind_by_content, lacking_plugin
+from residual.errors import LeftOutWarning, UnreadableImageError, printable
 from residual.pictures import MOST_BYTES, MOST_PIXELS, check_size, on_white
 
 # What Pillow decodes by itself is read; the first it has Ghostscript run, and it opens what is in the second.
 PROGRAMS = {"EPS": "a PostScript program, no picture", "IPTC": "IPTC, which holds a file of any kind"}
 MOST_TEXT = 2**24  # bytes of pixels that are written as text, of which Pillow reads five million a second
 # Of a file whose decoder keeps several copies of the picture; others have `MOST_PIXELS`.
-MOST_OF = dict.fromkeys(("WEBP", "AVIF", "HEIF", "JPEG2000"), 40_000_000)
+MOST_OF = dict.fromkeys(("WEBP", "AVIF", "HEIF", "JPEG2000", "JXL"), 40_000_000)
 # Of a file that Pillow decodes a pixel at a time in Python, a million in three seconds.
 MOST_BY_ONE = 2**22
 _BY_ONE = ("BLP1", "BLP2", "bmp_rle", "dds_rgb", "fits_gzip", "ppm", "qoi", "xpm")
@@ -28,6 +30,8 @@ MOST_READS = 500_000
 MOST_SCANNED = 10**9  # pixels of all of a JPEG's scans together: seconds
 _OF_A_SCAN = 2000  # pixels that beginning one costs as much as
 _AT_ONCE = 2**20
+_told: set[str] = set()  # where there are pictures of several frames
+_OF_PLUGINS = {*PLUGINS.values()}
 _ICONS = (b"\0\0\1\0", b"\0\0\2\0", b"icns")
 _BLP_OF_JPEG = b"BLP1\0\0\0\0"
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # but for those of a byte alone, and filling
@@ -51,6 +55,8 @@ _TURNS = {
 def decode_image(content: bytes, sample_id: str, where: str) -> Image.Image:
     """The image in `content`: its first frame, turned as its EXIF says, transparent parts on white.
 
+    That there are more frames or pages is told once for each place.
+
     Args:
         content: a whole file.
         sample_id: names it in the error.
@@ -69,17 +75,79 @@ def decode_image(content: bytes, sample_id: str, where: str) -> Image.Image:
             for size in _PNG_INSIDE.findall(content):
                 check_size(*struct.unpack(">II", size))
         file = _Pieces(content)
-        with Image.open(file if len(content) > MOST_READS else io.BytesIO(content)) as image:
+        with _opened(file if len(content) > MOST_READS else io.BytesIO(content), content) as image:
             if _check_costs(image, content):
                 file.most += _READS_OF_A_PIXEL * image.width * image.height
+            more = _has_more(image) and where not in _told
             image.load()
             turn = _TURNS.get(_orientation(image))
             seen = _eight_bits(image)
             made = on_white(seen if turn is None else seen.transpose(turn))
             # Pillow's own object keeps the file; copying the pixels would take a third as long as decoding.
-            return made._new(made.im) if made is image else made
+            made = made._new(made.im) if made is image else made
     except Exception as problem:  # a decoder raises whatever a damaged file makes it trip over
         raise UnreadableImageError(sample_id, f"{_reason(problem, content)}; {where}") from problem
+    if more:
+        _told.add(where)
+        told = f"{where}: {sample_id!r} has several frames or pages. Of all such pictures the first is read."
+        with suppress(LeftOutWarning):  # where warnings are errors, a picture isn't unreadable for this one
+            warnings.warn(printable(told), LeftOutWarning, stacklevel=2)
+    return made
+
+
+def _opened(file: io.BytesIO, content: bytes) -> Image.Image:
+    """A picture that Pillow can open, once the plugin for its kind is registered."""
+    kind = kind_by_content(content[:HEAD])
+    if kind in _OF_PLUGINS:
+        lacking_plugin(kind)
+        if kind == "JPEG XL":  # it is decoded as it is opened
+            _check_pixels("JXL", *jxl_size(content))
+    return Image.open(file)
+
+
+def _has_more(image: Any) -> bool:
+    """Whether there are more frames or pages; the second picture in a phone's JPEG is no such."""
+    if image.format == "TIFF":
+        try:
+            image.seek(1)
+            image.seek(0)
+        except EOFError:
+            return False
+        return True
+    return image.format != "MPO" and getattr(image, "is_animated", False)
+
+
+def jxl_size(content: bytes) -> tuple[int, int]:
+    """Width and height of a JPEG XL, by ISO/IEC 18181-1, SizeHeader, in a box or without.
+
+    Raises:
+        ValueError: it doesn't tell them.
+    """
+    at, bits, place = 0, 0, 0
+    while content[at : at + 2] != b"\xff\n":  # of boxes up to the one that the codestream begins in
+        size, kind = struct.unpack_from(">I4s", content, at)
+        head = 16 if size == 1 else 8
+        if kind in (b"jxlc", b"jxlp"):
+            at += head + 4 * (kind == b"jxlp")
+            break
+        size = struct.unpack_from(">Q", content, at + 8)[0] if size == 1 else size
+        if size < head:
+            raise ValueError("its boxes hold no picture")
+        at += size
+    bits = int.from_bytes(content[at + 2 : at + 18], "little")
+
+    def read(count: int) -> int:
+        nonlocal place
+        place += count
+        return bits >> place - count & (1 << count) - 1
+
+    def side() -> int:
+        return 8 * (read(5) + 1) if small else read((9, 13, 18, 30)[read(2)]) + 1
+
+    small = read(1)
+    height = side()
+    ratio = ((0, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[read(3)]
+    return height * ratio[0] // ratio[1] if ratio[0] else side(), height
 
 
 class _Pieces(io.BytesIO):
@@ -103,11 +171,7 @@ def _check_costs(image: Any, content: bytes) -> bool:
         raise ValueError(f"it is {PROGRAMS[kind]}: save it as PNG")
     if content.startswith(_BLP_OF_JPEG):
         raise ValueError("it is a BLP with a JPEG in it: save it as PNG")
-    check_size(*image.size)
-    if pixels > MOST_OF.get(kind, pixels):
-        raise ValueError(
-            f"it is a {kind} of over {MOST_OF[kind] / 1e6:.0f} million pixels: save it smaller, or as PNG"
-        )
+    _check_pixels(kind, *image.size)
     by_one = any(part[0] in _BY_ONE for part in getattr(image, "tile", ()))
     if by_one and pixels > MOST_BY_ONE:
         raise ValueError(
@@ -129,6 +193,14 @@ def _check_costs(image: Any, content: bytes) -> bool:
         if scans * each > MOST_SCANNED:
             raise ValueError(f"it is a JPEG of {scans:,} scans, too many for its size: save it anew")
     return by_one
+
+
+def _check_pixels(kind: str, width: int, height: int) -> None:
+    check_size(width, height)
+    if width * height > MOST_OF.get(kind, width * height):
+        raise ValueError(
+            f"it is a {kind} of over {MOST_OF[kind] / 1e6:.0f} million pixels: save it smaller, or as PNG"
+        )
 
 
 def _scans(content: bytes) -> int:
@@ -155,7 +227,11 @@ def _tile(image: Any) -> int:
 
 
 def _orientation(image: Image.Image) -> object:
-    """What EXIF says; nothing where it is damaged, for the picture itself may still be whole."""
+    """What EXIF says; nothing where it is damaged, for the picture itself may still be whole, and of a JPEG
+    XL, which is turned as it is decoded unless it is made of a JPEG.
+    """
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return None
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
@@ -191,11 +267,8 @@ def _reason(problem: Exception, content: bytes) -> str:
         return f"it has over {MOST_PIXELS / 1e6:.0f} million pixels: save it smaller"
     text = str(problem).split("\n")[0]
     if isinstance(problem, UnidentifiedImageError):
-        kind = kind_by_content(content[:HEAD])
-        if plugin := PLUGINS.get(kind or ""):
-            return (
-                f"it is {kind}, which Pillow reads with a plugin, {plugin}: register that, or save it as PNG"
-            )
+        if (kind := kind_by_content(content[:HEAD])) in _OF_PLUGINS and (lacking := lacking_plugin(kind)):
+            return f"{lacking}, or save it as PNG"
         instead = (
             what for start, what in _INSTEAD.items() if content[:99].lstrip()[: len(start)].lower() == start
         )

@@ -11,15 +11,17 @@ from PIL import Image
 
 # Pillow knows their endings; it decodes them with another program or not at all, or they hold any file.
 NO_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
-# Pictures that Pillow reads with a plugin or, if it is new, by itself, and what the plugin is called.
-PLUGINS = {"HEIC": "pillow-heif", "AVIF": "pillow-avif-plugin", "JPEG XL": "pillow-jxl-plugin"}
-_OF_PLUGINS = {".heic", ".heif", ".hif", ".avif", ".avifs", ".jxl"}
+# Pictures that Pillow reads with a plugin, or by itself if it is new: their kinds, by ending.
+PLUGINS = dict.fromkeys((".heic", ".heif", ".hif"), "HEIC") | dict.fromkeys((".avif", ".avifs"), "AVIF")
+PLUGINS |= {".jxl": "JPEG XL"}
 # Of cameras: a TIFF to Pillow, which would take the small preview in it for the picture.
 _RAW = "arw cr2 cr3 dng erf kdc nef nrw orf pef raf raw rw2 sr2 srw 3fr"
 # What often lies beside pictures, and isn't worth a look into each.
 _BESIDE = """npy npz mat pt pth pkl pickle ckpt safetensors onnx hdf5 lmdb mdb md yaml yml toml ini cfg jsonl
-ipynb parquet arrow feather db sqlite log lock gz bz2 xz zst 7z rar xmp aae svg flac mkv"""
-_NO_PICTURES = {f".{ending}" for ending in f"{_RAW} {_BESIDE}".split()}
+ipynb parquet arrow feather db sqlite log lock xmp aae svg flac mkv"""
+ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
+_RAWS = {f".{ending}" for ending in _RAW.split()}
+_NO_PICTURES = _RAWS | ARCHIVES | {f".{ending}" for ending in _BESIDE.split()}
 # What programs keep beside a file, or haven't written to its end.
 _COPIES = ("~", "#", ".bak", ".orig", "_original", ".part", ".partial", ".crdownload", ".tmp", ".swp")
 # What systems and programs leave in folders, in small letters; some of it holds copies of pictures.
@@ -47,7 +49,7 @@ def picture_endings() -> frozenset[str]:
     may need a plugin for: what is a picture doesn't change with what is installed.
     """
     endings = Image.registered_extensions()  # it looks for plugins once
-    return frozenset(_OF_PLUGINS).union(
+    return frozenset(PLUGINS).union(
         ending
         for ending, kind in endings.items()
         if (kind in Image.OPEN or kind == "MPO") and kind not in NO_PICTURES
@@ -59,13 +61,50 @@ def kind_by_content(head: bytes) -> str | None:
     return next((kind for kind, signature in _KINDS.items() if signature.match(head)), None)
 
 
+def lacking_plugin(kind: str) -> str:
+    """Have Pillow read a kind that it needs a plugin for; what it lacks for that, "" of nothing.
+
+    Plugins are loaded here, when the first such picture comes.
+    """
+    needs = _registered(kind)
+    return needs and f"{kind} needs {needs}: pip install 'residual-vit[formats]'"
+
+
+@cache
+def _registered(kind: str) -> str:
+    """Register a plugin; what it is called, if it isn't there."""
+    try:
+        if kind == "AVIF":
+            Image.init()
+            return "" if kind in Image.OPEN else "Pillow 11.3"
+        if kind == "HEIC":
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+        else:
+            import pillow_jxl  # noqa: F401 (it registers itself)
+    except ImportError:
+        return {"HEIC": "pillow-heif"}.get(kind, "pillow-jxl-plugin")
+    return ""
+
+
 def tells_nothing(name: str) -> bool:
     """Whether a name's ending (".dat", none) is of no known kind of file, and only its content can tell."""
     ending = ending_of(name)
-    if ending in _NO_PICTURES or name.lower().endswith(_COPIES):
+    if ending in _NO_PICTURES or is_copy(name):
         return False
     kind = _known().get(ending, "application/octet-stream")
     return kind == "application/octet-stream" or kind.startswith("image/")
+
+
+def may_lie(name: str) -> bool:
+    """Whether a file may be a picture whatever its ending: of no camera's raw files, and no copy."""
+    return ending_of(name) not in _RAWS and not is_copy(name)
+
+
+def is_copy(name: str) -> bool:
+    """Whether a program keeps it beside a file, or hasn't written it to its end."""
+    return name.lower().endswith(_COPIES)
 
 
 @cache

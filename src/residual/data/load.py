@@ -13,6 +13,7 @@ from residual.data.dataset import DatasetDescription, ImageDataset
 from residual.data.folder import FolderDataset
 from residual.data.hub import hub_descriptions, hub_entries, load_hub, load_table
 from residual.data.manifest import Manifest, give_groups
+from residual.data.names import full_name, tell_namesake
 from residual.data.splits import SPLITS
 from residual.data.suite import MixedDataset, RandomDataset, load_suite, suite_descriptions, suite_names
 from residual.errors import LaterVersionError, LeftOutWarning, ResidualError, UnknownFieldsError, unknown_name
@@ -123,7 +124,7 @@ def load_dataset(
     Args:
         name: of the offline suite (`dataset_names`), the paper's suite (`hub_dataset_names`), "mixed",
             "random", "folder:PATH", "disk:PATH", "hf:REPO", "hf:REPO@REVISION", "hf:REPO:CONFIG" or
-            "wds:SHARDS".
+            "wds:SHARDS"; or a path, or OWNER/NAME of the hub, where `dataset_name` knows what is meant.
         split: which part.
         image_column, label_column: of `hf:` and `disk:`, where the columns can't be told.
         manifest: a file that the split must agree with.
@@ -145,11 +146,13 @@ def load_dataset(
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
+    name = dataset_name(name)
     kind, colon, address = name.partition(":")
     form = FORMS.get(kind) if colon else None
     if (image_column or label_column) and not (form and form.columns):
         raise ResidualError(f"Only hf: and disk: have columns to choose from, not {name!r}.")
     if form is None:
+        tell_namesake(name)
         dataset = _load_named(name, split, stream)
     elif not address:
         raise ResidualError(f"'{kind}:' needs something after it, as in {kind}:{form.example}.")
@@ -168,17 +171,18 @@ def load_dataset(
     return dataset
 
 
-def check_dataset_name(name: str) -> None:
-    """Find out before the long work whether `load_dataset` takes a name; nothing is loaded.
+def dataset_name(name: str) -> str:
+    """The whole name of what a user calls `name`, before the long work; nothing is loaded.
 
     Raises:
-        ResidualError: it doesn't; the nearest are listed.
+        ResidualError: see `full_name`.
+
+    Example:
+        >>> from residual.data.load import dataset_name
+        >>> dataset_name("letters"), dataset_name("/"), dataset_name("ylecun/mnist")
+        ('letters', 'folder:/', 'hf:ylecun/mnist')
     """
-    kind, colon, _ = name.partition(":")
-    known = (*suite_names(), *hub_entries(), *_MADE)
-    if name not in known and not (colon and kind in FORMS):
-        forms = (f"{kind}:{form.address}" for kind, form in FORMS.items())
-        raise unknown_name("dataset", name, [*known, *forms])
+    return full_name(name, (*suite_names(), *hub_entries(), *_MADE), FORMS)
 
 
 def ships(name: str) -> bool:
@@ -190,7 +194,6 @@ def ships(name: str) -> bool:
 
 
 def _load_named(name: str, split: str, stream: bool) -> ImageDataset:
-    check_dataset_name(name)
     if name in suite_names():
         return load_suite(name, split)
     if name in hub_entries():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from residual.data.hub.lookup import TableFacts, look_up_entry, look_up_table
-from residual.data.load import FORMS, check_dataset_name, dataset_descriptions, load_dataset
+from residual.data.load import FORMS, dataset_descriptions, dataset_name, load_dataset
 from residual.data.splits import SPLITS
 from residual.errors import ResidualError
 from residual.files import shareable
@@ -58,7 +58,7 @@ def look_up_dataset(name: str, splits: Sequence[str] = SPLITS, hub: Hub | None =
     Raises:
         ResidualError: the name is of no form that is known.
     """
-    check_dataset_name(name)
+    name = dataset_name(name)
     kind, colon, address = name.partition(":")
     described = {each.name: each for each in dataset_descriptions()}.get(name)
     facts = DatasetFacts(name, described.source if described else shareable(name))

@@ -24,7 +24,7 @@ from residual.data.dataset import MOST_CLASSES, OWN_LICENCE, FileDataset, tell_u
 from residual.data.folder import TEMPLATES
 from residual.data.kinds import COMMON, HEAD, is_hidden, kind_by_content, picture_endings
 from residual.data.shard_files import FORMS, Shard, ShardReader, find_shards, for_each, read_beside
-from residual.data.splits import divided_part, rows_of_split
+from residual.data.splits import divided_part, rows_of_parts
 from residual.errors import ResidualError, UnreadableImageError
 from residual.files import cache_folder, shareable, write_text
 from residual.pictures import MOST_BYTES
@@ -75,7 +75,7 @@ class ShardsDataset(FileDataset):
                 "or more."
             )
         labels = _class_numbers(shards, indexes, names)
-        rows = rows_of_split(labels, split, parts, repr(address), names)
+        rows = rows_of_parts(labels, parts, repr(address), names)[split]
         if named_by is shards:  # or the other splits would have to be gone through for this alone
             tell_unused(names, labels, f"wds:{shareable(without_query(address))}")
         self._reader = ShardReader(shards)

@@ -13,8 +13,24 @@ import numpy as np
 from residual.errors import ResidualError
 
 SPLITS = ("train", "val", "test")
+_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 ALL = ""  # what the single part of a source is called, where it has no name
 _SHARES = {1: (1.0,), 2: (0.8, 0.2), 3: (0.6, 0.2, 0.2)}
+
+
+def split_of_name(name: str) -> str:
+    """Which of our splits a name means, in any case; "" of none.
+
+    Example:
+        >>> from residual.data.splits import split_of_name
+        >>> split_of_name("Valid"), split_of_name("cats")
+        ('val', '')
+    """
+    return next((split for split, names in _NAMES.items() if name.casefold() in names), "")
 
 
 def divided_part(split: str, given: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
@@ -31,14 +47,13 @@ def divided_part(split: str, given: Mapping[str, object]) -> tuple[str, tuple[st
     return "train", ("train", "val")
 
 
-def rows_of_split(
-    labels: np.ndarray, split: str, parts: Sequence[str], where: str, names: Sequence[str] | None = None
-) -> np.ndarray:
-    """Which of the samples `(n,)` of a source's part are a split's, if it is divided into `parts`.
+def rows_of_parts(
+    labels: np.ndarray, parts: Sequence[str], where: str, names: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Which of the samples `(n,)` of a source's part are of which split, if it is divided into `parts`.
 
     Args:
         labels: `(n,)`.
-        split: one of `parts`.
         parts: as `divided_part` tells them.
         where: names the source in errors.
         names: of the classes, for errors.
@@ -47,7 +62,7 @@ def rows_of_split(
         ResidualError: a class has fewer samples than there are parts.
     """
     if len(parts) == 1:
-        return np.arange(len(labels))
+        return {parts[0]: np.arange(len(labels))}
     for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
         if count < len(parts):
             name = f"Class {names[label]!r}" if names else f"Class number {label}"
@@ -56,7 +71,7 @@ def rows_of_split(
                 f"{name} of {where} has too few images to split: {count}, where {every} need at least "
                 f"{len(parts)}. Add images or remove the class, or give every split images of its own."
             )
-    return stratified_split(labels, _SHARES[len(parts)])[tuple(parts).index(split)]
+    return dict(zip(parts, stratified_split(labels, _SHARES[len(parts)]), strict=True))
 
 
 def stratified_split(

@@ -14,7 +14,7 @@ from residual.encoders import transformers_models
 from residual.encoders.encoder import Encoder
 from residual.encoders.families import FAMILIES, open_clip, timm, torchvision
 from residual.encoders.family import Family
-from residual.encoders.names import ALIASES, EMBEDDED, check_encoder_name
+from residual.encoders.names import ALIASES, EMBEDDED, encoder_name
 from residual.encoders.sources import Loaded, snapshot
 from residual.encoders.wrappers import unwrapped
 from residual.errors import ResidualError
@@ -39,7 +39,8 @@ def load_encoder(
             "open_clip:hf-hub:REPO";
             "hf:FOLDER", "hf:REPO" or "hf:REPO@REVISION", as transformers saves models;
             "timm:NAME", "timm:NAME/FILE.safetensors", "timm:FOLDER", "timm:hf-hub:REPO";
-            "torchvision:NAME/FILE.safetensors".
+            "torchvision:NAME/FILE.safetensors"; or "OWNER/NAME" of the hub, where `encoder_name` knows
+            what is meant.
         device: where to put it; by default the GPU if there is one, else the CPU.
         dtype: by default bfloat16 on a GPU that has it, else float32.
         centering: see `Encoder`.
@@ -55,7 +56,7 @@ def load_encoder(
         >>> load_encoder("picto", device="cpu")
         Encoder('picto', transformers CLIP, 8 layers of 6 heads, 192 -> 192)
     """
-    check_encoder_name(name)
+    name = encoder_name(name)
     device = find_device(device)
     if dtype is None:
         half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 from residual.encoders import transformers_models
 from residual.encoders.families import open_clip, timm, torchvision
-from residual.encoders.names import ALIASES, check_encoder_name
+from residual.encoders.names import ALIASES, encoder_name
 from residual.encoders.sources import (
     check_repository,
     converted,
@@ -65,7 +65,7 @@ def look_up_encoder(name: str, hub: Hub | None = None) -> EncoderFiles:
     Raises:
         ResidualError: the name is of no form that is known.
     """
-    check_encoder_name(name)
+    name = encoder_name(name)
     alias = ALIASES.get(name)
     form, _, source = (alias.spec if alias else name).partition(":")
     known = EncoderFiles(name, source or "comes with the library")

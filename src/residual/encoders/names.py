@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from residual.errors import unknown_name
+from residual.errors import ResidualError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,47 @@ FORMS = {
     "timm:NAME": "a VisionTransformer, Eva or Beit; or timm:NAME/FILE, timm:FOLDER, timm:hf-hub:REPO",
     "torchvision:NAME/FILE": "a VisionTransformer of torchvision, its weights as safetensors",
 }
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
+# How architectures of open_clip and models of timm are called.
+_OPEN_CLIP = re.compile(
+    r"(ViT|EVA\d*|RN\d+|PE|ViTamin|MobileCLIP\d*|coca|convnext|nllb|xlm|roberta|mt5)([-_x].*)?"
+)
+_TIMM = re.compile(r"(vit|deit3?|eva\d*|beit(v2)?|dinov?\d*|aimv2|samvit|flexivit|naflexvit)_[\w.]+")
 
 
-def check_encoder_name(name: str) -> None:
-    """Find out before the long work whether `load_encoder` takes a name; nothing is loaded.
+def encoder_name(name: str) -> str:
+    """The whole name of what a user calls `name`, before the long work; nothing is loaded. OWNER/NAME is a
+    repository of transformers (`hf:`), if no folder OWNER is here, and it is none of timm or open_clip.
+
+    Only what a user gives comes here: what a file names is loaded by its very name, if it `is_listed`.
 
     Raises:
-        ResidualError: it doesn't; the nearest are listed.
+        ResidualError: no encoder is called so, or it may be one or another; the nearest are listed.
+
+    Example:
+        >>> from residual.encoders.names import encoder_name
+        >>> encoder_name("picto"), encoder_name("openai/clip-vit-base-patch32")
+        ('picto', 'hf:openai/clip-vit-base-patch32')
     """
-    form, _, source = (ALIASES[name].spec if name in ALIASES else name).partition(":")
-    if form not in EMBEDDED and not (source and form in {known.partition(":")[0] for known in FORMS}):
+    form, _, source = name.partition(":")
+    if name in ALIASES or (source and form in {known.partition(":")[0] for known in FORMS}):
+        return name
+    owner, _, rest = name.partition("/")
+    if os.path.isdir(name):
+        meant = [f"{form}:{name}" for form in ("hf", "open_clip", "timm")]
+    elif owner == "timm" and rest:
+        meant = [f"timm:{rest}", f"open_clip:hf-hub:{name}"]
+    elif _OPEN_CLIP.fullmatch(owner):
+        meant = [f"open_clip:{owner}/{rest or 'TAG'}"]
+    elif _TIMM.fullmatch(name):
+        meant = [f"timm:{name}"]
+    elif not _REPOSITORY.fullmatch(name):
         raise unknown_name("encoder", name, [*ALIASES, *FORMS])
+    elif os.path.isdir(owner):
+        meant = [f"hf:{name}"]
+    else:
+        return f"hf:{name}"
+    raise ResidualError(f"Unknown encoder {name!r}.", f"Did you mean {' or '.join(map(repr, meant))}?")
 
 
 def is_listed(name: str) -> bool:

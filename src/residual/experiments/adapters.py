@@ -26,7 +26,7 @@ from residual.adapters.recipes import Fitting, fitting
 from residual.adapters.scores import Scores
 from residual.data import SPLITS
 from residual.encoders.encoder import Encoder
-from residual.encoders.names import check_encoder_name
+from residual.encoders.names import encoder_name
 from residual.errors import ResidualError, unknown_name
 from residual.experiments.base import Experiment, Page, Tables
 from residual.experiments.few_shots import ZERO_SHOT, few_shot_rows
@@ -113,7 +113,7 @@ class AdaptersSettings:
         self.fits(False)
         self.tunings(False)
         for encoder in self.tuning_batch_size if isinstance(self.tuning_batch_size, dict) else ():
-            check_encoder_name(encoder)
+            encoder_name(encoder)
             self.tunings(False, encoder)
         AdapterSettings(mean=self.mean, init=self.init)
         self.fitting("residual", False)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from residual.data import ImageDataset, load_dataset
-from residual.data.load import check_dataset_name
+from residual.data.load import dataset_name
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
-from residual.encoders.names import check_encoder_name
+from residual.encoders.names import encoder_name
 from residual.errors import ResidualError
 from residual.files import shareable
 from residual.progress import Progress, named
@@ -67,13 +67,12 @@ class Plan:
     def __post_init__(self):
         if not self.encoders:
             raise ResidualError("An experiment needs at least one encoder.")
+        object.__setattr__(self, "reference", dataset_name(self.reference))
+        object.__setattr__(self, "encoders", tuple(map(encoder_name, self.encoders)))
+        object.__setattr__(self, "datasets", tuple(map(dataset_name, self.datasets)))
         for names in (self.encoders, self.datasets):
             if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
                 raise ResidualError(f"Named twice: {', '.join(twice)}.")
-        for name in self.encoders:
-            check_encoder_name(name)
-        for name in (self.reference, *self.datasets):
-            check_dataset_name(name)
         if (least := min(self.limit, self.reference_limit, self.task_limit)) < 0:
             raise ResidualError(f"The limit is a number of images, or 0 for all; got {least}.")
         self.allowance  # noqa: B018 (says what is out of range)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from residual.data import ImageDataset, load_dataset
-from residual.data.load import check_dataset_name
+from residual.data.load import dataset_name
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
@@ -73,7 +73,7 @@ def encode_split(
     if bases_only and check == "all":
         raise ResidualError("Bases alone keep digests of some images: only a store can be checked for all.")
     settings = Encoding(pooling, split_kinds(kinds), batch_size, None if workers < 0 else workers, on_error)
-    check_dataset_name(dataset)
+    dataset = dataset_name(dataset)
     model = load_encoder(encoder, device=device)
     images = load_dataset(dataset, split, stream=stream, **(columns or {}))
     if limit:

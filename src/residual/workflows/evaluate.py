@@ -12,8 +12,8 @@ from torch import Tensor
 
 from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.data import ImageDataset, load_dataset
-from residual.data.load import check_dataset_name
-from residual.encoders.names import check_encoder_name
+from residual.data.load import dataset_name
+from residual.encoders.names import encoder_name
 from residual.errors import ResidualError, told_apart
 from residual.files import shareable
 from residual.finite import correct
@@ -58,9 +58,9 @@ def evaluate_adapter(
     Raises:
         ResidualError: see `load_dataset`, `AdaptedEncoder.from_pretrained` and `evaluate_encoder`.
     """
-    check_dataset_name(dataset)
+    dataset = dataset_name(dataset)
     if encoder is not None:
-        check_encoder_name(encoder)
+        encoder = encoder_name(encoder)
     images = load_dataset(dataset, split)
     adapted = AdaptedEncoder.from_pretrained(adapter, encoder, device)
     return evaluate_encoder(adapted, images, batch_size, on_error, progress)

@@ -23,6 +23,7 @@ from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import BASES_KINDS, METHODS, AdapterSettings, Reference, make_adapter
 from residual.adapters.scores import compute_scores
 from residual.data import SPLITS, ImageDataset, MixedDataset, hold_out, load_dataset
+from residual.data.layout import listed_once
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import shareable
@@ -158,7 +159,8 @@ def load_splits(name: str, encoder: Encoder, held_out: Sequence[str] = ()) -> di
     Raises:
         ResidualError: see `load_dataset`, `check_class_names` and `hold_out`.
     """
-    datasets = {split: load_dataset(name, split) for split in SPLITS}
+    with listed_once():
+        datasets = {split: load_dataset(name, split) for split in SPLITS}
     check_class_names(encoder, datasets["train"].class_names, datasets["train"].templates)
     return hold_out(datasets, held_out)
 

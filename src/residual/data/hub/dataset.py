@@ -23,7 +23,7 @@ from residual.data.hub.fetch import from_disk, from_hub, own_folders
 from residual.data.hub.saved import blobs
 from residual.data.hub.splits import given_split, made_split, named_splits
 from residual.data.hub.tables import Split, Streamed
-from residual.data.splits import rows_of_split
+from residual.data.splits import rows_of_parts
 from residual.errors import ResidualError, UnreadableImageError
 from residual.files import local_path, shareable
 from residual.texts import folded
@@ -195,7 +195,7 @@ def load_table(
         )
     if len(labels) == len(tables):
         tell_unused(names, np.concatenate(list(labels.values())), shareable(name))
-    rows = rows_of_split(labels[source], split, parts, f"{source!r} of {name}")
+    rows = rows_of_parts(labels[source], parts, f"{source!r} of {name}")[split]
     tidy = [" ".join(text.replace("_", " ").split()) or text for text in names]
     return HubDataset(
         name,

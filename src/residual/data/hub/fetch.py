@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from residual.data.folder import LAYOUT
 from residual.data.hub.kept import Source, keep, kept
 from residual.data.hub.saved import MOST_JSON, check_features, check_saved
 from residual.data.hub.tables import Split
+from residual.data.listing import LAYOUT
 from residual.errors import ResidualError, UnreachableHubError, printable
 from residual.files import local_path, read_regular
 from residual.libraries import refused_by_hub

@@ -9,15 +9,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from residual.data.hub.fetch import library
-from residual.data.splits import ALL, divided_part
+from residual.data.splits import ALL, divided_part, split_of_name
 from residual.errors import ResidualError
 
 SEED = 42
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing"),
-}
 
 
 def halves(labels: np.ndarray, share: float, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -79,8 +74,7 @@ def made_split(labels: np.ndarray, split: str, val_share: float | None, where: s
 
 def named_splits(sources: Iterable[str]) -> dict[str, str]:
     """Which of a source's splits each of ours is, by their names."""
-    named = {name: ours for ours, names in SPLIT_NAMES.items() for name in names}
-    return {named[source.lower()]: source for source in sources if source.lower() in named}
+    return {ours: source for source in sources if (ours := split_of_name(source))}
 
 
 def given_split(names: Sequence[str], split: str, where: str) -> tuple[str, tuple[str, ...]]:
