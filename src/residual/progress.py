@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Protocol, overload, runtime_checkable
 
 
@@ -17,8 +19,29 @@ class Progress(Protocol):
         ...
 
 
+_listeners: list[Progress] = []
+
+
+@contextmanager
+def listening(progress: Progress) -> Generator[None]:
+    """Let `progress` hear of work, too, that nobody hands it to: what is fetched or drawn when something is
+    loaded. It is of the whole process, since files are fetched by threads."""
+    _listeners.append(progress)
+    try:
+        yield
+    finally:
+        _listeners.remove(progress)
+
+
+def listener() -> Progress | None:
+    """Who listens to such work: the last that began, or nobody."""
+    return _listeners[-1] if _listeners else None
+
+
 @overload
 def named(progress: Progress, stage: str) -> Progress: ...
+
+
 @overload
 def named(progress: None, stage: str) -> None: ...
 def named(progress: Progress | None, stage: str) -> Progress | None:

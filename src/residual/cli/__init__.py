@@ -12,9 +12,11 @@ from io import TextIOWrapper
 from itertools import pairwise
 from typing import Any
 
+from residual.cli.stopping import Stopped, stoppable
 from residual.errors import (
     AdapterEncoderError,
     DamagedStoreError,
+    LeftOutWarning,
     NoStoreError,
     OtherResultError,
     ResidualError,
@@ -39,37 +41,49 @@ HINTS: dict[type[ResidualError], str] = {
     "and --param experiment.most_skipped_share=S.",
     OtherResultError: "Choose another folder (--out, --stores), or remove it.",
 }
+quiet = False  # whether the command that runs leaves out progress and notes
 FAULT = 70  # the exit code of what no input should cause
 
 
 def main() -> None:
     """Run the command line; what a user can cause ends in a sentence and exit code 2, any other error in 70.
 
-    `--debug` among the words, or `RESIDUAL_DEBUG=1`, shows the traceback before the sentence.
+    `--debug` among the words, or `RESIDUAL_DEBUG=1`, shows the traceback before the sentence; `--quiet`
+    leaves out progress and notes. Stopped by a signal, it says what is kept and ends in 128 and its number.
     """
-    words = [word for word in sys.argv[1:] if word != "--debug"]
+    global quiet
+    words, quiet = _words(), "--quiet" in sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a letter that a terminal lacks costs no result
             stream.reconfigure(errors=ASCII_SIGNS)
     shown: Any = partial(_show_warning, warnings.showwarning)
     warnings.showwarning = shown
     try:
-        _check_folder()
-        _check_words(words)
-        from residual.cli.app import app
+        with stoppable():
+            _check_folder()
+            _check_words(words)
+            from residual.cli.app import app
 
-        app(words)
+            app(words)
+    except Stopped as stop:
+        print(f"residual: {stop.sentence(sys.argv[1:])}", file=sys.stderr)
+        sys.exit(stop.code)
     except Exception as error:
         sentence, code = explained(error)
         print(f"residual: {sentence}", file=sys.stderr)
         sys.exit(code)
 
 
+def _words() -> list[str]:
+    """Those of the command: without what goes for all, and may stand anywhere."""
+    return [word for word in sys.argv[1:] if word not in ("--debug", "--quiet")]
+
+
 def explained(error: Exception) -> tuple[str, int]:
     """What to say of an error, with the way out in the words of the command that runs, and its exit code; the
     traceback is shown where that is asked for."""
-    words = [word for word in sys.argv[1:] if word != "--debug"]
-    if len(words) < len(sys.argv) - 1 or os.environ.get("RESIDUAL_DEBUG", "0") not in ("", "0"):
+    words = _words()
+    if "--debug" in sys.argv[1:] or os.environ.get("RESIDUAL_DEBUG", "0") not in ("", "0"):
         traceback.print_exception(error)
     sentence, code = _sentence(error, words)
     return sentence.rstrip(), code
@@ -109,9 +123,11 @@ def _check_folder() -> None:
 
 
 def _show_warning(other: Callable[..., Any], message: Any, category: Any, *rest: Any) -> None:
-    """What the library warns of, as a line without the place in the library that says so."""
+    """What the library warns of, as a line without the place in the library that says so; what is left out is
+    a note, which `--quiet` leaves out."""
     if issubclass(category, ResidualWarning):
-        print(f"residual: {printable(str(message))}", file=sys.stderr)
+        if not (quiet and issubclass(category, LeftOutWarning)):
+            print(f"residual: {printable(str(message))}", file=sys.stderr)
     else:
         other(message, category, *rest)
 

@@ -55,5 +55,11 @@ def residual(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error; after a command, too.")
     ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", help="No progress and no notes, only results and errors; after a command, too."
+        ),
+    ] = False,
 ) -> None:
     """Open up vision transformers and re-tune them with a few thousand numbers."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     Task,
     TaskID,
@@ -19,11 +19,15 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.segment import Segment
 from rich.text import Text
 
+from residual import cli
+from residual.cli.stopping import keeping
 from residual.errors import printable
 from residual.files import check_writable, write_json
+from residual.progress import Progress, listening
 from residual.report.layout import wrapped
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
 
 _NARROWEST, _USUAL = 20, 80  # columns
+_A_MINUTE = 60.0
 _PIPE_CLOSED = 141  # 128 and the number of SIGPIPE
 
 
@@ -88,11 +93,17 @@ def write_result(json: Path | None, result: object) -> None:
         write_json(json, result)
 
 
+def note(sentence: str) -> None:
+    """Say on stderr what is no error and no result; `--quiet` leaves it out."""
+    if not cli.quiet:
+        err.print(printable(sentence))
+
+
 def show_skipped(samples: Iterable[str] | Mapping[str, str]) -> None:
     """A line for each picture that was left out, with the reason where it is known."""
     for sample in samples:
         reason = f" ({samples[sample]})" if isinstance(samples, Mapping) else ""
-        err.print(printable(f"left out, can't be read: {sample}{reason}"))
+        note(f"left out, can't be read: {sample}{reason}")
 
 
 def recipes_line(fittings: Mapping[str, Fitting]) -> str:
@@ -117,10 +128,10 @@ def recipes_line(fittings: Mapping[str, Fitting]) -> str:
 
 def show_origin(origin: StoreDataset) -> None:
     """What is left out because of a store's dataset, and the way out where it has only to be named."""
-    for note in origin.notes:
-        err.print(printable(note))
+    for told in origin.notes:
+        note(told)
     if origin.unnamed:
-        err.print("If you trust it, name it to load it: --dataset NAME.")
+        note("If you trust it, name it to load it: --dataset NAME.")
 
 
 class _Speed(ProgressColumn):
@@ -135,7 +146,7 @@ class _Speed(ProgressColumn):
 class Stages:
     """Called with a stage ("mnist: encode train"), how much of it is done and how much there is."""
 
-    def __init__(self, bars: Progress):
+    def __init__(self, bars: Bars):
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
 
@@ -153,10 +164,79 @@ class Stages:
             self._bars.remove_task(self._tasks.pop(stage))
 
 
+class Lines:
+    """The same for a log: a line a minute at most, of whatever stage is at work then, and one at the end of a
+    stage that had some. The first comes after a minute: what is done by then needs none.
+
+    Args:
+        say: writes a line.
+        clock: seconds.
+    """
+
+    def __init__(self, say: Callable[[str], object], clock: Callable[[], float] = time.monotonic):
+        self._say, self._clock = say, clock
+        self._due = clock() + _A_MINUTE
+        self._begun: dict[str, tuple[float, int, int]] = {}  # when, done then, done last
+        self._told: set[str] = set()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Say how far a stage is, if it is time for it."""
+        now, name = self._clock(), stage.replace("_", " ")
+        start, before, last = self._begun.get(stage, (now, done, done))
+        if done < last:  # it begins anew
+            start, before = now, done
+        self._begun[stage] = start, before, done
+        if done >= total:
+            del self._begun[stage]
+            if stage in self._told:
+                self._told.remove(stage)
+                self._say(f"{name}: {total:,} of {total:,}, done in {_spell(now - start)}")
+        elif now >= self._due:
+            self._due = now + _A_MINUTE
+            self._told.add(stage)
+            rate = (done - before) / (now - start) if now > start else 0.0
+            ahead = f", {_rate(rate)}, {_spell((total - done) / rate)} left" if rate else ""
+            self._say(f"{name}: {done:,} of {total:,}{ahead}")
+
+
+def _rate(rate: float) -> str:
+    """How many a second, or a minute or an hour where they are few."""
+    unit, seconds = next(
+        ((unit, seconds) for unit, seconds in (("s", 1), ("min", 60)) if rate * seconds >= 1), ("h", 3600)
+    )
+    return f"{rate * seconds:,.0f}/{unit}" if rate * seconds >= 10 else f"{rate * seconds:.1f}/{unit}"
+
+
+def _spell(seconds: float) -> str:
+    """A time as people say it, not too precisely."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+
+
 @contextmanager
-def stages() -> Generator[Stages]:
-    """Bars for as long as the context lasts; where stderr is no terminal, none."""
-    columns = (
+def stages(kept: Callable[[], str] = str, goes_on: bool = True) -> Generator[Progress]:
+    """What long work tells how far it is: bars on a terminal, a line a minute in a log, nothing where
+    `--quiet` asks for that.
+
+    Args:
+        kept: looks up what is kept of the work if it is stopped; by default nothing is.
+        goes_on: whether the same command goes on from there.
+    """
+    with keeping(kept, goes_on), ExitStack() as opened:
+        show: Progress = lambda *_: None  # noqa: E731
+        if not cli.quiet:
+            show = Lines(lambda line: err.print(printable(line)))
+            if err.is_terminal:
+                show = Stages(opened.enter_context(Bars(*_columns(), console=err)))
+        opened.enter_context(listening(show))
+        yield show
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
@@ -164,5 +244,3 @@ def stages() -> Generator[Stages]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bars:
-        yield Stages(bars)

@@ -40,7 +40,7 @@ def datasets(
 
         residual datasets dtd --split test --manifest dtd-test.json
     """
-    from residual.cli.console import check_outputs, err, out, stages, write_result
+    from residual.cli.console import check_outputs, note, out, stages, write_result
     from residual.data import SPLITS, Manifest, load_dataset
     from residual.data.load import FORMS
     from residual.errors import ResidualError
@@ -79,5 +79,5 @@ def datasets(
                 )
             written.save(manifest)
             result["splits"][split]["contents_checksum"] = written.contents_checksum
-            err.print(f"The manifest of {len(written.sample_ids):,} images: {manifest}")
+            note(f"The manifest of {len(written.sample_ids):,} images: {manifest}")
     write_result(json, result)

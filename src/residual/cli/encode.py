@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -84,6 +85,7 @@ def encode(
     from residual.cli.settings import read_encode_settings
     from residual.progress import named
     from residual.workflows.encode import encode_split
+    from residual.workflows.kept import of_moments, of_store
 
     chosen = read_encode_settings(
         cfg or [], param or [], encoder=encoder, dataset=dataset, split=split, pooling=pooling, kinds=kinds,
@@ -92,7 +94,8 @@ def encode(
     )  # fmt: skip
     check_outputs(json)
     columns = {"image_column": image_column, "label_column": label_column, "manifest": manifest}
-    with stages() as show:
+    kept = partial(of_moments if bases_only else of_store, out)
+    with stages(kept) as show:
         stage = f"{chosen.dataset}: encode {chosen.split}"
         result = encode_split(
             out, part=part, check=check, bases_only=bases_only, device=device, columns=columns,

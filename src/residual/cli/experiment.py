@@ -56,6 +56,7 @@ def experiment(
     from residual.errors import unknown_name
     from residual.experiments import EXPERIMENTS, look_up, run_experiment
     from residual.report.preflight import by_reason, in_bytes, preflight_tables
+    from residual.workflows.kept import joined, of_cells, of_stores
 
     if number not in EXPERIMENTS:
         raise unknown_name("experiment", number, EXPERIMENTS)
@@ -79,7 +80,7 @@ def experiment(
         err.print(f"missing: {problem}")
     if dry_run:
         raise typer.Exit(1 if needs.problems() else 0)
-    with stages() as show:
+    with stages(lambda: joined(of_cells(folder), of_stores(out / "stores"))) as show:
         result = run_experiment(
             kind(settings), plan, show, lacking=needs.lacking, explain=lambda error: explained(error)[0]
         )

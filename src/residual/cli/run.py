@@ -66,6 +66,7 @@ def run(
         write_run_page,
         write_suite_page,
     )
+    from residual.workflows.kept import of_datasets
     from residual.workflows.run import RUN_METHODS, run_tasks
 
     if every and dataset:
@@ -80,7 +81,7 @@ def run(
     check_outputs(json, report and report / "index.html")
     model = load_encoder(options.encoder, device=device)
     summaries = []
-    with stages() as show:
+    with stages(lambda: of_datasets(summaries, [json, report]), goes_on=False) as show:
         for done in run_tasks(
             model, dataset_names() if every else [options.dataset], fittings, held_out=options.hold_out,
             bases=options.bases, per_dataset=options.per_dataset, batch_size=options.batch_size,

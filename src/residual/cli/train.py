@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -103,7 +104,8 @@ def train(
         )
     check_outputs(out / "README.md", json, figures and figures / "lambdas.png")
     model = load_encoder(options.encoder, device=device)
-    with stages() as show:
+    kept = partial(_kept, stores, out / "training")
+    with stages(kept) as show:
         done = train_on(
             model, options.dataset, options.method, how, held_out=options.hold_out, bases=options.bases,
             per_dataset=options.per_dataset, batch_size=options.batch_size, on_error=options.on_error,
@@ -127,3 +129,10 @@ def train(
     show_skipped(done.summary["skipped"])
     stdout.print(f"Kept in {out}; seed {done.summary['kept_seed']} was the best on val.")
     write_result(json, done.summary)
+
+
+def _kept(stores: Path | None, trainings: Path) -> str:
+    """What there is to go on from."""
+    from residual.workflows.kept import joined, of_stores, of_trainings
+
+    return joined(of_stores(stores) if stores else "", of_trainings(trainings))

@@ -124,7 +124,7 @@ def _bases_of_images(
     progress: Progress,
 ) -> dict[str, Any]:
     check_writable(out)
-    checkpoint = Path(f"{out}.unfinished")
+    checkpoint = unfinished(out)
     moments = stream_moments(encoder, images, settings, part=part, checkpoint=checkpoint, progress=progress)
     if part == (1, 1):
         made = moments.compute()
@@ -141,6 +141,11 @@ def _bases_of_images(
         "skipped": moments.progress["skipped"],
         "sentence": f"{shareable(out, path=True)}: {what}",
     }
+
+
+def unfinished(out: str) -> Path:
+    """Where bases that are fitted without a store are kept until they are whole."""
+    return Path(f"{out}.unfinished")
 
 
 def bases_of(
