@@ -80,6 +80,10 @@ class SharedSamplesWarning(ResidualWarning):
     """Samples that something is chosen by, or fitted on, and that it is tested on as well: how many."""
 
 
+class RawPixelsWarning(ResidualWarning):
+    """Pixels that look as if they hadn't gone through an encoder's preprocessing."""
+
+
 class UnreadableImageError(ResidualError):
     """An image that cannot be decoded; `sample_id` names it, `reason` says why not."""
 

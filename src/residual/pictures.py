@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from PIL import Image
 
 from residual.errors import ResidualError
@@ -24,6 +25,28 @@ def check_size(width: int, height: int) -> None:
         raise ResidualError(
             f"it has {width:,} by {height:,} pixels, and one side may be {LONGEST} times the other: crop it"
         )
+
+
+def as_picture(values: np.ndarray, channels_first: bool = False) -> Image.Image:
+    """Bytes `(h, w)`, `(h, w, c)` or `(c, h, w)` as a picture, with `c` of 1 (grey), 3, or 4 (transparent).
+
+    Args:
+        values: uint8.
+        channels_first: where both ends may be the channels, the first one is.
+
+    Raises:
+        ResidualError: they are of another shape.
+    """
+    ends = [place for place in (0, -1) if values.ndim == 3 and values.shape[place] in (1, 3, 4)]
+    if values.ndim == 3 and ends:
+        first = ends == [0] or (len(ends) == 2 and channels_first)
+        values = np.moveaxis(values, 0, -1) if first else values
+        values = values[..., 0] if values.shape[-1] == 1 else values
+    elif values.ndim != 2:
+        raise ResidualError(
+            f"A picture's bytes are (h, w), (h, w, 3) or (3, h, w), got the shape {values.shape}."
+        )
+    return on_white(Image.fromarray(np.ascontiguousarray(values)))
 
 
 def on_white(image: Image.Image) -> Image.Image:

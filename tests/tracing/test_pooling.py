@@ -260,7 +260,7 @@ def test_text_towers_that_are_not_there_or_cannot_be_split_are_refused():
         decompose(encoder, ids(), tower="audio")
     with pytest.raises(ResidualError, match="tiny has no tokenizer: its folder holds none, or none"):
         decompose(encoder, ["a cat"], tower="text")
-    with pytest.raises(ResidualError, match=r"The image tower takes pixels, from encoder.preprocess"):
+    with pytest.raises(ResidualError, match=r"The image tower takes pixels as an array, got list"):
         decompose(encoder, ["a cat"])
     with pytest.raises(ResidualError, match="has no class token"):
         decompose(encoder, ids(), "cls", tower="text")

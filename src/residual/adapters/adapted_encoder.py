@@ -8,7 +8,7 @@ the encoder does by itself. `sharing` saves, loads and shares it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -27,6 +27,7 @@ from residual.adapters.onnx_files import write_onnx
 from residual.adapters.sharing import AdaptedParts, load_parts, push_parts, save_parts
 from residual.encoders.encoder import Encoder
 from residual.encoders.fingerprints import precision_hint
+from residual.encoders.pixels import Pixels
 from residual.errors import ResidualError
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.capture import Capture, exclusively, place_hooks, without_autocast
@@ -144,7 +145,7 @@ class AdaptedEncoder(nn.Module):
         """Of the logits, in their order; empty without a classifier."""
         return () if self.classifier is None else self.classifier.class_names
 
-    def forward(self, pixels: Float[Tensor, "n 3 h w"], logits: bool | None = None) -> Float[Tensor, "n _"]:
+    def forward(self, pixels: Pixels, logits: bool | None = None) -> Float[Tensor, "n _"]:
         """Logits `(n, c)` where there is a classifier, else features `(n, d)`; or which of them is asked for.
 
         Raises:
@@ -157,7 +158,7 @@ class AdaptedEncoder(nn.Module):
             directions = normalize(features.to(self.class_weights.dtype), dim=1)
             return self.classifier.scale * (directions @ self.class_weights.T)
 
-    def encode_image(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+    def encode_image(self, pixels: Pixels) -> Float[Tensor, "n d"]:
         """The adapted features, not normalised, in float32 or better; without an adapter the model's output.
 
         Threads take turns where units are captured. Gradients flow unless the caller turns them off.
@@ -166,7 +167,8 @@ class AdaptedEncoder(nn.Module):
             ResidualError: images that aren't of the model's size.
         """
         following = torch.compiler.is_compiling()  # compiled or exported: sizes are symbols, and no locks
-        ready = pixels if following else self.encoder.checked_pixels(pixels)
+        given: Any = pixels
+        ready = given if following else self.encoder.checked_pixels(given)
         tower = self.encoder.tower("image")
         if self._capture is None:
             output = tower.encode(self.module, ready)
@@ -187,7 +189,7 @@ class AdaptedEncoder(nn.Module):
         """That of the encoder: adapters are of the image side."""
         return self.encoder.encode_text(texts)
 
-    def pixels(self, images: Sequence[Any]) -> Float[Tensor, "n 3 h w"]:
+    def pixels(self, images: Iterable[Any]) -> Float[Tensor, "n 3 h w"]:
         """`preprocess` over several images, stacked."""
         return self.encoder.pixels(images)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Int
@@ -42,6 +44,25 @@ def check_match(adapter: Adapter, samples: Store | Scores, classifier: ZeroShotC
                 f"{name} ({fingerprint[:8]})."
             )
     check_labels(samples.labels, classifier, what)
+    if not isinstance(samples, Scores):
+        _check_numbering(samples.class_names, classifier.class_names, what)
+
+
+def _check_numbering(names: Sequence[str], wanted: Sequence[str], what: str) -> None:
+    """Refuse classes that have another number in the classifier; other names for them may be given there.
+
+    Raises:
+        ResidualError: names the first.
+    """
+    if len(set(wanted)) < len(wanted):
+        return
+    for number, name in enumerate(names):
+        if name in wanted and wanted.index(name) != number:
+            raise ResidualError(
+                f"The {what} samples have {name!r} as class {number}, the classifier as class "
+                f"{wanted.index(name)}.",
+                "Number both alike: class_names=... when the pictures are encoded.",
+            )
 
 
 def check_labels(labels: Labels, classifier: ZeroShotClassifier, what: str) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from residual.data.dataset import DatasetDescription, ImageDataset
@@ -15,10 +16,13 @@ from residual.data.splits import SPLITS
 from residual.data.suite import MixedDataset
 
 if TYPE_CHECKING:
+    from residual.data.own import as_dataset, own_splits
     from residual.data.pixels import PixelDataset
 
 __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "load_dataset",
+    "as_dataset",
+    "own_splits",
     "dataset_names",
     "hub_dataset_names",
     "dataset_descriptions",
@@ -32,9 +36,14 @@ __all__ = [  # noqa: RUF022 (in the order in which they are used)
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "PixelDataset":  # torch is loaded with it alone
-        from residual.data.pixels import PixelDataset
+_LATER = {
+    "PixelDataset": "pixels",
+    "as_dataset": "own",
+    "own_splits": "own",
+}  # torch is loaded with them alone
 
-        return PixelDataset
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f"residual.data.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -80,9 +80,7 @@ def decode_image(content: bytes, sample_id: str, where: str) -> Image.Image:
                 file.most += _READS_OF_A_PIXEL * image.width * image.height
             more = _has_more(image) and where not in _told
             image.load()
-            turn = _TURNS.get(_orientation(image))
-            seen = _eight_bits(image)
-            made = on_white(seen if turn is None else seen.transpose(turn))
+            made = as_seen(image)
             # Pillow's own object keeps the file; copying the pixels would take a third as long as decoding.
             made = made._new(made.im) if made is image else made
     except Exception as problem:  # a decoder raises whatever a damaged file makes it trip over
@@ -150,6 +148,19 @@ def jxl_size(content: bytes) -> tuple[int, int]:
     return height * ratio[0] // ratio[1] if ratio[0] else side(), height
 
 
+def as_seen(image: Image.Image) -> Image.Image:
+    """A decoded picture as RGB: upright as its EXIF says, with 8 bits, transparent parts on white.
+
+    Raises:
+        ValueError: its pixels are numbers that no picture of 8 bits can have.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are fractions: save it with 8 bits")
+    turn = _TURNS.get(_orientation(image))
+    seen = _eight_bits(image)
+    return on_white(seen if turn is None else seen.transpose(turn))
+
+
 class _Pieces(io.BytesIO):
     """A file that Pillow can't be made to walk through for minutes, a byte or an empty chunk at a time."""
 
@@ -177,8 +188,6 @@ def _check_costs(image: Any, content: bytes) -> bool:
         raise ValueError(
             f"it is a {kind} of over {MOST_BY_ONE / 1e6:.0f} million pixels, slow to read: save it as PNG"
         )
-    if image.mode == "F":
-        raise ValueError("its pixels are fractions: save it with 8 bits")
     if kind == "TIFF" and _tile(image) > MOST_OF_A_TILE:
         raise ValueError(
             f"it is in tiles of over {MOST_OF_A_TILE / 1e6:.0f} million pixels, or as many over: save as PNG"

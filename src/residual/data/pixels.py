@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
-from jaxtyping import Float
+import torch
 from PIL import Image
 from torch import Tensor
 
 from residual.data.dataset import OWN_LICENCE, ImageDataset
+from residual.encoders.pixels import Pixels
 from residual.errors import ResidualError
 
 
@@ -18,8 +19,8 @@ class PixelDataset(ImageDataset):
     """Images that are preprocessed and in memory already, on the CPU or the GPU; only to be encoded.
 
     Args:
-        pixels: `(n, 3, h, w)`, what the encoder's `preprocess` gives.
-        labels: `(n,)`.
+        pixels: `(n, 3, h, w)`, what `encoder.pixels` gives; of torch, or of NumPy, whose memory is shared.
+        labels: `(n,)`, class numbers; `as_dataset` takes names and other kinds.
         class_names: one a class.
         name: of the dataset.
         split: "train", "val" or "test".
@@ -41,7 +42,7 @@ class PixelDataset(ImageDataset):
 
     def __init__(
         self,
-        pixels: Float[Tensor, "n 3 h w"],
+        pixels: Pixels,
         labels: Iterable[Any],
         class_names: Sequence[str],
         name: str = "pixels",
@@ -51,7 +52,7 @@ class PixelDataset(ImageDataset):
         groups: Iterable[Any] | None = None,
         group_names: Sequence[str] = (),
     ):
-        self.pixels = pixels
+        self.pixels = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
         ids = [f"{index:06d}" for index in range(len(pixels))] if sample_ids is None else sample_ids
         super().__init__(name, split, class_names, templates, labels, ids, OWN_LICENCE, groups, group_names)
 
@@ -61,12 +62,12 @@ class PixelDataset(ImageDataset):
         Raises:
             ResidualError: see `ImageDataset.check`.
         """
-        super().check()
         if self.pixels.ndim != 4 or len(self.pixels) != len(self.labels):
             raise ResidualError(
                 f"{self.full_name} has {len(self.labels)} labels but pixels of the shape "
                 f"{tuple(self.pixels.shape)}; it needs (n, 3, height, width), n of each."
             )
+        super().check()
 
     def load(self, index: int) -> Image.Image:
         """There is none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from residual.encoders.anatomy import CENTERINGS, Anatomy, Parts, check_centerin
 from residual.encoders.family import Family, Tower
 from residual.encoders.fingerprints import Fingerprints
 from residual.encoders.paths import follow
+from residual.encoders.pixels import Pixels, ToPixels, checked
 from residual.encoders.running import evaluating, modules_of, own_code, recorded, tensors_of, uncompiled
 from residual.encoders.wrappers import adapters_in
 from residual.errors import ResidualError
@@ -240,7 +241,7 @@ class Encoder:
         self.compiled: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._compiled_of: list[Tensor] = []
 
-    def encode_image(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+    def encode_image(self, pixels: Pixels) -> Float[Tensor, "n d"]:
         """The model's own image output, not normalised. Gradients flow unless the caller turns them off.
 
         Where gradients are recorded, the model runs in the mode that it is set to, as whoever trains it
@@ -308,26 +309,15 @@ class Encoder:
             made.popitem(last=False)
         return result
 
-    def checked_pixels(self, pixels: Tensor) -> Tensor:
-        """The pixels where and in what precision the model wants them.
+    def checked_pixels(self, pixels: Any) -> Float[Tensor, "n 3 h w"]:
+        """Pixels, a tensor or a NumPy array, where and in what precision the model wants them.
 
         Raises:
-            ResidualError: they aren't images, or not of the model's size.
+            ResidualError: they aren't images, bytes and not pixels, or not of the model's size.
         """
-        if pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
-            raise ResidualError(
-                f"{self.name} takes one image or more as (n, 3, height, width), got {tuple(pixels.shape)}: "
-                "run them through encoder.preprocess and stack them, or say pixels[None] for one."
-            )
         if self.device.type == "meta":
             self._check_present()
-        size = self.image_size
-        if size is not None and pixels.shape[-2:] != size:
-            raise ResidualError(
-                f"{self.name} takes images of {size[0]} by {size[1]} pixels, got {pixels.shape[-2]} by "
-                f"{pixels.shape[-1]}: run them through encoder.preprocess first."
-            )
-        return pixels.to(self.device, self.dtype)
+        return checked(pixels, self.name, self.image_size).to(self.device, self.dtype)
 
     def checked_ids(self, ids: Tensor) -> Tensor:
         """Token ids where the model wants them.
@@ -357,9 +347,31 @@ class Encoder:
             raise ResidualError(f"{self.name} has no tokenizer: its folder holds none, or none was given.")
         return self._tokenize(list(texts)).to(self.device)
 
-    def pixels(self, images: Sequence[Image.Image]) -> Float[Tensor, "n 3 h w"]:
-        """`preprocess` over several images, stacked."""
-        return torch.stack([self.preprocess(image) for image in images])
+    @property
+    def to_pixels(self) -> ToPixels:
+        """`preprocess` that takes arrays, too: from one picture of any kind to pixels `(3, h, w)`."""
+        return ToPixels(self.name, self.preprocess, self.image_size)
+
+    def pixels(self, images: Iterable[Any]) -> Float[Tensor, "n 3 h w"]:
+        """`preprocess` over several images, stacked.
+
+        Args:
+            images: PIL images; bytes (uint8) of NumPy or torch, each `(h, w)`, `(h, w, 3)` or `(3, h, w)`;
+                or pixels `(3, h, w)`, which are only stacked.
+
+        Raises:
+            ResidualError: there is none, or one is no picture.
+
+        Example:
+            >>> import numpy as np, residual
+            >>> encoder = residual.load_encoder("picto", device="cpu")
+            >>> encoder.pixels(np.zeros((2, 20, 30, 3), np.uint8)).shape
+            torch.Size([2, 3, 64, 64])
+        """
+        made = list(map(self.to_pixels, images))
+        if not made:
+            raise ResidualError("At least one picture is needed, got none.")
+        return torch.stack(made)
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take with them: all but what was compiled, which runs only where it was."""

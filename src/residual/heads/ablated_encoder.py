@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.encoders.encoder import Encoder
+from residual.encoders.pixels import Pixels
 from residual.errors import ResidualError
 from residual.finite import check_finite
 from residual.heads.contributions import check_mode, kept_units
@@ -71,7 +72,7 @@ class AblatedEncoder:
         """That of the encoder."""
         return self.encoder.logit_scale
 
-    def encode_image(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+    def encode_image(self, pixels: Pixels) -> Float[Tensor, "n d"]:
         """The sum of the kept units, in the precision of the statistics (float32, or float64)."""
         coordinates, _ = trace(self.encoder, pixels)
         like = coordinates.mean

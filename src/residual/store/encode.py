@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from residual.data import ImageDataset, PixelDataset
+from residual.data import ImageDataset, PixelDataset, as_dataset
+from residual.data.own import OwnDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import safe_name, shareable
@@ -41,9 +42,14 @@ DTYPES = {"float16": torch.float16, "float32": torch.float32}
 @overload
 def encode_dataset(
     encoder: Encoder,
-    dataset: ImageDataset,
+    data: Any,
     path: None = None,
     *,
+    labels: Iterable[Any] | None = ...,
+    groups: Iterable[Any] | None = ...,
+    class_names: Sequence[str] | None = ...,
+    image_column: str | None = ...,
+    label_column: str | None = ...,
     pooling: str = ...,
     kinds: Sequence[str] = ...,
     batch_size: int = ...,
@@ -57,9 +63,14 @@ def encode_dataset(
 @overload
 def encode_dataset(
     encoder: Encoder,
-    dataset: ImageDataset,
+    data: Any,
     path: str | os.PathLike[str],
     *,
+    labels: Iterable[Any] | None = ...,
+    groups: Iterable[Any] | None = ...,
+    class_names: Sequence[str] | None = ...,
+    image_column: str | None = ...,
+    label_column: str | None = ...,
     pooling: str = ...,
     kinds: Sequence[str] = ...,
     dtype: str = ...,
@@ -75,9 +86,14 @@ def encode_dataset(
 
 def encode_dataset(
     encoder: Encoder,
-    dataset: ImageDataset,
+    data: Any,
     path: str | os.PathLike[str] | None = None,
     *,
+    labels: Iterable[Any] | None = None,
+    groups: Iterable[Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
     pooling: str = "own",
     kinds: Sequence[str] = KINDS,
     dtype: str = "float16",
@@ -89,7 +105,7 @@ def encode_dataset(
     check: str = "some",
     progress: Progress | None = None,
 ) -> MemoryStore | ResidualStore:
-    """Run `encoder` over `dataset` and keep the coordinates of every sample.
+    """Run `encoder` over pictures and keep the coordinates of every sample.
 
     With a `path` they go into a store there, a shard of samples at a time. Called again after whatever
     stopped it, it goes on behind the last whole shard, and the finished store is the same, byte for byte, as
@@ -97,9 +113,11 @@ def encode_dataset(
 
     Args:
         encoder: from `load_encoder` or `wrap_encoder`.
-        dataset: from `load_dataset`, or an `ImageDataset` of your own.
+        data: from `load_dataset`; or your own pictures, in a list, an array, or a dataset of torch,
+            torchvision or Hugging Face, as `residual.data.as_dataset` takes them.
         path: a folder or an fsspec address; None keeps everything in memory, in float32 (float64 if the
             encoder is).
+        labels, groups, class_names, image_column, label_column: of your own pictures, see `as_dataset`.
         pooling: which tokens, see `decompose`.
         kinds: the kinds of unit to keep: "emb", "mlp", "head".
         dtype: of stored coordinates, "float16" or "float32"; `mean` and `std` are always in float32.
@@ -133,6 +151,10 @@ def encode_dataset(
     """
     settings = Encoding(pooling, tuple(kinds), batch_size, workers, on_error, allowance)
     check_choice(check)
+    dataset = as_dataset(
+        data, labels=labels, groups=groups, class_names=class_names, image_column=image_column,
+        label_column=label_column,
+    )  # fmt: skip
     dataset.check()
     if len(dataset) == 0:
         raise ResidualError(f"Dataset {dataset.full_name} has no samples.")
@@ -233,10 +255,10 @@ def kept_tokens(encoder: Encoder, dataset: ImageDataset, pooling: str) -> int | 
     """How many tokens of an image are kept, seen on a blank one; None where there is no token axis."""
     if not resolve(pooling, encoder.parts, encoder.name).keeps_tokens:
         return None
-    if isinstance(dataset, PixelDataset):
-        pixels = dataset.pixels[:1]
-    else:
-        pixels = encoder.preprocess(Image.new("RGB", (256, 256)))[None]
+    first = dataset.pixels[0] if isinstance(dataset, PixelDataset) else Image.new("RGB", (256, 256))
+    if isinstance(dataset, OwnDataset) and not isinstance(own := dataset.load(0), Image.Image):
+        first = own  # pixels
+    pixels = encoder.pixels([first])
     with torch.inference_mode():
         return trace(encoder, pixels, pooling=pooling)[0].mean.shape[1]
 

@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from residual.data import ImageDataset, PixelDataset
+from residual.data.own import OwnDataset
 from residual.devices import cores
 from residual.encoders.encoder import Encoder
-from residual.errors import ResidualError, UnreadableImageError
+from residual.errors import RawPixelsWarning, ResidualError, UnreadableImageError
 from residual.hashing import row_sums
 from residual.libraries import first_line
 from residual.read_ahead import ahead
@@ -141,6 +143,7 @@ def encode_batches(
                 digests = row_sums(pixels) if isinstance(dataset, PixelDataset) else None
             if not checked:
                 _check_pixels(dataset, read)
+                _warn_of_raw(encoder, dataset, read)
                 check_sum(encoder, linearization, coordinates, output)
                 checked = True
             coordinates = _narrowed(coordinates.only(settings.kinds), dtype)
@@ -170,7 +173,7 @@ def read_pixels(
         ResidualError: `workers` is out of bounds; or a process ended early, most often since memory ran out.
     """
     on_gpu = encoder.device.type == "cuda"
-    reader = _Reader(dataset, encoder.preprocess, encoder.dtype, on_gpu)
+    reader = _Reader(dataset, encoder.to_pixels, encoder.dtype, on_gpu)
     if workers is None:
         workers = min(_MOST_WORKERS, cores()) if on_gpu and not dataset.in_order else 0
     if not 0 <= workers <= MOST_PROCESSES:
@@ -231,9 +234,9 @@ class _Reader(Dataset[Pixels]):
     """Reads the samples at some positions; what goes wrong comes back as a value, also out of a process."""
 
     def __init__(
-        self, dataset: ImageDataset, preprocess: Callable[[Any], Tensor], dtype: torch.dtype, pin: bool
+        self, dataset: ImageDataset, to_pixels: Callable[[Any], Tensor], dtype: torch.dtype, pin: bool
     ):
-        self.dataset, self.preprocess, self.dtype, self.pin = dataset, preprocess, dtype, pin
+        self.dataset, self.to_pixels, self.dtype, self.pin = dataset, to_pixels, dtype, pin
 
     def __getitem__(self, index: range) -> Pixels:
         """In a worker process."""
@@ -280,8 +283,12 @@ class _Reader(Dataset[Pixels]):
             raise
         except Exception as error:
             raise UnreadableImageError(self.dataset.sample_ids[position], first_line(error)) from error
+        if not isinstance(
+            image, Image.Image
+        ):  # pixels already: of the wrong size it is the fault of no picture
+            return self.to_pixels(image), digest
         try:
-            return self.preprocess(image), digest
+            return self.to_pixels(image), digest
         except Exception as error:
             raise UnreadableImageError(self.dataset.sample_ids[position], first_line(error)) from error
 
@@ -292,6 +299,24 @@ def _check_pixels(dataset: ImageDataset, read: Pixels) -> None:
     if not finite.all():
         first = read.positions[int(finite.logical_not().nonzero()[0, 0])]
         raise ResidualError(f"The pixels of {dataset.sample_ids[first]!r} hold NaN or infinity.")
+
+
+def _warn_of_raw(encoder: Encoder, dataset: ImageDataset, read: Pixels) -> None:
+    """Tell of tensors from 0 to 1 (torchvision's `ToTensor`) where the encoder normalises pictures."""
+    if not isinstance(dataset, PixelDataset | OwnDataset):
+        return
+    low, high = (float(bound) for bound in torch.cat([part.flatten() for part in read.pixels]).aminmax())
+    if not 0 <= low < high <= 1 or encoder.preprocess(Image.new("RGB", (256, 256))).min() >= 0:
+        return
+    if isinstance(dataset, OwnDataset) and isinstance(dataset.load(read.positions[0]), Image.Image):
+        return
+    warnings.warn(
+        f"The pixels of {dataset.full_name} are from 0 to 1, as before {encoder.name} normalises "
+        "pictures: tensors are taken as they are. Give pictures (PIL, or bytes as uint8), or transform them "
+        "with encoder.preprocess.",
+        RawPixelsWarning,
+        stacklevel=4,
+    )
 
 
 def _moved(encoder: Encoder, parts: list[Tensor]) -> Tensor:

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from residual.encoders.anatomy import Parts
 from residual.encoders.encoder import Encoder
+from residual.encoders.pixels import Pixels
 from residual.encoders.running import uncompiled
 from residual.encoders.wrappers import adapters_in
 from residual.errors import ResidualError
 from residual.hashing import bit_sums
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
-from residual.tracing.trace import Images, Texts, traced
+from residual.tracing.trace import Texts, traced
 from residual.tracing.units import KINDS
 
 # How far the sum of units may be from the model's own output, by the precision of the model.
@@ -48,7 +49,7 @@ class Decomposition:
 
 def decompose(
     encoder: Encoder,
-    pixels: Images | Texts,
+    pixels: Pixels | Texts,
     pooling: str = "own",
     kinds: Sequence[str] = KINDS,
     *,
@@ -59,7 +60,7 @@ def decompose(
 
     Args:
         encoder: from `load_encoder` or `wrap_encoder`.
-        pixels: from `encoder.preprocess`, stacked; for the text tower texts instead, or their token ids.
+        pixels: from `encoder.pixels`, of torch or NumPy; for the text tower texts, or their token ids.
         pooling: which tokens' output.
             "own": what the encoder does itself (class token, average, attention pool, end of text);
             "cls": the class token;

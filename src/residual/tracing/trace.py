@@ -9,6 +9,7 @@ from dataclasses import fields
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -16,25 +17,24 @@ from torch import Tensor, nn
 from residual.encoders.anatomy import Parts
 from residual.encoders.encoder import Encoder
 from residual.encoders.family import Tower
+from residual.encoders.pixels import Pixels
 from residual.encoders.running import evaluating, own_code, uncompiled
-from residual.errors import ResidualError
 from residual.tracing.capture import Capture, capture, place_hooks
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.stand_ins import PatchProduct, cuts_patches, replace_module
 from residual.tracing.token_choice import Pooling, resolve
 
-Images = Float[Tensor, "n 3 height width"]
 Texts = Sequence[str] | Int[Tensor, "n t"]
 
 
 def trace(
-    encoder: Encoder, inputs: Images | Texts, tower: str = "image", pooling: str = "own"
+    encoder: Encoder, inputs: Pixels | Texts, tower: str = "image", pooling: str = "own"
 ) -> tuple[Coordinates, Float[Tensor, "n *t d"]]:
     """Run `inputs` through a tower: their coordinates, and the model's own output.
 
     Args:
         encoder: from `load_encoder` or `wrap_encoder`. One that was compiled is traced compiled.
-        inputs: pixels from `encoder.preprocess`, stacked; or texts, or their token ids.
+        inputs: pixels from `encoder.pixels`, of torch or NumPy; or texts, or their token ids.
         tower: "image" or "text".
         pooling: which tokens, see `decompose`.
 
@@ -52,7 +52,7 @@ def trace(
 
 
 def traced(
-    encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str, parts: Parts | None = None
+    encoder: Encoder, inputs: Pixels | Texts, tower: str, pooling: str, parts: Parts | None = None
 ) -> tuple[Coordinates, Float[Tensor, "n *t d"]]:
     """`trace`, for whoever has looked up the tower's parts already."""
     if encoder.compiling is not None and not torch.compiler.is_compiling():
@@ -62,7 +62,7 @@ def traced(
 
 @uncompiled
 def _eager(
-    encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str, parts: Parts | None
+    encoder: Encoder, inputs: Pixels | Texts, tower: str, pooling: str, parts: Parts | None
 ) -> tuple[Coordinates, Tensor]:
     ready = _ready(encoder, inputs, tower)
     with (
@@ -108,19 +108,19 @@ def _nothing_compiled() -> Generator[None]:
 
 
 def _compiled(
-    encoder: Encoder, inputs: Images | Texts, tower: str, pooling: str
+    encoder: Encoder, inputs: Pixels | Texts, tower: str, pooling: str
 ) -> tuple[Coordinates, Tensor]:
     ready = _ready(encoder, inputs, tower)
     return encoder.made_once((tower, pooling), lambda: _CompiledTrace(encoder, tower, pooling))(ready)
 
 
-def _ready(encoder: Encoder, inputs: Images | Texts, tower: str) -> Tensor:
+def _ready(encoder: Encoder, inputs: Pixels | Texts, tower: str) -> Tensor:
     """Pixels or token ids where the model wants them."""
-    if not isinstance(inputs, Tensor):
-        if tower == "image":
-            raise ResidualError("The image tower takes pixels, from encoder.preprocess: got no tensor.")
-        return encoder.tokenize(inputs)
-    return encoder.checked_pixels(inputs) if tower == "image" else encoder.checked_ids(inputs)
+    if tower == "image":
+        return encoder.checked_pixels(inputs)
+    if isinstance(inputs, np.ndarray):
+        return encoder.checked_ids(torch.from_numpy(inputs))
+    return encoder.checked_ids(inputs) if isinstance(inputs, Tensor) else encoder.tokenize(inputs)
 
 
 class _CompiledTrace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from residual.adapters.adapted_encoder import AdaptedEncoder
-from residual.data import ImageDataset, load_dataset
+from residual.data import as_dataset, load_dataset
 from residual.data.load import dataset_name
 from residual.encoders.names import encoder_name
 from residual.errors import ResidualError, told_apart
@@ -68,12 +69,22 @@ def evaluate_adapter(
 
 def evaluate_encoder(
     adapted: AdaptedEncoder,
-    dataset: ImageDataset,
+    data: Any,
     batch_size: int = 64,
     on_error: str = "raise",
     progress: Progress | None = None,
+    *,
+    labels: Iterable[Any] | None = None,
 ) -> Evaluation:
-    """Run an adapted encoder over a dataset of its classes.
+    """Run an adapted encoder over pictures of its classes.
+
+    Args:
+        adapted: with a classifier.
+        data: a dataset, or pictures as `as_dataset` takes them; those that name no classes are of the
+            adapter's, which numbers stand for.
+        batch_size, on_error: see `encode_dataset`.
+        progress: told of every batch.
+        labels: of pictures that have none, see `as_dataset`.
 
     The summary holds `encoder, method, dataset, split, samples, accuracy` (of the adapted encoder;
     "zero_shot" of the one that it was made of, by the same classifier, but for a fine-tuned one, whose
@@ -87,6 +98,7 @@ def evaluate_encoder(
     classifier = adapted.classifier
     if classifier is None:
         raise ResidualError(f"{adapted.name} has no classifier: make one with it to measure its accuracy.")
+    dataset = as_dataset(data, labels=labels, unnamed=adapted.class_names)
     if tuple(dataset.class_names) != adapted.class_names:
         ours, theirs = (", ".join(names[:4]) for names in (adapted.class_names, tuple(dataset.class_names)))
         raise ResidualError(

@@ -19,6 +19,7 @@ from residual.workflows.outcome import changes_of, outcome
 from residual.workflows.task import (
     MIXED,
     Adapted,
+    OwnData,
     Pictures,
     Task,
     adapt,
@@ -26,6 +27,7 @@ from residual.workflows.task import (
     make_task,
     reference_of,
     task_summary,
+    title_of,
 )
 
 RUN_METHODS = ("residual_star", "residual")
@@ -52,7 +54,7 @@ class Run:
 
 def run_tasks(
     encoder: Encoder,
-    datasets: Sequence[str],
+    datasets: Sequence[str | OwnData],
     fittings: Mapping[str, Fitting],
     *,
     held_out: Sequence[str] = (),
@@ -62,10 +64,10 @@ def run_tasks(
     on_error: str = "raise",
     progress: Progress | None = None,
 ) -> Generator[Run]:
-    """Adapt `encoder` to each dataset by each method of `fittings`, with as many seeds for all.
+    """Adapt `encoder` to each dataset, a name or splits of your own, by each method of `fittings`.
 
-    Gives one `Run` after another, so that only one task's coordinates are in memory. The summary holds
-    `encoder, dataset, bases, held_out, recipe, but, seeds, n_train, n_val, n_test, classes, classifier,
+    All have as many seeds. Gives one `Run` after another, so that only one task's coordinates are in memory.
+    The summary holds `encoder, dataset, bases, held_out, recipe, but, seeds, n_train, n_val, n_test, classes, classifier,
     accuracy, interval, over_pictures, best, changed, per_seed, parameters, epochs, best_epoch, seconds,
     skipped, versions`. An accuracy over several seeds is their mean; see `outcome` for `interval`, which is
     over seeds, `over_pictures` and `best`. `but` are settings that were chosen to be others than the
@@ -84,9 +86,9 @@ def run_tasks(
         encoder, batch_size, on_error, progress=under(progress, "bases")
     ).of_bases(bases, per_dataset)
     bases_seconds = time.perf_counter() - start
-    for name in datasets:
-        inside, start = under(progress, name), time.perf_counter()
-        splits = load_splits(name, encoder, held_out)
+    for data in datasets:
+        name, start = title_of(data), time.perf_counter()
+        inside, splits = under(progress, name), load_splits(data, encoder, held_out)
         stores = Pictures(encoder, batch_size, on_error, progress=inside).splits(splits)
         task = make_task(encoder, name, splits, stores, time.perf_counter() - start)
         start = time.perf_counter()

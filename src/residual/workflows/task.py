@@ -22,7 +22,7 @@ from residual.adapters.fit import adapted_output, fit_many
 from residual.adapters.fit_settings import FitSettings
 from residual.adapters.methods import BASES_KINDS, METHODS, AdapterSettings, Reference, make_adapter
 from residual.adapters.scores import compute_scores
-from residual.data import SPLITS, ImageDataset, MixedDataset, hold_out, load_dataset
+from residual.data import SPLITS, ImageDataset, MixedDataset, hold_out, load_dataset, own_splits
 from residual.data.layout import listed_once
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
@@ -148,11 +148,21 @@ class Pictures:
         return self.encode(dataset, "encode for bases")
 
 
-def load_splits(name: str, encoder: Encoder, held_out: Sequence[str] = ()) -> dict[str, ImageDataset]:
+OwnData = Any  # pictures, or splits of them, as `residual.data.own_splits` takes them
+
+
+def title_of(data: str | OwnData) -> str:
+    """What a dataset is called: its name, or that it is the user's own."""
+    return data if isinstance(data, str) else "own"
+
+
+def load_splits(
+    name: str | OwnData, encoder: Encoder, held_out: Sequence[str] = ()
+) -> dict[str, ImageDataset]:
     """The three splits of a dataset, none of it decoded yet, with classes that a classifier can be made of.
 
     Args:
-        name: as `load_dataset` takes it.
+        name: as `load_dataset` takes it, or splits of your own.
         encoder: of the classifier.
         held_out: groups or patterns of sample ids that are val, see `hold_out`.
 
@@ -160,7 +170,11 @@ def load_splits(name: str, encoder: Encoder, held_out: Sequence[str] = ()) -> di
         ResidualError: see `load_dataset`, `check_class_names` and `hold_out`.
     """
     with listed_once():
-        datasets = {split: load_dataset(name, split) for split in SPLITS}
+        datasets = (
+            {split: load_dataset(name, split) for split in SPLITS}
+            if isinstance(name, str)
+            else own_splits(name)
+        )
     check_class_names(encoder, datasets["train"].class_names, datasets["train"].templates)
     return hold_out(datasets, held_out)
 
@@ -195,7 +209,7 @@ def make_task(
 
 def encode_task(
     encoder: Encoder,
-    name: str,
+    name: str | OwnData,
     batch_size: int = 64,
     on_error: str = "raise",
     progress: Progress | None = None,
@@ -206,7 +220,7 @@ def encode_task(
     """Encode the three splits of a dataset and make its classifier.
 
     Args:
-        name: as `load_dataset` takes it.
+        name: as `load_dataset` takes it, or splits of your own.
         held_out: see `load_splits`.
         encoder, batch_size, on_error, progress, stores: see `Pictures`.
 
@@ -215,7 +229,7 @@ def encode_task(
     """
     start, datasets = time.perf_counter(), load_splits(name, encoder, held_out)
     encoded = Pictures(encoder, batch_size, on_error, stores, progress).splits(datasets)
-    return make_task(encoder, name, datasets, encoded, time.perf_counter() - start)
+    return make_task(encoder, title_of(name), datasets, encoded, time.perf_counter() - start)
 
 
 def reference_from(

@@ -35,6 +35,7 @@ from residual.workflows.outcome import changes_of, outcome
 from residual.workflows.task import (
     MIXED,
     Adapted,
+    OwnData,
     Pictures,
     Task,
     adapt,
@@ -42,6 +43,7 @@ from residual.workflows.task import (
     make_task,
     reference_of,
     task_summary,
+    title_of,
 )
 
 
@@ -70,7 +72,7 @@ class Trained:
 
 def train_on(
     encoder: Encoder,
-    dataset: str,
+    dataset: str | OwnData,
     method: str,
     how: Fitting | Sequence[TrainSettings],
     *,
@@ -88,7 +90,7 @@ def train_on(
 
     Args:
         encoder: what is adapted or fine-tuned.
-        dataset: as `load_dataset` takes it.
+        dataset: as `load_dataset` takes it, or splits of your own.
         method: "fine_tuning", or an adapter's as `adapt` takes it.
         how: an adapter is made and fitted (`fitting`); of fine-tuning the settings, one a seed.
         held_out: groups or patterns of sample ids that are val, see `hold_out`.
@@ -106,7 +108,7 @@ def train_on(
     of_bases = pictures.of_bases(bases, per_dataset) if isinstance(how, Fitting) else None
     start = time.perf_counter()
     encoded = pictures.splits(splits)
-    task = make_task(encoder, dataset, splits, encoded, loading + time.perf_counter() - start)
+    task = make_task(encoder, title_of(dataset), splits, encoded, loading + time.perf_counter() - start)
     if of_bases is not None and isinstance(how, Fitting):
         given = reference_of(of_bases), method, how.fits, how.adapter
         done = train_adapter(encoder, task, *given, progress, recipe=how.recipe)
