@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from residual import adapters, data, encoders, heads, report, spectral, store, text, tracing, workflows
     from residual.adapters.adapted_encoder import AdaptedEncoder
+    from residual.adapters.features import fit_features
     from residual.adapters.fit import fit
     from residual.adapters.methods.residual import ResiDual
     from residual.data import load_dataset
@@ -43,6 +44,7 @@ _HOMES = {
     "SpectralBases": "spectral.bases",
     "ResiDual": "adapters.methods.residual",
     "fit": "adapters.fit",
+    "fit_features": "adapters.features",
     "AdaptedEncoder": "adapters.adapted_encoder",
     "ResidualError": "errors",
 }
@@ -75,6 +77,7 @@ __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "SpectralBases",
     "ResiDual",
     "fit",
+    "fit_features",
     "AdaptedEncoder",
     "ResidualError",
     "encoders",

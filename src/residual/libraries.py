@@ -17,6 +17,7 @@ from residual.errors import ResidualError, is_out_of_memory
 
 _DISTRIBUTIONS = {
     "open_clip": "open_clip_torch",
+    "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }  # where they have other names than modules
 

@@ -50,7 +50,7 @@ def test_labels_and_groups_that_no_dataset_has_are_refused():
     for labels, more, message in (
         (good[:15], {"sample_ids": ids[:15]}, r"has 15 labels but pixels of the shape \(20, 3, 32, 32\)"),
         (np.arange(25) % 4, {"sample_ids": ids}, "has 25 labels but pixels of the shape"),
-        (good[:15], {}, "has 15 labels but 20 ids"),
+        (good[:15], {}, "has 15 labels but pixels of the shape"),
         (good + 0.7, {}, r"needs labels that are whole numbers, one a sample; got float64"),
         (good[:, None], {}, r"got int64 of the shape \(20, 1\)"),
         (np.array(1), {}, r"got int64 of the shape \(\)"),

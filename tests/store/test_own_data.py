@@ -13,7 +13,7 @@ from tiny import OnAGpu, TinyImages, fittings, tiny_encoder
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 import residual
-from residual.data import PixelDataset, as_dataset, own_splits
+from residual.data import as_dataset, own_splits
 from residual.errors import (
     OtherResultError,
     RawPixelsWarning,
@@ -233,8 +233,6 @@ def test_pixels_that_cannot_be(encoder, pixels, arrays):
     broken[3, 0, 0, 0] = torch.nan
     with pytest.raises(ResidualError, match=r"pixels of '000003' hold NaN"):
         encode_dataset(encoder, broken, labels=LABELS)
-    with pytest.raises(ResidualError, match=r"15 labels but pixels of the shape \(20, 3, 32, 32\)"):
-        PixelDataset(torch.zeros(20, 3, 32, 32), np.zeros(15, int), ["one"])
     for use in (encoder.encode_image, lambda given: residual.decompose(encoder, given)):
         with pytest.raises(ResidualError, match=r"fractions; got uint8\. Give pictures.*encoder\.pixels"):
             use(arrays.transpose(0, 3, 1, 2))

@@ -5,6 +5,7 @@ from residual.adapters.adapter import Adapter
 from residual.adapters.adapter_settings import AdapterSettings, Reference
 from residual.adapters.card import TrainingRecord
 from residual.adapters.early_stopping import FitResult
+from residual.adapters.features import FeatureFit, FeatureFits, fit_features
 from residual.adapters.fine_tuning import fine_tune
 from residual.adapters.fit import adapted_output, evaluate, fit, fit_many
 from residual.adapters.fit_settings import FitSettings, TrainSettings
@@ -33,6 +34,8 @@ __all__ = [
     "AdapterSettings",
     "Coarse",
     "Component",
+    "FeatureFit",
+    "FeatureFits",
     "FitResult",
     "FitSettings",
     "Fitting",
@@ -56,6 +59,7 @@ __all__ = [
     "few_shot",
     "fine_tune",
     "fit",
+    "fit_features",
     "fit_many",
     "fitting",
     "make_adapter",

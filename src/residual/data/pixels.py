@@ -62,7 +62,7 @@ class PixelDataset(ImageDataset):
         Raises:
             ResidualError: see `ImageDataset.check`.
         """
-        if self.pixels.ndim != 4 or len(self.pixels) != len(self.labels):
+        if self.labels.ndim == 1 and (self.pixels.ndim != 4 or len(self.pixels) != len(self.labels)):
             raise ResidualError(
                 f"{self.full_name} has {len(self.labels)} labels but pixels of the shape "
                 f"{tuple(self.pixels.shape)}; it needs (n, 3, height, width), n of each."
