@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 import residual
 from residual.adapters import FitSettings, LinearMap, SpectralMap
 from residual.adapters.estimators import ClassMeansClassifier, LinearMapClassifier, SpectralMapClassifier
-from residual.errors import ResidualError
+from residual.errors import ResidualError, SharedSamplesWarning
 from residual.spectral import pca
 from residual.text import ZeroShotClassifier
 
@@ -55,8 +55,8 @@ def test_the_lowest_loss_is_that_of_the_definition():
     """`min over M of mean cross-entropy of s · cos(x M, w)`, in float64 and by another way down."""
     x, y = (torch.tensor(each) for each in noisy(60, 4))
     found = residual.fit_features(
-        x, y, val=(x, y), test=(x, y), methods=["linear"], seeds=[0], recipe="paper", scale=5.0, device="cpu",
-        settings={"optimizer": "adamw", "learning_rate": 0.05, "epochs": 300, "patience": 300},
+        x, y, val=(x, y), test=(x + 1, y), methods=["linear"], seeds=[0], recipe="paper", scale=5.0,
+        device="cpu", settings={"optimizer": "adamw", "learning_rate": 0.05, "epochs": 300, "patience": 300},
     )["linear"]  # fmt: skip
     means = torch.stack([x[y == label].mean(0) for label in range(3)])
     matrix = torch.eye(4, dtype=torch.float64, requires_grad=True)
@@ -137,6 +137,11 @@ def test_embeddings_of_texts_classify_and_shots_are_drawn_for_each_seed():
 
 
 X, Y = noisy(30, 3)
+
+
+def test_tested_on_what_was_trained_on_is_told():
+    with pytest.warns(SharedSamplesWarning, match="All test samples are among those"):
+        residual.fit_features(X, Y, test=(X, Y), seeds=[0], settings=QUICK, device="cpu")
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from residual.adapters.feature_samples import Labelled
 from residual.adapters.features import (
-    Labelled,
     classifier_on,
     make_adapters,
     reference_of_features,

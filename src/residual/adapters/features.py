@@ -8,46 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from residual.adapters.adapter import OutputMap
 from residual.adapters.adapter_settings import Reference
 from residual.adapters.early_stopping import FitResult
+from residual.adapters.feature_samples import (
+    Features,
+    Labelled,
+    as_features,
+    as_labelled,
+    classes_of,
+    listed,
+    parted,
+)
 from residual.adapters.fit import adapted_output, fit_many
 from residual.adapters.matching import few_shot
 from residual.adapters.methods import METHODS, make_adapter
 from residual.adapters.recipes import Fitting, fitting
 from residual.adapters.scores import Scores
-from residual.data.splits import stratified_split
 from residual.errors import ResidualError, unknown_name
-from residual.finite import check_finite, plain
 from residual.intervals import mean_and_interval, over_pictures, over_seeds, wilson
 from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
 from residual.spectral.pca import pca
 from residual.text.classifier import CLIP_SCALE, ZeroShotClassifier
 
-Features = Float[np.ndarray, "n d"] | Float[Tensor, "n d"]
 FEATURE_METHODS = ("linear", "spectral")
 _ALONE = "features"  # in place of an encoder's fingerprint
-_SHARES = {1: (1.0,), 2: (0.8, 0.2), 3: (0.6, 0.2, 0.2)}  # as `residual.data.splits` divides datasets
-
-
-class Labelled(NamedTuple):
-    """Features and class numbers."""
-
-    features: Float[Tensor, "n d"]
-    labels: Int[Tensor, " n"]
-
-    def take(self, rows: np.ndarray) -> Labelled:
-        """Some of the samples."""
-        at = torch.from_numpy(rows)
-        return Labelled(self.features[at], self.labels[at])
 
 
 @dataclass(frozen=True)
@@ -206,7 +199,7 @@ def fit_features(
     given = [
         as_labelled(*part, classes, what) for part, what in ((val, "validation"), (test, "test")) if part
     ]
-    train, chosen, tested = _parts(whole, given, val is not None, test is not None)
+    train, chosen, tested = parted(whole, given, val is not None, test is not None)
     names = list(map(str, classes)) if class_names is None else list(class_names)
     reference = reference_of_features(train.features)
     numbers = [shots] if shots is None or isinstance(shots, int) else list(shots)
@@ -220,84 +213,6 @@ def fit_features(
             )  # fmt: skip
     sizes = (len(part.labels) for part in (train, chosen, tested))
     return FeatureFits(np.asarray(classes), *sizes, tuple(fits))
-
-
-def as_features(values: Any, what: str = "Features") -> Float[Tensor, "n d"]:
-    """Rows of numbers on the CPU, in float32 or float64.
-
-    Raises:
-        ResidualError: they are no table of finite fractions.
-    """
-    what = what[0].upper() + what[1:]
-    if not isinstance(values, np.ndarray | Tensor):
-        values = np.asarray(values)
-    if isinstance(values, np.ndarray):
-        if values.dtype.kind not in "fiu":
-            raise ResidualError(f"{what} are numbers (n, d), got {values.dtype}.")
-        values = torch.tensor(values.astype(np.float64) if values.dtype.kind != "f" else values)
-    if values.ndim != 2 or not values.numel():
-        hint = "One row of numbers a sample: features.reshape(len(features), -1)." if values.numel() else ""
-        raise ResidualError(f"{what} are numbers (n, d), got the shape {tuple(values.shape)}.", hint)
-    wide = values.detach().to("cpu", torch.promote_types(values.dtype, torch.float32))
-    return check_finite(wide, what)
-
-
-def listed(labels: Iterable[Any]) -> list[Any]:
-    """Labels as plain numbers or texts, one a sample.
-
-    Raises:
-        ResidualError: one is a row of several, or missing.
-    """
-    found = [plain(one) for one in plain(labels)]
-    for place, one in enumerate(found):
-        if isinstance(one, list | tuple):
-            hint = "Of one-hot rows take the column of the 1: labels.argmax(1)."
-            raise ResidualError(f"The label of sample {place} is a row of {len(one)}; each has one.", hint)
-        if one is None or one != one:
-            raise ResidualError(f"The label of sample {place} is missing.")
-    return found
-
-
-def classes_of(labels: Sequence[Any], names: Sequence[str] | None, embeddings: Tensor | None) -> list[Any]:
-    """What labels there are, in the order of class numbers.
-
-    Raises:
-        ResidualError: a single one; texts and numbers; or embeddings of which it isn't known whose they are.
-    """
-    numbers = all(isinstance(one, int) for one in labels)
-    if names is not None:
-        classes: list[Any] = list(range(len(names))) if numbers else list(names)
-    elif embeddings is not None and numbers:
-        classes = list(range(len(embeddings)))
-    elif embeddings is not None:
-        raise ResidualError("class_embeddings need class_names in their order, where labels are no numbers.")
-    else:
-        try:
-            classes = sorted(set(labels))
-        except TypeError as error:
-            raise ResidualError("Labels are all texts or all numbers, got both.") from error
-    if embeddings is not None and len(embeddings) != len(classes):
-        raise ResidualError(f"{len(classes)} classes need as many class_embeddings, got {len(embeddings)}.")
-    if len(classes) < 2:
-        raise ResidualError(f"All labels are of one class ({classes[0]!r}): telling apart needs two classes."
-                            if classes else "There are no labels, so no class.")  # fmt: skip
-    return classes
-
-
-def as_labelled(features: Any, labels: Iterable[Any], classes: Sequence[Any], what: str) -> Labelled:
-    """Features with class numbers.
-
-    Raises:
-        ResidualError: not one label a row, or one that is no class.
-    """
-    rows, each = as_features(features, f"{what} features"), listed(labels)
-    if len(each) != len(rows):
-        raise ResidualError(f"{len(rows)} rows of {what} features have {len(each)} labels; each row has one.")
-    number = {label: place for place, label in enumerate(classes)}
-    if unknown := [label for label in dict.fromkeys(each) if label not in number]:
-        few = ", ".join(map(repr, classes[:5])) + (", …" if classes[5:] else "")
-        raise ResidualError(f"The {what} label {unknown[0]!r} is none of the {len(classes)} classes: {few}.")
-    return Labelled(rows, torch.tensor([number[label] for label in each]))
 
 
 def reference_of_features(features: Float[Tensor, "n d"]) -> Reference:
@@ -344,24 +259,6 @@ def classifier_on(
     return ZeroShotClassifier(embeddings, names, scale)
 
 
-def _parts(whole: Labelled, given: list[Labelled], has_val: bool, has_test: bool) -> list[Labelled]:
-    """Train, val and test: what isn't given is split off the whole."""
-    width = whole.features.shape[1]
-    for part in given:
-        if part.features.shape[1] != width:
-            raise ResidualError(f"Features have width {width} and {part.features.shape[1]}: one is needed.")
-    rows = stratified_split(whole.labels.numpy(), _SHARES[3 - len(given)])
-    made = [whole.take(own) for own in rows]
-    parts = [made.pop(0), given.pop(0) if has_val else made.pop(0), given.pop(0) if has_test else made.pop(0)]
-    for what, part in zip(("training", "validation", "test"), parts, strict=True):
-        if not len(part.labels):
-            raise ResidualError(
-                f"{len(whole.labels)} samples are too few to be split: none is left for the {what} part.",
-                "Give val=(features, labels) and test=(features, labels), or more samples.",
-            )
-    return parts
-
-
 def _alone(
     train: Labelled, test: Labelled, embeddings: Tensor | None, names: Sequence[str], scale: float | int
 ) -> FeatureFit:
@@ -369,7 +266,7 @@ def _alone(
     classifier = classifier_on(train, embeddings, names, scale)
     method, label = ("class_means", "class means") if embeddings is None else ("zero_shot", "zero-shot")
     accuracy = classifier.accuracy(test.features, test.labels)
-    return _told(method, label, None, [accuracy], len(test.labels), 0, classifiers=(classifier,))
+    return _measured(method, label, None, [accuracy], len(test.labels), 0, classifiers=(classifier,))
 
 
 def _fitted(
@@ -412,13 +309,13 @@ def _fitted(
         for adapter, classifier in zip(adapters, classifiers, strict=True)
     ]
     label, weights = METHODS[method].label, adapters[0].weights.numel()
-    return _told(
+    return _measured(
         method, label, shots, accuracies, len(test.labels), weights, tuple(adapters), tuple(results),
         tuple(classifiers),
     )  # fmt: skip
 
 
-def _told(
+def _measured(
     method: str, label: str, shots: int | None, accuracies: Sequence[float], n: int, weights: int,
     *of_fits: Any, **more: Any,
 ) -> FeatureFit:  # fmt: skip

@@ -67,10 +67,10 @@ def run_tasks(
     """Adapt `encoder` to each dataset, a name or splits of your own, by each method of `fittings`.
 
     All have as many seeds. Gives one `Run` after another, so that only one task's coordinates are in memory.
-    The summary holds `encoder, dataset, bases, held_out, recipe, but, seeds, n_train, n_val, n_test, classes, classifier,
-    accuracy, interval, over_pictures, best, changed, per_seed, parameters, epochs, best_epoch, seconds,
-    skipped, versions`. An accuracy over several seeds is their mean; see `outcome` for `interval`, which is
-    over seeds, `over_pictures` and `best`. `but` are settings that were chosen to be others than the
+    The summary holds `encoder, dataset, bases, held_out, recipe, but, seeds, n_train, n_val, n_test, classes,
+    classifier, accuracy, interval, over_pictures, best, changed, per_seed, parameters, epochs, best_epoch,
+    seconds, skipped, versions`. An accuracy over several seeds is their mean; see `outcome` for `interval`,
+    which is over seeds, `over_pictures` and `best`. `but` are settings that were chosen to be others than the
     recipe's; `changed` says of the first seed how many test pictures it made right, and wrong.
 
     Raises:
