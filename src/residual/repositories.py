@@ -6,11 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from residual.errors import ResidualError, UnreachableHubError
 from residual.libraries import first_line, hub_reason
+from residual.progress import listener
 
 _PATIENCE = 10.0  # seconds for an answer
 _PAUSE = 300.0  # seconds for which a hub that gave none isn't asked again
@@ -131,6 +133,29 @@ def cached_folder(repository: str, patterns: Sequence[str], revision: str | None
         )
     except (OSError, HFValidationError):
         return None
+
+
+def hub_bars(repository: str) -> Any:
+    """What the hub's library takes as `tqdm_class`: bars that write nothing, and tell of the megabytes that
+    are fetched; None, its own, where nobody listens (`residual.progress.listening`)."""
+    heard = listener()
+    if heard is None:
+        return None
+    from tqdm import tqdm
+
+    class Told(tqdm):
+        def __init__(self, *args: Any, **how: Any):
+            how.pop("name", None)
+            super().__init__(*args, **{**how, "disable": False, "file": StringIO()})
+
+        def display(self, *_: Any, **__: Any) -> bool:
+            # Of each byte the library tells when it came from the network, too.
+            if self.unit == "B" and self.total and not self.desc.startswith("Downloading bytes"):
+                done, total = self.n // 10**6, -(-self.total // 10**6)
+                heard(f"fetch {repository}, MB", int(total if self.n >= self.total else done), int(total))
+            return True
+
+    return Told
 
 
 def _listing(kind: str, repository: str, revision: str | None) -> Listing:

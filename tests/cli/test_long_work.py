@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from residual.cli import console
-from residual.progress import listener
+from residual.progress import listener, listening
+from residual.repositories import hub_bars
 from residual.workflows import kept
 
 DATA = ("encode", "--dataset", "letters", "--split", "val", "--limit", "6", "--kinds", "head")
@@ -110,3 +111,32 @@ def test_what_is_kept_of_each_kind_of_work(tmp_path):
     done = [{"dataset": "letters"}, {"dataset": "flags"}]
     assert kept.of_datasets(done, [None, tmp_path]) == f"the results of letters, flags in {tmp_path}"
     assert kept.joined("", "a", "b") == "a; b"
+
+
+def test_a_stage_that_tells_nothing_for_long_is_said_to_be_at_work():
+    said, clock = [], SimpleNamespace(now=0.0)
+    lines = console.Lines(said.append, lambda: clock.now)
+    lines("bases: fit_bases", 5, 60)
+    for clock.now in (59, 61, 100, 3800):
+        lines.remind()
+    assert said == [f"bases: fit bases: at 5, at work for {it}" for it in ("1 min 01 s", "1 h 03 min")]
+
+
+def test_what_the_hub_sends_is_told(capsys):
+    """As its library calls bars: the bytes that are written, and others that aren't told twice."""
+    assert hub_bars("owner/name") is None
+    told = []
+    with listening(lambda *stage: told.append(stage)):
+        bars = hub_bars("owner/name")
+        written = bars(desc="Reconstructing", total=0, initial=0, unit="B", unit_scale=True, name="snapshot")
+        others = (
+            bars(desc="Downloading bytes", total=3_000_000, unit="B"),
+            bars(desc="Fetching 5 files", total=5),
+        )
+        written.total = 2_500_000
+        for each in (written, *others):
+            each.update(2_500_000)
+            each.refresh()
+            each.close()
+    assert set(told) == {("fetch owner/name, MB", 3, 3)}
+    assert capsys.readouterr() == ("", "")

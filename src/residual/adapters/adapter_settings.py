@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from residual.errors import ResidualError
+from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases, fit_output
 from residual.spectral.pca import PCA, resized
@@ -99,11 +100,14 @@ class Reference:
     linearization: Linearization | None = None
 
     @classmethod
-    def of(cls, store: Store, device: str | torch.device | None = None) -> Reference:
-        """Those of a store's pictures."""
+    def of(
+        cls, store: Store, device: str | torch.device | None = None, progress: Progress | None = None
+    ) -> Reference:
+        """Those of a store's pictures; `progress` is told of the samples that are done."""
         heads = tuple(store.linearization.units.positions("head"))
-        bases = fit_bases(store, BASES_KINDS, device=device)
-        return cls(bases, fit_output(store), heads, tuple(store.skipped), store.linearization)
+        bases = fit_bases(store, BASES_KINDS, device=device, progress=progress)
+        output = fit_output(store, progress=named(progress, "fit bases of the output"))
+        return cls(bases, output, heads, tuple(store.skipped), store.linearization)
 
     def of_heads(self, whole: bool = False) -> SpectralBases:
         """The bases of the heads alone; `whole`: such that they hold all that the heads can write."""

@@ -16,6 +16,7 @@ from residual.adapters.adapter import Adapter, Reweighted
 from residual.devices import find_device
 from residual.errors import ResidualError
 from residual.files import write_errors
+from residual.progress import Progress
 from residual.store.base import Store
 
 _ROWS = {"cpu": 1024, "cuda": 4096}  # of a store read at a time
@@ -89,6 +90,7 @@ def compute_scores(
     *,
     device: str | torch.device | None = None,
     file: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> Scores:
     """Scores of all samples of `store` on the components that `adapter` keeps, with the store's labels.
 
@@ -102,6 +104,7 @@ def compute_scores(
             the CPU.
         file: scores that don't fit into memory are written here (as `.npy`) and mapped; `fit` reads the rows
             of each batch as it comes to them. The file isn't needed afterwards.
+        progress: told of the samples that are done.
 
     Raises:
         ResidualError: the adapter's bases are of another encoder, centering, width or number of units; or the
@@ -119,6 +122,8 @@ def compute_scores(
         scores[start : start + len(own)] = own
         rests.append(rest)
         start += len(own)
+        if progress is not None:
+            progress("compute scores", start, len(store))
     if scores is None:
         raise ResidualError(f"{store.dataset} has no samples.")
     return Scores(

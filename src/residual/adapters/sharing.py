@@ -29,6 +29,7 @@ from residual.files import local_path, read_regular, shareable, write_json, writ
 from residual.finite import check_finite
 from residual.hashing import sha256
 from residual.libraries import version_of
+from residual.repositories import hub_bars
 from residual.spectral.bases import Origin
 from residual.tensor_files import MOST_OF_WEIGHTS, packed_parts, unpack_tensors, write_parts
 from residual.text.classifier import ZeroShotClassifier
@@ -195,7 +196,11 @@ def _local_folder(place: str | Path, revision: str | None) -> Path:
 
     repo = str(place)
     with hub_errors(repo, "there is no such folder, and it can't be had from the hub"):
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=[TENSORS, CONFIG]))
+        return Path(
+            snapshot_download(
+                repo, revision=revision, allow_patterns=[TENSORS, CONFIG], tqdm_class=hub_bars(repo)
+            )
+        )
 
 
 def _saved(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Event, RLock, Thread
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -166,7 +167,8 @@ class Stages:
 
 class Lines:
     """The same for a log: a line a minute at most, of whatever stage is at work then, and one at the end of a
-    stage that had some. The first comes after a minute: what is done by then needs none.
+    stage that had some. The first comes after a minute: what is done by then needs none. `remind` says that
+    the last stage is still at work, where it tells nothing for long.
 
     Args:
         say: writes a line.
@@ -178,11 +180,26 @@ class Lines:
         self._due = clock() + _A_MINUTE
         self._begun: dict[str, tuple[float, int, int]] = {}  # when, done then, done last
         self._told: set[str] = set()
+        self._lock = RLock()  # files are fetched by threads
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Say how far a stage is, if it is time for it."""
+        with self._lock:
+            self._hear(stage, done, total)
+
+    def remind(self) -> None:
+        """Say so of the stage that was told of last, if it is time for it."""
+        with self._lock:
+            now = self._clock()
+            if now >= self._due and self._begun:
+                stage, (start, _, done) = list(self._begun.items())[-1]
+                self._due = now + _A_MINUTE
+                self._told.add(stage)
+                self._say(f"{stage.replace('_', ' ')}: at {done:,}, at work for {_spell(now - start)}")
+
+    def _hear(self, stage: str, done: int, total: int) -> None:
         now, name = self._clock(), stage.replace("_", " ")
-        start, before, last = self._begun.get(stage, (now, done, done))
+        start, before, last = self._begun.pop(stage, (now, done, done))
         if done < last:  # it begins anew
             start, before = now, done
         self._begun[stage] = start, before, done
@@ -228,11 +245,29 @@ def stages(kept: Callable[[], str] = str, goes_on: bool = True) -> Generator[Pro
     with keeping(kept, goes_on), ExitStack() as opened:
         show: Progress = lambda *_: None  # noqa: E731
         if not cli.quiet:
-            show = Lines(lambda line: err.print(printable(line)))
             if err.is_terminal:
                 show = Stages(opened.enter_context(Bars(*_columns(), console=err)))
+            else:
+                show = lines = Lines(lambda line: err.print(printable(line)))
+                opened.enter_context(_reminding(lines))
         opened.enter_context(listening(show))
         yield show
+
+
+@contextmanager
+def _reminding(lines: Lines) -> Generator[None]:
+    """Remind the lines every minute, by a thread that ends with the work."""
+    over = Event()
+
+    def remind() -> None:
+        while not over.wait(_A_MINUTE):
+            lines.remind()
+
+    Thread(target=remind, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _columns() -> tuple[ProgressColumn, ...]:

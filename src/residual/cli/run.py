@@ -79,9 +79,9 @@ def run(
         on_error=on_error,
     )  # fmt: skip
     check_outputs(json, report and report / "index.html")
-    model = load_encoder(options.encoder, device=device)
     summaries = []
     with stages(lambda: of_datasets(summaries, [json, report]), goes_on=False) as show:
+        model = load_encoder(options.encoder, device=device)
         for done in run_tasks(
             model, dataset_names() if every else [options.dataset], fittings, held_out=options.hold_out,
             bases=options.bases, per_dataset=options.per_dataset, batch_size=options.batch_size,

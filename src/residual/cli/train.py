@@ -103,9 +103,9 @@ def train(
             f"{', '.join(drawn[:-1])} or {drawn[-1]}."
         )
     check_outputs(out / "README.md", json, figures and figures / "lambdas.png")
-    model = load_encoder(options.encoder, device=device)
     kept = partial(_kept, stores, out / "training")
     with stages(kept) as show:
+        model = load_encoder(options.encoder, device=device)
         done = train_on(
             model, options.dataset, options.method, how, held_out=options.hold_out, bases=options.bases,
             per_dataset=options.per_dataset, batch_size=options.batch_size, on_error=options.on_error,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from residual.errors import ResidualError, UnreachableHubError
 from residual.files import parse_json, read_regular
 from residual.libraries import first_line, hub_reason, is_of_network
-from residual.repositories import Hub
+from residual.repositories import Hub, hub_bars
 
 MOST_JSON = 2**26  # bytes; of the largest tokenizers' files a third
 # What has transformers run or unpack something, and what sizes a config may say.
@@ -104,7 +104,11 @@ def _fetched(repo: str, revision: str, files: Sequence[str], weights: Sequence[s
     for each in weights:
         folder = Path(
             snapshot_download(
-                repo, revision=revision or None, allow_patterns=[*files, each], ignore_patterns=["*/*"]
+                repo,
+                revision=revision or None,
+                allow_patterns=[*files, each],
+                ignore_patterns=["*/*"],
+                tqdm_class=hub_bars(repo),
             )
         )
         if any(folder.glob(each)):

@@ -17,6 +17,7 @@ from torch import Tensor
 from residual.devices import find_device
 from residual.errors import ResidualError
 from residual.finite import check_finite
+from residual.progress import Progress
 from residual.spectral.similarity import mean_correlation, mean_cosine
 from residual.store.base import Store
 
@@ -34,6 +35,7 @@ def published_similarity(
     anchors: int = ANCHORS,
     seed: int = 0,
     device: str | torch.device | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Relative similarities of units on two datasets, over all samples of both, as the published code does.
 
@@ -52,6 +54,7 @@ def published_similarity(
         anchors: how many samples of `a`, at random; all if there are fewer.
         seed: of their choice.
         device: where to compute; by default the GPU if there is one, else the CPU.
+        progress: told of the units that are done.
 
     Returns:
         One row a unit: `unit` and the columns of `PUBLISHED`.
@@ -80,6 +83,8 @@ def published_similarity(
                 "published_relative_correlation": abs(mean_correlation(*(each @ whole.T for each in means))),
             }
         )
+        if progress is not None:
+            progress("compare units", len(rows), len(units))
     return pd.DataFrame(rows)
 
 

@@ -268,17 +268,21 @@ def store_path(folder: str | os.PathLike[str], encoder: str, *about: str) -> Pat
     return Path(folder) / safe_name(encoder) / safe_name("-".join(about))
 
 
-def outputs_of(encoder: Encoder, dataset: ImageDataset, settings: Encoding) -> Tensor:
+def outputs_of(
+    encoder: Encoder, dataset: ImageDataset, settings: Encoding, progress: Progress | None = None
+) -> Tensor:
     """The encoder's own output `(n, d)` for every sample that can be read, in order; nothing else is kept.
+    `progress` is told of every batch.
 
     Raises:
         UnreadableImageError: with `on_error="raise"`; names the sample.
     """
     batches, skip = settings.batches(range(len(dataset))), settings.on_error == "skip"
+    done, parts = 0, []
     with torch.inference_mode():
-        parts = [
-            encoder.encode_image(pixels.to(encoder.device)).float()
-            for read in read_pixels(encoder, dataset, batches, settings.workers, skip)
-            for pixels in read.pixels
-        ]
+        for read in read_pixels(encoder, dataset, batches, settings.workers, skip):
+            parts += [encoder.encode_image(pixels.to(encoder.device)).float() for pixels in read.pixels]
+            done += len(read.positions) + len(read.skipped)
+            if progress is not None:
+                progress(f"encode {dataset.split} anew", done, len(dataset))
     return torch.cat(parts)

@@ -61,7 +61,7 @@ def analyze_store(
     start = time.perf_counter()
     similar = None  # before what takes longer, as it may be refused
     if against is not None:
-        similar = store.units.merge(_similar(store, chosen, against, similarity, device), on="unit")
+        similar = store.units.merge(_similar(store, chosen, against, similarity, device, progress), on="unit")
     compared = time.perf_counter()
     shapes = unit_geometry(store, chosen, geometry, device=device, progress=progress)
     done = time.perf_counter()
@@ -90,6 +90,7 @@ def _similar(
     against: str,
     settings: SimilaritySettings,
     device: str | None,
+    progress: Progress | None,
 ) -> pd.DataFrame:
     """One row for each unit that has a basis in both."""
     kept = against.endswith(".safetensors")
@@ -99,9 +100,11 @@ def _similar(
             "Compare with the store that it was made of, or leave published_anchors at 0.",
         )
     other = None if kept else ResidualStore.open(against)
-    theirs = SpectralBases.load(against) if other is None else fit_bases(other, kinds, device=device)
-    similar = compare_bases(fit_bases(store, kinds, device=device), theirs, settings.explained)
+    how: dict[str, Any] = {"device": device, "progress": progress}
+    theirs = SpectralBases.load(against) if other is None else fit_bases(other, kinds, **how)
+    similar = compare_bases(fit_bases(store, kinds, **how), theirs, settings.explained)
     if other is None or not settings.published_anchors:
         return similar
-    how = settings.published_anchors, settings.seed, device
-    return similar.merge(published_similarity(store, other, similar["unit"].tolist(), *how), on="unit")
+    units, anchors = similar["unit"].tolist(), settings.published_anchors
+    published = published_similarity(store, other, units, anchors, settings.seed, **how)
+    return similar.merge(published, on="unit")

@@ -11,7 +11,7 @@ from residual.errors import printable
 from residual.files import shareable
 from residual.heads.comparison import Scoreboard, ScoreboardSettings, check_alike, scoreboard
 from residual.heads.selections import jaccard_table
-from residual.progress import Progress
+from residual.progress import Progress, named
 from residual.report import records
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
@@ -70,13 +70,17 @@ def scoreboard_of_stores(
     origin = dataset_of(trained_on, name=dataset)
     loaded = encoder_of(store, encoder, device)
     check_class_names(loaded, store.class_names, origin.templates)  # before the long work
-    bases = fit_bases(trained_on, settings.kinds, device=device) if train or dictionary else None
-    classifier = classifier_of(trained_on, loaded, origin)
+    bases = None
+    if train or dictionary:
+        bases = fit_bases(trained_on, settings.kinds, device=device, progress=progress)
+    classifier = classifier_of(trained_on, loaded, origin, named(progress, "embed classes"))
     ways: dict[str, Any] = {"bases": bases}
     if dictionary:
-        ways["dictionary"] = TextDictionary.encode(loaded, dictionary)
+        ways["dictionary"] = TextDictionary.encode(
+            loaded, dictionary, progress=named(progress, "embed texts")
+        )
     if train and bases is not None:
-        ways["trained"] = coarse_weights(bases, stores["train"], store, classifier, settings.seed)
+        ways["trained"] = coarse_weights(bases, stores["train"], store, classifier, settings.seed, progress)
     board = scoreboard(
         store, classifier, stores.get("test"), settings, device=device, progress=progress, **ways
     )
@@ -103,10 +107,15 @@ def scoreboard_of_stores(
 
 
 def coarse_weights(
-    bases: SpectralBases, train: Store, val: Store, classifier: ZeroShotClassifier, seed: int = 0
+    bases: SpectralBases,
+    train: Store,
+    val: Store,
+    classifier: ZeroShotClassifier,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Any:
     """One trained weight a unit of `bases`: (O), from `Coarse` with the paper's settings."""
     coarse = Coarse(bases, seed=seed)
     settings = FitSettings(seed=seed, missing="ignore")  # a store may be a small sample
-    fit(coarse, train, val, classifier, settings)
+    fit(coarse, train, val, classifier, settings, named(progress, "fit weights of heads"))
     return coarse.lambdas.detach()

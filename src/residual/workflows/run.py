@@ -90,9 +90,11 @@ def run_tasks(
         name, start = title_of(data), time.perf_counter()
         inside, splits = under(progress, name), load_splits(data, encoder, held_out)
         stores = Pictures(encoder, batch_size, on_error, progress=inside).splits(splits)
-        task = make_task(encoder, name, splits, stores, time.perf_counter() - start)
+        task = make_task(encoder, name, splits, stores, time.perf_counter() - start, inside)
         start = time.perf_counter()
-        reference = of_bases = reference_of(of_bases)  # taken of the pictures once, for the first dataset
+        reference = of_bases = reference_of(
+            of_bases, inside
+        )  # taken of the pictures once, for the first dataset
         bases_seconds += time.perf_counter() - start
         adapted = {
             method: adapt(task, reference, method, how.fits, how.adapter, inside)

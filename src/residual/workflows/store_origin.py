@@ -17,6 +17,7 @@ from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.encoders.names import is_listed
 from residual.errors import ResidualError, StoreEncoderError
+from residual.progress import Progress
 from residual.store.base import Store
 from residual.text.classifier import PLAIN, ZeroShotClassifier
 
@@ -114,7 +115,10 @@ def _unloaded(store: Store, name: str) -> StoreDataset:
 
 
 def classifier_of(
-    store: Store, encoder: Encoder, images: ImageDataset | StoreDataset | None = None
+    store: Store,
+    encoder: Encoder,
+    images: ImageDataset | StoreDataset | None = None,
+    progress: Progress | None = None,
 ) -> ZeroShotClassifier:
     """From class names and the dataset's templates; from class means where the encoder has no text tower.
 
@@ -125,6 +129,7 @@ def classifier_of(
         store: coordinates.
         encoder: theirs.
         images: the store's dataset, if it is loaded already; or what `dataset_of` gave.
+        progress: told of the prompts that are done.
 
     Raises:
         ResidualError: a class has no sample, where means are needed.
@@ -134,4 +139,4 @@ def classifier_of(
             store.output(), store.labels, store.class_names, fingerprint=store.fingerprint
         )
     origin = images if isinstance(images, StoreDataset) else dataset_of(store, images)
-    return ZeroShotClassifier.from_text(encoder, store.class_names, origin.templates)
+    return ZeroShotClassifier.from_text(encoder, store.class_names, origin.templates, progress=progress)

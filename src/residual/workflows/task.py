@@ -185,8 +185,10 @@ def make_task(
     datasets: Mapping[str, ImageDataset],
     stores: Mapping[str, Store],
     seconds: float,
+    progress: Progress | None = None,
 ) -> Task:
-    """The task of splits that took `seconds` to encode: with a classifier, and its accuracy.
+    """The task of splits that took `seconds` to encode: with a classifier, and its accuracy. `progress` is
+    told of the prompts that are done.
 
     Raises:
         ResidualError: see `ZeroShotClassifier`.
@@ -195,7 +197,10 @@ def make_task(
     output, classes = test.output(), datasets["train"]
     released = None
     if encoder.has_text:
-        classifier = ZeroShotClassifier.from_text(encoder, classes.class_names, classes.templates)
+        stage = named(progress, "embed classes")
+        classifier = ZeroShotClassifier.from_text(
+            encoder, classes.class_names, classes.templates, progress=stage
+        )
     else:
         of = (train.output(), train.labels, classes.class_names)
         classifier, released = (
@@ -229,7 +234,7 @@ def encode_task(
     """
     start, datasets = time.perf_counter(), load_splits(name, encoder, held_out)
     encoded = Pictures(encoder, batch_size, on_error, stores, progress).splits(datasets)
-    return make_task(encoder, title_of(name), datasets, encoded, time.perf_counter() - start)
+    return make_task(encoder, title_of(name), datasets, encoded, time.perf_counter() - start, progress)
 
 
 def reference_from(
@@ -254,12 +259,12 @@ def reference_from(
         ResidualError: nothing is known by that name, or the file's bases are of another encoder.
     """
     pictures = Pictures(encoder, batch_size, on_error, stores, progress)
-    return reference_of(pictures.of_bases(source, per_dataset))
+    return reference_of(pictures.of_bases(source, per_dataset), progress)
 
 
-def reference_of(source: Store | Reference) -> Reference:
+def reference_of(source: Store | Reference, progress: Progress | None = None) -> Reference:
     """The components of a store; those of a file are there already."""
-    return source if isinstance(source, Reference) else Reference.of(source)
+    return source if isinstance(source, Reference) else Reference.of(source, progress=progress)
 
 
 def task_summary(encoder: Encoder, task: Task) -> dict[str, Any]:
@@ -304,7 +309,10 @@ def adapt(
         ResidualError: an unknown method, or components that don't belong to the task's encoder.
     """
     adapters = [make_adapter(method, reference, settings, each.seed) for each in fits]
-    scores = {split: compute_scores(adapters[0], store) for split, store in task.stores.items()}
+    scores = {
+        split: compute_scores(adapters[0], store, progress=named(progress, f"score {split} for {method}"))
+        for split, store in task.stores.items()
+    }
     stage, classifier = f"fit {method}", task.classifier_for(method)
     given = (scores["train"], scores["val"], classifier)
     results = fit_many(adapters, *given, fits, named(progress, stage))

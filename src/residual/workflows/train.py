@@ -108,9 +108,10 @@ def train_on(
     of_bases = pictures.of_bases(bases, per_dataset) if isinstance(how, Fitting) else None
     start = time.perf_counter()
     encoded = pictures.splits(splits)
-    task = make_task(encoder, title_of(dataset), splits, encoded, loading + time.perf_counter() - start)
+    loading += time.perf_counter() - start
+    task = make_task(encoder, title_of(dataset), splits, encoded, loading, progress)
     if of_bases is not None and isinstance(how, Fitting):
-        given = reference_of(of_bases), method, how.fits, how.adapter
+        given = reference_of(of_bases, progress), method, how.fits, how.adapter
         done = train_adapter(encoder, task, *given, progress, recipe=how.recipe)
     else:
         tunings = [] if isinstance(how, Fitting) else how
@@ -238,7 +239,7 @@ def fine_tuned(
             device=encoder.device, progress=inside,
         )  # fmt: skip
         how = encoding or Encoding("own", ("head",))
-        outputs = {split: outputs_of(tuned, pictures[split], how) for split in splits}
+        outputs = {split: outputs_of(tuned, pictures[split], how, inside) for split in splits}
         accuracy = task.classifier.accuracy(outputs["test"], task.stores["test"].labels)
         answers = task.classifier.answers(outputs["test"]).cpu().numpy()
         yield Tuned(settings.seed, tuned, accuracy, result, weights, outputs, answers)
