@@ -201,7 +201,12 @@ def cache_folder() -> Path:
 def safe_name(name: str) -> str:
     """`name` as one part of a path: as it is, or without what paths can't hold and with a digest of it."""
     safe = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80]
-    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return safe if safe == name else f"{safe}-{_digest(name)[:8]}"
+
+
+def _digest(name: str) -> str:
+    """Of a name, whose bytes need be no text."""
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
 
 
 def shareable(name: str, path: bool = False) -> str:
@@ -307,7 +312,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _stem(path: Path) -> str:
-    return path.name.encode()[:_LONGEST_NAME].decode(errors="ignore") + "."
+    return path.name.encode(errors="surrogatepass")[:_LONGEST_NAME].decode(errors="ignore") + "."
 
 
 def _begun(path: Path) -> tuple[Path, int | None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from pictures import write_folder
+from PIL import Image
 
 from residual import report
 from residual.adapters.config import making_sense
@@ -119,13 +122,31 @@ def test_only_what_a_command_takes_is_its_way_out(residual, monkeypatch, tmp_pat
         assert residual(*words)[::2] == (2, f"residual: Two. {way_out}.\n")
 
 
-def test_letters_that_a_terminal_lacks_cost_no_result(residual, monkeypatch):
-    said = io.BytesIO()
-    monkeypatch.setattr(report, "datasets_table", lambda _: "12 ± 3")
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(said, encoding="ascii"))
-    assert residual("datasets")[::2] == (0, "")
-    sys.stdout.flush()
-    assert said.getvalue().startswith(b"12 +/- 3\n")
+@pytest.mark.parametrize(
+    ("encoding", "classes"),
+    [
+        ("ascii", r"+/- lambda, \u0642\u0637, \u718a\u732b, \U0001f43c"),
+        ("cp1252", r"± lambda, \u0642\u0637, \u718a"),
+    ],
+)
+def test_letters_that_a_console_lacks_cost_no_result(residual, monkeypatch, tmp_path, encoding, classes):
+    place = tmp_path / "pictures"
+    for name in ("熊猫", "قط", "🐼", "± λ"):
+        for split in ("train", "test"):
+            (place / split / name).mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (8, 8), (number, 0, 0)).save(place / split / name / f"{number}.png")
+    told = tmp_path / os.fsdecode(b"\xff\xc3.json")
+    said, cried = io.BytesIO(), io.BytesIO()
+    for name, buffer in (("stdout", said), ("stderr", cried)):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(buffer, encoding=encoding))
+    assert residual("datasets", f"folder:{place}", "--json", told)[0] == 0
+    assert residual("encoders", "a bear, 熊猫 …")[0] == 2
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    assert f"classes    {classes}" in said.getvalue().decode(encoding)
+    assert r"Unknown encoder 'a bear, \u718a\u732b " in cried.getvalue().decode(encoding)
+    assert json.loads(told.read_text(encoding="utf-8"))["classes"] == ["± λ", "قط", "熊猫", "🐼"]
 
 
 def test_empty_words_are_refused_before_anything_is_written(residual, monkeypatch, tmp_path):

@@ -203,7 +203,7 @@ def shown_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _shortened(name: str, path: bool = False) -> str:
     short = shareable(name, path)
-    return short if short == name else f"{short}-{sha256(name.encode())[:8]}"
+    return short if short == name else f"{short}-{sha256(name.encode(errors='surrogatepass'))[:8]}"
 
 
 def _noted(note: dict[str, Any]) -> dict[str, Any]:
