@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _NARROWEST, _USUAL = 20, 80  # columns
 _A_MINUTE = 60.0
+_SHORT = 1.0  # seconds; the bar of a stage that took less doesn't stay
 _PIPE_CLOSED = 141  # 128 and the number of SIGPIPE
 
 
@@ -150,14 +151,18 @@ class Stages:
     def __init__(self, bars: Bars):
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
+        self._begun: dict[str, float] = {}
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Move the stage's bar, or begin one."""
         if stage not in self._tasks:
             self._leave_behind(stage.partition(":")[0])
+            self._begun[stage] = time.monotonic()
             shown = printable(stage.replace("_", " "))
             self._tasks[stage] = self._bars.add_task(shown, total=total, completed=done)
         self._bars.update(self._tasks[stage], completed=done, total=total)
+        if done >= total and time.monotonic() - self._begun[stage] < _SHORT:
+            self._bars.remove_task(self._tasks.pop(stage))
 
     def _leave_behind(self, name: str) -> None:
         """When a new dataset begins, the bars of the last one go away."""
