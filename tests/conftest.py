@@ -16,6 +16,12 @@ sys.path.insert(0, str(Path(__file__).parent))  # so that tests share `tiny`
 torch.manual_seed(0)
 
 
+def pytest_configure(config):
+    """Tiny stores are few samples, often the same to fit, choose and test."""
+    for kind in ("FewSamplesWarning", "SharedSamplesWarning"):
+        config.addinivalue_line("filterwarnings", f"ignore::residual.errors.{kind}")
+
+
 @pytest.fixture
 def unchecked():
     """As users call it, also in `make typed`: shapes and types are checked only by what is called."""

@@ -146,6 +146,16 @@ class AdapterEncoderError(ResidualError):
 class SharedSamplesError(ResidualError):
     """What is chosen by samples, or fitted on them, is to be tested on the same ones."""
 
+    def __init__(self, message: str):
+        super().__init__(message, "Test on samples that had no part in it.")
+
+
+class OtherPoolingError(ResidualError):
+    """Bases of other tokens' contributions than those that they are to be used with, as of patches."""
+
+    def __init__(self, message: str):
+        super().__init__(message, "Take bases of a store of the same pooling.")
+
 
 class UnreachableHubError(ResidualError):
     """The hub can't be asked: there is no network, or it is switched off (HF_HUB_OFFLINE)."""

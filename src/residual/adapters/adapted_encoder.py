@@ -28,7 +28,7 @@ from residual.adapters.sharing import AdaptedParts, load_parts, push_parts, save
 from residual.encoders.encoder import Encoder
 from residual.encoders.fingerprints import precision_hint
 from residual.encoders.pixels import Pixels
-from residual.errors import ResidualError
+from residual.errors import OtherPoolingError, ResidualError
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.capture import Capture, exclusively, place_hooks, without_autocast
 from residual.tracing.linearization import Linearization
@@ -329,7 +329,7 @@ def _check(encoder: Encoder, adapter: Adapter | None, classifier: ZeroShotClassi
                 precision_hint(encoder.dtype, "AdaptedEncoder(…).half()"),
             )
         if not resolve(origin.pooling, encoder.parts, encoder.name).own:
-            raise ResidualError(
+            raise OtherPoolingError(
                 f"The adapter's bases are of pooling {origin.pooling!r}, which isn't what {encoder.name} "
                 "does itself ('own'): only that can be made one module with it."
             )

@@ -35,6 +35,7 @@ from residual.errors import ResidualError
 from residual.finite import check_finite, plain
 from residual.spectral.bases import Origin
 from residual.spectral.dimension import linear_dimension
+from residual.store.shared import Seen
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 
@@ -85,6 +86,7 @@ class Adapter(nn.Module, Method, ABC):
         learning_rate: of schedule-free AdamW in Basile et al. 2025.
         decay: of weights towards their start, where that is asked for (docs/adapters.md, "Doing no harm").
         of_units: whether it weights units, or components of them, so that there are `unit_weights` to draw.
+        seen: the samples that it was fitted on and chosen by, in this process.
         of_components: whether each component of a unit has a weight of its own.
     """
 
@@ -93,6 +95,7 @@ class Adapter(nn.Module, Method, ABC):
     decay: ClassVar[float] = 0.0
     of_units: ClassVar[bool] = False
     of_components: ClassVar[bool] = False
+    seen: Seen | None = None
     ranks: tuple[int, ...]
     directions: Tensor
     origin: Origin | None

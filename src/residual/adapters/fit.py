@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -17,13 +18,15 @@ from residual.adapters.descent import AdamW, Descent, ScheduleFreeAdamW
 from residual.adapters.early_stopping import EarlyStopping, Epoch, FitResult
 from residual.adapters.fit_settings import FitSettings
 from residual.adapters.matching import check_classes, check_match
-from residual.adapters.scores import Scores, scores_of, widest_of
+from residual.adapters.scores import Scores, scores_of, seen_of, widest_of
 from residual.adapters.steps import Steps, quick_directions
 from residual.devices import find_device
-from residual.errors import ResidualError
+from residual.errors import ResidualError, SharedSamplesWarning
 from residual.finite import check_finite, hits
+from residual.intervals import warn_of_few
 from residual.progress import Progress
 from residual.store.base import Store
+from residual.store.shared import Seen, warn_of_shared
 from residual.text.classifier import ZeroShotClassifier
 
 _ROWS = 4096  # samples at a time, where all of them count at once
@@ -120,6 +123,7 @@ def fit_many(
     for picked in rows:
         if shared.missing == "raise":
             check_classes(labels[picked.to(labels.device)], classifier)
+    seen = _seen(seen_of(train), seen_of(val), np.unique(torch.cat(rows).numpy()), train is val)
     train, val = scores_of(adapters, train, device), scores_of(adapters, val, device)
     start, where = time.perf_counter(), find_device(device)
     # Those with the most samples come first, so that those still at work in a pass are always the first few.
@@ -149,6 +153,8 @@ def fit_many(
                 break
     finally:
         work.give_back(best)
+        for adapter in adapters:
+            adapter.seen = seen
     seconds = (time.perf_counter() - start) / len(stops)
     results = {fit: stopping.result(seconds) for fit, stopping in zip(order, stops, strict=True)}
     return [results[fit] for fit in range(len(adapters))]
@@ -163,6 +169,9 @@ def evaluate(
 ) -> float:
     """Accuracy of the adapter on these samples.
 
+    A `SharedSamplesWarning` tells of samples that it was fitted on, or its epoch chosen by, in this process;
+    a `FewSamplesWarning` of so few that accuracy says next to nothing.
+
     Args:
         adapter: fitted.
         test: a store or scores.
@@ -175,8 +184,12 @@ def evaluate(
     check_match(adapter, test, classifier, "test")
     scores = scores_of(adapter, test, device)
     labels = scores.labels.to(scores.scores.device)
-    found = classifier.to(labels.device).answers(adapted_output(adapter, scores))
-    return (found == labels).double().mean().item()
+    right = classifier.to(labels.device).answers(adapted_output(adapter, scores)) == labels
+    if adapter.seen is not None and scores.seen is not None:
+        what = "the adapter was fitted on or chosen by"
+        warn_of_shared(adapter.seen, scores.seen, what, "accuracy there tells nothing of others")
+    warn_of_few(len(right), int(right.sum()))
+    return right.double().mean().item()
 
 
 def adapted_output(
@@ -196,6 +209,25 @@ def adapted_output(
             for part, rest in _parts(scores)
         ]
     return check_finite(torch.cat(parts), "The adapted outputs")
+
+
+def _seen(train: Seen | None, val: Seen | None, rows: Int[np.ndarray, " _"], one: bool) -> Seen | None:
+    """What training and validation samples are known by; warns of those that are both.
+
+    Args:
+        train, val: of all samples, where they are known.
+        rows: of the training samples that any fit sees.
+        one: whether the same object is given for both.
+    """
+    so = "the epoch is chosen by what was fitted"
+    if train is None or val is None:
+        if one:
+            text = f"The same scores are given for training and validation: {so}."
+            warnings.warn(text, SharedSamplesWarning, stacklevel=3)
+        return None
+    train = train.take(rows)
+    warn_of_shared(train, val, "weights are fitted on", so)
+    return Seen(f"{train.where} and {val.where}", np.union1d(train.keys, val.keys))
 
 
 def _parts(scores: Scores) -> Iterator[tuple[slice, Tensor]]:

@@ -18,6 +18,7 @@ from residual.errors import ResidualError
 from residual.files import write_errors
 from residual.progress import Progress
 from residual.store.base import Store
+from residual.store.shared import Seen
 
 _ROWS = {"cpu": 1024, "cuda": 4096}  # of a store read at a time
 _FREE = 0.7  # of a GPU's free memory, that scores may take
@@ -34,6 +35,7 @@ class Scores:
         labels: class numbers.
         fingerprint: of the encoder.
         ranks: how many of the components are of each unit, in turn; by default all of one.
+        seen: what the samples are known by, if anything.
 
     Raises:
         ResidualError: `ranks` don't sum to the number of components, there isn't a label or a rest a sample,
@@ -46,6 +48,7 @@ class Scores:
     labels: Int[Tensor, " _"]
     fingerprint: str
     ranks: tuple[int, ...] = ()
+    seen: Seen | None = None
 
     def __post_init__(self):
         if not self.ranks:
@@ -80,7 +83,9 @@ class Scores:
     def take(self, rows: Int[np.ndarray, " m"]) -> Scores:
         """Those of some of the samples."""
         at = torch.from_numpy(rows).to(self.scores.device)
-        return replace(self, scores=self.scores[at], rest=self.rest[at], labels=self.labels[at])
+        seen = self.seen and self.seen.take(rows)
+        parts = self.scores[at], self.rest[at], self.labels[at]
+        return replace(self, scores=parts[0], rest=parts[1], labels=parts[2], seen=seen)
 
 
 def compute_scores(
@@ -133,6 +138,7 @@ def compute_scores(
         labels=torch.tensor(store.labels, dtype=torch.long, device=scores.device),
         fingerprint=store.fingerprint,
         ranks=widest.ranks,
+        seen=Seen.of(store),
     )
 
 
@@ -145,6 +151,11 @@ def scores_of(
         ResidualError: see `compute_scores`.
     """
     return samples if isinstance(samples, Scores) else compute_scores(adapter, samples, device=device)
+
+
+def seen_of(samples: Store | Scores) -> Seen | None:
+    """What some samples are known by; None where nothing is."""
+    return samples.seen if isinstance(samples, Scores) else Seen.of(samples)
 
 
 def widest_of(adapters: Sequence[Adapter]) -> Adapter:

@@ -16,10 +16,11 @@ from residual.heads.accuracy import correct_by_selection, correct_by_unit, mean_
 from residual.heads.contributions import check_mode, span_of
 from residual.heads.scores import OutputCorrelations, check_whole, pursuit_scores
 from residual.heads.selections import SHARES, count_of, random_units, top_units
-from residual.intervals import t95
+from residual.intervals import t95, warn_of_few
 from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
+from residual.store.shared import Seen, check_apart
 from residual.text.classifier import ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 
@@ -133,6 +134,7 @@ def scoreboard(
         progress: told of every pass.
 
     Raises:
+        SharedSamplesError: more than a tenth of the samples of `test` are in `store`, too.
         ResidualError: fewer than 4 samples to choose by, stores of different encoders or classes, or as
             `score_units`.
     """
@@ -140,6 +142,8 @@ def scoreboard(
     check_whole(store)
     if test is not None:
         check_alike(store, test)
+        check_apart(Seen.of(store), Seen.of(test), "heads are chosen by")
+    warn_of_few(len(store if test is None else test))
     if len(store) < _FEWEST:
         raise ResidualError(
             f"Heads are chosen by halves of the samples, which needs {_FEWEST} at least, and {store.dataset} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from residual.errors import ResidualError
+from residual.errors import ResidualError, SharedSamplesWarning
 from residual.finite import check_finite, correct
 from residual.text.classifier import checked_labels
 
@@ -110,6 +111,9 @@ def best_linear(
     Raises:
         ResidualError: see `fit_linear`.
     """
+    if train[0].shape == val[0].shape and torch.equal(train[0], val[0]):
+        text = "Validation samples are the training samples: the decay is chosen by what was fitted."
+        warnings.warn(text, SharedSamplesWarning, stacklevel=2)
     best, most, found = None, -1.0, None
     for decay in sorted(decays, reverse=True):
         found = fit_linear(*train, classes, decay, found)

@@ -13,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.encoders.encoder import Encoder
-from residual.errors import ResidualError
+from residual.errors import OtherPoolingError, ResidualError
 from residual.files import shareable, shareable_split
 from residual.spectral.pca import resized, spanning
 from residual.store.base import Store
 from residual.store.form import FormError, check_form
 from residual.tensor_files import load_tensors, save_tensors
 from residual.tracing.linearization import Linearization
+from residual.tracing.token_choice import resolve
 from residual.tracing.units import Units, UnitsLike, unit_positions
 from residual.versions import check_fields, told_by_version
 
@@ -76,13 +77,35 @@ class Origin:
         return (self.fingerprint, self.centering) == (other.fingerprint, other.centering)
 
     def check_store(self, store: Store) -> None:
-        """Refuse a store of another encoder, or with another centering of its norm's mean.
+        """Refuse a store of another encoder, with another centering of its norm's mean, or of other tokens.
 
         Raises:
             ResidualError: it is.
         """
         if not self.is_of(store):
             raise ResidualError(f"The bases are of {self}, the store of {Origin.of_store(store)}.")
+        if self.pooling != store.pooling:
+            raise OtherPoolingError(
+                f"The bases are of pooling {self.pooling!r} ({', '.join(self.datasets)}), the store "
+                f"{store.dataset} is of pooling {store.pooling!r}: components of other tokens' contributions "
+                "aren't those of these."
+            )
+
+    def check_encoder(self, encoder: Encoder, what: str) -> None:
+        """Refuse bases that aren't of an encoder, or aren't of the tokens that it pools itself.
+
+        Raises:
+            ResidualError: they aren't; `what` names them.
+        """
+        if not self.is_of(encoder):
+            raise ResidualError(
+                f"{what} are of another encoder: {self}, not {encoder.name} (weights "
+                f"{encoder.fingerprint[:8]}, centering {encoder.centering!r})."
+            )
+        if not resolve(self.pooling, encoder.parts, encoder.name).own:
+            raise OtherPoolingError(
+                f"{what} are of pooling {self.pooling!r}, and {encoder.name} pools otherwise itself ('own')."
+            )
 
     def check_shared(self, other: Origin) -> None:
         """Refuse what can't be taken together with this.
@@ -237,7 +260,7 @@ class SpectralBases:
         return self._with(components, eigenvalues)
 
     def check_store(self, store: Store) -> None:
-        """Refuse a store of another encoder, or with another centering of its norm's mean.
+        """Refuse a store of another encoder, with another centering of its norm's mean, or of other tokens.
 
         Raises:
             ResidualError: it is, and both are known.

@@ -59,9 +59,10 @@ def analyze_store(
     store = ResidualStore.open(address)
     chosen = store.kinds if kinds is None else split_kinds(kinds)
     start = time.perf_counter()
-    similar = None  # before what takes longer, as it may be refused
+    similar, pooling = None, store.pooling  # before what takes longer, as it may be refused
     if against is not None:
-        similar = store.units.merge(_similar(store, chosen, against, similarity, device, progress), on="unit")
+        found, pooling = _similar(store, chosen, against, similarity, device, progress)
+        similar = store.units.merge(found, on="unit")
     compared = time.perf_counter()
     shapes = unit_geometry(store, chosen, geometry, device=device, progress=progress)
     done = time.perf_counter()
@@ -79,8 +80,11 @@ def analyze_store(
     title_similar = ""
     if similar is not None and against is not None:
         bases = shareable(against, path=True)
-        result["against"] = {"bases": bases, "settings": asdict(similarity), "units": records(similar)}
+        compared_with = {"bases": bases, "pooling": pooling, "settings": asdict(similarity)}
+        result["against"] = compared_with | {"units": records(similar)}
         title_similar = printable(f"{result['encoder']}: {result['dataset']} and {bases}")
+        if pooling != store.pooling:  # a study of tokens, which the title has to tell
+            title_similar += f" (pooling {store.pooling!r} and {pooling!r})"
     return Analysis(title, title_similar, shapes, similar, result)
 
 
@@ -91,8 +95,8 @@ def _similar(
     settings: SimilaritySettings,
     device: str | None,
     progress: Progress | None,
-) -> pd.DataFrame:
-    """One row for each unit that has a basis in both."""
+) -> tuple[pd.DataFrame, str]:
+    """One row for each unit that has a basis in both, and the pooling of the other."""
     kept = against.endswith(".safetensors")
     if kept and settings.published_anchors:
         raise ResidualError(
@@ -102,9 +106,10 @@ def _similar(
     other = None if kept else ResidualStore.open(against)
     how: dict[str, Any] = {"device": device, "progress": progress}
     theirs = SpectralBases.load(against) if other is None else fit_bases(other, kinds, **how)
+    pooling = store.pooling if theirs.origin is None else theirs.origin.pooling
     similar = compare_bases(fit_bases(store, kinds, **how), theirs, settings.explained)
     if other is None or not settings.published_anchors:
-        return similar
+        return similar, pooling
     units, anchors = similar["unit"].tolist(), settings.published_anchors
     published = published_similarity(store, other, units, anchors, settings.seed, **how)
-    return similar.merge(published, on="unit")
+    return similar.merge(published, on="unit"), pooling

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor
 
 from residual.adapters.adapted_encoder import AdaptedEncoder
-from residual.data import as_dataset, load_dataset
+from residual.data import ImageDataset, as_dataset, load_dataset
 from residual.data.load import dataset_name
 from residual.encoders.names import encoder_name
-from residual.errors import ResidualError, told_apart
+from residual.errors import ResidualError, SharedSamplesWarning, told_apart
 from residual.files import shareable
 from residual.finite import correct
 from residual.progress import Progress
@@ -91,6 +92,8 @@ def evaluate_encoder(
     original isn't there), `standard_error` of both (of the choice of pictures), `over_pictures` and `best`
     (see `compared`), `per_class`, `skipped` and `versions`.
 
+    A `SharedSamplesWarning` tells of pictures that the adapter was trained on, or chosen by.
+
     Raises:
         ResidualError: no classifier, other classes than the dataset's, no picture, one that can't be read, or
             logits that aren't finite.
@@ -106,6 +109,7 @@ def evaluate_encoder(
             f"{dataset.full_name} has {len(dataset.class_names)} ({theirs}, …): they must be the same, in "
             "the same order."
         )
+    _warn_of_seen(adapted, dataset)
     method, tuned = adapted.method, adapted.original is not None
     settings = Encoding("own", ("head",), batch_size, None, on_error)
     kept: list[int] = []
@@ -154,3 +158,16 @@ def evaluate_encoder(
         "versions": versions(),
     }
     return Evaluation(whole, labels, tuple(dataset.sample_ids[position] for position in kept), summary)
+
+
+def _warn_of_seen(adapted: AdaptedEncoder, dataset: ImageDataset) -> None:
+    """As far as names tell, which is all that an adapter keeps of its pictures."""
+    did = {"train": "trained on", "val": "chosen by (its epoch and seed)"}.get(dataset.split)
+    trained_on = "" if adapted.record is None else shareable(adapted.record.dataset)
+    if did and trained_on == shareable(dataset.name):
+        warnings.warn(
+            f"{dataset.shared_name} is what the adapter was {did}: accuracy there tells nothing of other "
+            "pictures.",
+            SharedSamplesWarning,
+            stacklevel=3,
+        )

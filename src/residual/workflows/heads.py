@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from residual.adapters import Coarse, FitSettings, fit
@@ -17,6 +17,7 @@ from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
 from residual.store.base import Store
 from residual.store.disk import ResidualStore
+from residual.store.shared import Seen, check_apart
 from residual.text.classifier import ZeroShotClassifier, check_class_names
 from residual.text.dictionary import TextDictionary
 from residual.workflows.store_origin import StoreDataset, classifier_of, dataset_of, encoder_of
@@ -65,6 +66,9 @@ def scoreboard_of_stores(
     store = stores["store"]
     for other in stores.values():
         check_alike(store, other)
+    tested = stores.get("test", store)
+    if train:
+        check_apart(Seen.of(stores["train"]), Seen.of(tested), "weights of heads are fitted on")
     start = time.perf_counter()
     trained_on = stores.get("train", store)
     origin = dataset_of(trained_on, name=dataset)
@@ -74,6 +78,12 @@ def scoreboard_of_stores(
     if train or dictionary:
         bases = fit_bases(trained_on, settings.kinds, device=device, progress=progress)
     classifier = classifier_of(trained_on, loaded, origin, named(progress, "embed classes"))
+    leaks = {
+        "(O): the epoch is chosen by the samples that it is tested on, too.": bool(train and not test),
+        "Classes are means of the samples that are tested, too.": tested is trained_on
+        and not loaded.has_text,
+    }
+    notes = [*origin.notes, *(leak for leak, there in leaks.items() if there)]
     ways: dict[str, Any] = {"bases": bases}
     if dictionary:
         ways["dictionary"] = TextDictionary.encode(
@@ -97,13 +107,13 @@ def scoreboard_of_stores(
         "scores": records(board.scores),
         "selections": board.selections,
         "jaccard": overlaps.to_dict(),
-        "notes": list(origin.notes),
+        "notes": notes,
         "seconds": round(time.perf_counter() - start, 3),
     }
     of, chosen = result["encoder"], result["dataset"]
     where = stores["test"].dataset if test else f"the other half of {chosen}"
     title = printable(f"{of}: heads chosen on {chosen}, tested on {where}")
-    return StoreScoreboard(title, board, origin, result)
+    return StoreScoreboard(title, board, replace(origin, notes=tuple(notes)), result)
 
 
 def coarse_weights(

@@ -7,7 +7,7 @@ Every accuracy has two intervals, which say different things (`residual.interval
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from residual.workflows.task import Task
 ZERO_SHOT = "zero_shot"
 
 
+@runtime_checkable
 class Fit(Protocol):
     """One fit that was tested."""
 

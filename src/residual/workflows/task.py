@@ -32,6 +32,7 @@ from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.store.encode import encode_dataset, store_path
+from residual.store.shared import Seen, check_apart
 from residual.text.classifier import ZeroShotClassifier, check_class_names
 from residual.tracing.linearization import Linearization
 from residual.tracing.units import Units
@@ -191,9 +192,12 @@ def make_task(
     told of the prompts that are done.
 
     Raises:
+        SharedSamplesError: more than a tenth of the test samples are in train or val, too.
         ResidualError: see `ZeroShotClassifier`.
     """
     start, train, test = time.perf_counter(), stores["train"], stores["test"]
+    check_apart(Seen.of(train), Seen.of(test), "methods are fitted on")
+    check_apart(Seen.of(stores["val"]), Seen.of(test), "epoch and seed are chosen by")
     output, classes = test.output(), datasets["train"]
     released = None
     if encoder.has_text:
@@ -332,13 +336,9 @@ def adapt(
 
 def _belonging(bases: SpectralBases, encoder: Encoder, source: str) -> Reference:
     """The bases, if they are of this encoder and of all its heads and MLPs."""
-    origin, parts = bases.origin, encoder.parts
-    if origin is not None and not origin.is_of(encoder):
-        raise ResidualError(
-            f"The bases of {source!r} are of another encoder: {origin.encoder_name} (weights "
-            f"{origin.fingerprint[:8]}, centering {origin.centering!r}), not {encoder.name} (weights "
-            f"{encoder.fingerprint[:8]}, centering {encoder.centering!r})."
-        )
+    parts = encoder.parts
+    if bases.origin is not None:
+        bases.origin.check_encoder(encoder, f"The bases of {source!r}")
     units = Units(len(parts.blocks), parts.heads, parts.pool_mlp is not None)
     wanted = set(units.positions(BASES_KINDS))
     if not wanted <= set(bases.units):

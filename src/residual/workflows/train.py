@@ -31,6 +31,7 @@ from residual.progress import Progress
 from residual.store.base import Store
 from residual.store.encode import outputs_of
 from residual.store.encoding import Encoding
+from residual.store.shared import Seen, warn_of_shared
 from residual.workflows.outcome import changes_of, outcome
 from residual.workflows.task import (
     MIXED,
@@ -226,6 +227,9 @@ def fine_tuned(
     Raises:
         ResidualError: see `fine_tune`.
     """
+    seen = {split: Seen.of(task.stores[split]) for split in ("train", "val")}
+    so = "the epoch is chosen by what was fitted"
+    warn_of_shared(seen["train"], seen["val"], "weights are fitted on", so)
     pictures = {split: readable(task.datasets[split], store) for split, store in task.stores.items()}
     for settings in tunings:
         inside = None if progress is None else partial(_of_seed, progress, settings.seed)
