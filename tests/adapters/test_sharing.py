@@ -65,6 +65,8 @@ def test_what_was_saved_comes_back(tmp_path):
         for one, other in zip(got.unit_weights(), adapter.unit_weights(), strict=True):
             assert one.unit == other.unit
             assert len(one.directions) == len(other.directions)
+        if not adapter.of_components:
+            continue
         for one, other in zip(strongest_components(got), strongest_components(adapter), strict=True):
             assert (one.unit, one.index, one.weight) == (other.unit, other.index, other.weight)
             assert one.explained == pytest.approx(other.explained)
