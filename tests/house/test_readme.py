@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import residual
 from residual.data import dataset_names, load_dataset
 from residual.report.tables import suite_markdown
 
@@ -29,9 +30,24 @@ def test_sizes_are_those_of_the_datasets(name):
     assert sizes in line
 
 
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_own_data_takes_three_lines(capsys):
+    """Exactly those of the README."""
+    (own,) = [block for block in BLOCKS if "pictures, labels=labels" in block]
+    assert len(own.splitlines()) == 3
+    digits = load_dataset("digits", "train").subset(range(60))
+    pictures, labels = zip(*digits, strict=True)
+    exec(own, {"residual": residual, "pictures": pictures, "labels": [f"digit {label}" for label in labels]})
+    shown = capsys.readouterr().out
+    assert "10 classes: trained on" in shown
+    assert "spectral map" in shown
+
+
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs():
-    code = "\nprint('-----')\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+    code = "\nprint('-----')\n".join(block for block in BLOCKS if "pictures, labels=labels" not in block)
     whole = 'load_dataset("letters", name)'
     assert whole in code
     code = code.replace(whole, f"{whole}.sample(700)")  # fewer run the same code

@@ -168,11 +168,14 @@ def test_labels_that_are_listed_are_not_read_and_those_that_are_not_once(encoder
     ("given", "says"),
     [
         ({"labels": LABELS[:-1]}, "has 6 pictures but 5 labels"),
+        ({"class_names": NAMES}, r"own/train has no labels, but names of classes\. Give them"),
+        ({"labels": "kind"}, r"got a text, 'kind'\. A column or key is named by label_column='kind'"),
         ({"labels": LABELS, "groups": [0]}, "has 6 pictures but 1 groups"),
         ({"labels": np.eye(6)[:, :3]}, r"sample 0 is a row of 3 numbers.*one-hot.*argmax"),
         ({"labels": np.array(LABELS) / 1}, r"is 1\.0, a fraction's number.*astype\(int\)"),
         ({"labels": [0.5] * 6}, r"sample 0 is 0\.5; wanted is a whole number or a text"),
-        ({"labels": [0, None, 1, 1, 1, 1]}, "label of sample 1 is missing"),
+        ({"labels": ["a", None, "b", "a", "b", "b"]}, "label of sample 1 is missing"),
+        ({"labels": 5}, "labels are one a picture, got 5"),
         ({"labels": [0, "a", 1, 1, 1, 1]}, "sample 1 is 'a', where others are no texts"),
         ({"labels": [0, -1, 1, 1, 1, 1]}, "sample 1 is -1; class numbers are from 0"),
         ({"labels": LABELS, "class_names": ["a", "b"]}, "label of sample 2 is 2; there are names for 0 to 1"),
@@ -200,7 +203,9 @@ class Endless(IterableDataset):
         (DataLoader(TensorDataset(torch.zeros(2, 3, 4, 4))), r"a DataLoader.*loader\.dataset"),
         ({"train": [], "test": []}, r"a dictionary \(train, test\)"),
         (np.zeros((2, 4, 4)), r"numbers of the shape \(2, 4, 4\)"),
-        ((np.zeros((2, 3, 4, 4)), np.zeros(2)), r"pair of arrays.*labels="),
+        ((np.zeros((2, 3, 4, 4)), [0, 1]), r"pair of pictures and labels.*labels="),
+        (np.zeros((20, 20, 3), np.uint8), r"shape \(20, 20, 3\).*Of one picture say data\[None\]"),
+        (pd.DataFrame({"image": [1]}), r"a DataFrame.*columns apart"),
         ([], "has no samples"),
         (7, r"got int"),
         ([(1, 2, 3)], r"got 3 parts \(int, int, int\).*labels="),
@@ -227,7 +232,7 @@ def test_pixels_that_cannot_be(encoder, pixels, arrays):
         encode_dataset(encoder, [(pixels[0, :, :20], 0)])
     with pytest.raises(ResidualError, match=r"takes images of 32 by 32 pixels, got 20 by 32.*preprocess"):
         encode_dataset(encoder, pixels[:, :, :20].numpy())
-    with pytest.raises(ResidualError, match=r"\(n, 3, height, width\), got \(1, 32, 32, 3\)"):
+    with pytest.raises(ResidualError, match=r"\(n, 3, height, width\), got \(1, 32, 32, 3\).*bytes"):
         encode_dataset(encoder, [(np.zeros((32, 32, 3)), 0)])
     broken = pixels.clone()
     broken[3, 0, 0, 0] = torch.nan

@@ -125,6 +125,8 @@ def parted(whole: Labelled, given: list[Labelled], has_val: bool, has_test: bool
                 "Give val=(features, labels) and test=(features, labels), or more samples.",
             )
     train, chosen, tested = parts
+    if not has_test:
+        return parts
     seen = {row.tobytes() for part in (train, chosen) for row in part.features.numpy()}
     if len(seen) > 1 and all(row.tobytes() in seen for row in tested.features.numpy()):
         warnings.warn(

@@ -7,7 +7,7 @@ space of scores, by `fit_many`, with the library's recipes. `estimators.py` is t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from residual.adapters.feature_samples import (
     parted,
 )
 from residual.adapters.fit import adapted_output, fit_many
+from residual.adapters.fit_settings import FitSettings
 from residual.adapters.matching import few_shot
 from residual.adapters.methods import METHODS, make_adapter
 from residual.adapters.recipes import Fitting, fitting
@@ -191,8 +192,11 @@ def fit_features(
     for method in methods:
         if method not in FEATURE_METHODS:
             raise unknown_name("method for features", method, FEATURE_METHODS)
-    if not len(seeds):
-        raise ResidualError("At least one seed is needed, got none.")
+    if isinstance(seeds, int) or not len(seeds):
+        raise ResidualError(f"seeds are whole numbers, one at least: [0, 1, 2]; got {seeds!r}.")
+    for name in settings or {}:
+        if name not in (known := {each.name for each in fields(FitSettings)}):
+            raise unknown_name("setting", name, known)
     embeddings = None if class_embeddings is None else as_features(class_embeddings, "class_embeddings")
     classes = classes_of(labels := listed(labels), class_names, embeddings)
     whole = as_labelled(features, labels, classes, "training")

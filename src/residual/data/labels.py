@@ -40,9 +40,10 @@ def numbered(
     texts = [isinstance(one, str) for one in listed]
     if listed and all(texts):
         return _of_texts(listed, names, where, what)
-    for place, one in enumerate(listed):
-        if not isinstance(one, int):
-            raise ResidualError(*_why_not(one, place, where, what))
+    odd = [place for place, one in enumerate(listed) if not isinstance(one, int)]
+    if odd:
+        place = next((place for place in odd if not texts[place]), odd[0])
+        raise ResidualError(*_why_not(listed[place], place, where, what))
     if listed and (min(listed) < 0 or (names is None and max(listed) >= MOST_CLASSES)):
         wrong = next(one for one in listed if not 0 <= one < MOST_CLASSES)
         raise ResidualError(

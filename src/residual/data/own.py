@@ -248,18 +248,23 @@ def _check_kind(data: Any) -> None:
         _refuse(f"a dictionary ({keys})", "Give one of them; labels go into labels=...")
     if isinstance(data, DataLoader):
         _refuse("a DataLoader", "Give its dataset: loader.dataset.")
-    if isinstance(data, IterableDataset | Iterator) or not hasattr(data, "__len__"):
+    if hasattr(data, "iloc"):
+        _refuse(f"a {kind}", "Give its columns apart: list(frame[...]), labels=frame[...].")
+    if isinstance(data, IterableDataset | Iterator) or (
+        hasattr(data, "__iter__") and not hasattr(data, "__len__")
+    ):
         way_out = (
             "Pictures are looked at again when a store is gone on with, so they need a length and numbers: "
         )
         _refuse(f"{kind}, which can be read only once", f"{way_out}list(data), if they fit into memory.")
-    if isinstance(data, np.ndarray | Tensor) and not (data.ndim == 4 or (data.ndim == 3 and is_bytes(data))):
-        shape = tuple(data.shape)
+    shape = tuple(data.shape) if isinstance(data, np.ndarray | Tensor) else ()
+    greys = len(shape) == 3 and is_bytes(data) and shape[-1] not in (3, 4) and shape[0] != 3
+    if isinstance(data, np.ndarray | Tensor) and len(shape) != 4 and not greys:
         _refuse(f"numbers of the shape {shape}", f"{_TAKEN} Of one picture say data[None].")
-    if not hasattr(data, "__getitem__") or isinstance(data, set | bytes):
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__") or isinstance(data, bytes):
         _refuse(kind, _TAKEN)
-    if isinstance(data, tuple) and len(data) == 2 and all(hasattr(each, "ndim") for each in data):
-        _refuse("a pair of arrays", "Give the labels apart: labels=...")
+    if isinstance(data, tuple) and len(data) == 2 and getattr(data[0], "ndim", 0) == 4:
+        _refuse("a pair of pictures and labels", "Give the labels apart: labels=...")
 
 
 def _refuse(what: str, hint: str) -> NoReturn:
@@ -311,8 +316,17 @@ def _labels(
     """Class numbers and names, of labels that were given or that the data has."""
     if table and labels is None:
         labels = known.labels
+    if isinstance(labels, str):
+        raise ResidualError(
+            f"labels are one a picture, got a text, {labels!r}.",
+            f"A column or key is named by label_column={labels!r}.",
+        )
+    if labels is None and wanted is not None:
+        raise ResidualError(f"{where} has no labels, but names of classes.", "Give them: labels=[...].")
     if labels is None:
-        return np.zeros(count, np.int64), (UNLABELLED,) if wanted is None else tuple(wanted)
+        return np.zeros(count, np.int64), (UNLABELLED,)
+    if not isinstance(plain(labels), Iterable):
+        raise ResidualError(f"labels are one a picture, got {labels!r}.")
     listed = list(plain(labels))
     _check_count(len(listed), count, "labels", where)
     own = known.names

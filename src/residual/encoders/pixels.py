@@ -80,7 +80,10 @@ def checked(pixels: Any, name: str, size: tuple[int, int] | None) -> Float[Tenso
     if len(shape) != 4 or shape[1] != 3 or not shape[0]:
         raise ResidualError(
             f"{name} takes one image or more as (n, 3, height, width), got {shape}: run them through "
-            "encoder.preprocess and stack them, or say pixels[None] for one."
+            "encoder.preprocess and stack them, or say pixels[None] for one.",
+            "Channels come last in pictures alone, and these are bytes (uint8)."
+            if shape[-1:] == (3,)
+            else "",
         )
     ready = torch.from_numpy(np.ascontiguousarray(pixels)) if isinstance(pixels, np.ndarray) else pixels
     if not ready.is_floating_point():
