@@ -14,7 +14,8 @@ from tiny import TinyImages, tiny_encoder
 from residual import encode_dataset, fit_bases, load_dataset, load_encoder, wrap_encoder
 from residual.errors import ResidualError
 from residual.heads import DescribeSettings, describe_heads, score_units
-from residual.heads.describe import TASKS, parse_heads
+from residual.heads.by_name import parse_heads
+from residual.heads.descriptions import TASKS
 from residual.spectral import SpectralBases
 from residual.text import TextDictionary, ZeroShotClassifier, somp
 

@@ -17,7 +17,7 @@ from pictures import write_folder
 from PIL import Image
 
 from residual import encode_dataset, load_dataset, load_encoder
-from residual.heads.describe import DescribeSettings
+from residual.heads import DescribeSettings
 from residual.report import heads_table, write_heads_page
 from residual.report.tables import percent
 from residual.workflows.describe import describe_store

@@ -16,7 +16,7 @@ from residual.cli.settings_files import read_bindings
 from residual.data import dataset_names
 from residual.errors import ResidualError, unknown_name
 from residual.experiments import Plan
-from residual.heads.describe import DescribeSettings
+from residual.heads.descriptions import DescribeSettings
 from residual.workflows.run import RUN_METHODS
 
 _MOST_SEEDS = 1_000

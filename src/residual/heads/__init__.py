@@ -4,7 +4,8 @@ from residual.heads.ablated_encoder import AblatedEncoder
 from residual.heads.accuracy import correct_by_selection, correct_by_unit, mean_contributions
 from residual.heads.comparison import Scoreboard, ScoreboardSettings, scoreboard
 from residual.heads.contributions import ablate, unit_accuracy, unit_correlation
-from residual.heads.describe import DescribeSettings, HeadDescription, describe_heads
+from residual.heads.describe import describe_heads
+from residual.heads.descriptions import DescribeSettings, HeadDescription
 from residual.heads.scores import SCORES, pursuit_scores, score_units
 from residual.heads.selections import (
     SHARES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,154 +12,28 @@ from torch import Tensor
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.finite import whole_fields
 from residual.heads.accuracy import batches_of
+from residual.heads.by_name import check_atoms, check_heads, parse_heads
+from residual.heads.descriptions import (
+    ChosenText,
+    ComponentDescription,
+    DescribeSettings,
+    EndSample,
+    HeadDescription,
+    NearText,
+)
 from residual.heads.scores import score_units
 from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
 from residual.spectral.dimension import linear_dimension
 from residual.store.base import Store
+from residual.text.chance import chances, compact
 from residual.text.classifier import PLAIN, ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
-from residual.text.pursuit import CRITERIA, somp, weighted_components
+from residual.text.pursuit import somp, weighted_components
 from residual.tracing.units import UnitsLike
 
 _GAIN = 1e-9  # of the variance: a text that explains no more was chosen by rounding
-
-TASKS = {
-    "accuracy": "accuracy alone",
-    "span": "correlation in the span of the classes",
-    "correlation": "correlation with the output",
-}
-
-
-@dataclass(frozen=True)
-class DescribeSettings:
-    """How heads are chosen and described.
-
-    Args:
-        task: the score that ranks heads, see `score_units`: "accuracy" of a head alone, "span" or
-            "correlation".
-        top: so many of the best are described where none is named; all if there are fewer.
-        atoms: texts for a head, chosen by `somp`; fewer where these explain all of it.
-        criterion: "std" chooses them on weighted components, as Head Pursuit does (Basile et al. 2025, arXiv
-            2510.21518); "l1" on the contributions of the samples.
-        samples: for "l1", at most so many, evenly spread over the store.
-        components: how many of a head's first components.
-        texts: nearest to each end of a component.
-        images: samples at each end, at most half of all.
-        threshold: part of the variance, of the linear dimension; the paper's.
-
-    Raises:
-        ResidualError: one is out of range.
-    """
-
-    task: str = "accuracy"
-    top: int = 10
-    atoms: int = 10
-    criterion: str = "std"
-    samples: int = 10_000
-    components: int = 3
-    texts: int = 5
-    images: int = 8
-    threshold: float = 0.99
-
-    def __post_init__(self):
-        for name, known in (("task", TASKS), ("criterion", CRITERIA)):
-            if getattr(self, name) not in known:
-                raise ResidualError(f"Unknown {name} {getattr(self, name)!r}. Known: {', '.join(known)}.")
-        counts = ("top", "atoms", "samples", "components", "texts", "images")
-        whole_fields(self, *counts)
-        if few := [name for name in counts if getattr(self, name) < 1]:
-            raise ResidualError(f"{few[0]} must be a whole number from 1 on, got {getattr(self, few[0])}.")
-        if not 0 < self.threshold < 1:
-            raise ResidualError(f"threshold lies in (0, 1), got {self.threshold}.")
-
-
-@dataclass(frozen=True)
-class ChosenText:
-    """A text chosen by matching pursuit; `explained_variance` is of all texts up to this one, in (0, 1]."""
-
-    text: str
-    explained_variance: float
-
-
-@dataclass(frozen=True)
-class NearText:
-    """A text, and its cosine with a direction."""
-
-    text: str
-    cosine: float
-
-
-@dataclass(frozen=True)
-class EndSample:
-    """A sample at an end of a component: its position in the store, id and class, and its score there."""
-
-    sample: int
-    sample_id: str
-    class_name: str
-    score: float
-
-
-@dataclass(frozen=True)
-class ComponentDescription:
-    """One component of a head.
-
-    Args:
-        index: which, from 0.
-        eigenvalue: the variance of contributions along it.
-        explained_variance_ratio: its part of the head's variance.
-        positive_texts, negative_texts: with the largest cosines with it, and with what points the other way.
-        largest, smallest: the samples with the largest scores, the largest first; and with the smallest.
-    """
-
-    index: int
-    eigenvalue: float
-    explained_variance_ratio: float
-    positive_texts: tuple[NearText, ...]
-    negative_texts: tuple[NearText, ...]
-    largest: tuple[EndSample, ...]
-    smallest: tuple[EndSample, ...]
-
-
-@dataclass(frozen=True)
-class HeadDescription:
-    """One head in words and numbers.
-
-    Args:
-        unit: its position among all units.
-        layer, head: where it is, from 0.
-        score: on the task, or None without a classifier.
-        rank: its place among all heads by that, from 1; equal scores share one.
-        texts: chosen by matching pursuit, in that order.
-        components: the first ones.
-        eigenvalues: of all components, the largest first.
-        linear_dimension: see `residual.spectral.linear_dimension`.
-        participation_ratio: `(Σ λ)² / Σ λ²`, or None where contributions are all the same.
-    """
-
-    unit: int
-    layer: int
-    head: int
-    score: float | None
-    rank: int | None
-    texts: tuple[ChosenText, ...]
-    components: tuple[ComponentDescription, ...]
-    eigenvalues: tuple[float, ...]
-    linear_dimension: int
-    participation_ratio: float | None
-
-    @property
-    def name(self) -> str:
-        """Layer and head, as "11.4"."""
-        return f"{self.layer}.{self.head}"
-
-    @property
-    def explained_variance_ratio(self) -> tuple[float, ...]:
-        """Each component's part of the head's variance."""
-        total = sum(self.eigenvalues)
-        return tuple(value / total for value in self.eigenvalues) if total else ()
 
 
 def describe_heads(
@@ -180,6 +54,9 @@ def describe_heads(
     sample's score on a component `φ` is `⟨c − m, φ⟩`, with `c` the head's contribution to it and `m` the mean
     that `bases` hold; it is made of coordinates, `f (M φ) + ⟨o − m, φ⟩` (see `Linearization`). It has the
     unit of the encoder's output.
+
+    Texts explain something of any head: `HeadDescription.chance` says how much as many explain by chance, by
+    draws of seed 0, and `named` whether these explain more.
 
     Args:
         store: `n` samples, one token an image; heads at least, and all kinds of unit for the tasks "span" and
@@ -221,11 +98,14 @@ def describe_heads(
         named_heads = sorted(every, key=lambda unit: -scores[unit])[: settings.top]
     bases = bases.select(named_heads)
     along = _scores_along(store, bases, settings.components, where, progress)
-    descriptions = []
+    descriptions, written = [], {}
     for place, unit in enumerate(bases.units):
         layer, head = store.linearization.units.layer_head(unit)
         eigenvalues = bases.eigenvalues[place]
         total = eigenvalues.sum().item()
+        texts: tuple[ChosenText, ...] = ()
+        if total and (rows := _explained(store, bases, unit, settings, where)) is not None:
+            texts, written[unit] = _texts(rows, dictionary, settings), compact(rows)
         descriptions.append(
             HeadDescription(
                 unit=unit,
@@ -233,7 +113,7 @@ def describe_heads(
                 head=head,
                 score=scores.get(unit),
                 rank=1 + sum(other > scores[unit] for other in scores.values()) if scores else None,
-                texts=_texts(store, bases, unit, dictionary, settings, where) if total else (),
+                texts=texts,
                 components=_components(store, bases, place, along[place], dictionary, settings),
                 eigenvalues=tuple(eigenvalues.tolist()),
                 linear_dimension=linear_dimension(eigenvalues, settings.threshold),
@@ -242,52 +122,9 @@ def describe_heads(
         )
         if progress is not None:
             progress("describe heads", place + 1, len(bases))
-    return descriptions
-
-
-def parse_heads(names: UnitsLike, store: Store) -> list[int]:
-    """Positions of heads, in whichever form they are given ("11.4"); one that comes twice is taken once.
-
-    Raises:
-        ResidualError: none is named, there is no such unit, or it is no head.
-    """
-    check_heads(store)
-    units = store.linearization.units
-    heads, every = units.checked(names), units.of_field["z"]
-    if not heads:
-        raise ResidualError("No head was named: name one at least, or none at all for the best.")
-    if wrong := [units.name(unit) for unit in heads if unit not in every]:
-        raise ResidualError(
-            f"No head: {', '.join(wrong)}. Heads are {units.name(every[0])} to {units.name(every[-1])}, or "
-            f"units {every[0]} to {every[-1]}."
-        )
-    return list(dict.fromkeys(heads))
-
-
-def check_heads(store: Store) -> None:
-    """Refuse a store without heads.
-
-    Raises:
-        ResidualError: it has none.
-    """
-    if "head" not in store.kinds:
-        raise ResidualError(
-            f"{store.dataset} was encoded without heads, only with units of kind {', '.join(store.kinds)}: "
-            "encode it with heads."
-        )
-
-
-def check_atoms(atoms: int, entries: int) -> None:
-    """Refuse to choose more texts than there are.
-
-    Raises:
-        ResidualError: it would.
-    """
-    if atoms > entries:
-        raise ResidualError(
-            f"The dictionary has {entries} entries, so {atoms} texts can't be chosen of it: ask for fewer "
-            "atoms or take a longer one."
-        )
+    drawn = chances([*written.values()], dictionary.embeddings, settings.atoms)
+    chance = dict(zip(written, drawn, strict=True))
+    return [replace(head, chance=chance.get(head.unit)) for head in descriptions]
 
 
 def _checked(
@@ -329,24 +166,22 @@ def _scores_along(
     return [torch.cat(parts) for parts in scores.values()]
 
 
-def _texts(
-    store: Store,
-    bases: SpectralBases,
-    unit: int,
-    dictionary: TextDictionary,
-    settings: DescribeSettings,
-    device: torch.device,
-) -> tuple[ChosenText, ...]:
+def _explained(
+    store: Store, bases: SpectralBases, unit: int, settings: DescribeSettings, device: torch.device
+) -> Float[Tensor, "n d"] | None:
+    """The rows that texts are to explain, about their mean; None where a head writes the same everywhere."""
     if settings.criterion == "std":
-        rows = weighted_components(bases, unit).to(device)
-        chosen = somp(rows, dictionary, settings.atoms, "std", centre=False)
-    else:
-        few = min(len(store), settings.samples)
-        samples = np.linspace(0, len(store) - 1, few).round().astype(np.int64)
-        rows = store.contributions(samples, [unit])[:, 0].to(device)
-        if (rows == rows[:1]).all():
-            return ()
-        chosen = somp(rows, dictionary, settings.atoms, settings.criterion)
+        return weighted_components(bases, unit).to(device)
+    few = min(len(store), settings.samples)
+    samples = np.linspace(0, len(store) - 1, few).round().astype(np.int64)
+    rows = store.contributions(samples, [unit])[:, 0].to(device)
+    return None if (rows == rows[:1]).all() else rows - rows.mean(0)
+
+
+def _texts(
+    rows: Float[Tensor, "n d"], dictionary: TextDictionary, settings: DescribeSettings
+) -> tuple[ChosenText, ...]:
+    chosen = somp(rows, dictionary, settings.atoms, settings.criterion, centre=settings.criterion != "std")
     explained = chosen.explained_variance
     gains = (explained.diff(prepend=explained.new_zeros(1)) > _GAIN).tolist()
     every = zip(chosen.texts, explained.tolist(), gains, strict=True)

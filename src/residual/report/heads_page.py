@@ -10,7 +10,7 @@ from typing import Any
 from residual.data import ImageDataset
 from residual.errors import UnreadableImageError
 from residual.files import write_text
-from residual.heads.describe import TASKS, DescribeSettings, HeadDescription
+from residual.heads.descriptions import TASKS, DescribeSettings, HeadDescription
 from residual.progress import Progress
 from residual.report.layout import Table
 from residual.report.pages import PAGES, picture_uri

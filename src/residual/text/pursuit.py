@@ -19,6 +19,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from residual.errors import ResidualError
 from residual.spectral.bases import SpectralBases
 from residual.spectral.pca import pca
+from residual.text.chance import Chance, chances
 from residual.text.dictionary import TextDictionary
 
 CRITERIA = ("l1", "std", "l2", "cosine")
@@ -40,6 +41,7 @@ class Pursuit:
         weights: of every direction in every sample.
         explained_variance: part of the samples' squared length that the first 1, 2, …, `k` explain.
         mean: of the samples, where they were centred; else zero.
+        chance: where it was asked for, what as many atoms explain of the samples by chance.
     """
 
     atoms: Int[Tensor, " k"]
@@ -48,6 +50,12 @@ class Pursuit:
     weights: Float[Tensor, "n k"]
     explained_variance: Float[Tensor, " k"]
     mean: Float[Tensor, " d"]
+    chance: Chance | None = None
+
+    @property
+    def named(self) -> bool | None:
+        """Whether the texts explain more than by chance, see `Chance.names`; None where that isn't known."""
+        return None if self.chance is None else self.chance.names(self.explained_variance[-1].item())
 
     @property
     def reconstruction(self) -> Float[Tensor, "n d"]:
@@ -86,6 +94,7 @@ def somp(
     *,
     centre: bool = True,
     removal: bool = False,
+    chance: bool = False,
 ) -> Pursuit:
     """Simultaneous orthogonal matching pursuit: `k` atoms that together explain all samples.
 
@@ -104,6 +113,7 @@ def somp(
         centre: subtract the samples' mean before. Components have none: "std" is then the root mean square.
         removal: take the chosen atom's direction out of the others and make these unit vectors again, so that
             an atom counts by what it has to add, not by what it shares with those before.
+        chance: also say what as many explain by chance, see `Pursuit.named`.
 
     Raises:
         ResidualError: an empty dictionary, fewer entries than `k`, other widths, NaN, an unknown criterion,
@@ -123,15 +133,21 @@ def somp(
     x, mean = _moving(x, centre)
     scores = {"l1": _largest_sum, "cosine": _largest_cosine}
     chosen, _ = _chosen(atoms, k, scores.get(criterion, _largest_square)(x), removal)
-    return _fitted(x, mean, chosen, atoms[chosen], texts)
+    return _fitted(x, mean, chosen, atoms[chosen], texts, atoms if chance else None)
 
 
-def omp(x: Float[Tensor, "n d"], dictionary: TextDictionary | Float[Tensor, "m d"], k: int) -> Pursuit:
+def omp(
+    x: Float[Tensor, "n d"],
+    dictionary: TextDictionary | Float[Tensor, "m d"],
+    k: int,
+    *,
+    chance: bool = False,
+) -> Pursuit:
     """Orthogonal matching pursuit of the first principal component of the samples.
 
     Args:
         x: samples; or one row, which is then taken as it is.
-        dictionary, k: as `somp` takes them. Atoms that point the other way have negative weights.
+        dictionary, k, chance: as `somp` takes them. Atoms that point the other way have negative weights.
 
     Raises:
         ResidualError: as `somp`; or the samples are all the same.
@@ -145,7 +161,8 @@ def omp(x: Float[Tensor, "n d"], dictionary: TextDictionary | Float[Tensor, "m d
     x, atoms, texts = _checked(x, dictionary, k)
     vector = _moving(x, False)[0] if len(x) == 1 else pca(_moving(x, True)[0], 1).components.to(x)
     chosen, _ = _chosen(atoms, k, _largest_sum(vector))
-    return _fitted(vector, torch.zeros_like(vector[0]), chosen, atoms[chosen], texts)
+    mean = torch.zeros_like(vector[0])
+    return _fitted(vector, mean, chosen, atoms[chosen], texts, atoms if chance else None)
 
 
 def text_span(
@@ -153,6 +170,8 @@ def text_span(
     dictionary: TextDictionary | Float[Tensor, "m d"],
     k: int,
     rank: int | None = 80,
+    *,
+    chance: bool = False,
 ) -> Pursuit:
     """TextSpan: `k` directions made of texts, each the one along which the samples vary most.
 
@@ -162,7 +181,7 @@ def text_span(
     2024, arXiv 2310.05916, algorithm 1).
 
     Args:
-        x, dictionary, k: as `somp` takes them.
+        x, dictionary, k, chance: as `somp` takes them.
         rank: of the projection; None leaves it out. Cut to that of the samples.
 
     Raises:
@@ -176,6 +195,7 @@ def text_span(
         tensor([2, 1])
     """
     x, atoms, texts = _checked(x, dictionary, k)
+    entries = atoms
     if rank is not None:
         if rank < 1:
             raise ResidualError(f"The rank must be at least 1, got {rank}.")
@@ -185,7 +205,7 @@ def text_span(
         atoms = atoms @ span @ span.T
     x, mean = _moving(x, True)
     chosen, directions = _chosen(atoms, k, _largest_square(x))
-    return _fitted(x, mean, chosen, directions, texts)
+    return _fitted(x, mean, chosen, directions, texts, entries if chance else None)
 
 
 def weighted_components(bases: SpectralBases, unit: int) -> Float[Tensor, "k d"]:
@@ -292,8 +312,16 @@ def _chosen(atoms: Tensor, k: int, score: _Score, removal: bool = False) -> tupl
     return torch.tensor(order, device=atoms.device), torch.stack(basis)
 
 
-def _fitted(x: Tensor, mean: Tensor, chosen: Tensor, directions: Tensor, texts: tuple[str, ...]) -> Pursuit:
-    """Least squares of the samples, less their mean, on the directions, and what the first explain."""
+def _fitted(
+    x: Tensor,
+    mean: Tensor,
+    chosen: Tensor,
+    directions: Tensor,
+    texts: tuple[str, ...],
+    entries: Tensor | None,
+) -> Pursuit:
+    """Least squares of the samples, less their mean, on the directions, and what the first explain; beside
+    what as many of `entries` do by chance."""
     inverse = torch.linalg.pinv(directions.double()).to(x)  # (d, k)
     along = (x @ _basis(directions).to(x)).double().square().sum(0)
     return Pursuit(
@@ -303,6 +331,7 @@ def _fitted(x: Tensor, mean: Tensor, chosen: Tensor, directions: Tensor, texts: 
         weights=x @ inverse,
         explained_variance=along.cumsum(0) / vector_norm(x, dtype=torch.float64) ** 2,
         mean=mean,
+        chance=None if entries is None else chances([x], entries, len(chosen))[0],
     )
 
 

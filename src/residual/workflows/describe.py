@@ -9,13 +9,9 @@ from typing import Any
 
 from residual.errors import ResidualError, printable
 from residual.files import shareable
-from residual.heads.describe import (
-    DescribeSettings,
-    check_atoms,
-    check_heads,
-    describe_heads,
-    parse_heads,
-)
+from residual.heads.by_name import check_atoms, check_heads, parse_heads
+from residual.heads.describe import describe_heads
+from residual.heads.descriptions import DescribeSettings, HeadDescription
 from residual.progress import Progress, named
 from residual.report import DescribedHeads
 from residual.spectral.fit import fit_bases
@@ -97,10 +93,7 @@ def describe_store(
         "dictionary": {"source": shareable(dictionary, path=True), "entries": len(entries)},
         "settings": asdict(settings),
         "heads_of_encoder": int((store.units["kind"] == "head").sum()),
-        "heads": [
-            {"name": head.name, **asdict(head), "explained_variance_ratio": head.explained_variance_ratio}
-            for head in described
-        ],
+        "heads": [_told(head) for head in described],
         "notes": list(origin.notes),
         "seconds": round(time.perf_counter() - start, 3),
     }
@@ -114,3 +107,9 @@ def describe_store(
         notes=origin.notes,
     )
     return StoreDescription(shown, origin, result)
+
+
+def _told(head: HeadDescription) -> dict[str, Any]:
+    """A head for JSON, with what follows from what it holds."""
+    follows = ("explained_variance_ratio", "share", "named", "verdict")
+    return {"name": head.name, **asdict(head), **{name: getattr(head, name) for name in follows}}

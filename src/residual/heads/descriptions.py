@@ -1,0 +1,164 @@
+"""What is told of a head, and how it is chosen: settings, and a description in words and numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from residual.errors import ResidualError
+from residual.finite import whole_fields
+from residual.text.chance import Chance
+from residual.text.pursuit import CRITERIA
+
+TASKS = {
+    "accuracy": "accuracy alone",
+    "span": "correlation in the span of the classes",
+    "correlation": "correlation with the output",
+}
+
+
+@dataclass(frozen=True)
+class DescribeSettings:
+    """How heads are chosen and described.
+
+    Args:
+        task: the score that ranks heads, see `score_units`: "accuracy" of a head alone, "span" or
+            "correlation".
+        top: so many of the best are described where none is named; all if there are fewer.
+        atoms: texts for a head, chosen by `somp`; fewer where these explain all of it.
+        criterion: "std" chooses them on weighted components, as Head Pursuit does (Basile et al. 2025, arXiv
+            2510.21518); "l1" on the contributions of the samples.
+        samples: for "l1", at most so many, evenly spread over the store.
+        components: how many of a head's first components.
+        texts: nearest to each end of a component.
+        images: samples at each end, at most half of all.
+        threshold: part of the variance, of the linear dimension; the paper's.
+
+    Raises:
+        ResidualError: one is out of range.
+    """
+
+    task: str = "accuracy"
+    top: int = 10
+    atoms: int = 10
+    criterion: str = "std"
+    samples: int = 10_000
+    components: int = 3
+    texts: int = 5
+    images: int = 8
+    threshold: float = 0.99
+
+    def __post_init__(self):
+        for name, known in (("task", TASKS), ("criterion", CRITERIA)):
+            if getattr(self, name) not in known:
+                raise ResidualError(f"Unknown {name} {getattr(self, name)!r}. Known: {', '.join(known)}.")
+        counts = ("top", "atoms", "samples", "components", "texts", "images")
+        whole_fields(self, *counts)
+        if few := [name for name in counts if getattr(self, name) < 1]:
+            raise ResidualError(f"{few[0]} must be a whole number from 1 on, got {getattr(self, few[0])}.")
+        if not 0 < self.threshold < 1:
+            raise ResidualError(f"threshold lies in (0, 1), got {self.threshold}.")
+
+
+@dataclass(frozen=True)
+class ChosenText:
+    """A text chosen by matching pursuit; `explained_variance` is of all texts up to this one, in (0, 1]."""
+
+    text: str
+    explained_variance: float
+
+
+@dataclass(frozen=True)
+class NearText:
+    """A text, and its cosine with a direction."""
+
+    text: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class EndSample:
+    """A sample at an end of a component: its position in the store, id and class, and its score there."""
+
+    sample: int
+    sample_id: str
+    class_name: str
+    score: float
+
+
+@dataclass(frozen=True)
+class ComponentDescription:
+    """One component of a head.
+
+    Args:
+        index: which, from 0.
+        eigenvalue: the variance of contributions along it.
+        explained_variance_ratio: its part of the head's variance.
+        positive_texts, negative_texts: with the largest cosines with it, and with what points the other way.
+        largest, smallest: the samples with the largest scores, the largest first; and with the smallest.
+    """
+
+    index: int
+    eigenvalue: float
+    explained_variance_ratio: float
+    positive_texts: tuple[NearText, ...]
+    negative_texts: tuple[NearText, ...]
+    largest: tuple[EndSample, ...]
+    smallest: tuple[EndSample, ...]
+
+
+@dataclass(frozen=True)
+class HeadDescription:
+    """One head in words and numbers.
+
+    Args:
+        unit: its position among all units.
+        layer, head: where it is, from 0.
+        score: on the task, or None without a classifier.
+        rank: its place among all heads by that, from 1; equal scores share one.
+        texts: chosen by matching pursuit, in that order. They name the head only where it is `named`.
+        components: the first ones.
+        eigenvalues: of all components, the largest first.
+        linear_dimension: see `residual.spectral.linear_dimension`.
+        participation_ratio: `(Σ λ)² / Σ λ²`, or None where contributions are all the same.
+        chance: what as many texts explain of it by chance, None where there is nothing to explain.
+    """
+
+    unit: int
+    layer: int
+    head: int
+    score: float | None
+    rank: int | None
+    texts: tuple[ChosenText, ...]
+    components: tuple[ComponentDescription, ...]
+    eigenvalues: tuple[float, ...]
+    linear_dimension: int
+    participation_ratio: float | None
+    chance: Chance | None = None
+
+    @property
+    def share(self) -> float:
+        """The part of its variance that all its texts explain together."""
+        return self.texts[-1].explained_variance if self.texts else 0.0
+
+    @property
+    def named(self) -> bool:
+        """Whether its texts explain more than by chance, see `Chance.names`."""
+        return self.chance is not None and self.chance.names(self.share)
+
+    @property
+    def verdict(self) -> str:
+        """The share and the chance, in a sentence."""
+        if self.chance is None:
+            return "The head writes the same for every sample: no name."
+        return self.chance.verdict(self.share)
+
+    @property
+    def name(self) -> str:
+        """Layer and head, as "11.4"."""
+        return f"{self.layer}.{self.head}"
+
+    @property
+    def explained_variance_ratio(self) -> tuple[float, ...]:
+        """Each component's part of the head's variance."""
+        total = sum(self.eigenvalues)
+        return tuple(value / total for value in self.eigenvalues) if total else ()
