@@ -13,6 +13,8 @@ from residual.adapters.adapter import Adapter
 from residual.errors import ResidualError
 from residual.text.classifier import ZeroShotClassifier
 
+_NO_PUSH = 1e-9  # of a class's row: rounding
+
 
 @dataclass(frozen=True)
 class Component:
@@ -38,13 +40,20 @@ class Component:
     direction: Float[Tensor, " d"]
 
     def classes(self, classifier: ZeroShotClassifier, k: int = 3) -> tuple[list[str], list[str]]:
-        """The classes that a low score and a high score speak for, after the weight's sign; `k` each."""
+        """The classes that a negative score and a positive score push the output towards; see `towards`."""
+        return self.towards(classifier, -1, k), self.towards(classifier, 1, k)
+
+    def towards(self, classifier: ZeroShotClassifier, score: float, k: int = 3) -> list[str]:
+        """The classes that a score pushes the output towards, once weighted: of `λ s ⟨w_c − w̄, ψ⟩`, the
+        largest first, with `w_c` a class's row, `w̄` the mean of all and `ψ` what the score is written along.
+
+        At most `k`, none of which is pushed less than half as much as the first; none where nothing is.
+        """
         weights = classifier.weights.detach().cpu().double()
-        toward = (weights - weights.mean(0)) @ self.direction * (1 if self.weight >= 0 else -1)
-        order = toward.argsort().tolist()
-        k = min(k, len(order) // 2)
-        names = classifier.class_names
-        return [names[i] for i in order[:k]], [names[i] for i in order[len(order) - k :][::-1]]
+        pushed = (weights - weights.mean(0)) @ self.direction * (self.weight * score)
+        order = pushed.argsort(descending=True, stable=True)[:k].tolist()
+        least = max(pushed.max().item() / 2, _NO_PUSH * weights.abs().max().item())
+        return [classifier.class_names[place] for place in order if pushed[place] > least]
 
 
 def unit_gains(adapter: Adapter, units: pd.DataFrame) -> pd.DataFrame:
@@ -77,22 +86,35 @@ def strongest_components(adapter: Adapter, count: int = 5) -> list[Component]:
     """
     if not adapter.of_components:
         raise ResidualError(f"{adapter.label} has no weights of components: {adapter.about}.")
-    components, start = [], 0
+    every = [each for components in components_by_unit(adapter, count).values() for each in components]
+    return sorted(every, key=lambda component: -component.strength)[:count]
+
+
+def components_by_unit(adapter: Adapter, count: int, changed: bool = False) -> dict[int, list[Component]]:
+    """For each unit the components that move the output most, or whose weight changes it most.
+
+    Args:
+        adapter: one that weights components of units.
+        count: so many of each, the first the strongest.
+        changed: by `|λ − 1| √e` instead of `|λ| √e`: what is turned round or removed comes first.
+    """
+    found, start = {}, 0
     for of in adapter.unit_weights():
         values, weights = of.eigenvalues, of.weights
-        lengths = of.directions[: len(weights)].norm(dim=1)
-        strengths = weights.abs() * values[: len(weights)].sqrt() * lengths
-        for index in torch.topk(strengths, min(count, len(strengths))).indices.tolist():
-            components.append(
-                Component(
-                    unit=of.unit,
-                    index=index,
-                    position=start + index,
-                    weight=weights[index].item(),
-                    strength=strengths[index].item(),
-                    explained=(values[index] / values.sum()).item(),
-                    direction=of.directions[index],
-                )
+        spreads = values[: len(weights)].sqrt() * of.directions[: len(weights)].norm(dim=1)
+        strengths = weights.abs() * spreads
+        order = (weights - 1).abs() * spreads if changed else strengths
+        found[of.unit] = [
+            Component(
+                unit=of.unit,
+                index=index,
+                position=start + index,
+                weight=weights[index].item(),
+                strength=strengths[index].item(),
+                explained=(values[index] / values.sum()).item(),
+                direction=of.directions[index],
             )
+            for index in torch.topk(order, min(count, len(order))).indices.tolist()
+        ]
         start += len(weights)
-    return sorted(components, key=lambda component: -component.strength)[:count]
+    return found

@@ -63,11 +63,11 @@ def run(
         run_table,
         sentence,
         suite_table,
-        write_run_page,
         write_suite_page,
     )
     from residual.workflows.kept import of_datasets
     from residual.workflows.run import RUN_METHODS, run_tasks
+    from residual.workflows.run_page import RunPages
 
     if every and dataset:
         raise ResidualError(
@@ -82,6 +82,7 @@ def run(
     summaries = []
     with stages(lambda: of_datasets(summaries, [json, report]), goes_on=False) as show:
         model = load_encoder(options.encoder, device=device)
+        pages = RunPages(model, show)
         for done in run_tasks(
             model, dataset_names() if every else [options.dataset], fittings, held_out=options.hold_out,
             bases=options.bases, per_dataset=options.per_dataset, batch_size=options.batch_size,
@@ -92,8 +93,7 @@ def run(
             write_result(json, summaries if every else summaries[0])
             if report:
                 page = report / (f"{done.task.name}.html" if every else "index.html")
-                train, pictures = done.task.stores["train"], done.task.datasets["train"]
-                write_run_page(page, done.summary, done.adapters, train, pictures, done.task.classifier)
+                pages.write(page, done)
     out.print(suite_table(summaries) if every else run_table(summaries[0]))
     out.print(intervals_note(summaries[0], pictures=not every))
     out.print(recipes_line(fittings))

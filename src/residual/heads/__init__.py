@@ -4,8 +4,8 @@ from residual.heads.ablated_encoder import AblatedEncoder
 from residual.heads.accuracy import correct_by_selection, correct_by_unit, mean_contributions
 from residual.heads.comparison import Scoreboard, ScoreboardSettings, scoreboard
 from residual.heads.contributions import ablate, unit_accuracy, unit_correlation
-from residual.heads.describe import describe_heads
-from residual.heads.descriptions import DescribeSettings, HeadDescription
+from residual.heads.describe import describe_heads, unit_texts
+from residual.heads.descriptions import DescribeSettings, HeadDescription, UnitTexts
 from residual.heads.scores import SCORES, pursuit_scores, score_units
 from residual.heads.selections import (
     SHARES,
@@ -26,6 +26,7 @@ __all__ = [
     "HeadDescription",
     "Scoreboard",
     "ScoreboardSettings",
+    "UnitTexts",
     "ablate",
     "ablations",
     "correct_by_selection",
@@ -43,4 +44,5 @@ __all__ = [
     "top_share",
     "unit_accuracy",
     "unit_correlation",
+    "unit_texts",
 ]

@@ -21,6 +21,7 @@ from residual.heads.descriptions import (
     EndSample,
     HeadDescription,
     NearText,
+    UnitTexts,
 )
 from residual.heads.scores import score_units
 from residual.progress import Progress, named
@@ -114,6 +115,7 @@ def describe_heads(
                 score=scores.get(unit),
                 rank=1 + sum(other > scores[unit] for other in scores.values()) if scores else None,
                 texts=texts,
+                chance=None,  # of all heads at once, below
                 components=_components(store, bases, place, along[place], dictionary, settings),
                 eigenvalues=tuple(eigenvalues.tolist()),
                 linear_dimension=linear_dimension(eigenvalues, settings.threshold),
@@ -125,6 +127,29 @@ def describe_heads(
     drawn = chances([*written.values()], dictionary.embeddings, settings.atoms)
     chance = dict(zip(written, drawn, strict=True))
     return [replace(head, chance=chance.get(head.unit)) for head in descriptions]
+
+
+def unit_texts(bases: SpectralBases, dictionary: TextDictionary, atoms: int = 10) -> dict[int, UnitTexts]:
+    """For each unit of the bases, head or MLP, the texts that its components are made of, and their chance.
+
+    Args:
+        bases: by the same encoder as the dictionary.
+        dictionary: `(m, d)`.
+        atoms: texts for a unit.
+
+    Raises:
+        ResidualError: as `check_atoms`, or another width.
+    """
+    check_atoms(atoms, len(dictionary))
+    rows = {unit: weighted_components(bases, unit) for unit in bases.units}
+    rows = {unit: own for unit, own in rows.items() if own.any()}
+    settings = DescribeSettings(atoms=atoms)
+    drawn = chances([*rows.values()], dictionary.embeddings, atoms)
+    told = {
+        unit: UnitTexts(_texts(own, dictionary, settings), chance)
+        for (unit, own), chance in zip(rows.items(), drawn, strict=True)
+    }
+    return {unit: told.get(unit, UnitTexts((), None)) for unit in bases.units}
 
 
 def _checked(

@@ -107,7 +107,41 @@ class ComponentDescription:
 
 
 @dataclass(frozen=True)
-class HeadDescription:
+class UnitTexts:
+    """Texts that make up what a unit writes, chosen by matching pursuit, and whether they name it.
+
+    Args:
+        texts: in the order chosen. They are its names only where it is `named`.
+        chance: what as many texts explain of it by chance, None where there is nothing to explain.
+    """
+
+    texts: tuple[ChosenText, ...]
+    chance: Chance | None
+
+    @property
+    def share(self) -> float:
+        """The part of the unit's variance that all the texts explain together."""
+        return self.texts[-1].explained_variance if self.texts else 0.0
+
+    @property
+    def named(self) -> bool:
+        """Whether the texts explain more than by chance, see `Chance.names`."""
+        return self.chance is not None and self.chance.names(self.share)
+
+    @property
+    def verdict(self) -> str:
+        """The share and the chance, in a sentence about "this head"."""
+        return self.verdict_on("this head")
+
+    def verdict_on(self, what: str) -> str:
+        """The same sentence about something else."""
+        if self.chance is None:
+            return f"{what[:1].upper()}{what[1:]} writes the same for every picture: no name."
+        return self.chance.verdict(self.share, what)
+
+
+@dataclass(frozen=True)
+class HeadDescription(UnitTexts):
     """One head in words and numbers.
 
     Args:
@@ -115,12 +149,11 @@ class HeadDescription:
         layer, head: where it is, from 0.
         score: on the task, or None without a classifier.
         rank: its place among all heads by that, from 1; equal scores share one.
-        texts: chosen by matching pursuit, in that order. They name the head only where it is `named`.
         components: the first ones.
         eigenvalues: of all components, the largest first.
         linear_dimension: see `residual.spectral.linear_dimension`.
         participation_ratio: `(Σ λ)² / Σ λ²`, or None where contributions are all the same.
-        chance: what as many texts explain of it by chance, None where there is nothing to explain.
+        texts, chance: see `UnitTexts`.
     """
 
     unit: int
@@ -128,29 +161,10 @@ class HeadDescription:
     head: int
     score: float | None
     rank: int | None
-    texts: tuple[ChosenText, ...]
     components: tuple[ComponentDescription, ...]
     eigenvalues: tuple[float, ...]
     linear_dimension: int
     participation_ratio: float | None
-    chance: Chance | None = None
-
-    @property
-    def share(self) -> float:
-        """The part of its variance that all its texts explain together."""
-        return self.texts[-1].explained_variance if self.texts else 0.0
-
-    @property
-    def named(self) -> bool:
-        """Whether its texts explain more than by chance, see `Chance.names`."""
-        return self.chance is not None and self.chance.names(self.share)
-
-    @property
-    def verdict(self) -> str:
-        """The share and the chance, in a sentence."""
-        if self.chance is None:
-            return "The head writes the same for every sample: no name."
-        return self.chance.verdict(self.share)
 
     @property
     def name(self) -> str:

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from residual.report.geometry import datasets_latex, datasets_markdown, layers_table, records
     from residual.report.heads_page import DescribedHeads, heads_table, write_heads_page
     from residual.report.lambdas import components_table, lambdas_figure
-    from residual.report.pages import write_run_page, write_suite_page
+    from residual.report.pages import write_suite_page
+    from residual.report.run_page import write_run_page
     from residual.report.scoreboards import (
         ablations_figure,
         matrix_figure,

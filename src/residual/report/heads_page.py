@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from residual.data import ImageDataset
-from residual.errors import UnreadableImageError
 from residual.files import write_text
-from residual.heads.descriptions import TASKS, DescribeSettings, HeadDescription
+from residual.heads.descriptions import TASKS, DescribeSettings, HeadDescription, NearText
 from residual.progress import Progress
 from residual.report.layout import Table
-from residual.report.pages import PAGES, picture_uri
+from residual.report.pages import PAGES, Thumbnails
 from residual.report.tables import percent
 
 _BARS = 100  # of a spectrum, at most
@@ -89,11 +88,13 @@ def heads_table(described: DescribedHeads) -> Table:
 
 
 def _headings(described: DescribedHeads) -> tuple[str, ...]:
-    return ("head", described.settings.task, "rank", "linear", "PR", "first EVR", "told", "texts")
+    return ("head", described.settings.task, "rank", "linear", "PR", "first EVR", "told", "chance", "texts")
 
 
 def _rows(described: DescribedHeads) -> list[tuple[str, ...]]:
-    """For each head its score and rank, its dimensions, how much its texts tell, and the first of them."""
+    """For each head its score and rank, its dimensions, what its texts tell and chance at most, and the first
+    of them if that is less.
+    """
     return [
         (
             head.name,
@@ -102,7 +103,8 @@ def _rows(described: DescribedHeads) -> list[tuple[str, ...]]:
             f"{head.linear_dimension}",
             "–" if head.participation_ratio is None else f"{head.participation_ratio:.1f}",
             percent(head.explained_variance_ratio[0]) if head.explained_variance_ratio else "–",
-            percent(head.texts[-1].explained_variance) if head.texts else "–",
+            percent(head.share) if head.texts else "–",
+            "–" if head.chance is None else percent(head.chance.bound),
             "; ".join(_first_texts(head)),
         )
         for head in described.heads
@@ -110,7 +112,14 @@ def _rows(described: DescribedHeads) -> list[tuple[str, ...]]:
 
 
 def _first_texts(head: HeadDescription) -> list[str]:
-    return [chosen.text for chosen in head.texts[:_NAMED]] or ["–"]
+    if not head.texts:
+        return ["–"]
+    return [chosen.text for chosen in head.texts[:_NAMED]] if head.named else ["no name"]
+
+
+def _near(head: HeadDescription, texts: Sequence[NearText]) -> list[NearText]:
+    """Those nearer to a component than the nearest of as many random directions."""
+    return [near for near in texts if head.chance is None or near.cosine > head.chance.cosine]
 
 
 def _score(value: float | None, task: str) -> str:
@@ -130,6 +139,9 @@ def _section(head: HeadDescription, settings: DescribeSettings) -> dict[str, Any
         "rank": head.rank,
         "linear_dimension": head.linear_dimension,
         "participation_ratio": head.participation_ratio,
+        "named": head.named,
+        "verdict": head.verdict,
+        "cosine": "" if head.chance is None else f"{head.chance.cosine:.2f}",
         "texts": [
             (chosen.text, percent(chosen.explained_variance), chosen.explained_variance)
             for chosen in head.texts
@@ -141,8 +153,8 @@ def _section(head: HeadDescription, settings: DescribeSettings) -> dict[str, Any
                 "title": f"Component {component.index + 1}",
                 "explained": percent(component.explained_variance_ratio),
                 "ends": (
-                    ("positive", component.positive_texts, component.largest),
-                    ("negative", component.negative_texts, component.smallest),
+                    ("positive", _near(head, component.positive_texts), component.largest),
+                    ("negative", _near(head, component.negative_texts), component.smallest),
                 ),
             }
             for component in head.components
@@ -192,15 +204,16 @@ def _pictures(
         for component in head.components
         for end in (*component.largest, *component.smallest)
     }
-    positions = [(sample, k) for k, sample in enumerate(dataset.sample_ids) if sample in wanted]
-    pictures, unreadable = {}, []
-    for done, (sample, position) in enumerate(positions, 1):
-        try:
-            pictures[sample] = picture_uri(dataset[position][0])
-        except UnreadableImageError:
-            unreadable.append(sample)
+    order, read, found = (
+        [sample for sample in dataset.sample_ids if sample in wanted],
+        Thumbnails(dataset),
+        {},
+    )
+    for done, sample in enumerate(order, 1):
+        if uri := read[sample]:
+            found[sample] = uri
         if progress is not None:
-            progress("read pictures", done, len(positions))
-    if not unreadable:
-        return pictures, []
-    return pictures, [f"Pictures that can't be read any more are left out: {', '.join(unreadable)}."]
+            progress("read pictures", done, len(order))
+    if not read.unreadable:
+        return found, []
+    return found, [f"Pictures that can't be read any more are left out: {', '.join(read.unreadable)}."]

@@ -72,15 +72,15 @@ class Chance:
         by chance, and more than `FLOOR`."""
         return share > self.bound
 
-    def verdict(self, share: float) -> str:
-        """The same as a sentence.
+    def verdict(self, share: float, what: str = "this head") -> str:
+        """The same as a sentence about `what`.
 
         Example:
             >>> chance = Chance(8, Range(0.05, 0.03, 0.06), Range(0.04, 0.04, 0.05), 0.3)
             >>> print(chance.verdict(0.04))
             These texts explain 4 % of this head, no more than 8 texts at random (3 to 6 %): no name.
         """
-        told = f"These texts explain {100 * share:.0f} % of this head"
+        told = f"These texts explain {100 * share:.0f} % of {what}"
         random = f"{self.count} texts at random ({self.texts})"
         best = f"the best {self.count} of as many random directions"
         if share <= self.texts.high:
