@@ -68,7 +68,8 @@ def heads(
     if "worst_group" in rows:
         out.print(scoreboard_table(rows, "worst group", "worst_group"))
     if figures:
-        for path in save_figures(scoreboard_figures(rows, compared.board.scores, compared.title), figures):
+        drawn = scoreboard_figures(rows, compared.board.scores, compared.title, compared.chance)
+        for path in save_figures(drawn, figures):
             out.print(f"{path}")
     show_origin(compared.origin)
     write_result(json, compared.result)

@@ -204,7 +204,11 @@ class Adapters(Experiment):
         return ((plan.reference, "train"), *((name, split) for split in SPLITS))
 
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
-        """One method on one dataset."""
+        """One method on one dataset, with its number of classes."""
+        name = cell.rpartition(".")[0]
+        return self._measured(work, cell).assign(classes=len(work.store(name, split="test").class_names))
+
+    def _measured(self, work: Work, cell: str) -> pd.DataFrame:
         name, _, method = cell.rpartition(".")
         method, _, shots = method.partition(SHOTS)
         work.check_classes(name)

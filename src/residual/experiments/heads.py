@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -155,7 +156,7 @@ class Heads(Experiment):
         best = {way: chosen for (way, _, share), chosen in named if share == f"{_BEST:g}"}
         overlap = jaccard_table(best).rename_axis("a").reset_index()
         parts: dict[str, pd.DataFrame] = {
-            "accuracy": board.rows,
+            "accuracy": board.rows.assign(classes=len(classifier)),
             "score": board.scores,
             "ablation": accuracies_of(test, classifier, ablations(test.units), device),
             "jaccard": overlap.melt("a", var_name="b", value_name="jaccard"),
@@ -212,12 +213,14 @@ class Heads(Experiment):
         for encoder, rows in tables.items():
             for dataset, table in rows.items():
                 title = f"{encoder} on {dataset}: heads chosen on val, tested on test"
-                yield f"{encoder}-{dataset}", scoreboard_figure(part_of(table, "accuracy"), title)
+                part = part_of(table, "accuracy")
+                yield f"{encoder}-{dataset}", scoreboard_figure(part, title, _chance(part))
             every = pd.concat(
                 [part_of(table, "ablation").assign(dataset=name) for name, table in rows.items()]
             )
             title = f"{encoder}: accuracy without some units, mean of {len(rows)} datasets"
-            yield f"{encoder}-ablations", ablations_figure(every, title)
+            chance = pd.Series([_chance(part_of(table, "accuracy")) for table in rows.values()]).mean()
+            yield f"{encoder}-ablations", ablations_figure(every, title, chance)
             overlaps = pd.concat([part_of(table, "jaccard") for table in rows.values()])
             mean = overlaps.pivot_table(index="a", columns="b", values="jaccard", aggfunc="mean", sort=False)
             title = f"{encoder}: overlap of the best {_BEST:.0%} of heads, mean of {len(rows)} datasets"
@@ -245,6 +248,11 @@ def _shown(rows: pd.DataFrame) -> dict[str, int | float]:
     shown = rows[rows["share"].isna() | (rows["share"] == _SHOWN)]
     named: Mapping[str, Any] = shown.set_index("way")["accuracy"].to_dict()
     return {LABELS[way]: float(named[way]) for way in LABELS if way in named}
+
+
+def _chance(accuracies: pd.DataFrame) -> float:
+    """What guessing gets, where the cell tells the number of classes."""
+    return 1 / int(accuracies["classes"].iloc[0]) if "classes" in accuracies else math.nan
 
 
 def _unit_texts(

@@ -10,7 +10,15 @@ import pandas as pd
 
 from residual.adapters.methods import METHODS
 from residual.intervals import mean_and_interval
-from residual.report.figures import INK, dataset_label, new_figure, title_of
+from residual.report.figures import (
+    CHANCE,
+    CHANCE_LOOK,
+    INK,
+    chance_line,
+    dataset_label,
+    new_figure,
+    title_of,
+)
 from residual.report.geometry import latex_table, markdown_table
 from residual.report.tables import METHOD_NAMES, SHOTS
 
@@ -28,7 +36,7 @@ def accuracy_frame(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Columns: `dataset, method, shots` (pictures of each class, 0 for all), `accuracy` (mean over seeds),
     `interval` (half the width of its 95 % interval by Student's t, NaN for one seed), `seeds, weights,
-    seconds` (mean).
+    seconds` (mean), `chance` (what guessing gets, NaN where cells don't tell the number of classes).
     """
     rows = []
     for cell, table in tables.items():
@@ -45,6 +53,7 @@ def accuracy_frame(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                 "seeds": len(table),
                 "weights": int(table["weights"].iloc[0]),
                 "seconds": float(table["seconds"].mean()),
+                "chance": 1 / int(table["classes"].iloc[0]) if "classes" in table else math.nan,
             }
         )
     frame = pd.DataFrame(rows)
@@ -78,7 +87,8 @@ def accuracies_latex(frame: pd.DataFrame, encoder: str) -> str:
 
 
 def radar_figure(frame: pd.DataFrame, title: str) -> Figure:
-    """Datasets around, accuracy outwards, a line a method; side by side where there are fewer than three.
+    """Datasets around, accuracy outwards, a line a method and one for guessing; side by side where there are
+    fewer than three.
 
     Args:
         frame: from `accuracy_frame`.
@@ -89,13 +99,14 @@ def radar_figure(frame: pd.DataFrame, title: str) -> Figure:
         method: own.set_index("dataset")["accuracy"].reindex(datasets).tolist()
         for method, own in _by_method(frame)
     }
-    figure = _around(datasets, rows) if len(datasets) > 2 else _side_by_side(datasets, rows)
+    chance = frame.groupby("dataset")["chance"].first().reindex(datasets).tolist()
+    figure = (_around if len(datasets) > 2 else _side_by_side)(datasets, rows, chance)
     _legend(figure, len(rows))
     title_of(figure, title)
     return figure
 
 
-def _around(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> Figure:
+def _around(datasets: Sequence[str], rows: Mapping[str, list[float]], chance: list[float]) -> Figure:
     angles = [2 * math.pi * position / len(datasets) for position in range(len(datasets))]
     figure = new_figure(8.0, 7.4)
     axes = figure.add_subplot(projection="polar")
@@ -105,6 +116,8 @@ def _around(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> Figure:
             [*angles, angles[0]], [*accuracies, accuracies[0]], line, color=colour, marker=marker,
             markersize=4, linewidth=1.4, label=METHOD_NAMES[method], clip_on=False,
         )  # fmt: skip
+    if not any(map(math.isnan, chance)):
+        axes.plot([*angles, angles[0]], [*chance, chance[0]], label=CHANCE, **CHANCE_LOOK)
     axes.set_xticks(angles, [dataset_label(name) for name in datasets])
     axes.tick_params(axis="x", pad=6)
     for label, angle in zip(axes.get_xticklabels(), angles, strict=True):
@@ -124,7 +137,7 @@ def _around(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> Figure:
     return figure
 
 
-def _side_by_side(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> Figure:
+def _side_by_side(datasets: Sequence[str], rows: Mapping[str, list[float]], chance: list[float]) -> Figure:
     figure = new_figure(8.0, 4.8)
     axes = figure.subplots()
     step = min(0.1, 0.9 / len(rows))
@@ -135,17 +148,23 @@ def _side_by_side(datasets: Sequence[str], rows: Mapping[str, list[float]]) -> F
             [position + shift for position in range(len(datasets))], accuracies, linestyle="", color=colour,
             marker=marker, markersize=8, label=METHOD_NAMES[method],
         )  # fmt: skip
+    if not any(map(math.isnan, chance)):
+        places = range(len(datasets))
+        left, right = ([at + side for at in places] for side in (-0.45, 0.45))
+        axes.hlines(chance, left, right, label=CHANCE, **CHANCE_LOOK)
     axes.set_xticks(range(len(datasets)), [dataset_label(name) for name in datasets])
     axes.set_xlim(-0.5, len(datasets) - 0.5)
     axes.set_ylim(0, 1.03)
     axes.set_yticks(list(_SHARES), list(_SHARES.values()))
-    axes.set_ylabel("accuracy")
+    axes.set_ylabel("accuracy on test")
     axes.grid(color="#eeeeee")
     return figure
 
 
 def weights_figure(frame: pd.DataFrame, title: str) -> Figure:
-    """Weights trained across, on a logarithmic axis; mean accuracy over datasets up, a point a method."""
+    """Weights trained across, on a logarithmic axis; mean accuracy over datasets up, a point a method. What
+    trains none has no place on such an axis: it is a line across, as guessing is.
+    """
     from matplotlib.ticker import PercentFormatter
 
     figure = new_figure(7.0, 4.4)
@@ -153,11 +172,18 @@ def weights_figure(frame: pd.DataFrame, title: str) -> Figure:
     for method, own in _by_method(frame):
         colour, marker, _ = _LOOKS[method]
         weights, mean = own["weights"].mean(), own["accuracy"].mean()
-        axes.plot([max(weights, 1)], [mean], marker, color=colour, markersize=9, label=METHOD_NAMES[method])
-    axes.set_xscale("log")
-    axes.set_xlabel("weights trained (zero-shot: none)")
+        if weights:
+            axes.plot([weights], [mean], marker, color=colour, markersize=9, label=METHOD_NAMES[method])
+        else:
+            axes.axhline(mean, color=colour, linestyle="--", label=f"{METHOD_NAMES[method]}: no weights")
+    chance_line(axes, float(frame.groupby("dataset")["chance"].first().mean()))
+    if frame["weights"].any():
+        axes.set_xscale("log")
+    else:
+        axes.set_xticks([])
+    axes.set_xlabel("weights trained")
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axes.set_ylabel("mean accuracy over datasets")
+    axes.set_ylabel("mean accuracy on test over datasets")
     axes.grid(color="#eeeeee")
     axes.margins(0.06, 0.1)
     _legend(figure, frame["method"].nunique())
@@ -197,8 +223,9 @@ def shots_figure(frame: pd.DataFrame, title: str) -> Figure:
     axes.set_xticks(list(places.values()), [str(number or "all") for number in places])
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 1.03))  # intervals of few draws go beyond
+    chance_line(axes, frame["chance"].iloc[0])
     axes.set_xlabel("pictures of each class")
-    axes.set_ylabel("accuracy")
+    axes.set_ylabel("accuracy on test")
     axes.grid(color="#eeeeee")
     _legend(figure, frame["method"].nunique())
     title_of(figure, title)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 HEADS, MLPS, INK = "#0072B2", "#D55E00", "#444444"  # of Okabe and Ito's palette
 COLOURS = "viridis"
+CHANCE = "guessing"
+CHANCE_LOOK: dict[str, Any] = {"color": "#767676", "linestyle": (0, (1, 2)), "linewidth": 1.4}
 _LOGARITHMIC = ("linear_dimension", "linear_over_two_nn", "participation_ratio")
 _WIDTH_OF_A_HEAD, _WIDEST = 0.12, 18.0  # inches
 _LETTERS_AN_INCH = 10  # of a title
@@ -85,7 +87,7 @@ def panel_figure(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
             look = {"color": colormaps["tab10"](place % 10), "marker": "osD^vP*X<>"[place % 10]}
             axes.plot(depth, means, markersize=3, linewidth=1.3, label=plain_text(encoder), **look)
         if name in _LOGARITHMIC:
-            _logarithmic(axes)
+            _logarithmic(axes, pd.concat([table[name] for table in tables.values()]))
         axes.set_title(label, fontsize=10)
         axes.set_xlabel("depth: first layer 0, last 1")
         axes.grid(alpha=0.25, linewidth=0.5)
@@ -238,6 +240,12 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def chance_line(axes: Axes, chance: float | None) -> None:
+    """What guessing gets, across a panel of accuracies; nothing where that isn't known."""
+    if chance is not None and not math.isnan(chance):
+        axes.axhline(chance, label=CHANCE, **CHANCE_LOOK)
+
+
 def title_of(figure: Figure, title: str) -> None:
     """Above everything, in as many lines as the figure's width asks for."""
     lines = textwrap.fill(title, round(_LETTERS_AN_INCH * figure.get_figwidth()))
@@ -262,7 +270,7 @@ def _measure_panel(axes: Axes, table: pd.DataFrame, name: str) -> None:
             label="MLP",
         )
     if name in _LOGARITHMIC:
-        _logarithmic(axes)
+        _logarithmic(axes, table[name])
     elif name == "first_explained_variance_ratio":
         axes.set_ylim(0, 1)
     else:
@@ -287,9 +295,18 @@ def _scale_panel(axes: Axes, table: pd.DataFrame, halvings: Sequence[str]) -> No
     _whole_layers(axes, table)
 
 
-def _logarithmic(axes: Axes) -> None:
+def _logarithmic(axes: Axes, values: pd.Series) -> None:
+    """A logarithmic axis; where some values are 0, as those of a head that writes the same for every sample,
+    a linear piece from 0, marked, to the smallest of the others.
+    """
     from matplotlib.ticker import LogFormatter, LogLocator, StrMethodFormatter
 
+    if (values == 0).any():
+        least = values[values > 0].min()
+        axes.set_yscale("symlog", linthresh=1.0 if pd.isna(least) else float(least))
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        return
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

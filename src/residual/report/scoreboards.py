@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from residual.report.figures import COLOURS, grid_figure, new_figure, plain_text, title_of, write_numbers
+from residual.report.figures import (
+    COLOURS,
+    chance_line,
+    grid_figure,
+    new_figure,
+    plain_text,
+    title_of,
+    write_numbers,
+)
 from residual.report.layout import Table
 
 if TYPE_CHECKING:
@@ -86,20 +94,23 @@ def scoreboard_table(rows: pd.DataFrame, title: str, measure: str = "accuracy") 
     return table
 
 
-def scoreboard_figures(rows: pd.DataFrame, scores: pd.DataFrame, title: str) -> dict[str, Figure]:
+def scoreboard_figures(
+    rows: pd.DataFrame, scores: pd.DataFrame, title: str, chance: float | None = None
+) -> dict[str, Figure]:
     """All figures of a `Scoreboard`, by name: accuracies by share that is kept, and each score of heads."""
-    figures = {"scoreboard": scoreboard_figure(rows, title)}
+    figures = {"scoreboard": scoreboard_figure(rows, title, chance)}
     for name in [name for name in LABELS if name in scores]:
         figures[f"scores-{name}"] = grid_figure(scores.assign(value=scores[name]), LABELS[name], title)
     return figures
 
 
-def scoreboard_figure(rows: pd.DataFrame, title: str) -> Figure:
+def scoreboard_figure(rows: pd.DataFrame, title: str, chance: float | None = None) -> Figure:
     """Accuracy by the share of heads that is kept: a line a way, its interval as a band.
 
     Args:
         rows: those of a `Scoreboard`.
         title: what it is of.
+        chance: what guessing gets.
     """
     figure = new_figure(7.0, 4.4)
     axes = figure.subplots()
@@ -114,6 +125,7 @@ def scoreboard_figure(rows: pd.DataFrame, title: str) -> Figure:
     for way, style in (("all units", "-"), ("all heads", ":")):
         level = float(rows.loc[rows["way"] == way, "accuracy"].iloc[0])
         axes.axhline(level, color="black", linewidth=1, linestyle=style, label=LABELS[way])
+    chance_line(axes, chance)
     axes.set_xscale("log")
     axes.set_xticks([100 * share for share in shares], [f"{100 * share:g}" for share in shares])
     axes.minorticks_off()
@@ -126,12 +138,13 @@ def scoreboard_figure(rows: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def ablations_figure(rows: pd.DataFrame, title: str) -> Figure:
+def ablations_figure(rows: pd.DataFrame, title: str, chance: float | None = None) -> Figure:
     """Accuracy without the heads or MLPs of one layer, of those up to it, and from it on.
 
     Args:
         rows: columns `name` as `ablations` gives them, `mode`, `accuracy`; the mean of equal names is drawn.
         title: what it is of.
+        chance: what guessing gets.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -148,6 +161,7 @@ def ablations_figure(rows: pd.DataFrame, title: str) -> Figure:
                 axes.plot(
                     layers, own, color=colour, linestyle=style, marker=marker, markersize=3, label=label
                 )
+        chance_line(axes, chance)
         axes.set_xlabel("layer")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axes.set_title(_ABOUT[about], fontsize=10)

@@ -25,12 +25,15 @@ from residual.workflows.store_origin import StoreDataset, classifier_of, dataset
 
 @dataclass(frozen=True)
 class StoreScoreboard:
-    """A store's `Scoreboard`, what it is of, what is known of its dataset, and `result` for JSON."""
+    """A store's `Scoreboard`, what it is of, what is known of its dataset, `result` for JSON, and what
+    guessing gets.
+    """
 
     title: str
     board: Scoreboard
     origin: StoreDataset
     result: dict[str, Any]
+    chance: float
 
 
 def scoreboard_of_stores(
@@ -113,7 +116,8 @@ def scoreboard_of_stores(
     of, chosen = result["encoder"], result["dataset"]
     where = stores["test"].dataset if test else f"the other half of {chosen}"
     title = printable(f"{of}: heads chosen on {chosen}, tested on {where}")
-    return StoreScoreboard(title, board, replace(origin, notes=tuple(notes)), result)
+    chance = 1 / len(store.class_names)
+    return StoreScoreboard(title, board, replace(origin, notes=tuple(notes)), result, chance)
 
 
 def coarse_weights(
