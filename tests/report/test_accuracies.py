@@ -224,16 +224,19 @@ def test_a_method_that_is_missing_somewhere_leaves_a_gap(tmp_path):
 
 
 def test_accuracy_by_weights(tmp_path):
-    frame = accuracy_frame(tables(SUITE))
+    made = {name: table.assign(classes=10) for name, table in tables(SUITE).items()}
+    frame = accuracy_frame(made)
     figure = weights_figure(frame, "picto: mean accuracy by weights trained")
     is_a_picture(figure, tmp_path)
     no_texts_overlap(figure)
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
     assert all(label.get_text().endswith(" %") for label in axes.get_yticklabels())
-    assert legend(figure) == list(METHOD_NAMES.values())
-    for method, line in zip(METHOD_NAMES, axes.get_lines(), strict=True):
-        assert line.get_xdata() == [max(1, WEIGHTS[method])]
+    assert legend(figure) == ["zero-shot: no weights", *list(METHOD_NAMES.values())[1:], "guessing"]
+    *lines, guessing = axes.get_lines()
+    assert guessing.get_ydata()[0] == pytest.approx(0.1)
+    for method, line in zip(METHOD_NAMES, lines, strict=True):
+        assert list(line.get_xdata()) == ([WEIGHTS[method]] if WEIGHTS[method] else [0, 1])  # across
         assert line.get_ydata()[0] == pytest.approx(frame[frame["method"] == method]["accuracy"].mean())
 
 

@@ -164,6 +164,14 @@ def test_shapes_by_layer_show_every_head_and_mlp(shapes):
     assert legend == ["head", "mean of heads", "MLP"]
 
 
+def test_a_dimension_of_zero_is_no_point_of_a_logarithmic_axis(shapes):
+    place = list(MEASURES).index("linear_dimension")
+    assert geometry_figure(shapes, "t").axes[place].get_yscale() == "log"
+    silent = shapes.assign(linear_dimension=shapes["linear_dimension"].where(shapes["layer"] != 0, 0))
+    axes = geometry_figure(silent, "t").axes[place]
+    assert (axes.get_yscale(), axes.get_ylim()[0]) == ("symlog", 0)
+
+
 def test_the_last_panel_is_of_fewer_and_fewer_samples(stores):
     shapes = unit_geometry(stores[0], "head", GeometrySettings(halvings=1))
     lines = geometry_figure(shapes, "t").axes[-1].get_lines()

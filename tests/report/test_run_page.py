@@ -1,25 +1,34 @@
 """The page of a run: self-contained, well-formed, and its pictures are the right ones."""
 
-import base64
-import io
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from pictures import write_folder
 from PIL import Image
-from test_heads_page import Reader
+from test_heads_page import Reader, contrast, seen_by_a_browser, shows
 from tiny import fittings
 
 import residual
 from residual.adapters import compute_scores, strongest_components
+from residual.adapters.inspection import Component
+from residual.heads import UnitTexts
+from residual.heads.descriptions import ChosenText
 from residual.report.changes import Change, Changes
-from residual.report.pages import PICTURES, gain_colour, write_run_page
+from residual.report.gains import gain_style, unit_anchor
+from residual.report.pages import name_html
+from residual.report.run_page import write_run_page
 from residual.report.sentences import intervals_note, sentence
 from residual.report.tables import accuracy_of, run_rows, suite_markdown, suite_rows
+from residual.report.unit_sections import PICTURES, component_sentence
+from residual.text import Chance, ZeroShotClassifier
+from residual.text.chance import Range
 from residual.workflows.outcome import compared
 from residual.workflows.run import run_tasks
+
+BEST = "residual"
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +38,35 @@ def run(tmp_path_factory):
     return next(run_tasks(encoder, [name], fittings(epochs=2), bases=name))
 
 
-def page_of(run, path):
-    train, pictures = run.task.stores["train"], run.task.datasets["train"]
-    return write_run_page(path, run.summary, run.adapters, train, pictures, run.task.classifier).read_text()
+def page_of(run, path, texts=None, changes=None, adapters=None):
+    task, changes = run.task, changes or run.changes
+    adapters = run.adapters if adapters is None else adapters
+    shown = run.summary, adapters, changes, task.stores["train"], task.datasets, task.classifier
+    return write_run_page(path, *shown, texts).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def page(run, tmp_path_factory):
-    return page_of(run, tmp_path_factory.mktemp("out") / "deep/index.html")
+def texts(run):
+    """Of one unit that has a name, and of one that has none."""
+    chance = Chance(1, Range(0.05, 0.03, 0.06), Range(0.05, 0.04, 0.06), 0.3)
+    adapter = run.adapters["residual"]
+    return {
+        unit: UnitTexts((ChosenText(f"text <{unit}>", share),), chance)
+        for unit, share in zip(adapter.units[:2], (0.5, 0.04), strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def page(run, texts, tmp_path_factory):
+    return page_of(run, tmp_path_factory.mktemp("out") / "deep/index.html", texts)
 
 
 def test_it_is_well_formed_and_needs_nothing_from_outside(page):
     reader = Reader(page)
     assert reader.open == []
-    assert all(link.startswith("data:") for link in reader.links)
+    assert all(link.startswith("data:") or link[1:] in reader.ids for link in reader.links)
+    assert len(reader.ids) == len(set(reader.ids))
+    assert len(page) < 3_000_000
     assert not re.search(r"https?://|@import|url\(", page)
     assert "<script" not in page
 
@@ -54,40 +78,139 @@ def test_it_tells_the_recipe_and_what_was_held_out(run, page, tmp_path):
     assert "held out to choose by: */ink/*;" in page_of(run, tmp_path / "index.html")
 
 
-def test_names_are_escaped(page):
+def test_names_are_escaped_and_broken_at_their_own_signs_alone(page):
     assert "a &lt;b&gt; &amp; c" in page
     assert "<b>" not in page
+    assert "text &lt;" in page
+    name = name_html("steel_blue-Donaudampfschiff<i> \u202e\U0001f600")
+    assert str(name) == (
+        '<bdi class="name" title="steel_blue-Donaudampfschiff&lt;i&gt; \\u202e\U0001f600">'
+        "steel_<wbr>blue-<wbr>Donaudampfschiff&lt;i&gt; \\u202e\U0001f600</bdi>"
+    )
 
 
-def test_the_pictures_are_those_at_the_ends_of_the_strongest_components(run, page):
+def test_it_leads_with_the_pictures_that_changed_and_both_answers(run, page, tmp_path):
+    changes = run.changes[BEST]
+    n = len(changes.labels)
+    labels, before = np.zeros(n, dtype=np.int64), np.ones(n, dtype=np.int64)
+    made = replace(changes, labels=labels, before=before, after=np.arange(n) % 2)
+    shown = page_of(run, tmp_path / "index.html", None, run.changes | {BEST: made})
+    start, end = shown.index("From wrong to right"), shown.index("From right to wrong")
+    right = (n + 1) // 2
+    assert (
+        f"gets\n<strong>{right}</strong> right that were wrong before, and <strong>0</strong> wrong" in shown
+    )
+    assert f"{min(24, right)} of {right} are shown" in shown or f"All {right} are shown" in shown
+    tiles = Reader(shown[shown.index('<div class="tiles">') : shown.index("</section>", start)]).pictures
+    one, other = run.task.classifier.class_names[:2]
+    assert {alt for alt, _ in tiles} == {f"A picture of {one}, answered {other} before and {one} after"}
+    dataset = run.task.datasets["test"]
+    image, _ = dataset[list(dataset.sample_ids).index(made.fixed[0].sample_id)]
+    assert shows(tiles[0][1], image)
+    assert "No picture went from right to wrong." in shown[end:]
+    order = [page.index(f'id="{part}"') for part in ("changed", "classes", "units", "components")]
+    assert order == sorted(order)
+
+
+def test_classes_are_sorted_by_what_they_gained(run, tmp_path):
+    names = [f"class {k}" for k in range(100)]
+    labels = np.repeat(np.arange(100), 2)
+    after = np.where(np.arange(200) < 20, labels, 99 - labels)  # the first ten are right, nearly
+    before = np.where(labels >= 95, labels, 99 - labels)
+    made = replace(
+        run.changes[BEST], class_names=names, labels=labels, before=before, after=after,
+        sample_ids=[f"{k}" for k in range(200)],
+    )  # fmt: skip
+    shown = page_of(run, tmp_path / "index.html", None, run.changes | {BEST: made})
+    assert "85 of 100 classes are as before" in shown
+    assert "Guessing gets 1 % right" in shown
+    first, folded = shown.split("All 100 classes</summary>")
+    rows = re.findall(r'<th scope="row"><bdi class="name">class (\d+)</bdi>', first)
+    assert [int(row) for row in rows[:10]] == list(range(10))
+    assert sorted(int(row) for row in rows[-5:]) == [95, 96, 97, 98, 99]
+    assert folded.count('<td class="bars">') == 100
+    assert '<span class="missing">0</span>' in shown  # a picture that isn't there is named
+
+
+def test_every_head_and_mlp_has_a_cell_that_leads_to_its_section(page):
     reader = Reader(page)
-    shown = [
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
-        for _, uri in reader.pictures
-    ]
-    assert len(shown) == 5 * 2 * PICTURES
-    adapter, store = run.adapted["residual"][0].adapter, run.task.stores["train"]
-    scores = compute_scores(adapter, store).scores
-    dataset = run.task.datasets["train"]
-    for place, component in enumerate(strongest_components(adapter, 5)):
-        column = scores[:, component.position]
-        first = place * 2 * PICTURES
-        lowest, highest = (
-            np.asarray(dataset[int(column.argmin())][0]),
-            np.asarray(dataset[int(column.argmax())][0]),
-        )
-        assert np.array_equal(shown[first], lowest)
-        assert np.array_equal(shown[first + PICTURES], highest)
+    assert len(re.findall(r'<td><a href="#unit-', page)) == 48 + 56
+    assert sum(name.startswith("unit-") for name in reader.ids) == 56
 
 
-def test_every_head_and_mlp_has_a_cell(page):
-    assert len(re.findall(r'<td style="background:', page)) == 48 + 56
+def test_a_section_has_the_pictures_at_the_ends_and_a_name_if_it_deserves_one(run, page):
+    adapter, store = run.adapters["residual"], run.task.stores["train"]
+    (component,) = strongest_components(adapter, 1)
+    unit = store.units.iloc[component.unit]
+    anchor = unit_anchor(unit["kind"], unit["layer"], unit["head"])
+    section = page[page.index(f'<section class="unit" id="{anchor}"') :]
+    section = section[: section.index("</section>")]
+    assert f"Component {component.index + 1}." in section
+    scores, dataset = compute_scores(adapter, store).scores[:, component.position], run.task.datasets["train"]
+    pictures = [uri for _, uri in Reader(section).pictures]
+    assert shows(pictures[0], dataset[int(scores.argmin())][0])
+    assert shows(pictures[PICTURES], dataset[int(scores.argmax())][0])
+    named, nameless = adapter.units[:2]
+    assert f"Its texts: text &lt;{named}&gt;." in page
+    assert f"text &lt;{nameless}&gt;" not in page
+    assert "These texts explain 4 % of this MLP, no more than 1 texts at random (3 to 6 %): no name." in page
 
 
-def test_colours_are_even_about_one():
-    assert gain_colour(1.0)[0] == "rgb(255, 255, 255)"
-    assert gain_colour(4.0)[0] == gain_colour(100.0)[0]
-    assert gain_colour(0.25)[0] == gain_colour(0.0)[0]
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (0.01, "Removed: with a weight of +0.01 it no longer reaches the output."),
+        (
+            -0.8,
+            "Turned round: its weight is negative (-0.80), so that what spoke for up now speaks for down.",
+        ),
+        (0.4, "Weakened to 0.40 of what it was."),
+        (1.01, "Left nearly as it was (weight 1.01)."),
+        (2.0, "Strengthened to 2.00 times what it was."),
+    ],
+)
+def test_a_weight_in_plain_words_and_where_scores_push(weight, said):
+    """Held against the logits: what is said to be pushed gains most when the score is added."""
+    classifier = ZeroShotClassifier(
+        torch.tensor([[1.0, 0.2], [-1.0, 0.2], [0.0, 1.0]]), ["up", "down", "side"]
+    )
+    direction = torch.tensor([1.0, 0.0]).double()
+    component = Component(3, 0, 0, weight, abs(weight), 0.25, direction)
+    shown = re.sub(r"<[^>]*>", "", component_sentence(component, classifier))
+    assert shown == f"It holds 25 % of what varies here. {said}"
+    output = torch.tensor([[0.0, 1.0]])
+    for score in (-2.0, 2.0):
+        added = classifier.logits(output + weight * score * direction.float()) - classifier.logits(output)
+        most = classifier.class_names[int(added[0].argmax())]
+        assert component.towards(classifier, score)[0] == most
+    assert component.towards(classifier, 0.0) == []
+
+
+def test_methods_that_weight_no_unit_have_no_grid(run, tmp_path):
+    shown = page_of(run, tmp_path / "index.html", adapters={})
+    assert 'id="classes"' in shown
+    assert 'id="units"' not in shown
+    assert 'id="components"' not in shown
+    assert Reader(shown).open == []
+
+
+def test_colours_are_even_about_one_and_their_numbers_readable():
+    assert gain_style(1.0).startswith("--light:rgb(255, 255, 255);--on-light:#000")
+    assert gain_style(4.0) == gain_style(100.0)
+    assert gain_style(0.25) == gain_style(0.0)
+    for gain in np.geomspace(0.2, 5, 30):
+        grounds = re.findall(r"--(light|dark):(rgb[^;]*);--on-\w+:(#\w+)", gain_style(gain))
+        assert len(grounds) == 2
+        for _, ground, ink in grounds:
+            assert contrast(ground, {"#000": "rgb(0,0,0)", "#fff": "rgb(255,255,255)"}[ink]) >= 4.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (1200, False)])
+def test_a_browser_shows_it(page, tmp_path, width, dark):
+    seen = seen_by_a_browser(page, tmp_path, width, dark)
+    assert seen["pictures"] == len(Reader(page).pictures) > 0
+    assert seen["bars"] == Reader(page).tags.count("rect") > 0
 
 
 def right(share, n=1_000):
@@ -188,10 +311,12 @@ def test_pictures_are_the_right_ones_where_some_were_left_out(tmp_path):
     (run,) = run_tasks(
         encoder, [f"folder:{root}"], fittings(epochs=1), bases=f"folder:{root}", on_error="skip"
     )
-    reader = Reader(page_of(run, tmp_path / "index.html"))
     store = run.task.stores["train"]
-    component = strongest_components(run.adapted["residual"][0].adapter, 1)[0]
-    scores = compute_scores(run.adapted["residual"][0].adapter, store).scores[:, component.position]
+    component = strongest_components(run.adapters[BEST], 1)[0]
+    scores = compute_scores(run.adapters[BEST], store).scores[:, component.position]
+    unit = store.units.iloc[component.unit]
+    shown = page_of(run, tmp_path / "index.html")
+    section = shown[shown.index(f'id="{unit_anchor(unit["kind"], unit["layer"], unit["head"])}"') :]
+    (_, uri), *_ = Reader(section[: section.index("</section>")]).pictures
     lowest = root / store.sample_ids[int(scores.argmin())]
-    shown = Image.open(io.BytesIO(base64.b64decode(reader.pictures[0][1].partition(",")[2])))
-    assert np.array_equal(np.asarray(shown), np.asarray(Image.open(lowest).convert("RGB")))
+    assert shows(uri, Image.open(lowest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -176,7 +177,7 @@ def weights_figure(frame: pd.DataFrame, title: str) -> Figure:
             axes.plot([weights], [mean], marker, color=colour, markersize=9, label=METHOD_NAMES[method])
         else:
             axes.axhline(mean, color=colour, linestyle="--", label=f"{METHOD_NAMES[method]}: no weights")
-    chance_line(axes, float(frame.groupby("dataset")["chance"].first().mean()))
+    chance_line(axes, statistics.fmean(frame.groupby("dataset")["chance"].first()))
     if frame["weights"].any():
         axes.set_xscale("log")
     else:

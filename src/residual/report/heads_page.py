@@ -88,7 +88,7 @@ def heads_table(described: DescribedHeads) -> Table:
 
 
 def _headings(described: DescribedHeads) -> tuple[str, ...]:
-    return ("head", described.settings.task, "rank", "linear", "PR", "first EVR", "told", "chance", "texts")
+    return ("head", described.settings.task, "rank", "linear", "PR", "first EVR", "told", "needed", "texts")
 
 
 def _rows(described: DescribedHeads) -> list[tuple[str, ...]]:
