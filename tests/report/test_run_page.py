@@ -195,11 +195,11 @@ def test_methods_that_weight_no_unit_have_no_grid(run, tmp_path):
 
 
 def test_colours_are_even_about_one_and_their_numbers_readable():
-    assert gain_style(1.0).startswith("--light:rgb(255, 255, 255);--on-light:#000")
+    assert gain_style(1.0).startswith("--light:rgb(255, 255, 255);--ink-light:#000")
     assert gain_style(4.0) == gain_style(100.0)
     assert gain_style(0.25) == gain_style(0.0)
     for gain in np.geomspace(0.2, 5, 30):
-        grounds = re.findall(r"--(light|dark):(rgb[^;]*);--on-\w+:(#\w+)", gain_style(gain))
+        grounds = re.findall(r"--(light|dark):(rgb[^;]*);--ink-\w+:(#\w+)", gain_style(gain))
         assert len(grounds) == 2
         for _, ground, ink in grounds:
             assert contrast(ground, {"#000": "rgb(0,0,0)", "#fff": "rgb(255,255,255)"}[ink]) >= 4.5

@@ -118,5 +118,6 @@ _MODULES = (
     "heads_page",
     "lambdas",
     "pages",
+    "run_page",
 )
 __getattr__ = lazily(__name__, (*_MODULES, "scoreboards"), __all__)

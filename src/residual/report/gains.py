@@ -51,7 +51,7 @@ def gain_style(gain: float) -> str:
         colour = np.array(middle) * (1 - abs(at)) + far * abs(at)
         ground = f"rgb({', '.join(str(round(part)) for part in colour)})"
         ink = "#000" if _luminance(colour) > 0.179 else "#fff"  # there both are equally clear
-        parts.append(f"--{page}:{ground};--on-{page}:{ink}")
+        parts.append(f"--{page}:{ground};--ink-{page}:{ink}")
     return ";".join(parts)
 
 

@@ -93,7 +93,7 @@ def describe_store(
         "dictionary": {"source": shareable(dictionary, path=True), "entries": len(entries)},
         "settings": asdict(settings),
         "heads_of_encoder": int((store.units["kind"] == "head").sum()),
-        "heads": [_told(head) for head in described],
+        "heads": [_json_of(head) for head in described],
         "notes": list(origin.notes),
         "seconds": round(time.perf_counter() - start, 3),
     }
@@ -109,7 +109,7 @@ def describe_store(
     return StoreDescription(shown, origin, result)
 
 
-def _told(head: HeadDescription) -> dict[str, Any]:
+def _json_of(head: HeadDescription) -> dict[str, Any]:
     """A head for JSON, with what follows from what it holds."""
     follows = ("explained_variance_ratio", "share", "named", "verdict")
     return {"name": head.name, **asdict(head), **{name: getattr(head, name) for name in follows}}
