@@ -38,28 +38,28 @@ def unit_title(kind: str, layer: int, head: int) -> str:
     return f"Layer {layer}, {'MLP' if kind == 'mlp' else f'head {head}'}"
 
 
-def gain_style(gain: float) -> str:
-    """Grounds and inks for a gain, for a light page and a dark one: blue below 1, orange above, in even steps
-    of the logarithm, full at a quarter and at fourfold.
+def gain_colours(gain: float) -> dict[str, tuple[str, str]]:
+    """Ground and ink for a gain, of a "light" page and of a "dark" one: blue below 1, orange above, in even
+    steps of the logarithm, full at a quarter and at fourfold.
 
     Blue and orange keep apart for colour-blind eyes; the ink is black or white, whichever is clearer.
     """
     at = max(-1.0, min(1.0, math.log2(max(gain, 1e-6)) / 2))
-    parts = []
+    colours = {}
     for page, (below, middle, above) in _COLOURS.items():
         far = np.array(below if at < 0 else above)
         colour = np.array(middle) * (1 - abs(at)) + far * abs(at)
         ground = f"rgb({', '.join(str(round(part)) for part in colour)})"
         ink = "#000" if _luminance(colour) > 0.179 else "#fff"  # there both are equally clear
-        parts.append(f"--{page}:{ground};--ink-{page}:{ink}")
-    return ";".join(parts)
+        colours[page] = ground, ink
+    return colours
 
 
 def _cell(unit: Any) -> dict[str, Any]:
     where = unit.kind, unit.layer, unit.head
     return {
         "text": f"{unit.relative:.2f}",
-        "style": gain_style(unit.relative),
+        "colours": gain_colours(unit.relative),
         "anchor": unit_anchor(*where),
         "title": f"{unit_title(*where)}: {unit.relative:.2f}, by {unit.weights} weights",
     }

@@ -12,7 +12,7 @@ from residual.data import ImageDataset
 from residual.files import write_text
 from residual.heads.descriptions import UnitTexts
 from residual.report.changes import Change, Changes
-from residual.report.gains import STEPS, gain_grid, gain_style, unit_anchor
+from residual.report.gains import STEPS, gain_colours, gain_grid, unit_anchor
 from residual.report.lambdas import component_title
 from residual.report.pages import PAGES, Thumbnails
 from residual.report.sentences import intervals_note, sentence
@@ -95,7 +95,7 @@ def write_run_page(
         tiles=_tiles(changes[best], datasets["test"]),
         classes=_classes(changes[best]),
         panels=[{"title": METHOD_NAMES[method], "grid": gain_grid(table)} for method, table in gains.items()],
-        legend=[(f"{gain:g}", gain_style(gain)) for gain in STEPS],
+        legend=[(f"{gain:g}", gain_colours(gain)) for gain in STEPS],
         shown=shown and METHOD_NAMES[shown],
         strongest=strongest,
         sections=sections,
