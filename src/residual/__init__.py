@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from residual.tracing.trace import trace
 
 _HOMES = {
-    "load_encoder": "encoders.load",
-    "wrap_encoder": "encoders.load",
+    "load_encoder": "tracing",  # whose encoders know their units
+    "wrap_encoder": "tracing",
     "Encoder": "encoders.encoder",
     "decompose": "tracing.decompose",
     "Decomposition": "tracing.decompose",

@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 from residual.adapters.adapter import Adapter
 from residual.adapters.card import TrainingRecord
 from residual.adapters.config import making_sense
-from residual.adapters.folding import OUTPUT, features_of
+from residual.adapters.folding import OUTPUT, FoldedMap, features_of
 from residual.adapters.onnx_files import write_onnx
 from residual.adapters.sharing import AdaptedParts, load_parts, push_parts, save_parts
 from residual.encoders.encoder import Encoder
@@ -86,6 +86,10 @@ class AdaptedEncoder(nn.Module):
         super().__init__()
         _check(encoder, adapter, classifier)
         folded = None if adapter is None else adapter.fold(Linearization.of(encoder))
+        if encoder.ablation is not None:
+            unchanged = torch.eye(encoder.output_dim, dtype=torch.float64)
+            folded = folded or FoldedMap((OUTPUT,), unchanged, torch.zeros_like(unchanged[0]))
+            folded = folded.through(Linearization.of(encoder))
         self.module = twin_of(encoder.module) if share else copy.deepcopy(encoder.module)
         self.encoder = encoder.around(self.module)
         # In a tuple, so that it is no part of the module: never cast, it stays exactly what was fitted.

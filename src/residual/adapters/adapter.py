@@ -370,7 +370,7 @@ def _ranks(eigenvalues: Sequence[Tensor], rank: Rank, names: Sequence[object]) -
     if isinstance(rank, bool) or len(wanted) != len(most) or any(type(k) is not int for k in wanted):
         raise ResidualError(f"rank is None, an int, a float in (0, 1), or {len(most)} ints; got {rank!r}.")
     for name, k, available in zip(names, wanted, most, strict=True):
-        if not 1 <= k <= available:
+        if not min(1, available) <= k <= available:  # a unit that never varies has none
             raise ResidualError(f"{name} has {available} components: a rank of {k} isn't between 1 and that.")
     return wanted
 

@@ -77,6 +77,18 @@ class FoldedMap:
         rows += [matrices[unit] for unit in of_field["pool_mlp"] if unit in matrices]
         return cls(tuple(fields), torch.cat(rows), offset)
 
+    def through(self, linearization: Linearization) -> FoldedMap:
+        """The same from coordinates, where it is a map of an output that no model gives: of the units that an
+        ablated encoder keeps.
+        """
+        if self.fields != (OUTPUT,):
+            return self
+        every = range(len(linearization.units))
+        kept = [unit for unit in every if unit not in linearization.constants] or [0]
+        matrices = {unit: linearization.matrix(unit) @ self.matrix for unit in kept}
+        constant = torch.stack([linearization.offset(unit) for unit in every]).sum(0)
+        return self.of_units(linearization, matrices, constant @ self.matrix + self.offset)
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of unit that a forward pass must be captured for; none where the output is enough."""

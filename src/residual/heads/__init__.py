@@ -1,6 +1,5 @@
 """Which units a task needs: scores, selections, ablations; and what heads mean."""
 
-from residual.heads.ablated_encoder import AblatedEncoder
 from residual.heads.accuracy import correct_by_selection, correct_by_unit, mean_contributions
 from residual.heads.comparison import Scoreboard, ScoreboardSettings, scoreboard
 from residual.heads.contributions import ablate, unit_accuracy, unit_correlation
@@ -17,6 +16,7 @@ from residual.heads.selections import (
     random_share,
     top_share,
 )
+from residual.tracing.ablated import AblatedEncoder
 
 __all__ = [
     "SCORES",

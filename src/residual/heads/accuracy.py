@@ -16,10 +16,11 @@ from torch import Tensor
 from residual.devices import find_device
 from residual.errors import ResidualError
 from residual.finite import all_measured, check_finite, correct, hits
-from residual.heads.contributions import check_mode, kept_units
+from residual.heads.contributions import kept_units
 from residual.progress import Progress
 from residual.store.base import Store, parts_of
 from residual.text.classifier import ZeroShotClassifier, checked_labels
+from residual.tracing.ablated import check_mode
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.units import UnitsLike
 

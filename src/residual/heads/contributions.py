@@ -12,10 +12,10 @@ from torch import Tensor
 from residual.errors import ResidualError
 from residual.finite import all_measured, check_finite, hits
 from residual.text.classifier import Labels, ZeroShotClassifier, checked_labels
+from residual.tracing.ablated import check_mode
 from residual.tracing.units import Units, UnitsLike, unit_positions
 
 METHODS = ("pearson", "spearman")
-MODES = ("zero", "mean")
 _ROUNDING = 1e-12
 _CLEAR = 1e-3  # of a direction's length: it surely doesn't
 _DEPENDENT = 1e-6  # of a direction's length: it lies in the span of those before
@@ -194,16 +194,6 @@ def check_method(method: str) -> None:
     """
     if method not in METHODS:
         raise ResidualError(f"Unknown method {method!r}. Known: {', '.join(METHODS)}.")
-
-
-def check_mode(mode: str) -> None:
-    """Refuse an unknown kind of ablation.
-
-    Raises:
-        ResidualError: it is unknown.
-    """
-    if mode not in MODES:
-        raise ResidualError(f"Unknown mode {mode!r}. Known: {', '.join(MODES)}.")
 
 
 def _own(x: Tensor, method: str) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from residual.data import ImageDataset, PixelDataset, as_dataset
 from residual.data.own import OwnDataset
+from residual.encoders.ablation import checked_encoder
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import safe_name, shareable
@@ -149,6 +150,7 @@ def encode_dataset(
         >>> store.subset([3, 1]).sample_ids == (digits.sample_ids[3], digits.sample_ids[1])
         True
     """
+    encoder = checked_encoder(encoder)
     settings = Encoding(pooling, tuple(kinds), batch_size, workers, on_error, allowance)
     check_choice(check)
     dataset = as_dataset(

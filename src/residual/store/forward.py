@@ -28,8 +28,8 @@ from residual.hashing import row_sums
 from residual.libraries import first_line
 from residual.read_ahead import ahead
 from residual.store.encoding import Encoding
+from residual.tracing.checks import check_sum
 from residual.tracing.coordinates import Coordinates
-from residual.tracing.decompose import check_sum
 from residual.tracing.linearization import Linearization
 from residual.tracing.trace import trace
 

@@ -1,5 +1,7 @@
 """Capture a forward pass, split it into units, project units to the output."""
 
+from residual.encoders.load import load_encoder, wrap_encoder
+from residual.tracing.ablated import AblatedEncoder
 from residual.tracing.capture import capture
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.decompose import Decomposition, decompose
@@ -8,11 +10,14 @@ from residual.tracing.trace import trace
 from residual.tracing.units import Units
 
 __all__ = [
+    "AblatedEncoder",
     "Coordinates",
     "Decomposition",
     "Linearization",
     "Units",
     "capture",
     "decompose",
+    "load_encoder",
     "trace",
+    "wrap_encoder",
 ]

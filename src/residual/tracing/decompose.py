@@ -3,48 +3,166 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.encoders.anatomy import Parts
+from residual.encoders.ablation import checked_encoder
 from residual.encoders.encoder import Encoder
 from residual.encoders.pixels import Pixels
-from residual.encoders.running import uncompiled
-from residual.encoders.wrappers import adapters_in
-from residual.errors import ResidualError
-from residual.hashing import bit_sums
+from residual.errors import ResidualError, unknown_name
+from residual.finite import plain
+from residual.tracing.checks import check_sum
 from residual.tracing.coordinates import Coordinates
-from residual.tracing.linearization import Linearization
+from residual.tracing.linearization import Linearization, linearization_of
 from residual.tracing.trace import Texts, traced
-from residual.tracing.units import KINDS
+from residual.tracing.units import KINDS, UnitsLike, is_one_unit
 
-# How far the sum of units may be from the model's own output, by the precision of the model.
-TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
-
-# What additions to the stream may lose in half precision: 0.16 % each in bfloat16, at random, so 3 % in all
-# after some 150 blocks.
-ROUNDING = 3e-2
+_SHORTEST = 1e-12  # of an output's norm, as the classifier has it
 
 
-@dataclass(frozen=True)
+@runtime_checkable
+class CosineClassifier(Protocol):
+    """What `Decomposition.logits` needs of a `ZeroShotClassifier`."""
+
+    weights: Tensor
+    scale: float
+    class_names: tuple[str, ...]
+
+    @property
+    def dim(self) -> int:
+        """Width of the features it takes."""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Decomposition:
     """Contributions `(n, t, u, d)` of the units that were asked for, and the model's own output `(n, t, d)`.
 
     `units` has one row for each contribution, in order; its column `unit` is the position among all units.
     `coordinates` are the small numbers behind them, and `linearization` the exact map from those.
+
+    Example:
+        >>> import residual
+        >>> encoder = residual.load_encoder("picto", device="cpu")
+        >>> split = decompose(encoder, torch.rand(2, 3, 64, 64))
+        >>> split
+        Decomposition(2 samples of 1 token, 57 units (1 emb, 8 mlp, 48 head) of width 192)
+        >>> split["7.2"].shape, split[["7.2", "mlp.3"]].shape
+        (torch.Size([2, 1, 192]), torch.Size([2, 1, 2, 192]))
     """
 
     contributions: Float[Tensor, "n t u d"]
     output: Float[Tensor, "n t d"]
     units: pd.DataFrame
-    coordinates: Coordinates = field(repr=False)
-    linearization: Linearization = field(repr=False)
+    coordinates: Coordinates
+    linearization: Linearization
+
+    def __getitem__(self, units: UnitsLike) -> Float[Tensor, "n t *u d"]:
+        """Contributions of one unit `(n, t, d)`, or of several `(n, t, u, d)`: see `Units.checked`; or a mask
+        of these rows.
+
+        Raises:
+            ResidualError: there is no such unit, or it was left out of this decomposition.
+        """
+        places = self._places(units)
+        return self.contributions[:, :, places[0] if is_one_unit(units) else places]
+
+    def _places(self, units: UnitsLike) -> list[int]:
+        held = {unit: place for place, unit in enumerate(self.units["unit"].tolist())}
+        mask = plain(units)
+        if isinstance(mask, list) and len(mask) == len(held) and all(type(each) is bool for each in mask):
+            return [place for place, chosen in enumerate(mask) if chosen]
+        every = self.linearization.units
+        chosen = every.checked(units)
+        if missing := [every.name(unit) for unit in chosen if unit not in held]:
+            kinds = ", ".join(self.units["kind"].unique())
+            raise ResidualError(f"This decomposition is of units of kind {kinds}: it holds no {missing[0]}.")
+        return [held[unit] for unit in chosen]
+
+    def logits(self, classifier: CosineClassifier) -> Float[Tensor, "n t u c"]:
+        """Each unit's part of each class's logit: `scale · ⟨c_u, w_k⟩ / ‖o‖`.
+
+        Logits are cosines, and so not linear in the output `o`: as the norm of the LayerNorm is frozen to
+        split the output, the norm of the whole output is frozen to split its cosines. The parts of all units
+        then sum to `classifier.logits(output)`; without a unit the norm would be another, too, which is what
+        `encoder.without` gives.
+
+        Args:
+            classifier: a `ZeroShotClassifier`.
+
+        Raises:
+            ResidualError: it takes features of another width.
+        """
+        if classifier.dim != self.output.shape[-1]:
+            raise ResidualError(
+                f"The classifier takes features of width {classifier.dim}, got {self.output.shape[-1]}."
+            )
+        wide = torch.promote_types(self.contributions.dtype, torch.float32)
+        norm = self.output.to(wide).norm(dim=-1)[..., None, None].clamp(min=_SHORTEST)
+        weights = classifier.weights.to(self.contributions.device, wide)
+        return classifier.scale * (self.contributions.to(wide) / norm) @ weights.T
+
+    def top(
+        self,
+        k: int | np.integer = 10,
+        classifier: CosineClassifier | None = None,
+        label: int | np.integer | str | None = None,
+    ) -> pd.DataFrame:
+        """The `k` units that contribute most, as rows of the units table with their `value`, largest first.
+
+        Args:
+            k: how many, or all if there are fewer.
+            classifier: by it, `value` is a unit's part of a logit (see `logits`), which may be negative, else
+                the norm of its contribution; means over samples and tokens.
+            label: whose logit, by number or name; by default each sample's largest one.
+
+        Raises:
+            ResidualError: `k` isn't 1 or more, there is no such class, or `label` comes without a classifier.
+        """
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+            raise ResidualError(f"The best units are 1 or more, got {k!r}.")
+        if classifier is None:
+            if label is not None:
+                raise ResidualError(f"The logit of {label!r} needs a classifier.")
+            values = self.contributions.detach().double().norm(dim=-1).mean((0, 1))
+        else:
+            parts = self.logits(classifier).detach().double()  # (n, t, u, c)
+            if label is None:
+                best = (self.output.detach().to(parts) @ classifier.weights.to(parts).T).argmax(-1)  # (n, t)
+                values = parts.take_along_dim(best[..., None, None], -1)[..., 0].mean((0, 1))
+            else:
+                values = parts[..., class_number(label, classifier.class_names)].mean((0, 1))
+        table = self.units.assign(value=values.cpu().numpy())
+        return table.sort_values("value", ascending=False, kind="stable").head(int(k)).reset_index(drop=True)
+
+    def __repr__(self) -> str:
+        n, tokens, units, width = self.contributions.shape
+        counts = self.units["kind"].value_counts(sort=False)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        of_tokens = f"{tokens} token{'s' * (tokens > 1)}"
+        return f"Decomposition({n} samples of {of_tokens}, {units} units ({kinds}) of width {width})"
+
+
+def class_number(label: int | np.integer | str, class_names: Sequence[str]) -> int:
+    """The number of a class, from that or its name.
+
+    Raises:
+        ResidualError: there is none, or several have that name.
+    """
+    if isinstance(label, str):
+        if (count := list(class_names).count(label)) == 1:
+            return list(class_names).index(label)
+        if count:
+            raise ResidualError(f"{count} classes are called {label!r}: give the number of one.")
+        raise unknown_name("class", label, class_names)
+    if not 0 <= label < len(class_names):
+        raise ResidualError(f"Classes are 0 to {len(class_names) - 1}, got {label}.")
+    return int(label)
 
 
 def decompose(
@@ -93,8 +211,8 @@ def decompose(
         raise ResidualError(
             "There are no gradients inside torch.inference_mode(): leave it, or leave out grad."
         )
-    parts = encoder.parts_of(tower)
-    linearization = _linearization(encoder, parts, tower, pooling)
+    parts = checked_encoder(encoder).parts_of(tower)
+    linearization = linearization_of(encoder, parts, tower, pooling)
     chosen = linearization.units.positions(kinds)
     with torch.set_grad_enabled(grad):
         coordinates, output = traced(encoder, pixels, tower, pooling, parts)
@@ -110,60 +228,3 @@ def decompose(
         coordinates=coordinates,
         linearization=linearization,
     )
-
-
-@uncompiled
-def check_sum(
-    encoder: Encoder, linearization: Linearization, coordinates: Coordinates, output: Float[Tensor, "n *t d"]
-) -> float:
-    """The relative miss `‖Σ_u c_u − o‖ / ‖o‖` over all these samples together.
-
-    Raises:
-        ResidualError: it is above the tolerance of the model's precision; names the encoder and the miss.
-    """
-    with torch.no_grad(), torch.autocast(encoder.device.type, enabled=False):
-        total = linearization.output(coordinates)
-        output = output.to(total.dtype)
-        miss = ((total - output).norm() / output.norm()).item()
-        if coordinates.rounding is not None and not (lost := coordinates.rounding.max().item()) <= ROUNDING:
-            raise ResidualError(
-                f"{encoder.name}: the stream before the last norm misses the sum of what was added to it by "
-                f"{lost:.1e} of it, more than rounding explains ({ROUNDING:.0e}). Its anatomy doesn't "
-                "describe this model, or the inputs hold NaN. Load it in float32 to be sure."
-            )
-    dtype = _computed_in(encoder)
-    tolerance = TOLERANCES[dtype]
-    if not miss <= tolerance:
-        raise ResidualError(
-            f"{encoder.name}: the sum of units misses the model's own output by {miss:.1e} of it (allowed "
-            f"{tolerance:.0e} in {str(dtype).removeprefix('torch.')}). Its anatomy doesn't describe "
-            "this model, the inputs hold NaN, or matrix products run in reduced precision (TF32)."
-        )
-    return miss
-
-
-# By encoder, and by tower, pooling and centering: of which weights, and the map.
-_made: WeakKeyDictionary[Encoder, dict[tuple[str, ...], tuple[Any, Linearization]]] = WeakKeyDictionary()
-
-
-def _linearization(encoder: Encoder, parts: Parts, tower: str, pooling: str) -> Linearization:
-    """The map for this tower, that of the last call if its weights are still what they were: making it takes
-    longer than running the encoder on a few images.
-    """
-    now = bit_sums(parts.mapped()), adapters_in(encoder.module)
-    made, key = _made.setdefault(encoder, {}), (tower, pooling, encoder.centering)
-    if key not in made or made[key][0] != now:
-        made[key] = now, Linearization.of(encoder, tower, pooling)
-    return made[key][1]
-
-
-def _computed_in(encoder: Encoder) -> torch.dtype:
-    """The precision of matrix products: the weights', or that of an autocast around the call; or of a norm
-    that keeps to its own.
-    """
-    kind = encoder.device.type
-    if encoder.dtype == torch.float64 and encoder.parts.norms_in_float32:
-        return torch.float32
-    if encoder.dtype == torch.float32 and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
-    return encoder.dtype

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.encoders.anatomy import check_centering
+from residual.encoders.ablation import Ablation
+from residual.encoders.anatomy import Parts, check_centering
 from residual.encoders.encoder import Encoder
-from residual.encoders.wrappers import affine
+from residual.encoders.wrappers import adapters_in, affine
 from residual.errors import ResidualError
 from residual.files import written_beside
+from residual.hashing import bit_sums
 from residual.tensor_files import load_tensors, pack_tensors, unpack_tensors
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.token_choice import resolve
 from residual.tracing.units import Units, UnitsLike
+
+_NOTE = ("split", "left_out")
 
 
 class Linearization:
@@ -48,7 +54,8 @@ class Linearization:
         state: tensors `attention_weight (L, H, h, D)`, `attention_bias (L, D)`,
             `norm_weight (D,)`, `norm_bias (D,)`, `projection_weight (P, D, d)` with `P = 1` without an
             attention pool, `projection_bias (d,)`, and with the MLP of a pool `pool_mlp_weight (D, d)`; the
-            attention's layer scales are multiplied into the first two.
+            attention's layer scales are multiplied into the first two. Units that are left out contribute
+            constants: `left_out (m,)`, their positions, and `left_out_constants (m, d)`.
         centering: "shared", "own" or "none".
 
     Raises:
@@ -74,6 +81,9 @@ class Linearization:
         layers, heads, self.head_width, self.width = self.state["attention_weight"].shape
         self.pool_heads, _, self.output_dim = self.state["projection_weight"].shape
         self.units = Units(layers, heads, pool_mlp="pool_mlp_weight" in self.state)
+        left_out = self.state.get("left_out", torch.zeros(0)).long().tolist()
+        self.constants = dict(zip(left_out, self.state.get("left_out_constants", ()), strict=True))
+        self.units.checked(left_out)
         self.attends = self.units.pool_mlp or self.pool_heads > 1  # coordinates have an axis of pool heads
 
     @classmethod
@@ -107,6 +117,14 @@ class Linearization:
                 state["pool_mlp_weight"] = matrix
             matrix, bias = values @ matrix, constant @ matrix + bias
         state |= {"projection_weight": matrix.view(-1, *matrix.shape[-2:]), "projection_bias": bias}
+        if tower == "image" and encoder.ablation is not None:
+            if encoder.ablation.at_means and not own.own:
+                raise ResidualError(
+                    f"{encoder.name}: those left out are at their means over what is pooled, so pooling is "
+                    f"'own', got {pooling!r}."
+                )
+            with_pool = "pool_mlp_weight" in state
+            state |= _left_out(encoder.ablation, Units.of(parts), with_pool, state["projection_bias"])
         centering = parts.centering(encoder.centering)
         return cls({name: _double(value) for name, value in state.items()}, centering)
 
@@ -128,7 +146,11 @@ class Linearization:
         return features.flatten(1) if self.attends else features
 
     def matrix(self, unit: int) -> Float[Tensor, "f d"]:
-        """`M_u` in float64; its rows go with `features`."""
+        """`M_u` in float64; its rows go with `features`. Zeros for a unit that is left out."""
+        matrix = self._matrix(unit)
+        return torch.zeros_like(matrix) if unit in self.constants else matrix
+
+    def _matrix(self, unit: int) -> Float[Tensor, "f d"]:
         field = self.units.field(unit)
         if field == "pool_mlp":
             return self.state["pool_mlp_weight"]
@@ -157,6 +179,8 @@ class Linearization:
 
     def offset(self, unit: int) -> Float[Tensor, " d"]:
         """`o_u`, the constant part of the contribution, in float64."""
+        if unit in self.constants:
+            return self.constants[unit]
         through = self.state["projection_weight"].sum(0)
         return self.units.share(unit) * (self.state["norm_bias"] @ through + self.state["projection_bias"])
 
@@ -177,6 +201,8 @@ class Linearization:
 
     def output(self, coordinates: Coordinates) -> Float[Tensor, "n *t d"]:
         """The sum of all contributions, without making them."""
+        if self.constants:
+            return self._output_of_kept(coordinates)
         like = coordinates.mean
         state = {name: value.to(like) for name, value in self.state.items()}
         emb, mlp, z = (coordinates.field(name).to(like) for name in ("emb", "mlp", "z"))
@@ -192,15 +218,43 @@ class Linearization:
             output = output + coordinates.field("pool_mlp").to(like) @ state["pool_mlp_weight"]
         return output + state["projection_bias"]
 
+    def _output_of_kept(self, coordinates: Coordinates) -> Float[Tensor, "n *t d"]:
+        """Features of the kept units side by side, times one matrix: for as little as the whole costs."""
+        like = coordinates.mean
+        axes = like.shape[:1] if self.attends else like.shape
+        key = -1, like.dtype, like.device
+        if key not in self._maps:
+            matrix, offset = self._kept
+            self._maps[key] = matrix.to(like), offset.to(like)
+        matrix, offset = self._maps[key]
+        kept = [unit for unit in range(len(self.units)) if unit not in self.constants]
+        features = [self.features(coordinates, unit) for unit in kept]
+        joined = torch.cat([*features, like.new_zeros(*axes, 0)], dim=-1)
+        return torch.addmm(offset, joined.flatten(0, -2), matrix).view(*axes, self.output_dim)
+
+    @cached_property
+    def _kept(self) -> tuple[Float[Tensor, "f d"], Float[Tensor, " d"]]:
+        """Matrices of the kept units one below the other, and the sum of all offsets."""
+        with torch.inference_mode(False):
+            every = range(len(self.units))
+            matrices = [self.matrix(unit) for unit in every if unit not in self.constants]
+            none = torch.zeros_like(self.state["projection_weight"][0, :0])
+            return torch.cat([*matrices, none]), torch.stack([self.offset(unit) for unit in every]).sum(0)
+
     def pack(self) -> bytes:
         """The bytes of a safetensors file, each tensor in the narrowest precision that holds it exactly."""
         state = {name: _narrowest(value) for name, value in self.state.items()}
-        return pack_tensors("linearization", state, {"split": self.centering})
+        return pack_tensors("linearization", state, self._note)
+
+    @property
+    def _note(self) -> dict[str, Any]:
+        """What versions that know of no units that are left out must not read over."""
+        return {"split": self.centering} | ({"left_out": len(self.constants)} if self.constants else {})
 
     @classmethod
     def unpack(cls, data: bytes, where: str) -> Linearization:
         """Read what `pack` made; `where` names it in errors."""
-        state, note = unpack_tensors(data, "linearization", where, fields=("split",))
+        state, note = unpack_tensors(data, "linearization", where, fields=_NOTE)
         return cls(state, str(note.get("split")))
 
     def save(self, path: str | Path) -> None:
@@ -211,7 +265,7 @@ class Linearization:
     @classmethod
     def load(cls, path: str | Path) -> Linearization:
         """Read what `save` wrote."""
-        state, note = load_tensors(path, "linearization", ("split",))
+        state, note = load_tensors(path, "linearization", _NOTE)
         return cls(state, str(note.get("split")))
 
     @cached_property
@@ -242,6 +296,32 @@ class Linearization:
         return self._maps[key]
 
 
+# By encoder, and by tower, pooling and centering: of which weights, and the map.
+_made: WeakKeyDictionary[Encoder, dict[tuple[str, ...], tuple[Any, Linearization]]] = WeakKeyDictionary()
+
+
+def linearization_of(encoder: Encoder, parts: Parts, tower: str, pooling: str) -> Linearization:
+    """The map for this tower, that of the last call if its weights are still what they were: making it takes
+    longer than running the encoder on a few images.
+    """
+    now = bit_sums(parts.mapped()), adapters_in(encoder.module)
+    made, key = _made.setdefault(encoder, {}), (tower, pooling, encoder.centering)
+    if key not in made or made[key][0] != now:
+        made[key] = now, Linearization.of(encoder, tower, pooling)
+    return made[key][1]
+
+
+def _left_out(ablation: Ablation, own: Units, with_pool: bool, like: Tensor) -> dict[str, Tensor]:
+    """The state of units that are left out. With another pooling than the encoder's own the output may have
+    another width, and the MLP of an attention pool is no unit, so that heads are elsewhere.
+    """
+    now = Units(own.layers, own.heads, with_pool)
+    there = [place for place, unit in enumerate(ablation.units) if with_pool or own.field(unit) != "pool_mlp"]
+    units = [now.named(own.name(ablation.units[place])) for place in there]
+    constants = ablation.constants[there] if ablation.at_means else torch.zeros(len(there), len(like))
+    return {"left_out": torch.tensor(units), "left_out_constants": constants}
+
+
 def _check(state: dict[str, Tensor]) -> None:
     """Refuse tensors that can't be of one encoder: a file may be anyone's."""
     shapes = {name: tuple(value.shape) for name, value in state.items()}
@@ -256,6 +336,7 @@ def _check(state: dict[str, Tensor]) -> None:
             and shapes["projection_weight"][1] == width
             and shapes.get("projection_bias", ())[-1:] == (output,)
             and shapes.get("pool_mlp_weight", (output,))[-1:] == (output,)
+            and (*shapes.get("left_out", (0,)), output) == shapes.get("left_out_constants", (0, output))
         )
     if not fits:
         raise ResidualError("The tensors of a linearization aren't those of one encoder.")

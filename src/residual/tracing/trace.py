@@ -8,19 +8,23 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from residual.encoders.ablation import checked_encoder
 from residual.encoders.anatomy import Parts
 from residual.encoders.encoder import Encoder
 from residual.encoders.family import Tower
 from residual.encoders.pixels import Pixels
 from residual.encoders.running import evaluating, own_code, uncompiled
-from residual.tracing.capture import Capture, capture, place_hooks
+from residual.tracing.capture import Capture, capture, place_hooks, without_autocast
+from residual.tracing.checks import check_sum
 from residual.tracing.coordinates import Coordinates
+from residual.tracing.linearization import Linearization, linearization_of
 from residual.tracing.stand_ins import PatchProduct, cuts_patches, replace_module
 from residual.tracing.token_choice import Pooling, resolve
 
@@ -48,7 +52,7 @@ def trace(
         >>> coordinates.z.shape, coordinates.mlp.shape  # of each head; of each MLP
         (torch.Size([2, 8, 6, 32]), torch.Size([2, 8, 192]))
     """
-    return traced(encoder, inputs, tower, pooling)
+    return traced(checked_encoder(encoder), inputs, tower, pooling)
 
 
 def traced(
@@ -56,8 +60,31 @@ def traced(
 ) -> tuple[Coordinates, Float[Tensor, "n *t d"]]:
     """`trace`, for whoever has looked up the tower's parts already."""
     if encoder.compiling is not None and not torch.compiler.is_compiling():
-        return _compiled(encoder, inputs, tower, pooling)
-    return _eager(encoder, inputs, tower, pooling, parts)
+        coordinates, output = _compiled(encoder, inputs, tower, pooling)
+    else:
+        coordinates, output = _eager(encoder, inputs, tower, pooling, parts)
+    if encoder.ablation is None or tower != "image":
+        return coordinates, output
+    return coordinates, _of_kept_units(encoder, coordinates, output, pooling, parts)
+
+
+_checked: WeakKeyDictionary[Linearization, bool] = WeakKeyDictionary()
+
+
+def _of_kept_units(
+    encoder: Encoder, coordinates: Coordinates, output: Tensor, pooling: str, parts: Parts | None
+) -> Tensor:
+    """The sum of the units that an ablated encoder keeps; all of them must sum to the model's own output, on
+    the first batch.
+    """
+    parts = parts or encoder.parts_of("image")
+    left = linearization_of(encoder, parts, "image", pooling)
+    if left not in _checked:
+        whole = {name: value for name, value in left.state.items() if not name.startswith("left_out")}
+        check_sum(encoder, Linearization(whole, left.centering), coordinates, output)
+        _checked[left] = True
+    with without_autocast(output.device):
+        return left.output(coordinates)
 
 
 @uncompiled

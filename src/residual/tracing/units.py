@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from residual.encoders.anatomy import Parts
 from residual.errors import ResidualError
 from residual.finite import plain, whole
 
@@ -158,6 +159,11 @@ class Units:
     layers: int
     heads: int
     pool_mlp: bool = False
+
+    @classmethod
+    def of(cls, parts: Parts) -> Units:
+        """Those of an encoder's tower."""
+        return cls(len(parts.blocks), parts.heads, parts.pool_mlp is not None)
 
     def __len__(self) -> int:
         return self.of_field["z"].stop

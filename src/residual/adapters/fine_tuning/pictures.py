@@ -147,6 +147,11 @@ def check_pictures(
     Raises:
         ResidualError: says what doesn't, by name.
     """
+    if encoder.ablation is not None:
+        raise ResidualError(
+            f"Fine-tuning trains a whole encoder, and this is {encoder.name}.",
+            "Fine-tune it first, then keep.",
+        )
     if len(dataset) == 0:
         raise ResidualError(f"There are no {what} samples.")
     if encoder.output_dim != classifier.dim:
