@@ -14,7 +14,8 @@ from torch import nn
 
 import residual
 from residual import AdaptedEncoder, ResidualError, decompose, encode_dataset, fit_bases, wrap_encoder
-from residual.adapters import LinearMap, ResiDual, fine_tune
+from residual.adapters import LinearMap, ResiDual
+from residual.adapters.fine_tuning.pictures import check_pictures
 from residual.heads import ablate, mean_contributions
 from residual.text import ZeroShotClassifier
 from residual.tracing import Linearization
@@ -125,7 +126,7 @@ def test_stores_bases_and_adapters_of_one(encoder, classifier, tmp_path):
         again = AdaptedEncoder.from_pretrained(tmp_path / "adapted", left)
         torch.testing.assert_close(again(pixels), adapted(pixels), rtol=1e-6, atol=1e-6)
     with pytest.raises(ResidualError, match=r"Fine-tuning trains a whole encoder.* Fine-tune it first"):
-        fine_tune(left, data, data, classifier)
+        check_pictures(left, data, classifier, "training")
 
 
 @torch.no_grad()
