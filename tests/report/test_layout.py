@@ -38,6 +38,7 @@ def test_in_a_terminal_no_number_is_cut_and_no_column_dropped(width):
     for word in ("accuracy", "weights", "trained", "seconds", "fit"):
         assert word in shown
     assert lines[-1] == "A note."
+    assert (width >= 60) == ("98.5 ± 0.2 % (97.5 to 99.1)" in shown)
 
 
 def test_wide_letters_keep_columns_in_line():
@@ -81,3 +82,12 @@ def test_words_are_broken_only_where_they_must_be():
     assert wrapped("folder:/a/long/path/of/pictures", 14) == ["folder:/a/", "long/path/of/", "pictures"]
     assert wrapped("x" * 9, 4) == ["xxxx", "xxxx", "x"]
     assert wrapped("  see x/y/z/a/b/c/d now", 9, broken=False) == ["  see", "  x/y/z/a/b/c/d", "  now"]
+
+
+def test_columns_stand_closer_before_anything_is_wrapped_or_folded():
+    table = Table()
+    for heading in ("way", *"abcdefg"):
+        table.add_column(heading, justify="left" if heading == "way" else "right")
+    table.add_row("U|T in span", *["44.8±16.3"] * 7)
+    assert [len(table.lines(width)) for width in (88, 81, 80)] == [2, 2, 3]
+    assert table.lines(81)[1] == " ".join(["U|T in span", *["44.8±16.3"] * 7])

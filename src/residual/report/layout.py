@@ -15,7 +15,7 @@ from rich.text import Text
 from residual.errors import printable
 from residual.texts import in_encoding
 
-_GAP = "  "
+_GAPS = 2, 1  # columns between two; where a table is too wide by a little, the lesser
 _NARROWEST = 14  # columns that a text is broken into, where a word of it is longer
 _WORDS = re.compile(r"\S+\s*")
 _NUMBERS = re.compile(r".+?(?:\s+(?=\()|$)")  # "98.5 ± 0.2 % (97.5 to 99.1)" may be broken before its bracket
@@ -29,9 +29,14 @@ class _Column:
     cells: list[str] = field(default_factory=list)
 
     @property
+    def of_cells(self) -> int:
+        """Columns of the terminal that its cells take unwrapped."""
+        return max(map(cell_len, self.cells), default=0)
+
+    @property
     def most(self) -> int:
-        """Columns of the terminal that it takes unwrapped."""
-        return max(map(cell_len, (self.heading, *self.cells)), default=0)
+        """Those that it takes unwrapped."""
+        return max(cell_len(self.heading), self.of_cells)
 
     @property
     def least(self) -> int:
@@ -122,11 +127,12 @@ class Table:
         for row in filter(None, self._rows):
             for column, cell in zip(columns, row, strict=True):
                 column.cells.append(shown(cell))
+        gap = _gap(columns, width)
         body: list[list[tuple[str, bool]]] = []
-        for block in _blocks(columns, width):
+        for block in _blocks(columns, width, gap):
             if body:
                 body.append([("", False)])
-            body.append(self._block(block, width))
+            body.append(self._block(block, width, gap))
         around = (filter(None, map(shown, text.split("\n"))) for text in (self.title, self.note))
         title, note = (
             [part for line in lines for part in (wrapped(line, width) if width else [line])]
@@ -134,12 +140,12 @@ class Table:
         )
         return [(line, True) for line in title], body, [(line, False) for line in note]
 
-    def _block(self, columns: Sequence[_Column], width: int | None) -> list[tuple[str, bool]]:
-        widths = _widths(columns, width)
+    def _block(self, columns: Sequence[_Column], width: int | None, gap: int) -> list[tuple[str, bool]]:
+        widths = _widths(columns, width, gap)
         lines: list[tuple[str, bool]] = []
         if self._columns:
             headings = [wrapped(column.heading, wide) for column, wide in zip(columns, widths, strict=True)]
-            lines += [(line, True) for line in _side_by_side(columns, widths, headings)]
+            lines += [(line, True) for line in _side_by_side(columns, widths, headings, gap)]
         place = 0
         for row in self._rows:
             if row is None:
@@ -149,7 +155,7 @@ class Table:
                 wrapped(column.cells[place], wide, column.words, broken=not column.right)
                 for column, wide in zip(columns, widths, strict=True)
             ]
-            lines += [(line, False) for line in _side_by_side(columns, widths, cells)]
+            lines += [(line, False) for line in _side_by_side(columns, widths, cells, gap)]
             place += 1
         return lines
 
@@ -204,40 +210,52 @@ def _broken(word: str, width: int) -> list[str]:
     return parts
 
 
-def _blocks(columns: Sequence[_Column], width: int | None) -> list[Sequence[_Column]]:
+def _gap(columns: Sequence[_Column], width: int | None) -> int:
+    """What is left between two: less before anything is wrapped, and before anything is folded."""
+    if width is not None:
+        for needed in (sum(column.most for column in columns), sum(column.least for column in columns)):
+            for gap in _GAPS:
+                if needed + gap * (len(columns) - 1) <= width:
+                    return gap
+    return _GAPS[0]
+
+
+def _blocks(columns: Sequence[_Column], width: int | None, gap: int) -> list[Sequence[_Column]]:
     """Columns that fit beside each other, each block with the first column in front."""
-    if width is None or len(columns) < 3 or _taken(columns) <= width:
+    if width is None or len(columns) < 3 or _taken(columns, gap) <= width:
         return [columns]
     key, *others = columns
     blocks: list[list[_Column]] = []
     for column in others:
-        if not blocks or _taken([*blocks[-1], column]) > width:
+        if not blocks or _taken([*blocks[-1], column], gap) > width:
             blocks.append([key])
         blocks[-1].append(column)
     return list(blocks)
 
 
-def _taken(columns: Sequence[_Column]) -> int:
-    return sum(column.least for column in columns) + len(_GAP) * (len(columns) - 1)
+def _taken(columns: Sequence[_Column], gap: int) -> int:
+    return sum(column.least for column in columns) + gap * (len(columns) - 1)
 
 
-def _widths(columns: Sequence[_Column], width: int | None) -> list[int]:
-    """What each column gets: all that it needs, or its least and an equal part of what is left over."""
+def _widths(columns: Sequence[_Column], width: int | None, gap: int) -> list[int]:
+    """What each column gets: all that it needs, or its least and an equal part of what is left over, for
+    numbers first, then for other cells, then for headings.
+    """
     if width is None:
         return [column.most for column in columns]
-    spare = width - _taken(columns)
-    widths = {}
-    wishes = sorted(range(len(columns)), key=lambda k: columns[k].most - columns[k].least)
-    for place, k in enumerate(wishes):
-        more = columns[k].most - columns[k].least
-        given = max(0, min(more, spare // (len(wishes) - place)))
-        spare -= given
-        widths[k] = columns[k].least + given
-    return [widths[k] for k in range(len(columns))]
+    spare, widths = width - _taken(columns, gap), [column.least for column in columns]
+    wholes = [max(column.least, column.of_cells) for column in columns]
+    numbers = [whole if column.right else column.least for whole, column in zip(wholes, columns, strict=True)]
+    for wanted in (numbers, wholes, [column.most for column in columns]):
+        wishes = sorted(range(len(columns)), key=lambda k: wanted[k] - widths[k])
+        for place, k in enumerate(wishes):
+            given = max(0, min(wanted[k] - widths[k], spare // (len(wishes) - place)))
+            spare, widths[k] = spare - given, widths[k] + given
+    return widths
 
 
 def _side_by_side(
-    columns: Sequence[_Column], widths: Sequence[int], cells: Sequence[Sequence[str]]
+    columns: Sequence[_Column], widths: Sequence[int], cells: Sequence[Sequence[str]], gap: int
 ) -> list[str]:
     lines = []
     for k in range(max(map(len, cells))):
@@ -245,5 +263,5 @@ def _side_by_side(
             column.fitted(cell[k] if k < len(cell) else "", width)
             for column, width, cell in zip(columns, widths, cells, strict=True)
         ]
-        lines.append(_GAP.join(parts).rstrip())
+        lines.append((gap * " ").join(parts).rstrip())
     return lines
