@@ -20,7 +20,7 @@ DATA = ("encode", "--dataset", "letters", "--split", "val", "--limit", "6", "--k
 
 def test_a_log_gets_a_line_a_minute_at_most():
     said, clock = [], SimpleNamespace(now=0.0)
-    lines = console.Lines(said.append, lambda: clock.now)
+    lines = console.Lines(said.append, lambda: float(clock.now))
 
     def told(stage, done, total, now):
         said.clear()
@@ -115,7 +115,7 @@ def test_what_is_kept_of_each_kind_of_work(tmp_path):
 
 def test_a_stage_that_tells_nothing_for_long_is_said_to_be_at_work():
     said, clock = [], SimpleNamespace(now=0.0)
-    lines = console.Lines(said.append, lambda: clock.now)
+    lines = console.Lines(said.append, lambda: float(clock.now))
     lines("bases: fit_bases", 5, 60)
     for clock.now in (59, 61, 100, 3800):
         lines.remind()

@@ -72,7 +72,7 @@ def test_what_a_terminal_and_a_file_get():
     assert [line.rstrip() for line in said.getvalue().splitlines()] == methods().lines(40)
     said = io.StringIO()
     Console(file=said, width=40, force_terminal=True, color_system="standard").print(methods())
-    assert said.getvalue().count("\x1b[1m") == 3 + 1  # the title's line, and headings
+    assert said.getvalue().count("\x1b[1m") == 1 + 2 + 2  # the title, and the headings of two blocks
     table = Table()
     table.add_row("\x1b[31mred", "a\nb")
     assert table.lines() == [r"\x1b[31mred  a\nb"]
