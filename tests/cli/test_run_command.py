@@ -8,6 +8,7 @@ import sys
 import pytest
 from pictures import write_folder
 
+from residual.data import Manifest, load_dataset
 from residual.intervals import over_pictures, over_seeds
 from residual.report.sentences import sentence
 
@@ -51,6 +52,42 @@ def test_two_runs_with_one_seed_give_the_same(residual, folder, tmp_path):
     del here["seconds"], there["seconds"]
     assert here == there
     assert here["seeds"] == [3]
+
+
+@pytest.mark.filterwarnings("default::residual.errors.UnderstoodWarning")
+def test_groups_of_a_manifest_are_held_out_and_the_worst_one_is_told(residual, tmp_path, monkeypatch):
+    """A layout as people have it, by its path, from the manifests to a table of the worst group."""
+    for one in write_folder(tmp_path / "digits" / "Train", each=16).rglob("*[05].png"):
+        one.parents[2].joinpath("valid", one.parent.name).mkdir(parents=True, exist_ok=True)
+        one.rename(one.parents[2] / "valid" / one.parent.name / one.name)
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val", "test"):
+        path = tmp_path / "digits" / f"manifest-{split}.json"
+        with pytest.warns(UserWarning, match="those of 'valid' are test"):
+            Manifest.of(load_dataset("./digits", split)).save(path)
+        fields = json.loads(path.read_text())
+        for number, cells in enumerate(fields["samples"]):
+            cells.append(("ink", "wood")[number % 2])
+        path.write_text(json.dumps(fields))
+    words = ("--bases", "./digits", "--hold-out", "wood", "--limit", "9", "--json", "r.json", "--seeds", "1")
+    words += ("--method", "residual", "--param", "FitSettings.epochs=2")
+    code, shown, err = residual("run", "--dataset", "./digits", *words)
+    assert (code, "those of 'valid' are test, and what is chosen" in err) == (0, True)
+    told, said = json.loads((tmp_path / "r.json").read_text()), " ".join(shown.split())
+    assert (told["dataset"], told["held_out"], told["limit"]) == ("folder:digits", ["wood"], 9)
+    assert (told["n_train"], told["n_val"], told["n_test"]) == (9, 9, 9)
+    assert "folder:digits has val a fifth of its folder 'Train', at random," in told["notes"][-1]
+    assert all(note in said for note in told["notes"])
+    assert "at most 9 pictures, chosen at random, the same every time: 9 train, 9 val, 9 test." in said
+    assert "Held out of training, to choose by: the 9 pictures of 'wood'." in said
+    for split in ("val", "test"):
+        code, _, _ = residual("encode", "--dataset", "./digits", "--split", split, "--out", split)
+        assert code == 0
+    board = ("--param", "ScoreboardSettings.shares=(0.5,)", "--param", "ScoreboardSettings.seeds=2")
+    code, shown, _ = residual("heads", "val", "--test", "test", *board, "--json", "heads.json")
+    assert (code, "worst group" in shown) == (0, True)
+    rows = json.loads((tmp_path / "heads.json").read_text())["rows"]
+    assert all(0 <= row["worst_group"] <= row["accuracy"] <= 1 for row in rows)
 
 
 def test_several_seeds_give_a_mean_and_an_interval(residual, folder, tmp_path):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.adapters.methods import ADAPTERS
+from residual.adapters.methods.residual import ResiDual
 from residual.report import sentence
 
 KEPT = {"README.md", "adapter.safetensors", "adapter_config.json"}
@@ -110,12 +111,12 @@ def test_the_same_seed_gives_the_same_weights(residual, folder, tmp_path):
 def test_settings_of_the_fit_and_of_the_adapter(residual, folder, tmp_path):
     (tmp_path / "a.gin").write_text("FitSettings.optimizer = 'adamw'\ntrain.method = 'residual'\n")
     name = f"folder:{folder}"
-    code, _, error = residual(
+    code, shown, error = residual(
         "train", "--dataset", name, "--bases", name, "--out", tmp_path / "kept",
         "--json", tmp_path / "r.json", "--cfg", tmp_path / "a.gin",
         "--param", "FitSettings.optimizer=lbfgs", "--param", "FitSettings.epochs=2",
         "--param", "AdapterSettings.rank=0.95", "--param", "AdapterSettings.init=ones",
-        "--param", "AdapterSettings.tail=keep", "--hold-out", "*/0[0-3].png",
+        "--param", "AdapterSettings.tail=keep", "--hold-out", "*/0[0-3].png", "--limit", "20",
     )  # fmt: skip
     assert (code, error) == (0, "")
     told = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
@@ -127,6 +128,16 @@ def test_settings_of_the_fit_and_of_the_adapter(residual, folder, tmp_path):
     assert (told["settings"]["recipe"], told["settings"]["weight_decay"]) == ("gentle", 0)
     assert told["held_out"] == told["settings"]["held_out"] == ["*/0[0-3].png"]
     assert 0 < told["n_val"] <= 12
+    assert (told["n_train"], told["limit"], told["settings"]["limit"]) == (20, 20, 20)
+    card = (tmp_path / "kept" / "README.md").read_text(encoding="utf-8")
+    assert "test at most `20` pictures each were taken, chosen at random" in card
+    assert 'held out of training, to choose by: `["*/0[0-3].png"]`' in card
+    said = " ".join(shown.split())
+    assert "class folders split into train, val and test, at random, in every class alike" in said
+    assert (
+        f"at most 20 pictures, chosen at random, the same every time: 20 train, {told['n_val']} val" in said
+    )
+    assert f"to choose by: the {told['n_val']} pictures of '*/0[0-3].png'." in said
     assert config(tmp_path / "kept")["adapter"]["tail"] == "keep"
     assert config(tmp_path / "kept")["training"]["settings"] == told["settings"]
     loaded = AdaptedEncoder.from_pretrained(tmp_path / "kept", device="cpu")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import write_folder
-from tiny import tiny_clip
+from tiny import tiny_clip, tiny_vision
 
 import residual
 from residual.adapters import ResiDual, Scores, evaluate, fit, fitting
@@ -16,7 +16,7 @@ from residual.errors import ResidualError
 from residual.spectral import SpectralBases
 from residual.text import ZeroShotClassifier
 from residual.workflows.store_origin import dataset_of
-from residual.workflows.task import encode_task
+from residual.workflows.task import encode_task, load_splits
 
 STYLES = ("ink", "wood", "clay")
 
@@ -54,6 +54,16 @@ def test_all_pictures_of_a_name_are_val_and_test_stays(name, groups):
         if groups:
             assert {STYLES[group] for group in part.groups} <= {"ink", "wood"}
     assert hold_out(given, []) == given
+
+
+def test_an_id_with_brackets_is_that_sample_and_brackets_choose_letters():
+    for held, count in (("0/ink/train-[0].png", 1), ("*-[[]*", 2), ("[01]/ink/train-[[]?]*", 2)):
+        train, *more = (styled(split, 80, [0]) for split in ("train", "val", "test"))
+        renamed = (each.replace("-0.", "-[0].").replace("-1.", "-[1].") for each in train.sample_ids)
+        train.sample_ids = tuple(renamed)
+        made = hold_out(dict(zip(("train", "val", "test"), (train, *more), strict=True)), [held])
+        assert len(made["val"]) == count
+        assert all("[" in sample for sample in made["val"].sample_ids)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +109,24 @@ def test_a_style_that_tells_the_class_in_training_alone_does_no_harm():
         found[names] = evaluate(adapter, test, classifier) - before
     assert found[()] < -0.05
     assert found["wood",] >= 0
+
+
+def test_a_limit_takes_the_cut_of_experiments_with_every_class_and_keeps_it_apart(tmp_path):
+    name = str(write_folder(tmp_path / "digits", each=20))
+    encoder, stores = residual.wrap_encoder(tiny_clip()), tmp_path / "stores"
+    task = encode_task(encoder, name, stores=stores, held_out=["digit 1/0*"], limit=4)
+    assert task.name == f"folder:{name}"
+    assert {split: len(store) for split, store in task.stores.items()} == {"train": 4, "val": 4, "test": 4}
+    classes = [np.unique(each.labels).tolist() for each in task.datasets.values()]
+    assert classes == [[0, 1, 2], [1], [0, 1, 2]]
+    cut = residual.load_dataset(name, "test").sample(4, every_class=True)
+    assert task.stores["test"].sample_ids == cut.sample_ids
+    whole = encode_task(encoder, name, stores=stores)
+    assert [len(store) for store in whole.stores.values()] == [36, 12, 12]
+    again = encode_task(encoder, name, stores=stores, limit=4).stores["test"]
+    assert again.sample_ids == cut.sample_ids
+    with pytest.raises(ResidualError, match=r"has no text, .* of 2 pictures some .* smallest .* is 3"):
+        load_splits(name, residual.wrap_encoder(tiny_vision()), limit=2)
 
 
 def test_what_is_kept_of_other_splits_is_not_taken(tmp_path):

@@ -3,14 +3,18 @@
 import hub_server
 import hubs
 import numpy as np
+import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from hub_server import TOKEN, running_hub
+from tiny import tiny_clip
 
+import residual
 from residual.data import load_dataset
 from residual.data.hub import hub_entries, tables
 from residual.data.lookup import look_up_dataset
 from residual.errors import ResidualError, UnreachableHubError, UnreadableImageError
+from residual.workflows.task import encode_task
 
 BIRDS = ClassLabel(names=["grey_heron", "red_kite"])
 
@@ -229,6 +233,23 @@ def test_pictures_are_streamed_part_by_part_and_none_is_kept(hub, tmp_path):
     assert not whole.in_order
     assert (whole.sample_ids, whole.labels.tolist()) == (data.sample_ids, data.labels.tolist())
     assert [whole.digest(index) for index in range(len(data))] == digests
+
+
+def test_of_a_limited_task_only_the_parts_are_fetched_that_its_pictures_are_in(hub, tmp_path):
+    folder = tmp_path / "parts"
+    rows, names = birds(240), ("train", "validation", "test")
+    splits = {name: rows.select(range(80 * k, 80 * k + 80)) for k, name in enumerate(names)}
+    hubs.write_repository(folder, splits, "default")
+    for file in folder.rglob("*.parquet"):
+        pyarrow.parquet.write_table(pyarrow.parquet.read_table(file), file, row_group_size=8)
+    hub.put("datasets/me/birds", folder)
+    task = encode_task(residual.wrap_encoder(tiny_clip()), "me/birds", limit=2)
+    assert task.name == "hf:me/birds"
+    assert [len(store) for store in task.stores.values()] == [2, 2, 2]
+    assert all(set(store.labels) == {0, 1} for store in task.stores.values())
+    assert max(fetched(hub).values()) < 0.4  # two parts of ten, its end, and labels
+    kept = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in kept) < 10**5
 
 
 def test_a_network_that_fails_is_no_fault_of_a_picture(monkeypatch, tmp_path):

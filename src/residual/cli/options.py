@@ -45,6 +45,14 @@ HoldOut = Annotated[
         "and val are the val part, to choose by; can be given again."
     ),
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="At most so many pictures of train, val and test each, chosen at random, of every class. "
+        "[default: all]",
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Of the first weights and the order of samples. [default: 0]")]
 OnError = Annotated[
     str | None, typer.Option(help="A picture that can't be read: raise, or skip and list. [default: raise]")

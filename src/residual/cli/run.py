@@ -25,6 +25,7 @@ def run(
     ] = None,
     recipe: o.Recipe = None,
     hold_out: o.HoldOut = None,
+    limit: o.Limit = None,
     seed: o.Seed = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Fit this many times, from --seed on. [default: 5]")
@@ -60,6 +61,7 @@ def run(
     from residual.errors import ResidualError
     from residual.report import (
         intervals_note,
+        parts_note,
         run_table,
         sentence,
         suite_table,
@@ -75,8 +77,8 @@ def run(
         )
     options, fittings = read_run_settings(
         cfg or [], param or [], tuple(dict.fromkeys(method or RUN_METHODS)), dataset=dataset, encoder=encoder,
-        bases=bases, recipe=recipe, hold_out=hold_out, seed=seed, seeds=seeds, batch_size=batch_size,
-        on_error=on_error,
+        bases=bases, recipe=recipe, hold_out=hold_out, limit=limit, seed=seed, seeds=seeds,
+        batch_size=batch_size, on_error=on_error,
     )  # fmt: skip
     check_outputs(json, report and report / "index.html")
     summaries = []
@@ -85,6 +87,7 @@ def run(
         pages = RunPages(model, show)
         for done in run_tasks(
             model, dataset_names() if every else [options.dataset], fittings, held_out=options.hold_out,
+            limit=options.limit,
             bases=options.bases, per_dataset=options.per_dataset, batch_size=options.batch_size,
             on_error=options.on_error, progress=show,
         ):  # fmt: skip
@@ -97,6 +100,8 @@ def run(
     out.print(suite_table(summaries) if every else run_table(summaries[0]))
     out.print(intervals_note(summaries[0], pictures=not every))
     out.print(recipes_line(fittings))
+    for note in dict.fromkeys(filter(None, map(parts_note, summaries))):
+        out.print(note)
     for summary in summaries:
         out.print(sentence(summary))
         show_skipped(summary["skipped"])

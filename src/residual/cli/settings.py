@@ -42,6 +42,7 @@ class RunOptions:
     bases: str = "mixed"
     recipe: str = "gentle"
     hold_out: tuple[str, ...] = ()
+    limit: int = 0
     per_dataset: int = 200
     seed: int = 0
     seeds: int = _SEEDS

@@ -25,6 +25,7 @@ def train(
     bases: o.Bases = None,
     recipe: o.Recipe = None,
     hold_out: o.HoldOut = None,
+    limit: o.Limit = None,
     seed: o.Seed = None,
     seeds: Annotated[
         int | None,
@@ -83,6 +84,7 @@ def train(
         components_table,
         intervals_note,
         lambdas_figure,
+        parts_note,
         run_table,
         save_figure,
         sentence,
@@ -93,7 +95,7 @@ def train(
         check_matplotlib()
     options, how = read_train_settings(
         cfg or [], param or [], dataset=dataset, method=method, encoder=encoder, bases=bases, recipe=recipe,
-        hold_out=hold_out, seed=seed, seeds=seeds, batch_size=batch_size, on_error=on_error,
+        hold_out=hold_out, limit=limit, seed=seed, seeds=seeds, batch_size=batch_size, on_error=on_error,
     )  # fmt: skip
     drawn = [name for name, adapter in ADAPTERS.items() if adapter.of_units]
     logger = logger_of(options.method, logger)
@@ -107,13 +109,16 @@ def train(
     with stages(kept) as show:
         model = load_encoder(options.encoder, device=device)
         done = train_on(
-            model, options.dataset, options.method, how, held_out=options.hold_out, bases=options.bases,
+            model, options.dataset, options.method, how, held_out=options.hold_out,
+            limit=options.limit, bases=options.bases,
             per_dataset=options.per_dataset, batch_size=options.batch_size, on_error=options.on_error,
             stores=stores, folder=out / "training", logger=logger, progress=show,
         )  # fmt: skip
     done.adapted.save_pretrained(out)
     stdout.print(run_table(done.summary))
     stdout.print(intervals_note(done.summary))
+    if note := parts_note(done.summary):
+        stdout.print(note)
     stdout.print(sentence(done.summary))
     if isinstance(how, Fitting):
         stdout.print(recipes_line({options.method: how}))

@@ -26,8 +26,9 @@ def hold_out(datasets: Mapping[str, ImageDataset], names: Sequence[str]) -> dict
 
     Args:
         datasets: "train", "val" and others.
-        names: each of a group (`group_names`), or else a pattern of sample ids, with `*` and `?`
-            ("*/sketch/*" for pictures in folders of that name); none leaves all as it is.
+        names: each of a group (`group_names`), or else a whole sample id, or a pattern of ids, with `*`, `?`
+            and `[ab]`: "*/sketch/*" for pictures in folders of that name, "*[[]1].png" for ids that end in
+            "[1].png"; none leaves all as it is.
 
     Raises:
         ResidualError: a name is of no picture of train and val, or of a group that only one of them tells;
@@ -50,7 +51,8 @@ def hold_out(datasets: Mapping[str, ImageDataset], names: Sequence[str]) -> dict
             raise ResidualError(
                 f"Nothing of {train.name} can be held out by {name!r}: it is no group ({groups}), and no "
                 f"sample's id is like it, such as {train.sample_ids[0]!r}. A pattern is of the whole id: "
-                "'*/sketch/*' is every picture in a folder sketch."
+                "'*/sketch/*' is every picture in a folder sketch, '[ab]*' what begins with a or b, and "
+                "'[[]' stands for a bracket."
             )
         held = [have | more for have, more in zip(held, found, strict=True)]
     if all(each.all() for each in held):
@@ -88,6 +90,7 @@ class Joined(ImageDataset):
         self._starts = np.cumsum([0, *map(len, self._parts)])
         first = self._parts[0]
         self.in_order = any(part.in_order for part in parts)
+        self.notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
         groups = [part.groups for part in self._parts if part.groups is not None]
         grouped = len(groups) == len(self._parts) and len({part.group_names for part in self._parts}) == 1
         super().__init__(
@@ -126,4 +129,4 @@ def _of(dataset: ImageDataset, name: str) -> np.ndarray:
     """Which samples `(n,)` are of a group, or have an id like the name."""
     if dataset.groups is not None and name in dataset.group_names:
         return dataset.groups == dataset.group_names.index(name)
-    return np.array([fnmatchcase(sample, name) for sample in dataset.sample_ids], bool)
+    return np.array([sample == name or fnmatchcase(sample, name) for sample in dataset.sample_ids], bool)

@@ -8,21 +8,19 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from residual.data import ImageDataset, load_dataset
 from residual.data.load import dataset_name
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.encoders.names import encoder_name
 from residual.errors import ResidualError
-from residual.files import shareable
 from residual.progress import Progress, named
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset, store_path
 from residual.store.encoding import Allowance, Encoding
 from residual.store.manifest import identity_of
 from residual.tracing.units import KINDS
+from residual.workflows.task import check_every_class
 
 
 @dataclass(frozen=True)
@@ -131,14 +129,7 @@ class Work:
         Raises:
             ResidualError: it can't: the limit leaves a class without pictures, and the encoder has no text.
         """
-        train, limit = self.dataset(name, "train"), self.plan.limit_of(name)
-        some, every = np.unique(train.labels), len(train.class_names)
-        if not self.encoder.has_text and len(some) < every and len(train) == limit < every:
-            raise ResidualError(
-                f"{shareable(name)} has {every} classes, and {shareable(self.name)}, which has no text, "
-                f"tells them apart by the means of their pictures: of {limit} pictures some have "
-                f"none. The smallest limit that works is {every}."
-            )
+        check_every_class(self.encoder, self.dataset(name, "train"), self.plan.limit_of(name))
 
     def stage(self, what: str) -> Progress:
         """Progress of one stage."""

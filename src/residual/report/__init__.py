@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         scoreboard_figures,
         scoreboard_table,
     )
-    from residual.report.sentences import intervals_note, sentence, starts_kept
+    from residual.report.sentences import intervals_note, parts_note, sentence, starts_kept
     from residual.report.tables import (
         METHOD_NAMES,
         evaluation_table,
@@ -88,6 +88,7 @@ __all__ = [
     "layers_figure",
     "layers_table",
     "matrix_figure",
+    "parts_note",
     "radar_figure",
     "records",
     "run_table",

@@ -21,6 +21,22 @@ def sentence(summary: dict[str, Any]) -> str:
     return " ".join(filter(None, (_best(summary), starts_kept(summary))))
 
 
+def parts_note(summary: dict[str, Any]) -> str:
+    """How train, val and test were made, where they aren't as the dataset has them; else nothing."""
+    told, sizes = [*summary["notes"]], [summary[f"n_{split}"] for split in ("train", "val", "test")]
+    if limit := summary["limit"]:
+        few = f", fewer than its {summary['classes']:,} classes" if limit < summary["classes"] else ""
+        told.append(
+            f"Of each part at most {limit:,} pictures{few}, chosen at random, the same every time: "
+            f"{sizes[0]:,} train, {sizes[1]:,} val, {sizes[2]:,} test."
+        )
+    if names := summary["held_out"]:
+        told.append(
+            f"Held out of training, to choose by: the {sizes[1]:,} pictures of {', '.join(map(repr, names))}."
+        )
+    return " ".join(told)
+
+
 def _best(summary: dict[str, Any]) -> str:
     first, above = summary["best"]["method"], summary["best"]["above"]
     others = sorted(above, key=lambda method: -summary["accuracy"][method])

@@ -58,6 +58,7 @@ def run_tasks(
     fittings: Mapping[str, Fitting],
     *,
     held_out: Sequence[str] = (),
+    limit: int = 0,
     bases: str = MIXED,
     per_dataset: int = 200,
     batch_size: int = 64,
@@ -67,11 +68,13 @@ def run_tasks(
     """Adapt `encoder` to each dataset, a name or splits of your own, by each method of `fittings`.
 
     All have as many seeds. Gives one `Run` after another, so that only one task's coordinates are in memory.
-    The summary holds `encoder, dataset, bases, held_out, recipe, but, seeds, n_train, n_val, n_test, classes,
-    classifier, accuracy, interval, over_pictures, best, changed, per_seed, parameters, epochs, best_epoch,
-    seconds, skipped, versions`. An accuracy over several seeds is their mean; see `outcome` for `interval`,
-    which is over seeds, `over_pictures` and `best`. `but` are settings that were chosen to be others than the
-    recipe's; `changed` says of the first seed how many test pictures it made right, and wrong.
+    The summary holds `encoder, dataset, bases, held_out, limit, notes, recipe, but, seeds, n_train, n_val,
+    n_test, classes, classifier, accuracy, interval, over_pictures, best, changed, per_seed, parameters,
+    epochs, best_epoch, seconds, skipped, versions`. An accuracy over several seeds is their mean; see
+    `outcome` for `interval`, which is over seeds, `over_pictures` and `best`. `but` are settings that were
+    chosen to be others than the recipe's; `changed` says of the first seed how many test pictures it made
+    right, and wrong; `notes` how the splits were made, if they were. `held_out` and `limit`: see
+    `load_splits`.
 
     Raises:
         ResidualError: see `encode_task`, `reference_from` and `adapt`.
@@ -79,17 +82,17 @@ def run_tasks(
     for method in fittings:  # a name that isn't there is refused before any work
         if method not in ADAPTERS:
             raise unknown_name("method", method, ADAPTERS)
-    for name in datasets:  # what can't be had is told at once; no picture is decoded yet
-        load_splits(name, encoder, held_out)
+    # What can't be had is told at once; no picture is decoded yet.
+    loaded = [load_splits(name, encoder, held_out, limit) for name in datasets]
     start = time.perf_counter()
     of_bases: Store | Reference = Pictures(
-        encoder, batch_size, on_error, progress=under(progress, "bases")
+        encoder, batch_size, on_error, progress=under(progress, "bases"), limit=limit
     ).of_bases(bases, per_dataset)
     bases_seconds = time.perf_counter() - start
-    for data in datasets:
-        name, start = title_of(data), time.perf_counter()
-        inside, splits = under(progress, name), load_splits(data, encoder, held_out)
-        stores = Pictures(encoder, batch_size, on_error, progress=inside).splits(splits)
+    for data, splits in zip(datasets, loaded, strict=True):
+        name, start = title_of(data, splits), time.perf_counter()
+        inside = under(progress, name)
+        stores = Pictures(encoder, batch_size, on_error, progress=inside, limit=limit).splits(splits)
         task = make_task(encoder, name, splits, stores, time.perf_counter() - start, inside)
         start = time.perf_counter()
         reference = of_bases = reference_of(
@@ -101,7 +104,7 @@ def run_tasks(
             for method, how in fittings.items()
         }
         summary = _summary(encoder, task, adapted)
-        summary["held_out"] = list(held_out)
+        summary |= {"held_out": list(held_out), "limit": limit}
         summary["recipe"] = {method: how.recipe for method, how in fittings.items()}
         summary["but"] = {method: dict(how.but) for method, how in fittings.items()}
         summary["bases"] = shareable(bases, path=True)

@@ -103,6 +103,7 @@ class Pictures:
         on_error: see `encode_dataset`.
         stores: a folder that coordinates are kept in, and read from if they are there; None for memory.
         progress: told of every batch.
+        limit: at most so many of each split that isn't a mixture, see `load_splits`; 0 for all.
     """
 
     encoder: Encoder
@@ -110,8 +111,9 @@ class Pictures:
     on_error: str = "raise"
     stores: Path | None = None
     progress: Progress | None = None
+    limit: int = 0
 
-    def encode(self, dataset: ImageDataset, stage: str) -> Store:
+    def encode(self, dataset: ImageDataset, stage: str, limit: int = 0) -> Store:
         """Coordinates of a dataset.
 
         Raises:
@@ -119,7 +121,8 @@ class Pictures:
         """
         path = None
         if self.stores is not None:
-            path = store_path(self.stores, self.encoder.name, dataset.name, dataset.split)
+            about = [dataset.name, dataset.split, *([str(limit)] if limit else [])]
+            path = store_path(self.stores, self.encoder.name, *about)
         return encode_dataset(
             self.encoder, dataset, path, batch_size=self.batch_size, on_error=self.on_error,
             progress=named(self.progress, stage),
@@ -131,7 +134,7 @@ class Pictures:
         Raises:
             ResidualError: see `encode_dataset`.
         """
-        return {split: self.encode(dataset, f"encode {split}") for split, dataset in datasets.items()}
+        return {name: self.encode(each, f"encode {name}", self.limit) for name, each in datasets.items()}
 
     def of_bases(self, source: str = MIXED, per_dataset: int = 200) -> Store | Reference:
         """What principal components are taken of: see `reference_from`.
@@ -145,20 +148,51 @@ class Pictures:
                     f"No file of bases at {source!r}. Known: {MIXED!r}, a dataset, or such a file."
                 )
             return _belonging(SpectralBases.load(source), self.encoder, source)
-        dataset = MixedDataset("train", per_dataset) if source == MIXED else load_dataset(source, "train")
-        return self.encode(dataset, "encode for bases")
+        if source == MIXED:
+            return self.encode(MixedDataset("train", per_dataset), "encode for bases")
+        dataset = cut_to(self.limit, load_dataset(source, "train", stream=bool(self.limit)))
+        return self.encode(dataset, "encode for bases", self.limit)
 
 
 OwnData = Any  # pictures, or splits of them, as `residual.data.own_splits` takes them
 
 
-def title_of(data: str | OwnData) -> str:
-    """What a dataset is called: its name, or that it is the user's own."""
-    return data if isinstance(data, str) else "own"
+def title_of(data: str | OwnData, splits: Mapping[str, ImageDataset]) -> str:
+    """What a dataset is called: its whole name, or that it is the user's own."""
+    return splits["train"].name if isinstance(data, str) else "own"
+
+
+def cut_to(limit: int, dataset: ImageDataset) -> ImageDataset:
+    """At most `limit` samples of a dataset, chosen at random, the same every time, as experiments choose
+    them; where there is room for all classes, some of each. All of them for 0.
+
+    Raises:
+        ResidualError: a limit below 0.
+    """
+    return dataset.sample(limit, every_class=True) if limit else dataset
+
+
+def check_every_class(encoder: Encoder, train: ImageDataset, limit: int) -> None:
+    """Find out before the long work whether class means can be had of a limited number of pictures.
+
+    Raises:
+        ResidualError: the encoder has no text tower, and some class no picture.
+    """
+    some, every = np.unique(train.labels), len(train.class_names)
+    if not encoder.has_text and len(some) < every and len(train) == limit < every:
+        raise ResidualError(
+            f"{shareable(train.name)} has {every} classes, and {shareable(encoder.name)}, which has no text, "
+            f"tells them apart by the means of their pictures: of {limit} pictures some have "
+            f"none. The smallest limit that works is {every}."
+        )
 
 
 def load_splits(
-    name: str | OwnData, encoder: Encoder, held_out: Sequence[str] = ()
+    name: str | OwnData,
+    encoder: Encoder,
+    held_out: Sequence[str] = (),
+    limit: int = 0,
+    stream: bool = True,
 ) -> dict[str, ImageDataset]:
     """The three splits of a dataset, none of it decoded yet, with classes that a classifier can be made of.
 
@@ -166,18 +200,22 @@ def load_splits(
         name: as `load_dataset` takes it, or splits of your own.
         encoder: of the classifier.
         held_out: groups or patterns of sample ids that are val, see `hold_out`.
+        limit: at most so many pictures of each split, as `cut_to` chooses them; 0 for all.
+        stream: whether only these are fetched of the hub, each time that they are read.
 
     Raises:
-        ResidualError: see `load_dataset`, `check_class_names` and `hold_out`.
+        ResidualError: see `load_dataset`, `check_class_names`, `hold_out` and `check_every_class`.
     """
     with listed_once():
         datasets = (
-            {split: load_dataset(name, split) for split in SPLITS}
+            {split: load_dataset(name, split, stream=stream and limit > 0) for split in SPLITS}
             if isinstance(name, str)
             else own_splits(name)
         )
     check_class_names(encoder, datasets["train"].class_names, datasets["train"].templates)
-    return hold_out(datasets, held_out)
+    cut = {split: cut_to(limit, each) for split, each in hold_out(datasets, held_out).items()}
+    check_every_class(encoder, cut["train"], limit)
+    return cut
 
 
 def make_task(
@@ -225,20 +263,22 @@ def encode_task(
     *,
     stores: Path | None = None,
     held_out: Sequence[str] = (),
+    limit: int = 0,
 ) -> Task:
     """Encode the three splits of a dataset and make its classifier.
 
     Args:
         name: as `load_dataset` takes it, or splits of your own.
-        held_out: see `load_splits`.
+        held_out, limit: see `load_splits`.
         encoder, batch_size, on_error, progress, stores: see `Pictures`.
 
     Raises:
         ResidualError: see `load_dataset`, `encode_dataset` and `ZeroShotClassifier`.
     """
-    start, datasets = time.perf_counter(), load_splits(name, encoder, held_out)
-    encoded = Pictures(encoder, batch_size, on_error, stores, progress).splits(datasets)
-    return make_task(encoder, title_of(name), datasets, encoded, time.perf_counter() - start, progress)
+    start, datasets = time.perf_counter(), load_splits(name, encoder, held_out, limit)
+    encoded = Pictures(encoder, batch_size, on_error, stores, progress, limit).splits(datasets)
+    title, seconds = title_of(name, datasets), time.perf_counter() - start
+    return make_task(encoder, title, datasets, encoded, seconds, progress)
 
 
 def reference_from(
@@ -279,6 +319,7 @@ def task_summary(encoder: Encoder, task: Task) -> dict[str, Any]:
         **{f"n_{split}": len(store) for split, store in task.stores.items()},
         "classes": len(task.classifier),
         "classifier": "text" if encoder.has_text else "class means",
+        "notes": list(dict.fromkeys(note for each in task.datasets.values() for note in each.notes)),
         "skipped": task.skipped,
         "versions": versions(),
     }

@@ -78,6 +78,7 @@ def train_on(
     how: Fitting | Sequence[TrainSettings],
     *,
     held_out: Sequence[str] = (),
+    limit: int = 0,
     bases: str = MIXED,
     per_dataset: int = 200,
     batch_size: int = 64,
@@ -94,7 +95,8 @@ def train_on(
         dataset: as `load_dataset` takes it, or splits of your own.
         method: "fine_tuning", or an adapter's as `adapt` takes it.
         how: an adapter is made and fitted (`fitting`); of fine-tuning the settings, one a seed.
-        held_out: groups or patterns of sample ids that are val, see `hold_out`.
+        held_out, limit: see `load_splits`; pictures of fine-tuning, which are read many times, are fetched
+            whole.
         bases, per_dataset: of an adapter, see `reference_from`.
         batch_size, on_error, stores: see `encode_task`.
         folder, logger: of fine-tuning, see `fine_tuned`.
@@ -103,21 +105,23 @@ def train_on(
     Raises:
         ResidualError: see `encode_task`, `reference_from`, `adapt` and `fine_tune`.
     """
-    start, splits = time.perf_counter(), load_splits(dataset, encoder, held_out)
+    start, splits = time.perf_counter(), load_splits(dataset, encoder, held_out, limit, method != FINE_TUNING)
     loading = time.perf_counter() - start
-    pictures = Pictures(encoder, batch_size, on_error, stores, progress)
+    pictures = Pictures(encoder, batch_size, on_error, stores, progress, limit)
     of_bases = pictures.of_bases(bases, per_dataset) if isinstance(how, Fitting) else None
     start = time.perf_counter()
     encoded = pictures.splits(splits)
     loading += time.perf_counter() - start
-    task = make_task(encoder, title_of(dataset), splits, encoded, loading, progress)
+    task = make_task(encoder, title_of(dataset, splits), splits, encoded, loading, progress)
     if of_bases is not None and isinstance(how, Fitting):
         given = reference_of(of_bases, progress), method, how.fits, how.adapter
         done = train_adapter(encoder, task, *given, progress, recipe=how.recipe)
     else:
         tunings = [] if isinstance(how, Fitting) else how
         done = train_encoder(encoder, task, tunings, folder, logger, progress)
-    done.summary["held_out"] = done.summary["settings"]["held_out"] = list(held_out)  # the record's settings
+    chosen = {"held_out": list(held_out), **({"limit": limit} if limit else {})}
+    done.summary.update(chosen, limit=limit)
+    done.summary["settings"].update(chosen)  # the record's settings
     return done
 
 
