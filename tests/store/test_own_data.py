@@ -183,6 +183,7 @@ def test_labels_that_are_listed_are_not_read_and_those_that_are_not_once(encoder
         ({"labels": [""] * 6}, "the label '' is empty"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_labels_that_are_none(pictures, given, says):
     with pytest.raises(ResidualError, match=says):
         as_dataset(pictures, **given)

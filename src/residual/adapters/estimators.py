@@ -1,6 +1,7 @@
 """Maps of features as scikit-learn's estimators: `fit(X, y)`, `predict(X)`, in its pipelines and searches.
 
-Needs scikit-learn (`pip install 'residual-vit[sklearn]'`). What is fitted, and how, is `features.py`'s.
+Needs scikit-learn (`pip install 'residual-vit[sklearn]'`). What is fitted, and how, is `features.py`'s. As it
+wants of estimators, parameters are only kept when one is made, whatever they are, and looked at in `fit`.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class ClassMeansClassifier(ClassifierMixin, BaseEstimator):
 
     _method: ClassVar[str] = ""
 
-    def __init__(self, class_embeddings: Any = None, center: Any = "auto", scale: float = 100.0):
+    def __init__(self, class_embeddings: Any = None, center: Any = "auto", scale: Any = 100.0):
         self.class_embeddings = class_embeddings
         self.center = center
         self.scale = scale
@@ -150,12 +151,12 @@ class LinearMapClassifier(ClassMeansClassifier):
         self,
         class_embeddings: Any = None,
         center: Any = "auto",
-        scale: float = 100.0,
-        recipe: str = "gentle",
-        epochs: int = 30,
-        learning_rate: float | None = None,
-        batch_size: int = 64,
-        patience: int = 5,
+        scale: Any = 100.0,
+        recipe: Any = "gentle",
+        epochs: Any = 30,
+        learning_rate: Any = None,
+        batch_size: Any = 64,
+        patience: Any = 5,
         random_state: Any = None,
     ):
         super().__init__(class_embeddings, center, scale)
@@ -211,12 +212,12 @@ class SpectralMapClassifier(LinearMapClassifier):
         rank: Any = None,
         class_embeddings: Any = None,
         center: Any = "auto",
-        scale: float = 100.0,
-        recipe: str = "gentle",
-        epochs: int = 30,
-        learning_rate: float | None = None,
-        batch_size: int = 64,
-        patience: int = 5,
+        scale: Any = 100.0,
+        recipe: Any = "gentle",
+        epochs: Any = 30,
+        learning_rate: Any = None,
+        batch_size: Any = 64,
+        patience: Any = 5,
         random_state: Any = None,
     ):
         super().__init__(

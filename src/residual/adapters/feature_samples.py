@@ -15,7 +15,7 @@ from residual.data.splits import stratified_split
 from residual.errors import ResidualError, SharedSamplesWarning
 from residual.finite import check_finite, plain
 
-Features = Float[np.ndarray, "n d"] | Float[Tensor, "n d"]
+Features = Float[np.ndarray, "_ _"] | Float[Tensor, "_ _"]
 _SHARES = {1: (1.0,), 2: (0.8, 0.2), 3: (0.6, 0.2, 0.2)}  # as `residual.data.splits` divides datasets
 
 

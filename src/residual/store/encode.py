@@ -43,7 +43,7 @@ DTYPES = {"float16": torch.float16, "float32": torch.float32}
 @overload
 def encode_dataset(
     encoder: Encoder,
-    data: Any,
+    dataset: Any,
     path: None = None,
     *,
     labels: Iterable[Any] | None = ...,
@@ -64,7 +64,7 @@ def encode_dataset(
 @overload
 def encode_dataset(
     encoder: Encoder,
-    data: Any,
+    dataset: Any,
     path: str | os.PathLike[str],
     *,
     labels: Iterable[Any] | None = ...,
@@ -87,7 +87,7 @@ def encode_dataset(
 
 def encode_dataset(
     encoder: Encoder,
-    data: Any,
+    dataset: Any,
     path: str | os.PathLike[str] | None = None,
     *,
     labels: Iterable[Any] | None = None,
@@ -114,7 +114,7 @@ def encode_dataset(
 
     Args:
         encoder: from `load_encoder` or `wrap_encoder`.
-        data: from `load_dataset`; or your own pictures, in a list, an array, or a dataset of torch,
+        dataset: from `load_dataset`; or your own pictures, in a list, an array, or a dataset of torch,
             torchvision or Hugging Face, as `residual.data.as_dataset` takes them.
         path: a folder or an fsspec address; None keeps everything in memory, in float32 (float64 if the
             encoder is).
@@ -154,7 +154,7 @@ def encode_dataset(
     settings = Encoding(pooling, tuple(kinds), batch_size, workers, on_error, allowance)
     check_choice(check)
     dataset = as_dataset(
-        data, labels=labels, groups=groups, class_names=class_names, image_column=image_column,
+        dataset, labels=labels, groups=groups, class_names=class_names, image_column=image_column,
         label_column=label_column,
     )  # fmt: skip
     dataset.check()

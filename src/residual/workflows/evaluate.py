@@ -70,7 +70,7 @@ def evaluate_adapter(
 
 def evaluate_encoder(
     adapted: AdaptedEncoder,
-    data: Any,
+    dataset: Any,
     batch_size: int = 64,
     on_error: str = "raise",
     progress: Progress | None = None,
@@ -81,7 +81,7 @@ def evaluate_encoder(
 
     Args:
         adapted: with a classifier.
-        data: a dataset, or pictures as `as_dataset` takes them; those that name no classes are of the
+        dataset: a dataset, or pictures as `as_dataset` takes them; those that name no classes are of the
             adapter's, which numbers stand for.
         batch_size, on_error: see `encode_dataset`.
         progress: told of every batch.
@@ -101,7 +101,7 @@ def evaluate_encoder(
     classifier = adapted.classifier
     if classifier is None:
         raise ResidualError(f"{adapted.name} has no classifier: make one with it to measure its accuracy.")
-    dataset = as_dataset(data, labels=labels, unnamed=adapted.class_names)
+    dataset = as_dataset(dataset, labels=labels, unnamed=adapted.class_names)
     if tuple(dataset.class_names) != adapted.class_names:
         ours, theirs = (", ".join(names[:4]) for names in (adapted.class_names, tuple(dataset.class_names)))
         raise ResidualError(
