@@ -102,7 +102,7 @@ def planned(number: str, given: argparse.Namespace) -> tuple[Plan, Any]:
     kind = EXPERIMENTS[number].settings_of
     params = [each for each in given.param if each.startswith(("experiment.", f"{kind.__name__}."))]
     plan, settings = read_experiment_settings(
-        kind, [HERE / SETTINGS[number]], params, out=given.out, device=given.device
+        number, [HERE / SETTINGS[number]], params, out=given.out, device=given.device
     )
     pictures = f"folder:{given.pictures}"
     datasets = tuple(pictures if name == plan.reference else name for name in plan.datasets)

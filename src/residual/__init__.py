@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from residual.tracing.linearization import Linearization
     from residual.tracing.trace import trace
 
+    __version__: str
+
 _HOMES = {
     "load_encoder": "tracing",  # whose encoders know their units
     "wrap_encoder": "tracing",
@@ -100,8 +102,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f"residual.{_HOMES[name]}"), name)
         globals()[name] = value
         return value
+    if name == "__version__":
+        return import_module("residual.libraries").version_of("residual-vit")
     raise AttributeError(f"module 'residual' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -61,7 +61,7 @@ class ResidualWarning(UserWarning):
 
 
 class LeftOutWarning(ResidualWarning):
-    """Files, classes or samples that a dataset leaves out: how many, and some of them."""
+    """What is left out of a dataset, or of settings that are shared: how much, and some of it."""
 
 
 class UnderstoodWarning(ResidualWarning):

@@ -537,16 +537,16 @@ def test_a_buffer_may_hold_infinity(tmp_path, monkeypatch):
 
 def test_settings_are_checked_where_they_are_made():
     for name in ("learning_rate", "batch_size", "epochs", "patience", "micro_batch"):
-        with pytest.raises(ResidualError, match=f"{name} must be positive, got 0"):
+        with pytest.raises(ResidualError, match=rf"{name} takes a .* got 0\."):
             TrainSettings(**{name: 0})
     for name in ("clip", "weight_decay", "seed"):
-        with pytest.raises(ResidualError, match=f"{name} must be 0 or more, got -1"):
+        with pytest.raises(ResidualError, match=rf"{name} takes a .*, at least 0.* got -1\."):
             TrainSettings(**{name: -1})
-    with pytest.raises(ResidualError, match=r"warmup lies in \[0, 1\), got 1"):
+    with pytest.raises(ResidualError, match="warmup takes a number, at least 0 and below 1; got 1"):
         TrainSettings(warmup=1)
-    with pytest.raises(ResidualError, match=r"precision is '32-true' or .*, got '64-true'"):
+    with pytest.raises(ResidualError, match=r"precision takes '32-true', .*; got '64-true'"):
         TrainSettings(precision="64-true")
-    with pytest.raises(ResidualError, match="optimizer is 'schedule_free' or 'adamw', got 'sgd'"):
+    with pytest.raises(ResidualError, match="optimizer takes 'schedule_free' or 'adamw'; got 'sgd'"):
         TrainSettings(optimizer="sgd")
     assert TrainSettings() == TrainSettings(1e-5, None, 30, 5, 0, 1, "32-true")
 

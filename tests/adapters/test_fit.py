@@ -264,7 +264,7 @@ def test_one_rule_of_which_epoch_is_kept_and_when_to_stop(measured, patience, st
 
 def test_settings_are_checked_where_they_are_made():
     for name in ("learning_rate", "batch_size", "epochs", "patience"):
-        with pytest.raises(ResidualError, match=f"{name} must be positive, got 0"):
+        with pytest.raises(ResidualError, match=rf"{name} takes a .* got 0\."):
             FitSettings(**{name: 0})
     assert FitSettings() == FitSettings(None, 64, 30, 5, 0)
 

@@ -139,17 +139,21 @@ def test_unknown_methods(reference):
 @pytest.mark.usefixtures("unchecked")
 def test_choices_that_no_method_has():
     for name, value, message in (
-        ("rank", "al", r"rank is \"all\", an int from 1 on or a float in \(0, 1\), got 'al'"),
-        ("rank", 0, r"rank is \"all\", an int from 1 on or .* got 0"),
-        ("rank", 1.0, r"a float in \(0, 1\), got 1.0"),
-        ("rank", float("nan"), r"a float in \(0, 1\), got nan"),
-        ("rank", True, r"rank is \"all\", an int from 1 on or .* got True"),
-        ("others", "drop", "others is 'keep' or 'mean' or 'zero', got 'drop'"),
-        ("tail", "zero", "tail is 'drop' or 'keep', got 'zero'"),
-        ("mean", "zero", "mean is 'drop' or 'keep', got 'zero'"),
-        ("init", "zeros", "init is 'randn' or 'ones' or 'eigenvalues', got 'zeros'"),
-        ("l1", -1, "l1 must be 0 or more, got -1"),
-        ("l1", float("inf"), "l1 must be 0 or more, got inf"),
+        (
+            "rank",
+            "al",
+            "takes 'all', a whole number, at least 1, a number above 0 and below 1, or None; got 'al'",
+        ),
+        ("rank", 0, "or None; got 0"),
+        ("rank", 1.0, "or None; got 1.0"),
+        ("rank", float("nan"), "or None; got nan"),
+        ("rank", True, "or None; got True"),
+        ("others", "drop", "others takes 'keep', 'mean' or 'zero', or None; got 'drop'"),
+        ("tail", "zero", "tail takes 'drop' or 'keep'; got 'zero'"),
+        ("mean", "zero", "mean takes 'drop' or 'keep'; got 'zero'"),
+        ("init", "zeros", "init takes 'randn', 'ones' or 'eigenvalues'; got 'zeros'"),
+        ("l1", -1, "l1 takes a number, at least 0; got -1"),
+        ("l1", float("inf"), "l1 takes a number, at least 0; got inf"),
     ):
         with pytest.raises(ResidualError, match=message):
             AdapterSettings(**{name: value})

@@ -228,7 +228,7 @@ def test_settings_choose_the_write_back_and_files_name_it(tmp_path, reference):
     AdaptedEncoder(tiny(), make_adapter("residual_released", reference)).save_pretrained(tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "each re-weighted by one number, as in the code published with the paper" in card
-    with pytest.raises(ResidualError, match="write_back is 'equation' or 'transposed', got 'rows'"):
+    with pytest.raises(ResidualError, match="write_back takes 'equation' or 'transposed'; got 'rows'"):
         AdapterSettings(write_back="rows")
 
 

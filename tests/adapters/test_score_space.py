@@ -261,12 +261,12 @@ def test_subsets_that_cannot_be(task, subset):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"optimizer": "sgd"}, "optimizer is 'schedule_free' or 'adamw' or 'lbfgs', got 'sgd'"),
-        ({"warmup": 1.0}, r"warmup lies in \[0, 1\), got 1.0"),
-        ({"weight_decay": -1}, "weight_decay must be 0 or more, got -1"),
+        ({"optimizer": "sgd"}, "optimizer takes 'schedule_free', 'adamw' or 'lbfgs'; got 'sgd'"),
+        ({"warmup": 1.0}, "warmup takes a number, at least 0 and below 1; got 1.0"),
+        ({"weight_decay": -1}, "weight_decay takes a number, at least 0, or None; got -1"),
         ({"optimizer": "lbfgs", "weight_decay": 0.1}, "lbfgs takes no weight_decay, got 0.1"),
-        ({"decay_towards": "one"}, "decay_towards is 'zero' or 'start', got 'one'"),
-        ({"missing": "skip"}, "missing is 'raise' or 'ignore', got 'skip'"),
+        ({"decay_towards": "one"}, "decay_towards takes 'zero' or 'start'; got 'one'"),
+        ({"missing": "skip"}, "missing takes 'raise' or 'ignore'; got 'skip'"),
     ],
 )
 def test_settings_that_cannot_be(change, message):

@@ -193,7 +193,10 @@ def test_refusals_are_one_sentence(stores, tiny_store, residual, tmp_path):
         ((stores / "two",), "Shapes can be measured of at least 3 samples; the store has 2"),
         ((store, "--device", "abacus"), "The device 'abacus' isn't there"),
         ((store, "--param", "GeometrySettings.treshold=0.9"), "A setting can't be used"),
-        ((store, "--param", "GeometrySettings.threshold=1.5"), "threshold and level lie in (0, 1)"),
+        (
+            (store, "--param", "GeometrySettings.threshold=1.5"),
+            "below 1; got 1.5 (--param)",
+        ),
         ((store, "--cfg", tmp_path / "no.gin"), "There is no settings file"),
         ((store, "--json", tmp_path), "can't be written: it is a folder"),
         ((store, "--json", tmp_path / "file/it.json"), "can't be made"),

@@ -128,9 +128,9 @@ def test_settings_from_a_file_from_params_and_from_options(stores, residual, tmp
     assert len(read(told)["heads"]) == 3
 
 
-def test_a_list_that_ships(stores, residual):
-    code, shown, _ = residual("describe", stores / "heads", "--dictionary", "attributes", "--head", "5.0")
-    assert code == 0
+def test_a_list_that_ships_is_taken_and_told(stores, residual):
+    code, shown, _ = residual("describe", stores / "heads", "--head", "5.0")
+    assert (code, "By the 299 texts of attributes." in shown) == (0, True)
     assert " 5.0" in shown
 
 
@@ -204,13 +204,19 @@ def test_refusals_are_one_sentence(stores, residual, tmp_path):
         ((*known, "--head", "8.0"), "There is no head 8.0: layers are 0 to 7 and heads 0 to 5."),
         ((*known, "--head", "1.6"), "There is no head 1.6: layers are 0 to 7 and heads 0 to 5."),
         ((*known, "--head", "mlp3"), "Unknown unit 'mlp3'. Did you mean 'mlp.3'"),
-        ((*known, "--head", "1.2", "--top", "3"), "--head names heads and --top takes the best"),
-        ((*known, "--task", "beauty"), "Unknown task 'beauty'. Known: accuracy, span, correlation"),
+        ((*known, "--head", "1.2", "--top", "3"), "--top has no effect here: --head names the heads"),
+        ((*known, "--task", "beauty"), "--task takes 'accuracy', 'span' or 'correlation'; got 'beauty'"),
         ((*known, "--encoder", "pikto"), "Did you mean 'picto'"),
         ((*known, "--device", "abacus"), "The device 'abacus' isn't there"),
         ((*known, "--param", "DescribeSettings.atom=3"), "A setting can't be used"),
-        ((*known, "--param", "DescribeSettings.criterion=l3"), "Unknown criterion 'l3'"),
-        ((*known, "--param", "DescribeSettings.threshold=2.0"), "threshold lies in (0, 1)"),
+        (
+            (*known, "--param", "DescribeSettings.criterion=l3"),
+            "or 'cosine'; got 'l3' (--param)",
+        ),
+        (
+            (*known, "--param", "DescribeSettings.threshold=2.0"),
+            "below 1; got 2.0 (--param)",
+        ),
         ((*known, "--cfg", tmp_path / "no.gin"), "There is no settings file"),
         ((*known, "--json", tmp_path), "can't be written: it is a folder"),
         ((*known, "--page", tmp_path / "file/it.html"), "can't be made"),
@@ -230,5 +236,5 @@ def test_encoders_that_do_not_fit(stores, saved, residual):
 def test_the_help_has_examples(residual):
     code, shown, _ = residual("describe", "--help")
     assert code == 0
-    for words in ("residual describe letters-test --dictionary attributes --page heads.html", "--dataset"):
+    for words in ("residual describe letters-test --page heads.html", "default: attributes", "--dataset"):
         assert words in " ".join(shown.split())

@@ -54,8 +54,11 @@ def test_one_store_is_halved(residual, stores):
 
 def test_what_does_not_fit(residual, stores):
     for words, message in (
-        (("heads", "--param", "ScoreboardSettings.mode=median"), "Unknown mode 'median'"),
-        (("heads", "--param", "ScoreboardSettings.shares=(2.0,)"), "shares lie in (0, 1]"),
+        (("heads", "--param", "ScoreboardSettings.mode=median"), "mode takes 'zero' or 'mean'; got 'median'"),
+        (
+            ("heads", "--param", "ScoreboardSettings.shares=(2.0,)"),
+            "each above 0 and at most 1; got (2.0,)",
+        ),
         (("val", "--test", stores / "flags"), "don't belong together: class_names"),
         (("heads",), "without units of kind emb, mlp"),
         (("none",), "There is no store at"),

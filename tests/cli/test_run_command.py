@@ -158,17 +158,17 @@ def test_params_take_words_without_quotes(residual, folder, tmp_path):
         (["--bases", "mixd"], "mixd"),
         (["--method", "coarce"], "Unknown method 'coarce'. Did you mean 'coarse'?"),
         (["--method", "linear", "--method", "fine_tuning"], "Unknown method 'fine_tuning'"),
-        (["--param", "AdapterSettings.mean=kept"], "mean is 'drop' or 'keep', got 'kept'"),
-        (["--all", "--dataset", "mnist"], "leave out --dataset"),
+        (["--param", "AdapterSettings.mean=kept"], "mean takes 'drop' or 'keep'; got 'kept'"),
+        (["--all", "--dataset", "mnist"], "--dataset has no effect here: --all takes every dataset"),
         (["--cfg", "lost.gin"], "no settings file"),
         (["--param", "FitSettings.speed=2"], "speed"),
         (["--param", "Nothing.at_all=2"], "Nothing"),
         (["--param", "FitSettings.epochs"], "name=value"),
-        (["--param", "FitSettings.epochs=0"], "epochs must be positive"),
-        (["--param", "run.per_dataset=0"], "per_dataset must be at least 1"),
+        (["--param", "FitSettings.epochs=0"], "FitSettings.epochs takes a whole number, at least 1; got 0"),
+        (["--param", "run.per_dataset=0"], "per_dataset takes a whole number, at least 1; got 0"),
         (["--param", "FitSettings.seed=7"], "follows run.seed"),
-        (["--seed", "99999999999999999999999"], "run.seed must be"),
-        (["--on-error", "ignore"], "on_error is"),
+        (["--seed", "99999999999999999999999"], "--seed takes a whole number, at least 0 and below 2**62"),
+        (["--on-error", "ignore"], "--on-error takes 'raise' or 'skip'; got 'ignore'"),
         (["--device", "abacus"], "device"),
     ],
 )
@@ -210,9 +210,9 @@ def test_an_unreadable_picture_stops_the_run_or_is_left_out_and_listed(residual,
 @pytest.mark.usefixtures("unchecked")
 def test_settings_of_another_type_are_refused_before_any_work(residual):
     for param, message in (
-        ("run.dataset=5", "run.dataset is of type str, got 5"),
-        ("run.batch_size=1.5", "run.batch_size is of type int, got 1.5"),
-        ("FitSettings.epochs=2.5", "epochs must be a whole number, got 2.5"),
+        ("run.dataset=5", "run.dataset takes a text; got 5 (--param)"),
+        ("run.batch_size=1.5", "run.batch_size takes a whole number, at least 1; got 1.5"),
+        ("FitSettings.epochs=2.5", "epochs takes a whole number, at least 1; got 2.5"),
     ):
         code, _, error = residual("run", "--param", param)
         assert (code, message in error, error.count("\n")) == (2, True, 1), error

@@ -119,10 +119,10 @@ def test_figures(made):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"rank": 0}, "rank is 1 or more"),
-        ({"shares": (0.5,)}, "are among the shares"),
-        ({"seeds": 10**12}, "seeds is 2 to 1,000"),
-        ({"atoms": 0}, "atoms 1 or more"),
+        ({"rank": 0}, "rank takes a whole number, at least 1"),
+        ({"shares": (0.5,)}, "0.05 and 0.1 among them"),
+        ({"seeds": 10**12}, "seeds takes a whole number from 2 to 1,000"),
+        ({"atoms": 0}, "atoms takes a whole number, at least 1"),
     ],
 )
 def test_bad_settings(how, message):

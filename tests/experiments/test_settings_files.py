@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from residual.cli.settings import ExperimentOptions, read_experiment_settings
+from residual.cli.command_settings import ExperimentOptions
+from residual.cli.settings import read_experiment_settings
 from residual.cli.settings_files import read_bindings
 from residual.data import dataset_names, hub_dataset_names, load_dataset
 from residual.encoders.names import ALIASES
@@ -31,7 +32,7 @@ ALL = pytest.mark.parametrize("number", list(EXPERIMENTS))
 
 def read(number: str, *files: Path | str, params: tuple[str, ...] = (), out: Path = Path("out")) -> tuple:
     paths = [ROOT / EXPERIMENTS[number].folder / file for file in files]
-    return read_experiment_settings(EXPERIMENTS[number].settings_of, paths, params, out=out, device="cpu")
+    return read_experiment_settings(number, paths, params, out=out, device="cpu")
 
 
 # Files
@@ -63,9 +64,8 @@ def test_offline_settings_write_out_what_can_be_set(number):
     """Those that say what is measured, not how fast."""
     measures_of = EXPERIMENTS[number].settings_of
     names = {"experiment": ExperimentOptions, measures_of.__name__: measures_of}
-    experiment, measures = read_bindings(
-        [ROOT / EXPERIMENTS[number].folder / "offline.gin"], [], names, ""
-    ).values()
+    bound = read_bindings([ROOT / EXPERIMENTS[number].folder / "offline.gin"], [], names, "")
+    experiment, measures = ([each.field for each in bound if each.kind == name] for name in names)
     assert set(experiment) == {"encoders", "reference", "datasets", "split", "limit"}
     kind = {
         "1": {"threshold", "fraction", "samples", "halvings"},
@@ -124,8 +124,6 @@ def test_a_parameter_wins_over_a_file_and_a_later_file_over_an_earlier(tmp_path)
     plan, settings = read("1", "paper.gin", tmp_path / "more.gin", params=params)
     assert (plan.limit, plan.batch_size, plan.datasets) == (60, 256, ("flags", "letters"))
     assert (settings.threshold, settings.seed) == (0.9, 4)
-    plan, _ = read("1", params=("experiment.limit=60", "experiment.limit=61"))
-    assert plan.limit == 61
 
 
 def test_nothing_stays_from_one_reading_to_the_next():
@@ -157,16 +155,22 @@ def test_words_need_no_quotes():
     [
         (
             "experiment.limt=5",
-            "A setting can't be used: .*limt.* Settings look like experiment.batch_size=32 or ",
+            "A setting can't be used: .*limt.*experiment.limit takes a whole number, at least 0",
         ),
-        ("experiment.limit=many", "experiment.limit is of type int, got 'many'"),
-        ("experiment.limit=1.5", "experiment.limit is of type int, got 1.5"),
-        ("experiment.limit=-1", "The limit is a number of images, or 0 for all; got -1"),
-        ("experiment.encoders=picto", "experiment.encoders is of type list, got 'picto'"),
-        ("experiment.datasets=['flags', 3]", "experiment.datasets is a list of names, got 3 in it"),
+        ("experiment.limit=many", "experiment.limit takes a whole number, at least 0; got 'many'"),
+        ("experiment.limit=1.5", "experiment.limit takes a whole number, at least 0; got 1.5"),
+        ("experiment.limit=-1", "experiment.limit takes a whole number, at least 0; got -1"),
+        (
+            "experiment.encoders=picto",
+            r"encoders takes a list of names; got 'picto' \(--param\). A list of one is \['picto'\]",
+        ),
+        ("experiment.datasets=['flags', 3]", "experiment.datasets takes a list of names; got .*, 3"),
         ("experiment.encoders=[]", "An experiment needs at least one encoder"),
         ("experiment.datasets=['flags', 'flags']", "Named twice: flags"),
-        ("GeometrySettings.threshold=2.0", r"threshold and level lie in \(0, 1\)"),
+        (
+            "GeometrySettings.threshold=2.0",
+            "threshold takes a number above 0 and below 1; got 2.0",
+        ),
         ("GeometrySettings.colour='red'", "A setting can't be used"),
         ("Nothing.at_all=3", "A setting can't be used"),
         ("experiment.limit", "--param takes name=value, got 'experiment.limit'"),
@@ -237,4 +241,4 @@ def test_a_script_that_is_killed_goes_on_with_the_next_cell(tmp_path):
 @pytest.mark.parametrize("param", ["experiment.datasets=['flags'", "experiment.reference='''letters"])
 def test_a_setting_that_is_cut_off_is_told(param):
     with pytest.raises(ResidualError, match="A setting can't be used"):
-        read_experiment_settings(GeometrySettings, [], [param], out=Path("out"), device="cpu")
+        read_experiment_settings("1", [], [param], out=Path("out"), device="cpu")

@@ -169,12 +169,12 @@ def test_what_does_not_belong_together_is_refused(stores, classifier):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"shares": ()}, r"shares lie in \(0, 1\]"),
-        ({"shares": (0.5, 2.0)}, r"shares lie in \(0, 1\]"),
-        ({"seeds": 1}, "seeds is 2 to 1,000"),
-        ({"counting": "up"}, "counting is 'rounded' or 'published'"),
-        ({"mode": "none"}, "Unknown mode 'none'"),
-        ({"atoms": 0}, "atoms 1 or more"),
+        ({"shares": ()}, "shares takes a list of numbers, each above 0 and at most 1"),
+        ({"shares": (0.5, 2.0)}, "shares takes a list of numbers, each above 0 and at most 1"),
+        ({"seeds": 1}, "seeds takes a whole number from 2 to 1,000"),
+        ({"counting": "up"}, "counting takes 'rounded' or 'published'"),
+        ({"mode": "none"}, "mode takes 'zero' or 'mean'; got 'none'"),
+        ({"atoms": 0}, "atoms takes a whole number, at least 1"),
     ],
 )
 def test_bad_settings(how, message):

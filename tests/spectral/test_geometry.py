@@ -399,10 +399,10 @@ def test_settings_out_of_range():
         "level": (0.0, 1.0),
     }.items():
         for value in values:
-            with pytest.raises(ResidualError, match=r"threshold and level lie in \(0, 1\) and fraction in"):
+            with pytest.raises(ResidualError, match=r"(threshold|level|fraction) takes a number above 0 and"):
                 GeometrySettings(**{name: value})
     for wrong in ({"samples": 2}, {"halvings": -1}, {"halvings": 10**9}, {"seed": -1}):
-        with pytest.raises(ResidualError, match="samples is 3 or more, halvings from 0 to 30 and"):
+        with pytest.raises(ResidualError, match=r"(samples|halvings|seed) takes a whole number"):
             GeometrySettings(**wrong)
     how = GeometrySettings(fraction=1.0, samples=3, halvings=0)
     with pytest.raises(FrozenInstanceError, match="samples"):

@@ -497,7 +497,7 @@ def test_settings_take_whole_numbers_of_numpy():
         value = getattr(made(**{name: np.int64(50)}), name)
         assert (value, type(value)) == (50, int)
         for wrong in (True, 50.0, "50"):
-            with pytest.raises(ResidualError, match=f"{name} must be a whole number, got "):
+            with pytest.raises(ResidualError, match=f"{name} takes a whole number, at least "):
                 made(**{name: wrong})
 
 

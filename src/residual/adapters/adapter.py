@@ -83,6 +83,7 @@ class Adapter(nn.Module, Method, ABC):
         directions: `(K, d)`, what each score stands for in the output.
         origin: the encoder that it is for, if known.
         inits: the first weights that it can be made with by name, the paper's first.
+        takes: the fields of `AdapterSettings` that `make` looks at.
         learning_rate: of schedule-free AdamW in Basile et al. 2025.
         decay: of weights towards their start, where that is asked for (docs/adapters.md, "Doing no harm").
         of_units: whether it weights units, or components of them, so that there are `unit_weights` to draw.
@@ -91,6 +92,7 @@ class Adapter(nn.Module, Method, ABC):
     """
 
     inits: ClassVar[tuple[str, ...]] = ()
+    takes: ClassVar[tuple[str, ...]] = ()
     learning_rate: ClassVar[float]
     decay: ClassVar[float] = 0.0
     of_units: ClassVar[bool] = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from residual.errors import ResidualError
 from residual.progress import Progress, named
+from residual.settings import PAPER, check_settings, setting
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases, fit_output
 from residual.spectral.pca import PCA, resized
@@ -26,6 +26,12 @@ INITS = ("randn", "ones", "eigenvalues")
 BASES_KINDS = ("mlp", "head")
 
 Rank = int | float | Sequence[int] | np.ndarray | None
+
+
+def _is_rank(rank: str | int | float | None) -> bool:
+    if isinstance(rank, str):
+        return rank == "all"
+    return rank is None or (0 < rank < 1 if isinstance(rank, float) else rank >= 1)
 
 
 @dataclass(frozen=True)
@@ -51,29 +57,21 @@ class AdapterSettings:
         {'rank': None, 'init': 'ones'}
     """
 
-    rank: str | int | float | None = None
-    others: str | None = None
-    tail: str = "drop"
-    mean: str = "drop"
-    init: str = "randn"
-    l1: float | int = 0.0
-    write_back: str = "equation"
+    rank: str | int | float | None = setting(
+        None,
+        holds=_is_rank,
+        takes="'all', a whole number, at least 1, a number above 0 and below 1, or None",
+        source=PAPER,
+    )
+    others: str | None = setting(None, choices=OTHERS, source=PAPER)
+    tail: str = setting("drop", choices=TAILS, source=PAPER)
+    mean: str = setting("drop", choices=MEANS, source=PAPER)
+    init: str = setting("randn", choices=INITS, source=PAPER)
+    l1: float | int = setting(0.0, least=0, source=PAPER)
+    write_back: str = setting("equation", choices=WRITE_BACKS, source=PAPER)
 
     def __post_init__(self):
-        rank = self.rank
-        if isinstance(rank, str | bool):
-            known = rank == "all"
-        else:
-            known = rank is None or (0 < rank < 1 if isinstance(rank, float) else rank >= 1)
-        if not known:
-            raise ResidualError(f'rank is "all", an int from 1 on or a float in (0, 1), got {rank!r}.')
-        if self.others is not None:
-            check_choice("others", self.others, OTHERS)
-        choices = {"tail": TAILS, "mean": MEANS, "init": INITS, "write_back": WRITE_BACKS}
-        for what, known_as in choices.items():
-            check_choice(what, getattr(self, what), known_as)
-        if not 0 <= self.l1 < math.inf:
-            raise ResidualError(f"l1 must be 0 or more, got {self.l1}.")
+        check_settings(self)
 
     def chosen(self, *names: str) -> dict[str, Any]:
         """Those of these settings that aren't left to the method, as its class takes them."""

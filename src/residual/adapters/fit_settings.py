@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from residual.adapters.adapter import Adapter, check_choice
+from residual.adapters.adapter import Adapter
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.finite import whole_fields
+from residual.settings import PAPER, check_settings, setting
 
 OPTIMIZERS = ("schedule_free", "adamw", "lbfgs")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -46,21 +44,20 @@ class FitSettings:
             choice; or a weight decay for "lbfgs".
     """
 
-    learning_rate: float | int | None = None
-    batch_size: int = 64
-    epochs: int = 30
-    patience: int = 5
-    seed: int = 0
-    optimizer: str = "schedule_free"
-    warmup: float | int = 0.1
-    weight_decay: float | int | None = None
-    missing: str = "raise"
-    decay_towards: str = "zero"
+    learning_rate: float | int | None = setting(None, above=0, source=PAPER)
+    batch_size: int = setting(64, least=1, source=PAPER, only={"optimizer": OPTIMIZERS[:2]})
+    epochs: int = setting(30, least=1, source=PAPER)
+    patience: int = setting(5, least=1, source=PAPER)
+    seed: int = setting(0, least=0, below=2**63)
+    optimizer: str = setting("schedule_free", choices=OPTIMIZERS, source=PAPER)
+    warmup: float | int = setting(0.1, least=0, below=1, only={"optimizer": ("adamw",)})
+    weight_decay: float | int | None = setting(None, least=0)
+    missing: str = setting("raise", choices=MISSING)
+    decay_towards: str = setting("zero", choices=TOWARDS)
     or_start: bool = False
 
     def __post_init__(self):
-        _check(self, OPTIMIZERS, "batch_size")
-        check_choice("decay_towards", self.decay_towards, TOWARDS)
+        check_settings(self)
         if self.optimizer == "lbfgs" and self.weight_decay:
             raise ResidualError(f"lbfgs takes no weight_decay, got {self.weight_decay}: leave it out.")
 
@@ -96,12 +93,16 @@ class TrainSettings:
     Args:
         learning_rate: 1e-5 there.
         batch_size: None for the one there: 128, and 32 for BLIP (`Family.tuning_batch`).
-        epochs, patience, warmup, weight_decay, missing: see `FitSettings`.
+        epochs: at most (30 there).
+        patience: epochs without a better validation accuracy before stopping (5 there).
         seed: of the order of samples, and of dropout where a model has any.
         clip: the greatest norm of all gradients together (1 there); 0 for any.
         precision: "32-true"; "bf16-mixed" or "16-mixed", where the model computes in half precision (on a
             GPU for "16-mixed") and weights stay in single precision.
         optimizer: "schedule_free" or "adamw", see `FitSettings`.
+        warmup: for "adamw", the part of all steps on which its learning rate rises.
+        weight_decay: decoupled, towards zero.
+        missing: a class without training samples: "raise", or "ignore" and train without.
         micro_batch: of how many pictures of a batch gradients are computed at a time, which changes memory
             and speed but not the numbers (beyond rounding, and which random numbers dropout draws). None for
             as many as there is memory for; where those are few, blocks are run again instead of remembered.
@@ -111,25 +112,21 @@ class TrainSettings:
             choice.
     """
 
-    learning_rate: float | int = 1e-5
-    batch_size: int | None = None
-    epochs: int = 30
-    patience: int = 5
-    seed: int = 0
-    clip: float | int = 1.0
-    precision: str = "32-true"
-    optimizer: str = "schedule_free"
-    warmup: float | int = 0.1
-    weight_decay: float | int = 0.0
-    missing: str = "raise"
-    micro_batch: int | None = None
+    learning_rate: float | int = setting(1e-5, above=0, source=PAPER)
+    batch_size: int | None = setting(None, least=1, source=PAPER)
+    epochs: int = setting(30, least=1, source=PAPER)
+    patience: int = setting(5, least=1, source=PAPER)
+    seed: int = setting(0, least=0, below=2**63)
+    clip: float | int = setting(1.0, least=0, source=PAPER)
+    precision: str = setting("32-true", choices=PRECISIONS)
+    optimizer: str = setting("schedule_free", choices=OPTIMIZERS[:2], source=PAPER)
+    warmup: float | int = setting(0.1, least=0, below=1, only={"optimizer": ("adamw",)})
+    weight_decay: float | int = setting(0.0, least=0)
+    missing: str = setting("raise", choices=MISSING)
+    micro_batch: int | None = setting(None, least=1)
 
     def __post_init__(self):
-        given = [name for name in ("batch_size", "micro_batch") if getattr(self, name) is not None]
-        _check(self, OPTIMIZERS[:2], *given)
-        check_choice("precision", self.precision, PRECISIONS)
-        if not 0 <= self.clip < math.inf:
-            raise ResidualError(f"clip must be 0 or more, got {self.clip}.")
+        check_settings(self)
         for name in ("learning_rate", "clip", "warmup", "weight_decay"):  # 1 and 1.0 are the same settings
             object.__setattr__(self, name, float(getattr(self, name)))
 
@@ -141,21 +138,3 @@ class TrainSettings:
         """What the weights of an encoder depend on, by name."""
         noted = {**asdict(self), "batch_size": self.batch_of(encoder)}
         return {name: value for name, value in noted.items() if name != "micro_batch"}
-
-
-def _check(settings: Any, optimizers: Sequence[str], *sizes: str) -> None:
-    """Refuse what both kinds of settings can't be, and sizes of batches that are no positive numbers."""
-    whole_fields(settings, *sizes, "epochs", "patience", "seed")
-    for name in ("learning_rate", *sizes, "epochs", "patience"):
-        value = getattr(settings, name)
-        if value is not None and not 0 < value < math.inf:
-            raise ResidualError(f"{name} must be positive, got {value}.")
-    for name in ("weight_decay", "seed"):
-        if not 0 <= (getattr(settings, name) or 0) < math.inf:
-            raise ResidualError(f"{name} must be 0 or more, got {getattr(settings, name)}.")
-    if settings.seed >= 2**63:
-        raise ResidualError(f"seed must be below 2**63, got {settings.seed}.")
-    if not 0 <= settings.warmup < 1:
-        raise ResidualError(f"warmup lies in [0, 1), got {settings.warmup}.")
-    check_choice("optimizer", settings.optimizer, optimizers)
-    check_choice("missing", settings.missing, MISSING)

@@ -146,7 +146,7 @@ def _way(words: Sequence[str], setting: str, value: str, why: str) -> str:
     from typer.main import get_command
 
     from residual.cli.app import app
-    from residual.cli.settings import ExperimentOptions
+    from residual.cli.command_settings import ExperimentOptions
 
     name = next((word for word in words if not word.startswith("-")), "")
     option = f"--{setting.replace('_', '-')}"

@@ -41,14 +41,13 @@ def analyze(
         residual analyze letters-train --kinds head --param GeometrySettings.samples=2000
     """
     from residual.cli.console import check_outputs, out, stages, write_result
-    from residual.cli.settings import read_settings
+    from residual.cli.settings import read_analyze_settings
     from residual.report import analysis_figures, check_matplotlib, layers_table, save_figures
-    from residual.spectral import GeometrySettings, SimilaritySettings
     from residual.workflows.analyze import analyze_store
 
     if figures:
         check_matplotlib()
-    settings = read_settings([GeometrySettings, SimilaritySettings], cfg or [], param or [])
+    settings = read_analyze_settings(cfg or [], param or [], against is not None)
     check_outputs(json, figures and figures / "shapes.png")
     with stages() as show:
         analysis = analyze_store(store, against, kinds, *settings, device=device, progress=show)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from residual import __version__
 from residual.cli.analyze import analyze
 from residual.cli.bases import bases
 from residual.cli.datasets import datasets
@@ -17,6 +17,7 @@ from residual.cli.evaluate import evaluate
 from residual.cli.experiment import experiment
 from residual.cli.heads import heads
 from residual.cli.run import run
+from residual.cli.settings_list import settings
 from residual.cli.train import train
 from residual.cli.verify import verify
 
@@ -39,11 +40,12 @@ app.command()(describe)
 app.command()(experiment)
 app.command()(encoders)
 app.command()(datasets)
+app.command()(settings)
 
 
 def _version(wanted: bool | None) -> None:
     if wanted:
-        typer.echo(f"residual-vit {version('residual-vit')}")
+        typer.echo(f"residual-vit {__version__}")
         raise typer.Exit
 
 

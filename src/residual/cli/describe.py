@@ -16,9 +16,9 @@ def describe(
         str,
         typer.Option(
             help="Texts to tell heads by: a list that ships (attributes, emoji, words), or a file, a text a "
-            "line or a JSON list."
+            "line or a JSON list. attributes are 299 of colours, shapes, textures, counts and places."
         ),
-    ],
+    ] = "attributes",
     head: Annotated[
         list[str] | None, typer.Option(help="Layer and head, such as 11.4; can be given again.")
     ] = None,
@@ -51,7 +51,9 @@ def describe(
 
     Examples:
 
-        residual describe letters-test --dictionary attributes --page heads.html
+        residual describe letters-test                              # by the list "attributes"
+
+        residual describe letters-test --page heads.html
 
         residual describe letters-test --dictionary words --head 7.2 --head 6.0 --atoms 5
 
@@ -61,14 +63,18 @@ def describe(
     """
     from residual.cli.console import check_outputs, out, show_origin, stages, write_result
     from residual.cli.settings import read_describe_settings
-    from residual.errors import ResidualError
     from residual.report import heads_table, write_heads_page
     from residual.workflows.describe import describe_store
 
-    if head and top:
-        raise ResidualError("--head names heads and --top takes the best: leave out one of the two.")
     settings = read_describe_settings(
-        cfg or [], param or [], top=top, task=task, atoms=atoms, components=components, images=images
+        cfg or [],
+        param or [],
+        bool(head),
+        top=top,
+        task=task,
+        atoms=atoms,
+        components=components,
+        images=images,
     )
     check_outputs(json, page)
     with stages() as show:
@@ -79,6 +85,7 @@ def describe(
         if page:
             write_heads_page(page, description.heads, description.origin.images, show)
     out.print(heads_table(description.heads))
+    out.print(f"By the {description.heads.entries:,} texts of {description.heads.dictionary}.")
     show_origin(description.origin)
     if page:
         out.print(f"The page to look at: {page}")

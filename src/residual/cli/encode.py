@@ -88,8 +88,8 @@ def encode(
     from residual.workflows.kept import of_moments, of_store
 
     chosen = read_encode_settings(
-        cfg or [], param or [], encoder=encoder, dataset=dataset, split=split, pooling=pooling, kinds=kinds,
-        dtype=dtype, batch_size=batch_size, workers=workers, on_error=on_error, limit=limit,
+        cfg or [], param or [], bases_only, encoder=encoder, dataset=dataset, split=split, pooling=pooling,
+        kinds=kinds, dtype=dtype, batch_size=batch_size, workers=workers, on_error=on_error, limit=limit,
         stream=stream,
     )  # fmt: skip
     check_outputs(json)

@@ -11,7 +11,12 @@ from residual.cli import options as o
 
 
 def experiment(
-    number: Annotated[str, typer.Argument(help="1, 2, 3, 4 or class-token.")],
+    number: Annotated[
+        str,
+        typer.Argument(
+            help="1, 2, 3, 4 or class-token; or by name: dimension, similarity, heads, adapters, class_token."
+        ),
+    ],
     out: Annotated[
         Path, typer.Option(help="Results, figures and stores go here; what is there isn't made again.")
     ] = Path("results"),
@@ -53,17 +58,12 @@ def experiment(
     from residual.cli.console import check_outputs, err, show_skipped, stages, write_result
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_experiment_settings
-    from residual.errors import unknown_name
-    from residual.experiments import EXPERIMENTS, look_up, run_experiment
+    from residual.experiments import experiment_of, look_up, run_experiment
     from residual.report.preflight import by_reason, in_bytes, preflight_tables
     from residual.workflows.kept import joined, of_cells, of_stores
 
-    if number not in EXPERIMENTS:
-        raise unknown_name("experiment", number, EXPERIMENTS)
-    kind = EXPERIMENTS[number]
-    plan, settings = read_experiment_settings(
-        kind.settings_of, cfg or [], param or [], out=out, device=device
-    )
+    number, kind = experiment_of(number)
+    plan, settings = read_experiment_settings(number, cfg or [], param or [], out=out, device=device)
     folder = out / kind.folder
     check_outputs(None if dry_run else folder / "table.md", json)
     needs = look_up(kind(settings), plan)

@@ -49,14 +49,13 @@ def heads(
         residual heads letters-val --param ScoreboardSettings.mode=mean --param ScoreboardSettings.seeds=20
     """
     from residual.cli.console import check_outputs, out, show_origin, stages, write_result
-    from residual.cli.settings import read_settings
-    from residual.heads.comparison import ScoreboardSettings
+    from residual.cli.settings import read_heads_settings
     from residual.report import check_matplotlib, save_figures, scoreboard_figures, scoreboard_table
     from residual.workflows.heads import scoreboard_of_stores
 
     if figures:
         check_matplotlib()
-    (settings,) = read_settings([ScoreboardSettings], cfg or [], param or [])
+    settings = read_heads_settings(cfg or [], param or [], dictionary is not None)
     check_outputs(json, figures and figures / "scoreboard.png")
     with stages() as show:
         compared = scoreboard_of_stores(

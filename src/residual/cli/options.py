@@ -67,4 +67,6 @@ Cfg = Annotated[list[Path] | None, typer.Option(help="A gin file of literals onl
 
 def param(examples: str) -> Any:
     """`--param name=value`, with examples of settings that the command has."""
-    return typer.Option(help=f"A setting, such as {examples}; can be given again.")
+    return typer.Option(
+        help=f"A setting, such as {examples}; can be given again. `residual settings` lists them all."
+    )

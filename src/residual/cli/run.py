@@ -58,7 +58,6 @@ def run(
     from residual.cli.settings import read_run_settings
     from residual.data import dataset_names
     from residual.encoders import load_encoder
-    from residual.errors import ResidualError
     from residual.report import (
         intervals_note,
         parts_note,
@@ -71,13 +70,9 @@ def run(
     from residual.workflows.run import RUN_METHODS, run_tasks
     from residual.workflows.run_page import RunPages
 
-    if every and dataset:
-        raise ResidualError(
-            "--all takes every dataset of the suite: leave out --dataset, or leave out --all."
-        )
     options, fittings = read_run_settings(
-        cfg or [], param or [], tuple(dict.fromkeys(method or RUN_METHODS)), dataset=dataset, encoder=encoder,
-        bases=bases, recipe=recipe, hold_out=hold_out, limit=limit, seed=seed, seeds=seeds,
+        cfg or [], param or [], tuple(dict.fromkeys(method or RUN_METHODS)), every, dataset=dataset,
+        encoder=encoder, bases=bases, recipe=recipe, hold_out=hold_out, limit=limit, seed=seed, seeds=seeds,
         batch_size=batch_size, on_error=on_error,
     )  # fmt: skip
     check_outputs(json, report and report / "index.html")

@@ -7,10 +7,11 @@ name.
 
 from __future__ import annotations
 
+import difflib
 import io
 import tokenize
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,14 @@ from gin.config_parser import (
 )
 
 from residual.errors import ResidualError, unknown_name
+from residual.files import read_regular
+from residual.settings import SettingError, checked, default_of, settings_of, taken
 
 _MOST_BYTES = 2**15  # the paper's files are below 2**11
 _DEEPEST = 20  # brackets in brackets
 _MOST_STRINGS = 100  # beside each other, which are one
 _MOST_ITEMS = 10_000  # of a value, with what its macros stand for
+_PARAMS = 2**31  # the level of `--param`, above all files
 
 
 @dataclass(frozen=True)
@@ -52,62 +56,101 @@ class _Names(ParserDelegate):
 
 @dataclass(frozen=True)
 class _Source:
-    """A text of settings, and how messages call it."""
+    """A text of settings, how messages call it, and which of several texts win over which."""
 
     name: str
     text: str
     hint: str
+    level: int
 
     def refused(self, line: int, reason: str) -> ResidualError:
         """The error for a line that can't be used."""
         said = _short([*self.text.split("\n"), ""][line - 1].strip(), 80)
-        where, why = f"{self.name}, line {line}, {said!r}", _short(reason, 250)
+        where, why = f"{self.name}, line {line}, {said!r}", _short(reason, 320)
         end = "" if why.endswith((".", "?")) else "."
         return ResidualError(f"A setting can't be used: {where}: {why}{end}", self.hint)
 
 
 @dataclass(frozen=True)
-class _Binding:
+class Binding:
     """What a line of a text binds; a macro has no field."""
 
     source: _Source
     line: int
-    name: str
+    kind: str
     field: str
     value: Any
 
+    @property
+    def name(self) -> str:
+        """As it is written: "FitSettings.epochs"."""
+        return f"{self.kind}.{self.field}" if self.field else self.kind
+
+    @property
+    def of_file(self) -> bool:
+        """Whether it is a line of a file, which several commands may share."""
+        return self.source.level != _PARAMS
+
+    @property
+    def place(self) -> str:
+        """Where it stands: "'a.gin', line 3", or "--param"."""
+        return f"{self.source.name}, line {self.line}" if self.of_file else "--param"
+
     def refused(self, reason: str) -> ResidualError:
+        """The error for this line."""
         return self.source.refused(self.line, reason)
 
 
 def read_bindings(
-    files: Sequence[Path], params: Sequence[str], kinds: Mapping[str, Any], hint: str
-) -> dict[str, dict[str, Any]]:
-    """What files and `name=value` bind to the fields of `kinds`, by their names; what comes later wins.
+    files: Sequence[Path],
+    params: Sequence[str],
+    kinds: Mapping[str, type],
+    hint: str,
+    own: Collection[str] = (),
+) -> list[Binding]:
+    """What files and `name=value` bind to the fields of `kinds`, by their names; what comes later wins: of
+    files the later, and `name=value` over all of them.
 
     Raises:
         ResidualError: a file that isn't there or is no text; or a line that is anything but a literal bound
-            to a field, or a macro of a literal that is used: it is told with its place, and with `hint`.
+            to a field that takes it, or a macro of a literal that is used; or two of one text that bind one
+            field to different values. It is told with its place, and with `hint`.
     """
-    bindings = [each for file in files for each in _bindings(_Source(repr(str(file)), _read(file), hint))]
+    sources = [_Source(repr(str(file)), _read(file), hint, level) for level, file in enumerate(files)]
+    bindings = [each for source in sources for each in _bindings(source)]
     for number, param in enumerate(params, 1):
-        source = _Source(f"--param {number}", _quoted(param), hint)
+        source = _Source(f"--param {number}", _quoted(param), hint, _PARAMS)
         found = _bindings(source)
         if len(found) != 1:
             raise source.refused(1, "each --param binds one value")
         bindings += found
+    _check_once(bindings)
     macros = {each.name: each.value for each in bindings if not each.field}
     used: set[str] = set()
-    bound: dict[str, dict[str, Any]] = {name: {} for name in kinds}
-    for each in bindings:
-        if each.field:
-            name = each.name.removeprefix("residual.")
-            _check_known(each, name, kinds)
-            bound[name][each.field] = _resolved(each, macros, used)
+    resolved = [_resolved(each, macros, used, kinds) for each in bindings if each.field]
     for each in bindings:
         if not each.field and each.name not in used:
-            raise each.refused(f"nothing uses %{each.name}; a setting has a dot in its name")
-    return bound
+            scoped = [name for name, kind in kinds.items() if each.name in settings_of(kind)]
+            here = [name for name in scoped if name in own] or scoped
+            could = "; ".join(_takes(name, kinds[name], each.name) for name in here[:3])
+            raise each.refused(
+                f"nothing uses %{each.name}; a setting has a dot in its name{could and ': '}{could}"
+            )
+    return resolved
+
+
+def _takes(name: str, kind: type, field: str) -> str:
+    return f"{name}.{field} takes {taken(kind, field)} (by default {default_of(kind, field)!r})"
+
+
+def _check_once(bindings: Sequence[Binding]) -> None:
+    """Refuse a name that one file, or `--param`, binds to two values: one of them would be of no effect."""
+    seen: dict[tuple[int, str], Binding] = {}
+    for each in bindings:
+        first = seen.setdefault((each.source.level, each.name.removeprefix("residual.")), each)
+        if repr(first.value) != repr(each.value):
+            where = f"line {first.line}" if each.of_file else first.source.name
+            raise each.refused(f"{each.name} is {_short(repr(first.value), 80)} in {where} already")
 
 
 def _read(file: Path) -> str:
@@ -116,16 +159,10 @@ def _read(file: Path) -> str:
     Raises:
         ResidualError: there is none, or it is no regular file, too large, or no text.
     """
-    if not file.exists():
-        raise ResidualError(f"There is no settings file {str(file)!r}.")
-    if not file.is_file():  # a pipe would wait, a device never end
-        raise ResidualError(f"The settings file {str(file)!r} is no regular file.")
     try:
-        with file.open("rb") as opened:
-            data = opened.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise ResidualError(f"The settings file {str(file)!r} is larger than {_MOST_BYTES:,} bytes.")
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+        text = read_regular(file, _MOST_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
+    except FileNotFoundError as error:
+        raise ResidualError(f"There is no settings file {str(file)!r}.") from error
     except OSError as error:
         raise ResidualError(f"The settings file {str(file)!r} can't be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -137,7 +174,7 @@ def _read(file: Path) -> str:
     return text
 
 
-def _bindings(source: _Source) -> list[_Binding]:
+def _bindings(source: _Source) -> list[Binding]:
     """All that a text binds, each value a literal or, but for macros, with names of macros in it."""
     found, line = [], 1
     try:
@@ -152,7 +189,7 @@ def _bindings(source: _Source) -> list[_Binding]:
                 raise source.refused(line, f"settings are data, and nothing is {what}")
             if statement.scope:
                 raise source.refused(line, f"nothing uses the scope {statement.scope!r}")
-            binding = _Binding(source, line, statement.selector, statement.arg_name, statement.value)
+            binding = Binding(source, line, statement.selector, statement.arg_name, statement.value)
             _check_literal(binding, binding.value)
             found.append(binding)
     except SyntaxError as error:
@@ -184,7 +221,7 @@ def _check_tokens(source: _Source) -> None:
         minus = token.string == "-"
 
 
-def _check_literal(binding: _Binding, value: Any) -> None:
+def _check_literal(binding: Binding, value: Any) -> None:
     """Refuse what is no literal, or no finite number that other programs can read."""
     if isinstance(value, list | tuple):
         for each in value:
@@ -204,16 +241,27 @@ def _check_literal(binding: _Binding, value: Any) -> None:
         raise binding.refused(f"{type(value).__name__} is no kind of setting")
 
 
-def _check_known(binding: _Binding, name: str, kinds: Mapping[str, Any]) -> None:
+def _resolved(
+    binding: Binding, macros: Mapping[str, Any], used: set[str], kinds: Mapping[str, type]
+) -> Binding:
+    """With the value as its field holds it, and what macros stand for; their names are added to `used`."""
+    name = binding.kind.removeprefix("residual.")
     if name not in kinds:
         raise binding.refused(unknown_name("settings", name, kinds).message)
-    known = [each.name for each in fields(kinds[name])]
-    if binding.field not in known:
-        raise binding.refused(unknown_name(f"setting of {name}", binding.field, known).message)
+    if binding.field not in settings_of(kinds[name]):
+        known = settings_of(kinds[name])
+        near = difflib.get_close_matches(binding.field, known, 1, 0.5)
+        takes = f" {_takes(name, kinds[name], near[0])}" if near else ""
+        raise binding.refused(f"{unknown_name(f'setting of {name}', binding.field, known).message}{takes}")
+    try:
+        value = checked(kinds[name], binding.field, _value(binding, macros, used))
+    except SettingError as error:
+        raise SettingError(f"{error.message.removesuffix('.')} ({binding.place}).", error.hint) from error
+    return replace(binding, kind=name, value=value)
 
 
-def _resolved(binding: _Binding, macros: Mapping[str, Any], used: set[str]) -> Any:
-    """The value with what its macros stand for; their names are added to `used`."""
+def _value(binding: Binding, macros: Mapping[str, Any], used: set[str]) -> Any:
+    """The value with what its macros stand for."""
     items = 0
 
     def resolve(value: Any) -> Any:

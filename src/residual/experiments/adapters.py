@@ -13,7 +13,8 @@ import pandas as pd
 from torch import Tensor
 
 from residual.adapters import adapted_output, compute_scores
-from residual.adapters.fit_settings import FitSettings, TrainSettings
+from residual.adapters.adapter_settings import INITS, MEANS
+from residual.adapters.fit_settings import PRECISIONS, FitSettings, TrainSettings
 from residual.adapters.methods import (
     ADAPTERS,
     FINE_TUNING,
@@ -22,12 +23,12 @@ from residual.adapters.methods import (
     Reference,
     make_adapter,
 )
-from residual.adapters.recipes import Fitting, fitting
+from residual.adapters.recipes import RECIPES, Fitting, fitting
 from residual.adapters.scores import Scores
 from residual.data import SPLITS
 from residual.encoders.encoder import Encoder
 from residual.encoders.names import encoder_name
-from residual.errors import ResidualError, unknown_name
+from residual.errors import ResidualError
 from residual.experiments.base import Experiment, Page, Tables
 from residual.experiments.few_shots import ZERO_SHOT, few_shot_rows
 from residual.experiments.plan import Plan, Work
@@ -45,6 +46,7 @@ from residual.report.accuracies import (
 )
 from residual.report.geometry import records
 from residual.report.tables import METHOD_NAMES, SHOTS
+from residual.settings import PAPER, check_settings, setting
 from residual.workflows.task import Adapted, Task, adapt, make_task
 from residual.workflows.train import Tuned, fine_tuned
 
@@ -52,7 +54,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = "accuracy on test in per cent, mean ± half the 95 % interval over draws"
+_TUNED = {"methods": (FINE_TUNING,)}
 _PAPERS_BATCH = 128  # how cells have it noted, unless one number is given for all encoders
+
+
+def _are_sizes(sizes: int | dict | None) -> bool:
+    numbers = sizes.values() if isinstance(sizes, dict) else () if sizes is None else (sizes,)
+    return all(type(number) is int and number > 0 for number in numbers)
 
 
 @dataclass(frozen=True)
@@ -66,13 +74,15 @@ class AdaptersSettings:
         seeds: fits of each, which accuracies are means of.
         shots: numbers of pictures of each class that methods but fine-tuning are fitted on besides, see
             `few_shot_rows`; every seed draws its own.
-        epochs, patience, batch_size: of all methods but fine-tuning, see `FitSettings`; the first two of that
-            as well.
-        tuning_rate, tuning_precision: of fine-tuning, see `TrainSettings`.
+        epochs: of all methods, at most.
+        patience: epochs without a better validation accuracy before any method stops.
+        batch_size: of all methods but fine-tuning.
+        tuning_rate: the learning rate of fine-tuning.
+        tuning_precision: of fine-tuning, see `TrainSettings`.
         tuning_batch_size: of fine-tuning: None for the paper's, 128 and for BLIP 32; a number for all
             encoders; or numbers by their names, the paper's for the others.
         tuning_micro_batch: `micro_batch` of fine-tuning, see `TrainSettings`; results don't depend on it.
-        tuning_seeds, tuning_epochs: of fine-tuning, where they are to be others than above; 0 for those.
+        tuning_seeds, tuning_epochs: of fine-tuning, where other than those above; 0 for those.
         init: of λ, see `AdapterSettings`.
         mean: of the re-weighted units: "drop", as in the paper, or "keep".
         recipe: of all methods but fine-tuning, see `fitting`; what `init` and `mean` have that isn't the
@@ -82,41 +92,38 @@ class AdaptersSettings:
         ResidualError: an unknown method, recipe or choice, or a number below 1.
     """
 
-    methods: tuple[str, ...] = (ZERO_SHOT, *(name for name, each in METHODS.items() if not each.released))
-    seeds: int = 5
-    shots: tuple[int, ...] = ()
-    epochs: int = 30
-    patience: int = 5
-    batch_size: int = 64
-    tuning_rate: float | int = 1e-5
-    tuning_batch_size: int | dict | None = None
-    tuning_micro_batch: int | None = None
-    tuning_precision: str = "32-true"
-    tuning_seeds: int = 0
-    tuning_epochs: int = 0
-    init: str = "randn"
-    mean: str = "drop"
-    recipe: str = "paper"
+    methods: tuple[str, ...] = setting(
+        (ZERO_SHOT, *(name for name, each in METHODS.items() if not each.released)),
+        choices=tuple(METHOD_NAMES),
+        source=PAPER,
+    )
+    seeds: int = setting(5, least=1, most=1_000)
+    shots: tuple[int, ...] = setting((), least=1)
+    epochs: int = setting(30, least=1, source=PAPER)
+    patience: int = setting(5, least=1, source=PAPER)
+    batch_size: int = setting(64, least=1, source=PAPER)
+    tuning_rate: float | int = setting(1e-5, above=0, source=PAPER, only=_TUNED)
+    tuning_batch_size: int | dict | None = setting(
+        None,
+        holds=_are_sizes,
+        takes="a whole number, at least 1, such numbers by encoders' names, as {'clip_b': 64}, or None",
+        source=PAPER,
+        only=_TUNED,
+    )
+    tuning_micro_batch: int | None = setting(None, least=1, only=_TUNED)
+    tuning_precision: str = setting("32-true", choices=PRECISIONS, only=_TUNED)
+    tuning_seeds: int = setting(0, least=0, most=1_000, only=_TUNED)
+    tuning_epochs: int = setting(0, least=0, only=_TUNED)
+    init: str = setting("randn", choices=INITS, source=PAPER)
+    mean: str = setting("drop", choices=MEANS, source=PAPER)
+    recipe: str = setting("paper", choices=tuple(RECIPES), source=PAPER)
 
     def __post_init__(self):
-        for method in self.methods:
-            if method not in METHOD_NAMES:
-                raise unknown_name("method", method, METHOD_NAMES)
-        if not self.methods or not 1 <= self.seeds <= 1_000:
-            raise ResidualError(
-                f"At least one method and 1 to 1,000 seeds are needed, got {self.methods} and {self.seeds}."
-            )
-        if not all(isinstance(number, int) and number > 0 for number in self.shots):
-            raise ResidualError(f"shots are whole numbers of pictures, 1 or more; got {self.shots}.")
-        if not 0 <= self.tuning_seeds <= 1_000:
-            raise ResidualError(f"Fine-tuning takes 0 to 1,000 seeds, got {self.tuning_seeds}.")
-        self.fits(False)
-        self.tunings(False)
+        check_settings(self)
+        if not self.methods:
+            raise ResidualError("At least one method is needed, got none.")
         for encoder in self.tuning_batch_size if isinstance(self.tuning_batch_size, dict) else ():
             encoder_name(encoder)
-            self.tunings(False, encoder)
-        AdapterSettings(mean=self.mean, init=self.init)
-        self.fitting("residual", False)
 
     def fitting(self, method: str, sampled: bool) -> Fitting:
         """How a method is made and fitted. Of a sample of a dataset, classes may be missing."""

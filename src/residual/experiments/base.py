@@ -45,6 +45,7 @@ class Experiment(ABC):
 
     folder: ClassVar[str]
     settings_of: ClassVar[type]
+    unused: ClassVar[tuple[str, ...]] = ()  # settings that change nothing in it
     later: ClassVar[tuple[str, ...]] = ()  # settings that older cells don't note: as they are by default
 
     def __init__(self, settings: Any):

@@ -14,17 +14,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from residual.adapters import FitSettings, ResiDual, adapted_output, fit
-from residual.errors import ResidualError, unknown_name
+from residual.errors import ResidualError
 from residual.experiments.base import Experiment, Page, Tables
 from residual.experiments.head_pages import overlap_pages, part_of, study_pages
 from residual.experiments.head_studies import SAMPLES, STUDIES, Studies, accuracies_of, text_rows, unit_row
 from residual.experiments.plan import Plan, Work
 from residual.experiments.results import read_outputs
 from residual.heads.comparison import Scoreboard, ScoreboardSettings, scoreboard
-from residual.heads.selections import SHARES, ablations, jaccard_table
+from residual.heads.selections import COUNTINGS, SHARES, ablations, are_shares, jaccard_table
 from residual.report.geometry import records
 from residual.report.scoreboards import LABELS, ablations_figure, matrix_figure, scoreboard_figure
 from residual.report.tables import METHOD_NAMES
+from residual.settings import PAPER, check_settings, setting
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
 from residual.store.base import Store
@@ -56,37 +57,32 @@ class HeadsSettings:
         dictionary: as `TextDictionary.encode` takes it.
         adapted: methods whose output on test is described beside the encoder's own; all but "residual" by
             what experiment 4 kept.
-        alone, counting: see `ScoreboardSettings`; "published" counts heads as the published code does.
+        alone: correlate units with the sum of these units alone as well, see `ScoreboardSettings`.
+        counting: how many heads a share is; "published" counts them as the published code does.
         studies: more parts of a cell, see `STUDIES`.
 
     Raises:
         ResidualError: one is out of range, or an unknown method.
     """
 
-    shares: tuple[float, ...] = SHARES
-    seeds: int = 10
-    seed: int = 0
-    atoms: int = 10
-    rank: int = 80
+    shares: tuple[float, ...] = setting(
+        SHARES,
+        holds=lambda shares: are_shares(shares) and {_SHOWN, _BEST} <= set(shares),
+        takes=f"a list of numbers, each above 0 and at most 1, {_SHOWN} and {_BEST} among them",
+        source=PAPER,
+    )
+    seeds: int = setting(10, least=2, most=1_000, source=PAPER)
+    seed: int = setting(0, least=0)
+    atoms: int = setting(10, least=1, source=PAPER)
+    rank: int = setting(80, least=1, source=PAPER)
     dictionary: str = "words"
-    adapted: tuple[str, ...] = ("residual",)
+    adapted: tuple[str, ...] = setting(("residual",), choices=tuple(METHOD_NAMES))
     alone: bool = False
-    counting: str = "rounded"
-    studies: tuple[str, ...] = ()
+    counting: str = setting("rounded", choices=COUNTINGS)
+    studies: tuple[str, ...] = setting((), choices=tuple(STUDIES))
 
     def __post_init__(self):
-        if self.rank < 1 or _SHOWN not in self.shares or _BEST not in self.shares:
-            raise ResidualError(
-                f"rank is 1 or more, and {_SHOWN} and {_BEST} are among the shares; got {self.rank} and "
-                f"{self.shares}."
-            )
-        for method in self.adapted:
-            if method not in METHOD_NAMES:
-                raise unknown_name("method", method, METHOD_NAMES)
-        for study in self.studies:
-            if study not in STUDIES:
-                raise unknown_name("study", study, STUDIES)
-        self.scoreboard()
+        check_settings(self)
 
     def scoreboard(self, mode: str = "zero") -> ScoreboardSettings:
         """What the scoreboard compares."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -111,11 +110,13 @@ class ClassToken(Experiment):
     folder = "class_token"
     settings_of = SimilaritySettings
     later = ("published_anchors",)
+    unused = ("anchors", "published_anchors", "seed")
 
     def __init__(self, settings: SimilaritySettings):
         super().__init__(settings)
-        given = {name for name, value in asdict(settings).items() if value != getattr(self.settings_of, name)}
-        if unused := sorted(given - {"explained"}):
+        if unused := [
+            name for name in self.unused if getattr(settings, name) != getattr(self.settings_of, name)
+        ]:
             raise ResidualError(
                 f"This experiment has no relative measures, so that {' and '.join(unused)} of "
                 "SimilaritySettings would change nothing in it: leave that out."

@@ -13,16 +13,19 @@ from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.heads.accuracy import correct_by_selection, correct_by_unit, mean_contributions
-from residual.heads.contributions import check_mode, span_of
+from residual.heads.contributions import span_of
 from residual.heads.scores import OutputCorrelations, check_whole, pursuit_scores
-from residual.heads.selections import SHARES, count_of, random_units, top_units
+from residual.heads.selections import COUNTINGS, SHARES, are_shares, count_of, random_units, top_units
 from residual.intervals import t95, warn_of_few
 from residual.progress import Progress, named
+from residual.settings import PAPER, check_settings, setting
 from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.store.shared import Seen, check_apart
 from residual.text.classifier import ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
+from residual.tracing.ablated import MODES
+from residual.tracing.units import KINDS
 
 WAYS = {
     "accuracy": "S",
@@ -58,25 +61,19 @@ class ScoreboardSettings:
         ResidualError: one is out of range.
     """
 
-    shares: tuple[float, ...] = SHARES
-    seeds: int = 10
-    seed: int = 0
-    mode: str = "zero"
-    atoms: int = 10
-    kinds: tuple[str, ...] = ("head",)
+    shares: tuple[float, ...] = setting(
+        SHARES, holds=are_shares, takes="a list of numbers, each above 0 and at most 1", source=PAPER
+    )
+    seeds: int = setting(10, least=2, most=1_000, source=PAPER)
+    seed: int = setting(0, least=0)
+    mode: str = setting("zero", choices=MODES, source=PAPER)
+    atoms: int = setting(10, least=1, source=PAPER)
+    kinds: tuple[str, ...] = setting(("head",), choices=KINDS, source=PAPER)
     alone: bool = False
-    counting: str = "rounded"
+    counting: str = setting("rounded", choices=COUNTINGS)
 
     def __post_init__(self):
-        check_mode(self.mode)
-        if not self.shares or not all(0 < share <= 1 for share in self.shares):
-            raise ResidualError(f"shares lie in (0, 1], got {self.shares}.")
-        self.counts(1)
-        if not 2 <= self.seeds <= 1_000 or self.seed < 0 or self.atoms < 1:
-            raise ResidualError(
-                f"seeds is 2 to 1,000, seed 0 or more and atoms 1 or more; got {self.seeds}, {self.seed} and "
-                f"{self.atoms}."
-            )
+        check_settings(self)
 
     def counts(self, units: int) -> dict[float, int]:
         """How many of the units each share is."""

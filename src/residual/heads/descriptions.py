@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from residual.errors import ResidualError
-from residual.finite import whole_fields
+from residual.settings import PAPER, check_settings, setting
 from residual.text.chance import Chance
 from residual.text.pursuit import CRITERIA
 
@@ -14,6 +13,7 @@ TASKS = {
     "span": "correlation in the span of the classes",
     "correlation": "correlation with the output",
 }
+_OF_SAMPLES = tuple(criterion for criterion in CRITERIA if criterion != "std")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class DescribeSettings:
         atoms: texts for a head, chosen by `somp`; fewer where these explain all of it.
         criterion: "std" chooses them on weighted components, as Head Pursuit does (Basile et al. 2025, arXiv
             2510.21518); "l1" on the contributions of the samples.
-        samples: for "l1", at most so many, evenly spread over the store.
+        samples: for all but "std", at most so many, evenly spread over the store.
         components: how many of a head's first components.
         texts: nearest to each end of a component.
         images: samples at each end, at most half of all.
@@ -37,26 +37,18 @@ class DescribeSettings:
         ResidualError: one is out of range.
     """
 
-    task: str = "accuracy"
-    top: int = 10
-    atoms: int = 10
-    criterion: str = "std"
-    samples: int = 10_000
-    components: int = 3
-    texts: int = 5
-    images: int = 8
-    threshold: float = 0.99
+    task: str = setting("accuracy", choices=tuple(TASKS))
+    top: int = setting(10, least=1)
+    atoms: int = setting(10, least=1, source=PAPER)
+    criterion: str = setting("std", choices=CRITERIA)
+    samples: int = setting(10_000, least=1, only={"criterion": _OF_SAMPLES})
+    components: int = setting(3, least=1)
+    texts: int = setting(5, least=1)
+    images: int = setting(8, least=1)
+    threshold: float = setting(0.99, above=0, below=1, source=PAPER)
 
     def __post_init__(self):
-        for name, known in (("task", TASKS), ("criterion", CRITERIA)):
-            if getattr(self, name) not in known:
-                raise ResidualError(f"Unknown {name} {getattr(self, name)!r}. Known: {', '.join(known)}.")
-        counts = ("top", "atoms", "samples", "components", "texts", "images")
-        whole_fields(self, *counts)
-        if few := [name for name in counts if getattr(self, name) < 1]:
-            raise ResidualError(f"{few[0]} must be a whole number from 1 on, got {getattr(self, few[0])}.")
-        if not 0 < self.threshold < 1:
-            raise ResidualError(f"threshold lies in (0, 1), got {self.threshold}.")
+        check_settings(self)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,11 @@ SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75)
 COUNTINGS = ("rounded", "published")
 
 
+def are_shares(shares: Sequence[float]) -> bool:
+    """Whether these are shares of units, one at least."""
+    return bool(shares) and all(0 < share <= 1 for share in shares)
+
+
 def count_of(share: float, units: int, counting: str = "rounded") -> int:
     """How many of some units a share of them is.
 

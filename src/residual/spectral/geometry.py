@@ -15,9 +15,9 @@ from torch import Tensor
 
 from residual.devices import find_device
 from residual.errors import ResidualError
-from residual.finite import whole_fields
 from residual.progress import Progress
 from residual.read_ahead import ahead
+from residual.settings import PAPER, check_settings, setting
 from residual.spectral.dimension import TwoNN, linear_dimension, two_nn_scales
 from residual.spectral.pca import PCA, components_of
 from residual.store.base import Store
@@ -50,25 +50,15 @@ class GeometrySettings:
         ResidualError: one is out of range.
     """
 
-    threshold: float = 0.99
-    fraction: float = 0.9
-    level: float = 0.95
-    samples: int = 50_000
-    halvings: int = 3
-    seed: int = 0
+    threshold: float = setting(0.99, above=0, below=1, source=PAPER)
+    fraction: float = setting(0.9, above=0, most=1, source=PAPER)
+    level: float = setting(0.95, above=0, below=1)
+    samples: int = setting(50_000, least=3, source=PAPER)
+    halvings: int = setting(3, least=0, most=30)
+    seed: int = setting(0, least=0)
 
     def __post_init__(self):
-        if not (0 < self.threshold < 1 and 0 < self.fraction <= 1 and 0 < self.level < 1):
-            raise ResidualError(
-                "threshold and level lie in (0, 1) and fraction in (0, 1]; got "
-                f"{self.threshold}, {self.level} and {self.fraction}."
-            )
-        whole_fields(self, "samples", "halvings", "seed")
-        if self.samples < 3 or not 0 <= self.halvings <= 30 or self.seed < 0:
-            raise ResidualError(
-                f"samples is 3 or more, halvings from 0 to 30 and seed 0 or more; got {self.samples}, "
-                f"{self.halvings} and {self.seed}."
-            )
+        check_settings(self)
 
 
 def unit_geometry(

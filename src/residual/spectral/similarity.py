@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
-from residual.finite import check_finite, whole_fields
+from residual.finite import check_finite
+from residual.settings import PAPER, check_settings, setting
 from residual.spectral.bases import SpectralBases
 from residual.spectral.dimension import linear_dimension
 from residual.store.base import Store
@@ -51,22 +52,15 @@ class SimilaritySettings:
         ResidualError: one is out of range.
     """
 
-    explained: float = 0.9
-    anchors: int = 256
-    seed: int = 0
-    published_anchors: int = 0
+    explained: float = setting(0.9, above=0, below=1, source=PAPER)
+    anchors: int = setting(256, least=2)
+    seed: int = setting(0, least=0)
+    published_anchors: int = setting(
+        0, holds=lambda count: count == 0 or count >= 3, takes="a whole number, at least 3, or 0 for without"
+    )
 
     def __post_init__(self):
-        whole_fields(self, "anchors", "seed", "published_anchors")
-        if self.published_anchors < 0 or self.published_anchors in (1, 2):
-            raise ResidualError(
-                f"published_anchors is 3 or more, or 0 for without; got {self.published_anchors}."
-            )
-        if not 0 < self.explained < 1 or self.anchors < 2 or self.seed < 0:
-            raise ResidualError(
-                "explained lies in (0, 1), anchors is 2 or more and seed 0 or more; got "
-                f"{self.explained}, {self.anchors} and {self.seed}."
-            )
+        check_settings(self)
 
 
 def compare_bases(

@@ -47,6 +47,7 @@ class Coarse(ResiDual):
     look: ClassVar[tuple[str, str, str]] = ("#E69F00", "v", "-")
     inits: ClassVar[tuple[str, ...]] = ("randn", "ones")
     of_components: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ("init", "l1", "others", "tail", "mean")
 
     def __init__(
         self,
@@ -72,8 +73,7 @@ class Coarse(ResiDual):
     @classmethod
     def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> Coarse:
         """A weight for each head."""
-        chosen = settings.chosen("init", "l1", "others", "tail", "mean")
-        return cls(reference.of_heads(whole=True), seed=seed, **chosen)
+        return cls(reference.of_heads(whole=True), seed=seed, **settings.chosen(*cls.takes))
 
     def choices(self) -> tuple[object, ...]:
         """Whether means are subtracted, and the number of components too: units are weighted whole."""

@@ -54,6 +54,7 @@ class ReleasedSpectralMap(SpectralMap):
     about: ClassVar[str] = "a spectral map: the output's coordinates, each re-weighted by one number" + _AS
     trained: ClassVar[str] = "weighting {:,} coordinates of its output"
     look: ClassVar[tuple[str, str, str]] = ("#CC79A7", "<", ":")
+    takes: ClassVar[tuple[str, ...]] = ("init",)
     released: ClassVar[bool] = True
 
     def __init__(
@@ -83,6 +84,7 @@ class ReleasedCoarse(Coarse):
     label: ClassVar[str] = "Coarse (released)"
     about: ClassVar[str] = Coarse.about + _AS
     look: ClassVar[tuple[str, str, str]] = ("#E69F00", ">", ":")
+    takes: ClassVar[tuple[str, ...]] = ("init", "l1")
     released: ClassVar[bool] = True
 
     def __init__(
@@ -101,7 +103,7 @@ class ReleasedCoarse(Coarse):
     @classmethod
     def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> ReleasedCoarse:
         """A weight for each head; only the first λ and the penalty are chosen."""
-        return cls(reference.of_heads(whole=True), seed=seed, **settings.chosen("init", "l1"))
+        return cls(reference.of_heads(whole=True), seed=seed, **settings.chosen(*cls.takes))
 
 
 class ReleasedResiDual(ResiDual):
@@ -111,6 +113,7 @@ class ReleasedResiDual(ResiDual):
     label: ClassVar[str] = "ResiDual (released)"
     about: ClassVar[str] = ResiDual.about + _AS
     look: ClassVar[tuple[str, str, str]] = ("#0072B2", "*", ":")
+    takes: ClassVar[tuple[str, ...]] = ("rank", "init")
     released: ClassVar[bool] = True
 
     def __init__(
@@ -129,4 +132,4 @@ class ReleasedResiDual(ResiDual):
     @classmethod
     def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> ReleasedResiDual:
         """Of heads and MLPs, with the components kept there; only rank and first λ are chosen."""
-        return cls(reference.with_zeros().bases, seed=seed, **settings.chosen("rank", "init"))
+        return cls(reference.with_zeros().bases, seed=seed, **settings.chosen(*cls.takes))

@@ -79,6 +79,7 @@ class ResiDual(Reweighted):
     )
     trained: ClassVar[str] = "weighting {:,} components of its heads and MLPs"
     look: ClassVar[tuple[str, str, str]] = ("#0072B2", "P", "-")
+    takes: ClassVar[tuple[str, ...]] = ("rank", "others", "tail", "mean", "init", "write_back")
     learning_rate: ClassVar[float] = 0.8
     decay: ClassVar[float] = 0.1
     of_units: ClassVar[bool] = True
@@ -130,8 +131,7 @@ class ResiDual(Reweighted):
     def make(cls, reference: Reference, settings: AdapterSettings, seed: int) -> ResiDual:
         """Of heads and MLPs, or of heads alone."""
         bases = reference.of_heads() if cls.heads_only else reference.bases
-        names = ("rank", "others", "tail", "mean", "init", "write_back")
-        return cls(bases, seed=seed, **settings.chosen(*names))
+        return cls(bases, seed=seed, **settings.chosen(*cls.takes))
 
     @property
     def units(self) -> tuple[int, ...]:

@@ -42,6 +42,7 @@ class SpectralMap(OutputMap, Reweighted):
     about: ClassVar[str] = "a spectral map: the output's principal components, each re-weighted by one number"
     trained: ClassVar[str] = "weighting {:,} components of its output"
     look: ClassVar[tuple[str, str, str]] = ("#CC79A7", "^", "-")
+    takes: ClassVar[tuple[str, ...]] = ("rank", "tail", "mean", "init", "write_back")
     learning_rate: ClassVar[float] = 1e-3
 
     def __init__(
@@ -72,7 +73,7 @@ class SpectralMap(OutputMap, Reweighted):
                 "The spectral map needs components of the output, which a file of bases doesn't hold: take "
                 "bases from a dataset."
             )
-        chosen = settings.chosen("rank", "tail", "mean", "init", "write_back")
+        chosen = settings.chosen(*cls.takes)
         return cls(reference.output, seed=seed, origin=reference.bases.origin, **chosen)
 
     def at_ranks(self, ranks: Sequence[int]) -> SpectralMap:
