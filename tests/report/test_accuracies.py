@@ -364,14 +364,14 @@ def test_names_are_drawn_letter_by_letter(tiny):
 
 def test_silent_units_and_few_components(tiny, tmp_path):
     reference, units, classifier = tiny
-    adapter = make_adapter("coarse", reference)
+    adapter = make_adapter("residual_star", reference)
     with torch.no_grad():
         adapter.lambdas.zero_()
         adapter.lambdas[5] = -3
     figure = lambdas_figure(adapter, units, classifier, "silent", count=1)
     is_a_picture(figure, tmp_path)
     (component,) = strongest_components(adapter, 1)
-    assert component.unit == adapter.units[5]
+    assert component.position == 5
     assert f"1  {component_title(component, units)}, weight -3.00" in seen(figure)
     assert shown(components_table(adapter, units, classifier, 1)).count("\n") == 3
 

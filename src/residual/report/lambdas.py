@@ -77,7 +77,7 @@ def lambdas_figure(
     for number, component in enumerate(components, 1):
         low, high = (", ".join(map(_short, names)) for names in component.classes(classifier, 2))
         lines.append(f"{number}  {component_title(component, units)}, weight {component.weight:+.2f}")
-        lines += [f"     towards {high or '–'}", f"     away from {low or '–'}"]
+        lines += [f"     high scores speak for {high or '–'}", f"     low scores speak for {low or '–'}"]
     across, text = max(3.6, 0.6 * width), max(3.2, _INCHES_A_LETTER * max(map(len, lines), default=0))
     figure = new_figure(1.6 + across + text, max(4.4, 1.6 + 0.42 * layers, 0.6 + 0.16 * len(lines)))
     axes, beside = figure.subplots(1, 2, width_ratios=[across, text])

@@ -60,7 +60,12 @@ def write_run_page(
     accuracy = summary["accuracy"]
     best = max(reversed(list(changes)), key=lambda method: accuracy[method])
     weighted = {method: each for method, each in adapters.items() if each.of_units}
-    gains = {method: unit_gains(adapter, store.units) for method, adapter in weighted.items()}
+    gains = {
+        method: unit_gains(adapter, store.units).assign(
+            turned=[bool((unit.weights < 0).all()) for unit in adapter.unit_weights()]
+        )
+        for method, adapter in weighted.items()
+    }
     deep = [method for method in weighted if weighted[method].of_components]
     shown = best if best in deep else max(reversed(deep), key=lambda method: accuracy[method], default=None)
     sections = unit_sections(

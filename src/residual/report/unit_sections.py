@@ -37,7 +37,7 @@ def unit_sections(
     room for them.
 
     Args:
-        gains: by methods' names, from `unit_gains`.
+        gains: by methods' names, from `unit_gains`; with a column `turned`, whether all weights are negative.
         adapter: whose components are shown; None for none.
         store: coordinates of the pictures at their ends.
         dataset: these pictures.
@@ -153,11 +153,14 @@ def _where(units: pd.DataFrame) -> list[tuple[int, str, int, int]]:
 
 
 def _gains(gains: Mapping[str, pd.DataFrame], unit: int) -> list[tuple[str, str]]:
-    """For each method that weights it, how much wider it spreads than all together."""
+    """For each method that weights it, how much wider it spreads than all together, and whether all of it is
+    turned round.
+    """
     told = []
     for method, table in gains.items():
-        for relative in table.loc[table["unit"] == unit, "relative"]:
-            told.append((method, f"{relative:.2f}"))
+        own = table[table["unit"] == unit]
+        for relative, turned in zip(own["relative"], own["turned"], strict=True):
+            told.append((method, f"{relative:.2f} times as wide as all together{', turned round' * turned}"))
     return told
 
 
