@@ -20,6 +20,7 @@ from residual.finite import check_finite
 from residual.progress import Progress
 from residual.spectral.similarity import mean_correlation, mean_cosine
 from residual.store.base import Store
+from residual.tracing.units import UnitsLike
 
 PUBLISHED = {
     "published_relative_cosine": "cosine of relative means, as published",
@@ -31,7 +32,7 @@ ANCHORS = 100
 def published_similarity(
     a: Store,
     b: Store,
-    units: Sequence[int],
+    units: UnitsLike,
     anchors: int = ANCHORS,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -50,7 +51,7 @@ def published_similarity(
     Args:
         a: coordinates; anchors are samples of these.
         b: others of the same encoder; those of `a` again give 1.
-        units: positions, ascending.
+        units: which, see `Units.checked`; a row each, by position.
         anchors: how many samples of `a`, at random; all if there are fewer.
         seed: of their choice.
         device: where to compute; by default the GPU if there is one, else the CPU.
@@ -62,7 +63,7 @@ def published_similarity(
     Raises:
         ResidualError: a store with several tokens an image, or one that holds NaN.
     """
-    where = find_device(device)
+    where, units = find_device(device), sorted(set(a.linearization.units.checked(units)))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(a))[:anchors])
     rows = []
     parts = (

@@ -21,6 +21,7 @@ from residual.spectral.bases import SpectralBases
 from residual.spectral.pca import pca
 from residual.text.chance import Chance, chances
 from residual.text.dictionary import TextDictionary
+from residual.tracing.units import UnitLike
 
 CRITERIA = ("l1", "std", "l2", "cosine")
 _Score = Callable[[Tensor, Sequence[Tensor]], Tensor]  # of atoms, what is left of them, and the basis so far
@@ -208,7 +209,7 @@ def text_span(
     return _fitted(x, mean, chosen, directions, texts, entries if chance else None)
 
 
-def weighted_components(bases: SpectralBases, unit: int) -> Float[Tensor, "k d"]:
+def weighted_components(bases: SpectralBases, unit: UnitLike) -> Float[Tensor, "k d"]:
     """A unit's components times the standard deviations along them: few rows with the samples' covariance.
 
     Products with these have the same mean square as those with the centred samples, so that `somp(…,
