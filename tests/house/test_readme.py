@@ -53,9 +53,9 @@ def test_the_python_of_the_readme_runs():
     code = code.replace(whole, f"{whole}.sample(700)")  # fewer run the same code
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     splitting, training = ran.stdout.split("-----\n")
-    shapes = [(4, 1, 48, 192), (4, 64, 57, 192), (2, 1, 29, 192), (4, 57, 192)]
+    shapes = [(4, 1, 48, 192), (4, 64, 57, 192), (2, 1, 29, 192), (4, 57, 192), (4, 192), (4, 1, 192)]
     assert splitting.split("torch.Size(")[1:] == [
-        f"{list(shape)}){end}" for shape, end in zip(shapes, "   \n", strict=True)
+        f"{list(shape)}){end}" for shape, end in zip(shapes, "   \n \n", strict=True)
     ]
     shape, *_, accuracy, logits = training.splitlines()
     assert shape.startswith("torch.Size([8, 1, 57, 192])")
