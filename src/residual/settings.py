@@ -36,10 +36,10 @@ class Setting:
     """What is known of a setting beyond its type; see `setting`."""
 
     source: str = OWN
-    least: float | None = None
-    above: float | None = None
-    most: float | None = None
-    below: float | None = None
+    least: float | int | None = None
+    above: float | int | None = None
+    most: float | int | None = None
+    below: float | int | None = None
     choices: tuple[str, ...] = ()
     takes: str = ""
     holds: Callable[[Any], bool] | None = None
@@ -287,7 +287,7 @@ def _range(told: Setting) -> str:
     return " and ".join(f"{word} {_number(bound)}" for word, bound in bounds.items() if bound is not None)
 
 
-def _number(bound: float) -> str:
+def _number(bound: float | int) -> str:
     large = isinstance(bound, int) and bound > 2**40 and bound.bit_count() == 1
     return f"2**{bound.bit_length() - 1}" if large else f"{bound:,}"
 
