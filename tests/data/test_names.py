@@ -55,7 +55,7 @@ def test_names_without_a_form_that_leave_no_doubt(here):
     ("name", "answer"),
     [
         ("foldr:pictures", "Unknown dataset 'foldr:pictures'. Did you mean 'folder:pictures'"),
-        ("picture", "Unknown dataset 'picture'"),
+        ("picture", "Unknown dataset 'picture'. Did you mean 'pictures'"),
         ("./picture", r"There is no folder './picture' \(did you mean 'pictures', in '/"),
         (r"C:\pictures", "There is no folder 'C:"),
         (

@@ -56,7 +56,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a letter that a terminal lacks costs no result
             stream.reconfigure(errors=ASCII_SIGNS)
-    shown: Any = partial(_show_warning, warnings.showwarning)
+    shown: Any = partial(_show_warning, warnings.showwarning, set())
     warnings.showwarning = shown
     try:
         with stoppable():
@@ -122,12 +122,14 @@ def _check_folder() -> None:
         raise ResidualError("The folder that this runs in is gone: change to another.") from error
 
 
-def _show_warning(other: Callable[..., Any], message: Any, category: Any, *rest: Any) -> None:
-    """What the library warns of, as a line without the place in the library that says so; what is left out is
-    a note, which `--quiet` leaves out."""
+def _show_warning(other: Callable[..., Any], told: set[str], message: Any, category: Any, *rest: Any) -> None:
+    """What the library warns of, as a line without the place in the library that says so, and once wherever
+    that is; what is left out is a note, which `--quiet` leaves out."""
     if issubclass(category, ResidualWarning):
-        if not (quiet and issubclass(category, LeftOutWarning)):
-            print(f"residual: {printable(str(message))}", file=sys.stderr)
+        text = printable(str(message))
+        if text not in told and not (quiet and issubclass(category, LeftOutWarning)):
+            print(f"residual: {text}", file=sys.stderr)
+        told.add(text)
     else:
         other(message, category, *rest)
 

@@ -42,6 +42,7 @@ def datasets(
     """
     from residual.cli.console import check_outputs, note, out, stages, write_result
     from residual.data import SPLITS, Manifest, load_dataset
+    from residual.data.layout import listed_once
     from residual.data.load import FORMS
     from residual.errors import ResidualError
     from residual.progress import named
@@ -64,12 +65,15 @@ def datasets(
         out.print(pairs_table({f"{kind}:{form.address}": form.about for kind, form in FORMS.items()}))
     else:
         wanted = SPLITS if split is None else (split,)
-        loaded = {
-            each: load_dataset(name, each, image_column=image_column, label_column=label_column)
-            for each in wanted
-        }
+        with listed_once():
+            loaded = {
+                each: load_dataset(name, each, image_column=image_column, label_column=label_column)
+                for each in wanted
+            }
         result = dataset_facts(loaded)
         out.print(dataset_facts_table(result))
+        for each in result["notes"]:
+            out.print(each)
         if manifest and split:
             with stages() as show:
                 written = Manifest.of(

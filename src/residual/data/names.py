@@ -58,7 +58,8 @@ def full_name(name: str, known: Collection[str], forms: Collection[str]) -> str:
                 f"Name a folder that is there; a repository of the hub is 'hf:{name}'.",
             )
         return f"hf:{name}"
-    raise unknown_name("dataset", name, [*known, *(f"{form}:…" for form in forms)])
+    here = difflib.get_close_matches(name, folders(Path()), n=2, cutoff=0.6)
+    raise unknown_name("dataset", name, [*known, *(f"{form}:…" for form in forms), *here])
 
 
 def tell_namesake(name: str) -> None:

@@ -125,6 +125,7 @@ def dataset_facts(splits: Mapping[str, ImageDataset]) -> dict[str, Any]:
         "classes": list(one.class_names),
         "templates": list(one.templates),
         "groups": list(one.group_names),
+        "notes": list(dict.fromkeys(note for each in splits.values() for note in each.notes)),
         "splits": {split: _split_facts(dataset) for split, dataset in splits.items()},
     }
 

@@ -84,8 +84,8 @@ def encode_split(
         if bases_only
         else _store_of_images(model, images, settings, out, chosen, watch, dtype, check)
     )
-    made["sentence"] = f"{made['sentence']}; {watch.sentence()}."
-    return {**made, "encoder": shareable(model.name), **watch.result()}
+    made["sentence"] = " ".join([f"{made['sentence']}; {watch.sentence()}.", *images.notes])
+    return {**made, "notes": list(images.notes), "encoder": shareable(model.name), **watch.result()}
 
 
 def _store_of_images(
