@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from residual.intervals import mean_and_interval
+from residual.intervals import mean_and_interval, over_seeds
 from residual.report.tables import METHOD_NAMES
 
 ROOT = Path(__file__).parents[1]
@@ -409,9 +409,7 @@ def _accuracies(name: str) -> str:
     for method in dict.fromkeys(row["method"] for row in rows):
         own = {row["dataset"]: row for row in rows if row["method"] == method}
         cells = [
-            f"{100 * own[name]['accuracy']:.1f}"
-            + ("" if own[name]["interval"] is None else f" ± {100 * own[name]['interval']:.1f}")
-            for name in datasets
+            f"{100 * own[name]['accuracy']:.1f}" + over_seeds(own[name]["interval"]) for name in datasets
         ]
         mean = sum(row["accuracy"] for row in own.values()) / len(own)
         lines.append([METHODS[method], *cells, f"{100 * mean:.1f}"])
@@ -555,8 +553,7 @@ def _real_name(row: dict[str, Any]) -> str:
 
 
 def _real_value(row: dict[str, Any]) -> str:
-    half = row["interval"]
-    return f"{100 * row['accuracy']:.1f}" + ("" if half is None else f" ± {100 * half:.1f}")
+    return f"{100 * row['accuracy']:.1f}{over_seeds(row['interval'])}"
 
 
 def _seeds(values: list[float]) -> str:

@@ -28,6 +28,7 @@ _Z95 = 1.959964
 # with less than 6 not even all of them changing would be significant.
 FEW_SAMPLES = 30
 _AGREE = 0.0005  # half a tenth of a point: what one decimal of a per cent doesn't show
+OVER_SEEDS = "±: half the 95 % t interval"  # for notes under tables, before what it's over
 
 
 class Interval(NamedTuple):

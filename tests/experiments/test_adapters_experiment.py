@@ -30,7 +30,7 @@ from residual.experiments.adapters import SPLITS, ZERO_SHOT, AdaptersSettings
 from residual.experiments.heads import HeadsSettings, part_of
 from residual.experiments.plan import Work
 from residual.experiments.results import outputs_path, read_outputs
-from residual.intervals import mean_and_interval
+from residual.intervals import mean_and_interval, over_seeds
 from residual.report.accuracies import accuracy_frame
 from residual.report.tables import METHOD_NAMES
 from residual.workflows.store_origin import classifier_of
@@ -233,7 +233,9 @@ def test_the_tables_agree_with_each_other(made):
     shown = {(row["dataset"], row["method"]): row for row in numbers.to_dict("records")}
     text = (made.folder / "table.md").read_text(encoding="utf-8")
     tex = (made.folder / "table.tex").read_text(encoding="utf-8")
-    assert text.startswith("picto: accuracy on test in per cent, mean ± half the 95 % interval over 2 seeds")
+    assert text.startswith(
+        "picto: accuracy on test in per cent, mean; ±: half the 95 % t interval over 2 seeds"
+    )
     rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in row] for row in rows]
     assert rows[0] == ["method", *DATASETS, "mean", "weights"]
@@ -244,7 +246,7 @@ def test_the_tables_agree_with_each_other(made):
             mean, half = mean_and_interval(made.tables[f"{name}.{method}"]["accuracy"].tolist())
             means.append(mean)
             assert shown[name, method]["accuracy"] == mean
-            assert cell == f"{100 * mean:.1f}" + ("" if half is None else f" ± {100 * half:.1f}")
+            assert cell == f"{100 * mean:.1f}{over_seeds(half)}"
             assert made.told["summary"]["picto"][name][METHOD_NAMES[method]] == mean
         assert row[3] == f"{100 * sum(means) / 2:.1f}"
         assert row[4] == f"{shown['digits', method]['weights']:,}"

@@ -121,7 +121,7 @@ def test_lines_have_a_dash_for_what_is_missing_and_methods_keep_their_order():
     assert lines == [
         ["zero-shot", "50.0", "100.0", "75.0", "0"],
         ["linear map", "–", f"30.0 ± {reach:.1f}", "–", "36,864"],
-        ["ResiDual", "75.0 ± 0.0", f"85.0 ± {reach / 2:.1f}", "80.0", "2,000–2,104"],
+        ["ResiDual", "75.0", f"85.0 ± {reach / 2:.1f}", "80.0", "2,000–2,104"],
     ]
 
 
@@ -129,7 +129,8 @@ def test_the_table_in_markdown():
     text = accuracies_markdown(accuracy_frame(SOME), "picto")
     title, empty, *rows = text.splitlines()
     assert title == (
-        "picto: accuracy on test in per cent, mean ± half the 95 % interval over 2 seeds; weights trained"
+        "picto: accuracy on test in per cent, mean; ±: half the 95 % t interval over 2 seeds, not over test "
+        "pictures; weights trained"
     )
     assert empty == ""
     assert rows[0] == r"| method | flags | let\|ters_& | mean | weights |"
@@ -144,7 +145,7 @@ def test_the_table_for_latex():
     assert r"zero-shot & 50.0 & 100.0 & 75.0 & 0 \\" in text
     assert r"linear map & -- & 30.0 $\pm$ " in text
     assert "2,000--2,104" in text
-    assert r"per cent, mean $\pm$ half the 95 \% interval over 2 seeds; weights trained}" in text
+    assert r"per cent, mean; $\pm$: half the 95 \% t interval over 2 seeds, not over test pictures;" in text
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
 
 

@@ -37,8 +37,8 @@ def heads(
 
     S: accuracy of the head alone. U: its correlation with the output, U|T: in the span of the classes. P:
     variance that texts explain. O: trained weights, Oσ: times the
-    deviation of the head's contribution. R: random. In per cent, ± half the 95 % interval over
-    samples and draws.
+    deviation of the head's contribution. R: random. In per cent; ±: half the 95 % t interval over
+    seeds, each of which halves the samples and draws heads anew.
 
     Examples:
 
@@ -50,7 +50,13 @@ def heads(
     """
     from residual.cli.console import check_outputs, out, show_origin, stages, write_result
     from residual.cli.settings import read_heads_settings
-    from residual.report import check_matplotlib, save_figures, scoreboard_figures, scoreboard_table
+    from residual.report import (
+        check_matplotlib,
+        halves_note,
+        save_figures,
+        scoreboard_figures,
+        scoreboard_table,
+    )
     from residual.workflows.heads import scoreboard_of_stores
 
     if figures:
@@ -66,6 +72,7 @@ def heads(
     out.print(scoreboard_table(rows, compared.title))
     if "worst_group" in rows:
         out.print(scoreboard_table(rows, "worst group", "worst_group"))
+    out.print(halves_note(settings.seeds))
     if figures:
         drawn = scoreboard_figures(rows, compared.board.scores, compared.title, compared.chance)
         for path in save_figures(drawn, figures):

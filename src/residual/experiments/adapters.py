@@ -34,6 +34,7 @@ from residual.experiments.few_shots import ZERO_SHOT, few_shot_rows
 from residual.experiments.plan import Plan, Work
 from residual.experiments.results import outputs_path, save_outputs, write_table
 from residual.files import safe_name, write_text
+from residual.intervals import OVER_SEEDS
 from residual.progress import Progress
 from residual.report.accuracies import (
     accuracies_latex,
@@ -53,7 +54,7 @@ from residual.workflows.train import Tuned, fine_tuned
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SHOWN = "accuracy on test in per cent, mean ± half the 95 % interval over draws"
+_SHOWN = f"accuracy on test in per cent, mean; {OVER_SEEDS} over draws, not over test pictures"
 _TUNED = {"methods": (FINE_TUNING,)}
 _PAPERS_BATCH = 128  # how cells have it noted, unless one number is given for all encoders
 

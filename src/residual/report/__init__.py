@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from residual.report.run_page import write_run_page
     from residual.report.scoreboards import (
         ablations_figure,
+        halves_note,
         matrix_figure,
         scoreboard_figure,
         scoreboard_figures,
@@ -82,6 +83,7 @@ __all__ = [
     "facts_table",
     "geometry_figure",
     "grid_figure",
+    "halves_note",
     "heads_table",
     "intervals_note",
     "lambdas_figure",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from residual.adapters.methods import METHODS
-from residual.intervals import mean_and_interval
+from residual.intervals import OVER_SEEDS, mean_and_interval, over_seeds
 from residual.report.figures import (
     CHANCE,
     CHANCE_LOOK,
@@ -226,7 +226,7 @@ def shots_figure(frame: pd.DataFrame, title: str) -> Figure:
     axes.set_ylim(max(low, 0), min(high, 1.03))  # intervals of few draws go beyond
     chance_line(axes, frame["chance"].iloc[0])
     axes.set_xlabel("pictures of each class")
-    axes.set_ylabel("accuracy on test")
+    axes.set_ylabel("accuracy on test (bars: 95 % over draws)")
     axes.grid(color="#eeeeee")
     _legend(figure, frame["method"].nunique())
     title_of(figure, title)
@@ -243,9 +243,7 @@ def _by_method(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _percent(row: pd.Series) -> str:
-    if pd.isna(row["interval"]):
-        return f"{100 * row['accuracy']:.1f}"
-    return f"{100 * row['accuracy']:.1f} ± {100 * row['interval']:.1f}"
+    return f"{100 * row['accuracy']:.1f}{over_seeds(row['interval'])}"
 
 
 def _weights(counts: Sequence[int]) -> str:
@@ -255,5 +253,5 @@ def _weights(counts: Sequence[int]) -> str:
 
 def _title(frame: pd.DataFrame, encoder: str) -> str:
     seeds = int(frame["seeds"].max())
-    over = f", mean ± half the 95 % interval over {seeds} seeds" if seeds > 1 else ""
+    over = f", mean; {OVER_SEEDS} over {seeds} seeds, not over test pictures" if seeds > 1 else ""
     return f"{encoder}: accuracy on test in per cent{over}; weights trained"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from residual.intervals import OVER_SEEDS, over_seeds
 from residual.report.figures import (
     COLOURS,
     chance_line,
@@ -83,6 +84,11 @@ def scoreboard_cells(
     return headings, cells
 
 
+def halves_note(seeds: int) -> str:
+    """What `±` means there, for a line under it."""
+    return f"{OVER_SEEDS} over {seeds} seeds, each of which halves the samples and draws heads anew."
+
+
 def scoreboard_table(rows: pd.DataFrame, title: str, measure: str = "accuracy") -> Table:
     """A row a way, a column a share of heads."""
     headings, cells = scoreboard_cells(rows, measure, _SHORT)
@@ -131,7 +137,7 @@ def scoreboard_figure(rows: pd.DataFrame, title: str, chance: float | None = Non
     axes.minorticks_off()
     axes.set_ylim(0, 1)
     axes.set_xlabel("heads kept, per cent")
-    axes.set_ylabel("accuracy on test")
+    axes.set_ylabel("accuracy on test (bands: 95 % over halves of the samples)")
     axes.grid(alpha=0.25, linewidth=0.5)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     title_of(figure, title)
@@ -195,4 +201,4 @@ def matrix_figure(values: pd.DataFrame, label: str, title: str) -> Figure:
 
 def _percent(row: pd.Series, measure: str) -> str:
     half = (row[f"{measure}_high"] - row[f"{measure}_low"]) / 2
-    return f"{100 * row[measure]:.1f} ± {100 * half:.1f}"
+    return f"{100 * row[measure]:.1f}{over_seeds(half)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from residual.adapters.methods import METHODS
-from residual.intervals import Interval, few_samples, over_pictures, over_seeds
+from residual.intervals import OVER_SEEDS, Interval, few_samples, over_pictures, over_seeds
 from residual.report.tables import METHOD_NAMES, untrained
 
 
@@ -101,4 +101,4 @@ def seeds_note(summary: dict[str, Any]) -> str:
     if not any(shown):
         return f"All {seeds} seeds agree, so there is no ±; that says nothing about other pictures."
     none = "" if all(shown) else ", none where all agree"
-    return f"±: half the 95 % t interval over {seeds} seeds{none}."
+    return f"{OVER_SEEDS} over {seeds} seeds{none}."
