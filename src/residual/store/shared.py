@@ -64,7 +64,7 @@ def check_apart(chosen: Seen, tested: Seen, what: str) -> None:
         SharedSamplesError: more are; says how many.
     """
     if (count := tested.among(chosen)) > MOST_SHARED * len(tested.keys):
-        raise SharedSamplesError(f"{_told(count, chosen, tested, what)}: that is no test.")
+        raise SharedSamplesError(f"{_how_many(count, chosen, tested, what)}: that is no test.")
     warn_of_shared(chosen, tested, what)
 
 
@@ -72,10 +72,10 @@ def warn_of_shared(chosen: Seen, tested: Seen, what: str, so: str = "") -> None:
     """Tell in a `SharedSamplesWarning` how many samples are shared, if any, and what follows."""
     if count := tested.among(chosen):
         so = so or f"accuracy may be too high by up to {100 * count / len(tested.keys):.2g} points"
-        warnings.warn(f"{_told(count, chosen, tested, what)}: {so}.", SharedSamplesWarning, stacklevel=3)
+        warnings.warn(f"{_how_many(count, chosen, tested, what)}: {so}.", SharedSamplesWarning, stacklevel=3)
 
 
-def _told(count: int, chosen: Seen, tested: Seen, what: str) -> str:
+def _how_many(count: int, chosen: Seen, tested: Seen, what: str) -> str:
     n = len(tested.keys)
     some = f"All {n:,}" if count == n else f"{count:,} of the {n:,}"
     where = f"those of {chosen.where} that" if chosen.where != tested.where else "those that"
