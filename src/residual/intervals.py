@@ -64,7 +64,7 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, t95(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def wilson(correct: float, n: int) -> Interval:
+def wilson(correct: float | int, n: int) -> Interval:
     """Wilson's score interval of a share of `n` pictures (Wilson 1927; Brown, Cai and DasGupta 2001).
 
     `(p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n)` with `p = correct/n` and `z = 1.96`: it stays within
@@ -131,14 +131,14 @@ def paired_difference(before: Right, after: Right) -> Interval:
     return Interval(value, max(-1.0, value - below), min(1.0, value + above))
 
 
-def over_seeds(half: float | None) -> str:
+def over_seeds(half: float | int | None) -> str:
     """` ± 0.3`, in points of a per cent; nothing of one fit, and of fits that agree to the digit shown: that
     would look as if nothing were left open.
     """
     return "" if half is None or math.isnan(half) or half < _AGREE else f" ± {100 * half:.1f}"
 
 
-def shown(share: float, half: float | None = None, n: int | None = None) -> str:
+def shown(share: float | int, half: float | int | None = None, n: int | None = None) -> str:
     """An accuracy with all that is known of how far it holds: `98.5 ± 0.2 % (97.5 to 99.1)`.
 
     Args:
@@ -160,7 +160,7 @@ def over_pictures(interval: Sequence[float]) -> str:
     return f"({100 * low:.1f} to {100 * high:.1f})"
 
 
-def few_samples(n: int, correct: float | None = None) -> str:
+def few_samples(n: int, correct: float | int | None = None) -> str:
     """What so few test pictures can't tell, in a sentence; nothing where there are enough.
 
     Args:
@@ -177,7 +177,7 @@ def few_samples(n: int, correct: float | None = None) -> str:
     )
 
 
-def warn_of_few(n: int, correct: float | None = None) -> None:
+def warn_of_few(n: int, correct: float | int | None = None) -> None:
     """A `FewSamplesWarning` where there are less than `FEW_SAMPLES`."""
     if told := few_samples(n, correct):
         warnings.warn(told, FewSamplesWarning, stacklevel=3)
