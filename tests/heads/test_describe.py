@@ -304,7 +304,7 @@ def test_stores_that_cannot_be_told():
     with pytest.raises(ResidualError, match="without units of kind emb, mlp"):
         describe_heads(heads, None, texts, bases, settings=DescribeSettings(task="correlation"))
     patches = encode_dataset(encoder, images, pooling="patches")
-    with pytest.raises(ResidualError, match="several tokens an image"):
+    with pytest.raises(ResidualError, match="the store tiny/train is of pooling 'patches'"):
         describe_heads(patches, None, texts, bases, [head])
     z = whole.coordinates.z.clone()
     z[3, 0, 0, 0] = float("nan")

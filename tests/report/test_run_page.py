@@ -142,7 +142,7 @@ def test_a_section_has_the_pictures_at_the_ends_and_a_name_if_it_deserves_one(ru
     adapter, store = run.adapters["residual"], run.task.stores["train"]
     (component,) = strongest_components(adapter, 1)
     unit = store.units.iloc[component.unit]
-    anchor = unit_anchor(unit["kind"], unit["layer"], unit["head"])
+    anchor = unit_anchor(unit["kind"], int(unit["layer"]), unit["head"])
     section = page[page.index(f'<section class="unit" id="{anchor}"') :]
     section = section[: section.index("</section>")]
     assert f"Component {component.index + 1}." in section
@@ -315,7 +315,7 @@ def test_pictures_are_the_right_ones_where_some_were_left_out(tmp_path):
     scores = compute_scores(run.adapters[BEST], store).scores[:, component.position]
     unit = store.units.iloc[component.unit]
     shown = page_of(run, tmp_path / "index.html")
-    section = shown[shown.index(f'id="{unit_anchor(unit["kind"], unit["layer"], unit["head"])}"') :]
+    section = shown[shown.index(f'id="{unit_anchor(unit["kind"], int(unit["layer"]), unit["head"])}"') :]
     (_, uri), *_ = Reader(section[: section.index("</section>")]).pictures
     lowest = root / store.sample_ids[int(scores.argmin())]
     assert shows(uri, Image.open(lowest))

@@ -86,6 +86,7 @@ def test_the_verdict(share, named, said):
     assert re.search(said, chance.verdict(share))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_there_is_nothing_to_tell_of(texts):
     assert chances([], texts.embeddings, COUNT) == []
     with pytest.raises(ResidualError, match="all zero: there is nothing for texts to explain"):

@@ -43,7 +43,7 @@ class Component:
         """The classes that a negative score and a positive score push the output towards; see `towards`."""
         return self.towards(classifier, -1, k), self.towards(classifier, 1, k)
 
-    def towards(self, classifier: ZeroShotClassifier, score: float, k: int = 3) -> list[str]:
+    def towards(self, classifier: ZeroShotClassifier, score: float | int, k: int = 3) -> list[str]:
         """The classes that a score pushes the output towards, once weighted: of `λ s ⟨w_c − w̄, ψ⟩`, the
         largest first, with `w_c` a class's row, `w̄` the mean of all and `ψ` what the score is written along.
 

@@ -28,12 +28,12 @@ def gain_grid(gains: pd.DataFrame) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def unit_anchor(kind: str, layer: int, head: int) -> str:
-    """Of a unit's section on the page."""
+def unit_anchor(kind: str, layer: int, head: Any) -> str:
+    """Of a unit's section on the page; an MLP has no head."""
     return f"unit-{layer}-{'mlp' if kind == 'mlp' else head}"
 
 
-def unit_title(kind: str, layer: int, head: int) -> str:
+def unit_title(kind: str, layer: int, head: Any) -> str:
     """`Layer 7, head 2`."""
     return f"Layer {layer}, {'MLP' if kind == 'mlp' else f'head {head}'}"
 
@@ -56,7 +56,7 @@ def gain_colours(gain: float) -> dict[str, tuple[str, str]]:
 
 
 def _cell(unit: Any) -> dict[str, Any]:
-    where = unit.kind, unit.layer, unit.head
+    where = unit.kind, int(unit.layer), unit.head
     return {
         "text": f"{unit.relative:.2f}",
         "colours": gain_colours(unit.relative),

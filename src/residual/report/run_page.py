@@ -79,7 +79,7 @@ def write_run_page(
     strongest = []
     for component in strongest_components(weighted[shown], _NAMED) if shown else ():
         unit = store.units.iloc[component.unit]
-        anchor = unit_anchor(unit["kind"], unit["layer"], unit["head"])
+        anchor = unit_anchor(unit["kind"], int(unit["layer"]), unit["head"])
         strongest.append((component_title(component, store.units), anchor, f"{component.weight:+.2f}"))
     page = PAGES.get_template("run.html").render(
         summary=summary,

@@ -145,7 +145,7 @@ def _ends(
     return found
 
 
-def _where(units: pd.DataFrame) -> list[tuple[int, str, int, int]]:
+def _where(units: pd.DataFrame) -> list[tuple[int, str, int, Any]]:
     """Position, kind, layer and head of each, once, in the order of the grid."""
     order = units.drop_duplicates("unit").sort_values(["layer", "kind", "head"])
     columns = (order[name].tolist() for name in ("unit", "kind", "layer", "head"))
