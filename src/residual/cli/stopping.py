@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_ONE = 1.0  # seconds
 
 
 class Stopped(BaseException):
@@ -45,23 +47,29 @@ class Stopped(BaseException):
 
 @contextmanager
 def stoppable() -> Generator[None]:
-    """Raise `Stopped` where a signal comes; what a second one interrupts ends without a word.
+    """Raise `Stopped` where a signal comes. One more within a second is the same (whoever started this passes
+    it on); a later one ends the process without a word.
 
-    Where this isn't the main thread, signals are left to whoever has them.
+    Where this isn't the main thread, signals are left to whoever has them; one that is ignored stays so, as
+    Ctrl-C in the background of a shell.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    owner, came = os.getpid(), False
+    owner, first = os.getpid(), 0.0
 
     def stop(number: int, _: Any) -> None:
-        nonlocal came
-        if os.getpid() != owner or came:  # a process that reads pictures: its owner tells
+        nonlocal first
+        if os.getpid() != owner:  # a process that reads pictures: its owner tells
             os._exit(128 + number)
-        came = True
-        raise Stopped(number)
+        if not first:
+            first = time.monotonic()
+            raise Stopped(number)
+        if time.monotonic() - first > _ONE:
+            os._exit(128 + number)
 
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield
     finally:
