@@ -99,7 +99,7 @@ def test_a_process_that_is_interrupted(tmp_path):
     shown, err = run.communicate(timeout=60)
     assert (run.returncode, shown) == (130, "")
     said, command = err.splitlines()
-    assert said.startswith("residual: Stopped by Ctrl-C. ")
+    assert said.startswith("residual: Stopped by Ctrl-C")
     assert command == shlex.join(["python", "-m", "residual", *words])
 
 

@@ -26,7 +26,8 @@ class Stopped(BaseException):
 
     def __init__(self, number: int):
         super().__init__(number)
-        self.number, self.kept, self.goes_on = number, "", False
+        self.number, self.goes_on = number, False
+        self.kept: str | None = None  # before the long work and after it
 
     @property
     def code(self) -> int:
@@ -40,6 +41,8 @@ class Stopped(BaseException):
             words: of the command, without its name.
         """
         by = _SIGNALS[signal.Signals(self.number)]
+        if self.kept is None:
+            return f"Stopped by {by}, at no long work: what is on the disk stays. Again:\n{_command(words)}"
         what = f"Kept: {self.kept}" if self.kept else "Nothing is kept"
         how = "The same command goes on from there" if self.goes_on else "The same command starts anew"
         return f"Stopped by {by}. {what}. {how}:\n{_command(words)}"
