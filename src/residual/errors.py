@@ -168,6 +168,24 @@ class OtherResultError(ResidualError):
         super().__init__(message, "Choose another folder, or remove it.")
 
 
+class ExistingError(ResidualError):
+    """What an earlier call wrote is where something is to be written."""
+
+    def __init__(self, message: str):
+        super().__init__(message, "To replace it: overwrite=True.")
+
+
+class ForeignError(ResidualError):
+    """Something of another kind is where something is to be written: it is left alone."""
+
+    def __init__(self, message: str):
+        super().__init__(message, "Choose another place, or move that away.")
+
+
+class AtWorkError(ResidualError):
+    """Another process is writing to the same place."""
+
+
 class LaterVersionError(ResidualError):
     """A file that a later version of the library wrote, which this one can't read whole."""
 

@@ -255,23 +255,6 @@ def shareable_split(name: str) -> str:
     return f"{shareable(whole)}/{split}" if slash else shareable(name)
 
 
-def check_writable(path: str | Path) -> None:
-    """Find out before the long work whether a file can be written there; makes its folder.
-
-    Raises:
-        ResidualError: it can't.
-    """
-    path = Path(path)
-    try:
-        make_folder(path.parent)
-    except OSError as error:
-        raise ResidualError(f"The folder {str(path.parent)!r} can't be made: {error.strerror}.") from error
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ResidualError(
-            f"{str(path)!r} can't be written: it is a folder, or its folder is closed to you."
-        )
-
-
 def write_json(path: str | Path, value: object) -> None:
     """Write `value` as JSON, whole or not at all; NaN and infinity, which JSON doesn't have, as null.
 

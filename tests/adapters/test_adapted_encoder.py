@@ -28,7 +28,7 @@ from residual.adapters import (
     compute_scores,
     onnx_files,
 )
-from residual.errors import ResidualError
+from residual.errors import ExistingError, ResidualError
 from residual.spectral.pca import pca
 from residual.text import ZeroShotClassifier
 
@@ -282,11 +282,14 @@ def test_onnx_of_features_and_of_maps_of_the_output_in_two_files(tmp_path, monke
     save = onnx_files._save_program
     monkeypatch.setattr(onnx_files, "_ONE_FILE", 0)
     monkeypatch.setattr(onnx_files, "_save_program", lambda *of: (programs.append(of), save(*of)))
-    (tmp_path / "a.onnx.data").write_bytes(b"as it was called until 0.1")
     heads = residual_of(encoder, "head", others="zero")
     for adapter, logits in ((LinearMap(12, torch.randn(12, 12)), False), (heads, False), (heads, True)):
         adapted = AdaptedEncoder(encoder, adapter, classifier_of(encoder))
-        adapted.export_onnx(path, logits=logits)
+        if path.exists():
+            (tmp_path / "a.onnx.data").write_bytes(b"as it was called until 0.1")
+            with pytest.raises(ExistingError, match=r"a\.onnx' is there already: an encoder as ONNX"):
+                adapted.export_onnx(path, logits=logits)
+        adapted.export_onnx(path, logits=logits, overwrite=True)
         got, _, called = _run_onnx(path, pixels)
         with torch.no_grad():
             wanted.append(adapted(pixels, logits=logits))

@@ -219,13 +219,13 @@ def test_settings_choose_the_write_back_and_files_name_it(tmp_path, reference):
         for settings in (how, AdapterSettings()):
             adapter = make_adapter(method, reference, settings)
             assert adapter.write_back == settings.write_back
-            AdaptedEncoder(tiny(), adapter).save_pretrained(tmp_path)
+            AdaptedEncoder(tiny(), adapter).save_pretrained(tmp_path, overwrite=True)
             config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
             told = config["adapter"]
             assert config["format"] == (2 if settings is how else 1)  # what 0.1 would pass over, it refuses
             assert told.get("write_back", "equation") == settings.write_back
             assert ("write_back" in told) == (settings is how)
-    AdaptedEncoder(tiny(), make_adapter("residual_released", reference)).save_pretrained(tmp_path)
+    AdaptedEncoder(tiny(), make_adapter("residual_released", reference)).save_pretrained(tmp_path, True)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "each re-weighted by one number, as in the code published with the paper" in card
     with pytest.raises(ResidualError, match="write_back takes 'equation' or 'transposed'; got 'rows'"):

@@ -266,14 +266,14 @@ def test_a_save_that_is_cut_off_leaves_the_old_or_the_new_one(tmp_path, monkeypa
 
             monkeypatch.setattr(os, name, cut_off)
             try:
-                new.save_pretrained(folder)
+                new.save_pretrained(folder, overwrite=True)
                 found.append("whole")
             except KeyboardInterrupt:
                 monkeypatch.undo()
                 got = AdaptedEncoder.from_pretrained(folder, encoder).adapter.matrix[0, 0].item()
                 found.append({1.0: "old", 2.0: "new"}[got])
             monkeypatch.undo()
-            new.save_pretrained(folder)
+            new.save_pretrained(folder, overwrite=True)
             assert AdaptedEncoder.from_pretrained(folder, encoder).adapter.matrix[0, 0].item() == 2
             assert len(list(folder.iterdir())) == 3
         assert found == sorted(found, key=("old", "new", "whole").index)
@@ -404,6 +404,7 @@ from hub_server import TOKEN, running_hub
 
 with running_hub() as hub:
     os.environ["HF_ENDPOINT"] = hub.url
+    hub.put("owner/words", {".gitattributes": b"", "README.md": b"mine"})
     import torch
     from residual import AdaptedEncoder, ResidualError, load_encoder
     from residual.adapters import LinearMap
@@ -419,7 +420,12 @@ with running_hub() as hub:
             return str(error)
 
     told = {
-        "url": [one.push_to_hub("owner/mine", private=True, token=TOKEN) for one in adapted],
+        "url": [
+            each.push_to_hub("owner/mine", private=True, token=TOKEN, overwrite=each is adapted[1])
+            for each in adapted
+        ],
+        "there already": refused(lambda: adapted[0].push_to_hub("owner/mine", token=TOKEN)),
+        "foreign": refused(lambda: adapted[0].push_to_hub("owner/words", token=TOKEN, overwrite=True)),
         "wrong token": refused(lambda: adapted[0].push_to_hub("owner/other", token="hf_wrong")),
         "no repository": refused(lambda: AdaptedEncoder.from_pretrained("owner/none")),
         "no revision": refused(lambda: AdaptedEncoder.from_pretrained("owner/mine", revision="v9")),
@@ -455,6 +461,8 @@ def test_over_a_hub(tmp_path):
     told = json.loads(done.stdout)
     assert told["url"] == [f"{told['hub']}/owner/mine"] * 2
     assert told["private"] == {"owner/mine": True}
+    assert "The repository 'owner/mine' holds an adapter already. To replace it" in told["there already"]
+    assert "'owner/words' holds 'README.md': it is no place for an adapter" in told["foreign"]
     assert "owner/other: it can't be put onto the hub (" in told["wrong token"]
     assert "there is no such folder, and it can't be had from the hub" in told["no repository"]
     assert "it can't be had from the hub" in told["no revision"]

@@ -59,7 +59,7 @@ def test_another_split_than_before_is_refused(cache, change):
         ids[7] = "other"
     else:
         ids, labels = ids[:-1], labels[:-1]
-    Manifest(kept.name, kept.split, tuple(names), tuple(ids), labels).save(cache / "flags-val.json")
+    Manifest(kept.name, kept.split, tuple(names), tuple(ids), labels).keep(cache / "flags-val.json")
     with pytest.raises(
         ResidualError,
         match=r"flags val isn't what the manifest of when it was first built \(delete '.*flags-val.json'",
@@ -126,7 +126,7 @@ def test_a_saved_table_has_one_beside_it_too(tmp_path):
     name = f"disk:{tmp_path / 'saved'}"
     Manifest.of(load_dataset(name, "val")).save(tmp_path / "saved" / "manifest-val.json")
     load_dataset(name, "val")
-    Manifest.of(load_dataset(name, "test")).save(tmp_path / "saved" / "manifest-val.json")
+    Manifest.of(load_dataset(name, "test")).save(tmp_path / "saved" / "manifest-val.json", overwrite=True)
     with pytest.raises(ResidualError, match=r"val isn't what the manifest '.*manifest-val.json' .delete it"):
         load_dataset(name, "val")
 

@@ -22,7 +22,7 @@ from PIL import Image
 from rich.console import Console
 from tiny import TinyImages, tiny_encoder
 
-from residual.errors import ResidualError
+from residual.errors import ExistingError, ForeignError, ResidualError
 from residual.files import write_json
 from residual.report import (
     analysis_figures,
@@ -349,16 +349,21 @@ def test_saved_figures_are_whole_pictures(shapes, heads, tmp_path):
 
 
 def test_a_figure_takes_the_place_of_an_older_one(heads, tmp_path):
-    (tmp_path / "grid.png").write_text("old")
-    save_figure(grid_figure(heads, "x", "t"), tmp_path, "grid")
-    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+    save_figure(grid_figure(heads, "x", "old"), tmp_path, "grid")
+    before = (tmp_path / "grid.png").read_bytes()
+    figure = grid_figure(heads, "x", "t")
+    with pytest.raises(ExistingError, match=r"grid\.png' is there already: a figure"):
+        save_figure(figure, tmp_path, "grid")
+    save_figure(figure, tmp_path, "grid", overwrite=True)
+    assert (tmp_path / "grid.png").read_bytes() != before
+    (tmp_path / "grid.svg").write_text("<svg>mine</svg>")
+    with pytest.raises(ForeignError, match=r"grid\.svg' is an SVG picture: it is no place for a figure"):
+        save_figure(figure, tmp_path, "grid", overwrite=True)
 
 
 def test_a_folder_that_cannot_be_made_is_named(heads, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(
-        ResidualError, match=r"file/grid.png' can't be written: (File exists|Not a directory)"
-    ):
+    with pytest.raises(ResidualError, match=r"The folder '.*file' can't be made: '.*file' is no folder"):
         save_figure(grid_figure(heads, "x", "t"), tmp_path / "file", "grid")
 
 

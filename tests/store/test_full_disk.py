@@ -158,7 +158,7 @@ def test_bases_on_a_disk_that_is_full(disk, tmp_path):
     settings = Encoding(batch_size=8)
     message = r"can't be written: the disk is full\. Make room and run the same"
     with pytest.raises(ResidualError, match=f"bases' {message}"):
-        bases.save(root / "bases")
+        bases.save(root / "bases", overwrite=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("residual.spectral.fit.SECONDS_BETWEEN", -1)
         with pytest.raises(ResidualError, match=f"unfinished' {message}"):

@@ -194,6 +194,7 @@ def test_files_that_hold_no_linearization(tmp_path):
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ResidualError, match="holds no linearization but something else"):
         Linearization.load(path)
+    path.unlink()
     Linearization.of(tiny_encoder()).save(path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ResidualError, match=r"map.safetensors can't be read \("):

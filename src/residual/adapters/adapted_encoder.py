@@ -198,7 +198,12 @@ class AdaptedEncoder(nn.Module):
         return self.encoder.pixels(images)
 
     def export_onnx(
-        self, path: str | Path, *, logits: bool | None = None, size: tuple[int, int] | None = None
+        self,
+        path: str | Path,
+        *,
+        logits: bool | None = None,
+        size: tuple[int, int] | None = None,
+        overwrite: bool = False,
     ) -> None:
         """Write as ONNX, for any number of images: "pixels" goes in, "logits" or "features" comes out.
 
@@ -209,20 +214,25 @@ class AdaptedEncoder(nn.Module):
             path: of the file.
             logits: as in `forward`.
             size: height and width of the images, for an encoder that takes any (then by default 224 by 224).
+            overwrite: whether the file of an earlier export may be replaced.
 
         Raises:
+            ExistingError, ForeignError: one is there already, see `overwrite`; or something else is.
             ResidualError: onnx or onnxscript is missing (`pip install 'residual-vit[onnx]'`), the weights are
                 in half precision, the place can't be written to, or the model can't be exported.
         """
-        write_onnx(self, self.encoder, path, self._gives_logits(logits), self.class_names, size)
+        write_onnx(self, self.encoder, path, self._gives_logits(logits), self.class_names, size, overwrite)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `adapter.safetensors`, `adapter_config.json` and a model card, `README.md`, into a folder.
+    def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write `adapter.safetensors`, `adapter_config.json` and a model card, `README.md`, into a folder
+        that is new or empty, or holds an earlier adapter that may be replaced (`overwrite`); what else is in
+        it then stays.
 
         Raises:
+            ExistingError, ForeignError: it holds an adapter already, or something else.
             ResidualError: the place can't be written to, or other weights were loaded into this module.
         """
-        save_parts(self._unchanged(), folder)
+        save_parts(self._unchanged(), folder, overwrite=overwrite)
 
     @classmethod
     def from_pretrained(
@@ -250,13 +260,17 @@ class AdaptedEncoder(nn.Module):
         with making_sense(place):
             return cls(*(getattr(parts, field.name) for field in fields(parts)), share=share)
 
-    def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
+    def push_to_hub(
+        self, repo_id: str, private: bool = False, token: str | None = None, overwrite: bool = False
+    ) -> str:
         """Put what `save_pretrained` writes into a repository of the hub, made if there is none; its address.
+        An adapter that is in it already is replaced on request only.
 
         Raises:
+            ExistingError, ForeignError: it holds an adapter already, or something else.
             ResidualError: the hub can't be reached or refuses.
         """
-        return push_parts(self._unchanged(), repo_id, private, token)
+        return push_parts(self._unchanged(), repo_id, private, token, overwrite)
 
     def extra_repr(self) -> str:
         """What shows in `repr` beside the model."""

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.files import check_writable, shareable, write_errors, written_beside
+from residual.files import shareable, write_errors, written_beside
 from residual.hashing import sha256
 from residual.libraries import first_line, library, version_of
+from residual.outputs import check_file
+from residual.products import ONNX
 
 _ONE_FILE = 1_500_000_000  # bytes; ONNX holds no more than 2 GB without a second file for the weights
 _SIZE = (224, 224)  # of an encoder that takes any
@@ -29,13 +31,14 @@ def write_onnx(
     logits: bool,
     class_names: Sequence[str],
     size: tuple[int, int] | None,
+    overwrite: bool = False,
 ) -> None:
     """See `AdaptedEncoder.export_onnx`.
 
     Args:
         whole: from pixels, and whether logits are wanted, to these or to features.
         encoder: in it.
-        path, logits, size: see there.
+        path, logits, size, overwrite: see there.
         class_names: of the logits.
 
     Raises:
@@ -48,7 +51,7 @@ def write_onnx(
             f"ONNX is written in float32, and {encoder.name} is in {str(encoder.dtype)[6:]}: say "
             "adapted.float().export_onnx(path)."
         )
-    check_writable(path)
+    path = check_file(path, ONNX, overwrite)
     height, width = encoder.image_size or size or _SIZE
     pixels = torch.zeros(2, 3, height, width, dtype=encoder.dtype, device=encoder.device)
     try:
@@ -70,7 +73,7 @@ def write_onnx(
     _clear_notes(program.model)
     told = {"encoder": shareable(encoder.name), "class_names": json.dumps(class_names)}
     program.model.metadata_props.update(told)
-    _save_program(program, Path(path).resolve())
+    _save_program(program, path.resolve())
 
 
 class _Giving(nn.Module):
@@ -105,7 +108,7 @@ def _save_program(program: Any, path: Path) -> None:
     """Write it whole or not at all. A second file has a name of its own, by what is in it: it is there before
     the first one names it, and that of an earlier program goes after.
     """
-    own = ""
+    own, replaced = "", path.exists()
     weights = {name: value.const_value for name, value in program.model.graph.initializers.items()}
     if sum(value.nbytes for value in weights.values()) <= _ONE_FILE:
         with written_beside(path) as beside:
@@ -129,7 +132,7 @@ def _save_program(program: Any, path: Path) -> None:
                     shutil.copyfile(room / made, beside)  # into the file that is locked
         finally:
             shutil.rmtree(room, ignore_errors=True)
-    for pattern in ("data", f"{'[0-9a-f]' * 16}.data"):
+    for pattern in (*(["data"] if replaced else []), f"{'[0-9a-f]' * 16}.data"):
         for other in path.parent.glob(f"{glob.escape(path.name)}.{pattern}"):
             if other.name != own:
                 other.unlink(missing_ok=True)

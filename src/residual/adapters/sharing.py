@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,20 @@ from residual.adapters.config import EncoderFacts, check_config, format_of, maki
 from residual.adapters.methods import ADAPTERS, FINE_TUNING
 from residual.encoders.encoder import Encoder
 from residual.encoders.sources import hub_errors
-from residual.errors import ResidualError
+from residual.errors import ExistingError, ForeignError, ResidualError
 from residual.files import local_path, read_regular, shareable, write_json, write_text
 from residual.finite import check_finite
 from residual.hashing import sha256
 from residual.libraries import version_of
+from residual.outputs import check_folder, listed
+from residual.products import ADAPTER
 from residual.repositories import hub_bars
 from residual.spectral.bases import Origin
 from residual.tensor_files import MOST_OF_WEIGHTS, packed_parts, unpack_tensors, write_parts
 from residual.text.classifier import ZeroShotClassifier
 from residual.versions import told_by_version
 
-TENSORS, CONFIG, CARD = "adapter.safetensors", "adapter_config.json", "README.md"
+FILES = TENSORS, CONFIG, CARD = "adapter.safetensors", "adapter_config.json", "README.md"
 _KIND = "adapted encoder"
 _WEIGHT_OF = "encoder."  # names of the image tower's own weights begin so
 
@@ -58,13 +61,16 @@ class AdaptedParts:
         return "none" if self.original is None else FINE_TUNING
 
 
-def save_parts(parts: AdaptedParts, folder: str | Path, place: str | None = None) -> None:
+def save_parts(
+    parts: AdaptedParts, folder: str | Path, place: str | None = None, overwrite: bool = False
+) -> None:
     """See `AdaptedEncoder.save_pretrained`; `place` is where the card says to load it from.
 
     Raises:
         ResidualError: see there.
     """
-    folder = Path(folder)
+    # A training beside it is of this one, or has come to its end.
+    folder = check_folder(folder, ADAPTER, overwrite, FILES, going_on=parts.method == FINE_TUNING)
     encoder, adapter, classifier = parts.encoder, parts.adapter, parts.classifier
     tensors, choices, origin = {}, None, None
     if adapter is not None:
@@ -139,7 +145,13 @@ def load_parts(
     return AdaptedParts(encoder, adapter, classifier, record, facts.original_fingerprint), share
 
 
-def push_parts(parts: AdaptedParts, repo_id: str, private: bool = False, token: str | None = None) -> str:
+def push_parts(
+    parts: AdaptedParts,
+    repo_id: str,
+    private: bool = False,
+    token: str | None = None,
+    overwrite: bool = False,
+) -> str:
     """See `AdaptedEncoder.push_to_hub`.
 
     Raises:
@@ -151,14 +163,27 @@ def push_parts(parts: AdaptedParts, repo_id: str, private: bool = False, token: 
         save_parts(parts, folder, repo_id)
         api = HfApi(token=token)
         with hub_errors(repo_id, "it can't be put onto the hub"):
+            if api.repo_exists(repo_id):
+                _check_repository(repo_id, api.list_repo_files(repo_id), overwrite)
             api.create_repo(repo_id, private=private, exist_ok=True)
             done = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
                 commit_message="Upload an adapted encoder",
-                allow_patterns=[TENSORS, CONFIG, CARD],
+                allow_patterns=[*FILES],
             )
     return str(done.repo_url)
+
+
+def _check_repository(repo_id: str, names: Sequence[str], overwrite: bool) -> None:
+    """As `check_folder`, of names alone: the hub keeps what was there as an earlier commit."""
+    own = {TENSORS, CONFIG} <= set(names)
+    if own and not overwrite:
+        raise ExistingError(f"The repository {repo_id!r} holds an adapter already.")
+    if not own and (others := [name for name in names if name != ".gitattributes"]):
+        raise ForeignError(
+            f"The repository {repo_id!r} holds {listed(others)}: it is no place for an adapter."
+        )
 
 
 def _classifier_facts(classifier: ZeroShotClassifier) -> dict[str, Any]:

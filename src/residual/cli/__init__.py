@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from io import TextIOWrapper
 from itertools import pairwise
@@ -16,6 +17,7 @@ from residual.cli.stopping import Stopped, stoppable
 from residual.errors import (
     AdapterEncoderError,
     DamagedStoreError,
+    ExistingError,
     LeftOutWarning,
     NoStoreError,
     OtherResultError,
@@ -40,8 +42,10 @@ HINTS: dict[type[ResidualError], str] = {
     TooManySkippedError: "Mend or remove them, or let more be left out: --param experiment.most_skipped=N "
     "and --param experiment.most_skipped_share=S.",
     OtherResultError: "Choose another folder (--out, --stores), or remove it.",
+    ExistingError: "To replace it: --overwrite.",
 }
 quiet = False  # whether the command that runs leaves out progress and notes
+HELD = ExitStack()  # what this process alone writes to, until its command ends
 FAULT = 70  # the exit code of what no input should cause
 
 
@@ -72,6 +76,8 @@ def main() -> None:
         sentence, code = explained(error)
         print(f"residual: {sentence}", file=sys.stderr)
         sys.exit(code)
+    finally:
+        HELD.close()
 
 
 def _words() -> list[str]:

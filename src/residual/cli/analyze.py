@@ -25,6 +25,7 @@ def analyze(
     figures: o.Figures = None,
     device: o.Device = None,
     json: Annotated[Path | None, typer.Option(help="Write every unit's numbers here, as JSON.")] = None,
+    overwrite: o.Overwrite = False,
     cfg: o.Cfg = None,
     param: Annotated[list[str] | None, o.param("GeometrySettings.threshold=0.95")] = None,
 ) -> None:
@@ -40,15 +41,22 @@ def analyze(
 
         residual analyze letters-train --kinds head --param GeometrySettings.samples=2000
     """
-    from residual.cli.console import check_outputs, out, stages, write_result
+    from residual.cli.console import check_outputs, json_of, out, stages, write_result
     from residual.cli.settings import read_analyze_settings
+    from residual.outputs import Output
+    from residual.products import FIGURES
     from residual.report import analysis_figures, check_matplotlib, layers_table, save_figures
+    from residual.report.figures import ANALYSIS_FIGURES, figure_files
     from residual.workflows.analyze import analyze_store
 
     if figures:
         check_matplotlib()
     settings = read_analyze_settings(cfg or [], param or [], against is not None)
-    check_outputs(json, figures and figures / "shapes.png")
+    check_outputs(
+        overwrite,
+        json_of(json, "analyze"),
+        Output("--figures", figures, FIGURES, figure_files(ANALYSIS_FIGURES)),
+    )
     with stages() as show:
         analysis = analyze_store(store, against, kinds, *settings, device=device, progress=show)
     out.print(layers_table(analysis.shapes, analysis.title))
@@ -56,6 +64,6 @@ def analyze(
         out.print(layers_table(analysis.similar, analysis.title_similar, similar=True))
     if figures:
         drawn = analysis_figures(analysis.shapes, analysis.title, analysis.similar, analysis.title_similar)
-        for path in save_figures(drawn, figures):
+        for path in save_figures(drawn, figures, overwrite):
             out.print(f"{path}")
     write_result(json, analysis.result)

@@ -23,6 +23,7 @@ def bases(
     ] = None,
     device: o.Device = None,
     json: o.Json = None,
+    overwrite: o.Overwrite = False,
 ) -> None:
     """Fit the principal components of every head (or MLP) in one pass over stores.
 
@@ -34,13 +35,15 @@ def bases(
 
         residual bases part-1.moments part-2.moments --out bases.safetensors
     """
-    from residual.cli.console import check_outputs, stages, write_result
+    from residual.cli.console import check_outputs, json_of, stages, write_result
     from residual.cli.console import out as stdout
+    from residual.outputs import Output
+    from residual.products import BASES
     from residual.progress import named
     from residual.workflows.encode import bases_of
 
-    check_outputs(json, out)
+    check_outputs(overwrite, Output("--out", out, BASES), json_of(json, "bases"))
     with stages() as show:
-        result = bases_of(sources, out, kinds, device, named(show, "bases"))
+        result = bases_of(sources, out, kinds, device, named(show, "bases"), overwrite=overwrite)
     stdout.print(result["sentence"])
     write_result(json, result)

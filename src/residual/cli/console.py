@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,8 +27,10 @@ from rich.text import Text
 
 from residual import cli
 from residual.cli.stopping import keeping
-from residual.errors import printable
-from residual.files import check_writable, write_json
+from residual.errors import ResidualError, printable
+from residual.files import local_path, write_json
+from residual.outputs import Output, claimed
+from residual.products import RESULTS
 from residual.progress import Progress, listening
 from residual.report.layout import wrapped
 
@@ -79,20 +82,37 @@ class _PlainConsole(Console):
 out, err = _PlainConsole(), _PlainConsole(stderr=True)
 
 
-def check_outputs(*paths: Path | None) -> None:
-    """Find out before the long work whether all files that are asked for can be written.
+def check_outputs(overwrite: bool, *outputs: Output) -> None:
+    """Find out before the long work whether all that is asked for may be written, and keep other processes
+    from writing it until the command ends.
 
     Raises:
-        ResidualError: one can't.
+        ResidualError: it may not, see `check_file` and `check_folder`; or two are in one place.
     """
-    for path in filter(None, paths):
-        check_writable(path)
+    places: dict[str, str] = {}
+    for output in outputs:
+        if (path := output.check(overwrite)) is None:
+            continue
+        place = os.path.realpath(path)
+        if place != os.devnull and (other := places.setdefault(place, output.option)) != output.option:
+            raise ResidualError(
+                f"{other} and {output.option} are both {str(path)!r}: give each its own place."
+            )
+    for output in outputs:
+        if output.path is not None and not getattr(output.kind, "goes_on", False):
+            claim = claimed(local_path(output.path), not isinstance(output.kind, str))
+            cli.HELD.enter_context(claim)
+
+
+def json_of(json: Path | None, what: str) -> Output:
+    """What `--json` asks for: the result of one kind of job."""
+    return Output("--json", json, RESULTS[what])
 
 
 def write_result(json: Path | None, result: object) -> None:
     """Write what `--json` asks for."""
     if json:
-        write_json(json, result)
+        write_json(local_path(json), result)
 
 
 def note(sentence: str) -> None:

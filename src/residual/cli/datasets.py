@@ -25,6 +25,7 @@ def datasets(
     image_column: o.ImageColumn = None,
     label_column: o.LabelColumn = None,
     json: o.Json = None,
+    overwrite: o.Overwrite = False,
 ) -> None:
     """List the datasets by name, or look into one.
 
@@ -40,11 +41,13 @@ def datasets(
 
         residual datasets dtd --split test --manifest dtd-test.json
     """
-    from residual.cli.console import check_outputs, note, out, stages, write_result
+    from residual.cli.console import check_outputs, json_of, note, out, stages, write_result
     from residual.data import SPLITS, Manifest, load_dataset
     from residual.data.layout import listed_once
     from residual.data.load import FORMS
     from residual.errors import ResidualError
+    from residual.outputs import Output
+    from residual.products import MANIFEST
     from residual.progress import named
     from residual.report import dataset_facts, dataset_facts_table, dataset_rows, datasets_table
     from residual.report.layout import pairs_table
@@ -53,7 +56,7 @@ def datasets(
         raise ResidualError("A manifest is of one split: name the dataset and its --split.")
     if name is None and (split or image_column or label_column):
         raise ResidualError("--split and the columns are for one dataset: name it.")
-    check_outputs(json, manifest)
+    check_outputs(overwrite, json_of(json, "datasets"), Output("--manifest", manifest, MANIFEST))
     if name is None:
         result = dataset_rows()
         out.print(datasets_table(result))
@@ -81,7 +84,7 @@ def datasets(
                     contents=True,
                     progress=named(show, f"{name}: read {split}"),
                 )
-            written.save(manifest)
+            written.save(manifest, overwrite)
             result["splits"][split]["contents_checksum"] = written.contents_checksum
             note(f"The manifest of {len(written.sample_ids):,} images: {manifest}")
     write_result(json, result)

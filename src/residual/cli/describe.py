@@ -40,6 +40,7 @@ def describe(
     ] = None,
     page: Annotated[Path | None, typer.Option(help="Write a page of texts and pictures: FILE.html.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write everything here, as JSON.")] = None,
+    overwrite: o.Overwrite = False,
     device: o.Device = None,
     cfg: o.Cfg = None,
     param: Annotated[list[str] | None, o.param("DescribeSettings.criterion=l1")] = None,
@@ -61,8 +62,10 @@ def describe(
 
         residual describe my-store --dictionary emoji --dataset folder:pictures --page mine.html
     """
-    from residual.cli.console import check_outputs, out, show_origin, stages, write_result
+    from residual.cli.console import check_outputs, json_of, out, show_origin, stages, write_result
     from residual.cli.settings import read_describe_settings
+    from residual.outputs import Output
+    from residual.products import HEADS_PAGE
     from residual.report import heads_table, write_heads_page
     from residual.workflows.describe import describe_store
 
@@ -76,14 +79,14 @@ def describe(
         components=components,
         images=images,
     )
-    check_outputs(json, page)
+    check_outputs(overwrite, json_of(json, "describe"), Output("--page", page, HEADS_PAGE))
     with stages() as show:
         description = describe_store(
             store, dictionary, head or None, settings, encoder=encoder, dataset=dataset, device=device,
             progress=show,
         )  # fmt: skip
         if page:
-            write_heads_page(page, description.heads, description.origin.images, show)
+            write_heads_page(page, description.heads, description.origin.images, show, overwrite)
     out.print(heads_table(description.heads))
     out.print(f"By the {description.heads.entries:,} texts of {description.heads.dictionary}.")
     show_origin(description.origin)

@@ -61,6 +61,13 @@ def encode(
         Path | None, typer.Option(help="Refuse a split that isn't the one that this manifest is of.")
     ] = None,
     json: o.Json = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace the files of an earlier run: --json, and bases. A store is gone on with.",
+        ),
+    ] = False,
     cfg: o.Cfg = None,
     param: Annotated[list[str] | None, o.param("encode.batch_size=256")] = None,
 ) -> None:
@@ -80,7 +87,7 @@ def encode(
 
         residual encode --dataset letters --out b.safetensors --bases-only --pooling patches
     """
-    from residual.cli.console import check_outputs, show_skipped, stages, write_result
+    from residual.cli.console import check_outputs, json_of, show_skipped, stages, write_result
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_encode_settings
     from residual.progress import named
@@ -92,13 +99,14 @@ def encode(
         kinds=kinds, dtype=dtype, batch_size=batch_size, workers=workers, on_error=on_error, limit=limit,
         stream=stream,
     )  # fmt: skip
-    check_outputs(json)
+    check_outputs(overwrite, json_of(json, "encode"))
     columns = {"image_column": image_column, "label_column": label_column, "manifest": manifest}
     kept = partial(of_moments if bases_only else of_store, out)
     with stages(kept) as show:
         stage = f"{chosen.dataset}: encode {chosen.split}"
         result = encode_split(
-            out, part=part, check=check, bases_only=bases_only, device=device, columns=columns,
+            out, part=part, check=check, bases_only=bases_only, overwrite=overwrite, device=device,
+            columns=columns,
             progress=named(show, stage), **vars(chosen),
         )  # fmt: skip
     stdout.print(result["sentence"])

@@ -16,6 +16,7 @@ def encoders(
     ] = None,
     classifier: Annotated[bool, typer.Option(help="Keep the classifier it was saved with.")] = False,
     json: o.Json = None,
+    overwrite: o.Overwrite = False,
 ) -> None:
     """List the encoders by their short names, or look into one.
 
@@ -27,12 +28,12 @@ def encoders(
 
         residual encoders hf:FOLDER --json it.json
     """
-    from residual.cli.console import check_outputs, out, write_result
+    from residual.cli.console import check_outputs, json_of, out, write_result
     from residual.encoders.names import ALIASES, FORMS, encoder_name
     from residual.report import alias_rows, aliases_table, encoder_facts, facts_table
     from residual.report.layout import pairs_table
 
-    check_outputs(json)
+    check_outputs(overwrite, json_of(json, "encoders"))
     if name is None:
         out.print(aliases_table(ALIASES))
         out.print("\nThey stand for (licence of the weights, as far as known, in brackets):")

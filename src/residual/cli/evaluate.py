@@ -20,6 +20,7 @@ def evaluate(
         str | None, typer.Option(help="Encoder of the adapter. [default: by the name it notes]")
     ] = None,
     json: o.Json = None,
+    overwrite: o.Overwrite = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 64,
     device: o.Device = None,
     on_error: Annotated[
@@ -36,13 +37,13 @@ def evaluate(
 
         residual evaluate OWNER/NAME --dataset folder:pictures --split val --json result.json
     """
-    from residual.cli.console import check_outputs, out, show_skipped, stages, write_result
+    from residual.cli.console import check_outputs, json_of, out, show_skipped, stages, write_result
     from residual.files import shareable
     from residual.progress import under
     from residual.report import evaluation_table, intervals_note, sentence
     from residual.workflows.evaluate import evaluate_adapter
 
-    check_outputs(json)
+    check_outputs(overwrite, json_of(json, "evaluate"))
     with stages() as show:
         done = evaluate_adapter(
             adapter, dataset, split, batch_size, on_error, encoder=encoder, device=device,

@@ -26,6 +26,7 @@ def experiment(
     ] = False,
     device: o.Device = None,
     json: o.Json = None,
+    overwrite: o.Overwrite = False,
     cfg: o.Cfg = None,
     param: Annotated[list[str] | None, o.param("experiment.limit=500")] = None,
 ) -> None:
@@ -55,17 +56,20 @@ def experiment(
     class-token: whether heads write the same directions into the class token and into patches.
     """
     from residual.cli import explained
-    from residual.cli.console import check_outputs, err, show_skipped, stages, write_result
+    from residual.cli.console import check_outputs, err, json_of, show_skipped, stages, write_result
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_experiment_settings
     from residual.experiments import experiment_of, look_up, run_experiment
+    from residual.outputs import Output
+    from residual.products import EXPERIMENT
     from residual.report.preflight import by_reason, in_bytes, preflight_tables
     from residual.workflows.kept import joined, of_cells, of_stores
 
     number, kind = experiment_of(number)
     plan, settings = read_experiment_settings(number, cfg or [], param or [], out=out, device=device)
     folder = out / kind.folder
-    check_outputs(None if dry_run else folder / "table.md", json)
+    results = Output("--out", None if dry_run else folder, EXPERIMENT)
+    check_outputs(overwrite, results, json_of(json, "experiment"))
     needs = look_up(kind(settings), plan)
     if dry_run:
         for table in preflight_tables(needs.encoders, needs.datasets):

@@ -30,6 +30,7 @@ def heads(
     json: Annotated[
         Path | None, typer.Option(help="Write scores, selections and accuracies here, as JSON.")
     ] = None,
+    overwrite: o.Overwrite = False,
     cfg: o.Cfg = None,
     param: Annotated[list[str] | None, o.param("ScoreboardSettings.seeds=20")] = None,
 ) -> None:
@@ -48,8 +49,10 @@ def heads(
 
         residual heads letters-val --param ScoreboardSettings.mode=mean --param ScoreboardSettings.seeds=20
     """
-    from residual.cli.console import check_outputs, out, show_origin, stages, write_result
+    from residual.cli.console import check_outputs, json_of, out, show_origin, stages, write_result
     from residual.cli.settings import read_heads_settings
+    from residual.outputs import Output
+    from residual.products import FIGURES
     from residual.report import (
         check_matplotlib,
         halves_note,
@@ -57,12 +60,15 @@ def heads(
         scoreboard_figures,
         scoreboard_table,
     )
+    from residual.report.figures import figure_files
+    from residual.report.scoreboards import SCOREBOARD_FIGURES
     from residual.workflows.heads import scoreboard_of_stores
 
     if figures:
         check_matplotlib()
     settings = read_heads_settings(cfg or [], param or [], dictionary is not None)
-    check_outputs(json, figures and figures / "scoreboard.png")
+    names = figure_files(SCOREBOARD_FIGURES)
+    check_outputs(overwrite, json_of(json, "heads"), Output("--figures", figures, FIGURES, names))
     with stages() as show:
         compared = scoreboard_of_stores(
             store, test, train, dictionary, settings, encoder=encoder, dataset=dataset, device=device,
@@ -75,7 +81,7 @@ def heads(
     out.print(halves_note(settings.seeds))
     if figures:
         drawn = scoreboard_figures(rows, compared.board.scores, compared.title, compared.chance)
-        for path in save_figures(drawn, figures):
+        for path in save_figures(drawn, figures, overwrite):
             out.print(f"{path}")
     show_origin(compared.origin)
     write_result(json, compared.result)

@@ -62,6 +62,10 @@ LabelColumn = Annotated[str | None, typer.Option(help="Of hf: and disk:, the col
 Figures = Annotated[Path | None, typer.Option(help="Draw into this folder, PNG and SVG.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, … [default: a GPU if there is one]")]
 Json = Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace what an earlier run of this command wrote to the same place."),
+]
 Cfg = Annotated[list[Path] | None, typer.Option(help="A gin file of literals only; can be given again.")]
 
 

@@ -32,6 +32,7 @@ def run(
     ] = None,
     json: o.Json = None,
     report: Annotated[Path | None, typer.Option(help="Write a page of pictures into this folder.")] = None,
+    overwrite: o.Overwrite = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at a time. [default: 64]")] = None,
     device: o.Device = None,
     on_error: o.OnError = None,
@@ -54,10 +55,20 @@ def run(
 
         residual run --all --seeds 3 --json all.json    # the whole suite
     """
-    from residual.cli.console import check_outputs, out, recipes_line, show_skipped, stages, write_result
+    from residual.cli.console import (
+        check_outputs,
+        json_of,
+        out,
+        recipes_line,
+        show_skipped,
+        stages,
+        write_result,
+    )
     from residual.cli.settings import read_run_settings
     from residual.data import dataset_names
     from residual.encoders import load_encoder
+    from residual.outputs import Output
+    from residual.products import PAGES
     from residual.report import (
         intervals_note,
         parts_note,
@@ -75,14 +86,15 @@ def run(
         encoder=encoder, bases=bases, recipe=recipe, hold_out=hold_out, limit=limit, seed=seed, seeds=seeds,
         batch_size=batch_size, on_error=on_error,
     )  # fmt: skip
-    check_outputs(json, report and report / "index.html")
+    datasets = dataset_names() if every else [options.dataset]
+    files = (*(f"{name}.html" for name in datasets), "index.html", "table.md") if every else ("index.html",)
+    check_outputs(overwrite, json_of(json, "run"), Output("--report", report, PAGES, files))
     summaries = []
     with stages(lambda: of_datasets(summaries, [json, report]), goes_on=False) as show:
         model = load_encoder(options.encoder, device=device)
         pages = RunPages(model, show)
         for done in run_tasks(
-            model, dataset_names() if every else [options.dataset], fittings, held_out=options.hold_out,
-            limit=options.limit,
+            model, datasets, fittings, held_out=options.hold_out, limit=options.limit,
             bases=options.bases, per_dataset=options.per_dataset, batch_size=options.batch_size,
             on_error=options.on_error, progress=show,
         ):  # fmt: skip
@@ -91,7 +103,7 @@ def run(
             write_result(json, summaries if every else summaries[0])
             if report:
                 page = report / (f"{done.task.name}.html" if every else "index.html")
-                pages.write(page, done)
+                pages.write(page, done, overwrite)
     out.print(suite_table(summaries) if every else run_table(summaries[0]))
     out.print(intervals_note(summaries[0], pictures=not every))
     out.print(recipes_line(fittings))
@@ -102,5 +114,5 @@ def run(
         show_skipped(summary["skipped"])
     if report:
         if every:
-            write_suite_page(report, summaries)
+            write_suite_page(report, summaries, overwrite)
         out.print(f"The page to look at: {report / 'index.html'}")

@@ -47,6 +47,7 @@ def train(
     ] = None,
     figures: Annotated[Path | None, typer.Option(help="Draw the weights into this folder.")] = None,
     json: o.Json = None,
+    overwrite: o.Overwrite = False,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Pictures encoded at a time. [default: 64]")
     ] = None,
@@ -72,13 +73,17 @@ def train(
 
         residual train --dataset folder:pictures --hold-out '*/sketch/*' --out mine
     """
-    from residual.adapters.methods import ADAPTERS
+    from residual.adapters.methods import ADAPTERS, FINE_TUNING
     from residual.adapters.recipes import Fitting
-    from residual.cli.console import check_outputs, recipes_line, show_skipped, stages, write_result
+    from residual.adapters.sharing import FILES
+    from residual.cli.console import check_outputs, json_of, recipes_line, show_skipped, stages, write_result
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_train_settings
     from residual.encoders import load_encoder
     from residual.errors import ResidualError
+    from residual.files import local_path
+    from residual.outputs import Output, check_place
+    from residual.products import ADAPTER, FIGURES
     from residual.report import (
         check_matplotlib,
         components_table,
@@ -89,6 +94,7 @@ def train(
         save_figure,
         sentence,
     )
+    from residual.report.figures import figure_files
     from residual.workflows.train import logger_of, train_on
 
     if figures:
@@ -104,7 +110,15 @@ def train(
             f"--figures draws the weights of units, and {options.method} has none: leave it out, or take "
             f"{', '.join(drawn[:-1])} or {drawn[-1]}."
         )
-    check_outputs(out / "README.md", json, figures and figures / "lambdas.png")
+    check_outputs(
+        overwrite,
+        Output("--out", out, ADAPTER, FILES, going_on=options.method == FINE_TUNING),
+        json_of(json, "train"),
+        Output("--figures", figures, FIGURES, figure_files(["lambdas"])),
+    )
+    out = local_path(out)
+    if stores:
+        check_place(local_path(stores), folder=True)
     kept = partial(_kept, stores, out / "training")
     with stages(kept) as show:
         model = load_encoder(options.encoder, device=device)
@@ -113,8 +127,9 @@ def train(
             limit=options.limit, bases=options.bases,
             per_dataset=options.per_dataset, batch_size=options.batch_size, on_error=options.on_error,
             stores=stores, folder=out / "training", logger=logger, progress=show,
+            overwrite=overwrite,
         )  # fmt: skip
-    done.adapted.save_pretrained(out)
+    done.adapted.save_pretrained(out, overwrite)
     stdout.print(run_table(done.summary))
     stdout.print(intervals_note(done.summary))
     if note := parts_note(done.summary):
@@ -129,7 +144,7 @@ def train(
         if figures:
             title = f"{done.summary['encoder']} on {done.summary['dataset']}: what the weights do"
             figure = lambdas_figure(done.adapter, units, classifier, title)
-            for path in save_figure(figure, figures, "lambdas"):
+            for path in save_figure(figure, figures, "lambdas", overwrite):
                 stdout.print(f"{path}")
     show_skipped(done.summary["skipped"])
     stdout.print(f"Kept in {out}; seed {done.summary['kept_seed']} was the best on val.")

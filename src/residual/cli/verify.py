@@ -7,7 +7,7 @@ import typer
 from residual.cli import options as o
 
 
-def verify(store: o.Store, json: o.Json = None) -> None:
+def verify(store: o.Store, json: o.Json = None, overwrite: o.Overwrite = False) -> None:
     """Read every byte of a store; say which files aren't what was written, and which samples that spoils.
 
     Exit code 1 if there are any, or if samples are missing.
@@ -17,12 +17,12 @@ def verify(store: o.Store, json: o.Json = None) -> None:
         residual verify letters-train
     """
     from residual.cli import HINTS
-    from residual.cli.console import check_outputs, err, out, stages, write_result
+    from residual.cli.console import check_outputs, err, json_of, out, stages, write_result
     from residual.errors import DamagedStoreError, printable
     from residual.files import shareable
     from residual.store.disk import ResidualStore
 
-    check_outputs(json)
+    check_outputs(overwrite, json_of(json, "verify"))
     opened = ResidualStore.open(store, cut_off=True, damaged=True)
     with stages() as show:
         damages = opened.verify(show)

@@ -231,7 +231,7 @@ def _compare_with_kept(dataset: ImageDataset, key: str) -> None:
         return
     except ResidualError:  # there is none yet, or it is no manifest any more
         with suppress(ResidualError):  # a closed cache folder does no harm
-            now.save(path)
+            now.keep(path)
         return
     now.check(
         kept, f"the manifest of when it was first built (delete '{path}' if this is the state you want)"

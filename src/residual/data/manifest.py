@@ -14,6 +14,8 @@ import numpy as np
 from residual.data.dataset import ImageDataset
 from residual.errors import ResidualError
 from residual.files import parse_json, read_regular, shareable, write_text
+from residual.outputs import check_file
+from residual.products import MANIFEST
 from residual.progress import Progress
 from residual.texts import why_no_name
 from residual.versions import check_fields, own_version, told_by_version
@@ -92,8 +94,18 @@ class Manifest:
         """SHA-256 of the images' digests, in hex: whether the samples are the same images."""
         return None if self.digests is None else _sha256(self.digests)
 
-    def save(self, path: str | Path) -> None:
-        """Write as JSON, a sample a line.
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write as JSON, a sample a line; an earlier one is replaced on request only.
+
+        Raises:
+            ExistingError, ForeignError: one is there already, see `overwrite`; or something else is.
+            ResidualError: the place can't be written to.
+        """
+        check_file(path, MANIFEST, overwrite)
+        self.keep(path)
+
+    def keep(self, path: str | Path) -> None:
+        """`save` in a place of the library's own, whatever was there.
 
         Raises:
             ResidualError: the place can't be written to.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 
 from residual.errors import printable
-from residual.files import written_beside
+from residual.files import local_path, written_beside
 from residual.libraries import library
+from residual.outputs import check_file
+from residual.products import FIGURE, MADE_BY
 from residual.report.fonts import all_letters
 from residual.spectral.geometry import MEASURES
 from residual.spectral.similarity import SIMILARITIES
@@ -180,27 +182,58 @@ def dataset_label(name: str) -> str:
     return plain_text(name if len(name) <= _LONGEST_LABEL else f"…{name[1 - _LONGEST_LABEL :]}")
 
 
-def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
+def save_figure(figure: Figure, folder: str | Path, name: str, overwrite: bool = False) -> list[Path]:
     """Write `name.png` and `name.svg`, the same bytes for the same figure on the same machine; letters that
-    its font lacks are drawn with another that is installed, or as boxes, with a warning.
+    its font lacks are drawn with another that is installed, or as boxes, with a warning. Earlier figures are
+    replaced on request only.
+
+    Raises:
+        ExistingError, ForeignError: one is there already, see `overwrite`; or something else is.
+        ResidualError: the folder can't be written to.
+    """
+    for path in _files_of(folder, name):
+        check_file(path, FIGURE, overwrite)
+    return draw(figure, local_path(folder), name)
+
+
+def figure_files(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of the files of figures."""
+    return tuple(f"{name}.{form}" for name in names for form in ("png", "svg"))
+
+
+def _files_of(folder: str | Path, name: str) -> list[Path]:
+    return [Path(folder) / file for file in figure_files([name])]
+
+
+def draw(figure: Figure, folder: str | Path, name: str) -> list[Path]:
+    """`save_figure` into a folder of the library's own, whatever was there.
 
     Raises:
         ResidualError: the folder can't be written to.
     """
     import matplotlib as mpl
 
-    paths = [Path(folder) / f"{name}.{form}" for form in ("png", "svg")]
+    paths = _files_of(folder, name)
     with mpl.rc_context({"svg.hashsalt": name}), all_letters(figure):
         for path in paths:
-            metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+            metadata: dict[str, Any] = (
+                {"Date": None, "Creator": MADE_BY} if path.suffix == ".svg" else {"Software": MADE_BY}
+            )
             with written_beside(path) as beside:
                 figure.savefig(beside, format=path.suffix[1:], dpi=150, metadata=metadata)
     return paths
 
 
-def save_figures(figures: Mapping[str, Figure], folder: str | Path) -> list[Path]:
-    """`save_figure` of each, by its name."""
-    return [path for name, figure in figures.items() for path in save_figure(figure, folder, name)]
+def save_figures(figures: Mapping[str, Figure], folder: str | Path, overwrite: bool = False) -> list[Path]:
+    """`save_figure` of each, by its name.
+
+    Raises:
+        ExistingError, ForeignError, ResidualError: as there.
+    """
+    return [path for name, figure in figures.items() for path in save_figure(figure, folder, name, overwrite)]
+
+
+ANALYSIS_FIGURES = ("shapes", "heads-linear_dimension", "heads-two_nn", "similarity")
 
 
 def analysis_figures(

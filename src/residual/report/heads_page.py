@@ -10,6 +10,8 @@ from typing import Any
 from residual.data import ImageDataset
 from residual.files import write_text
 from residual.heads.descriptions import TASKS, DescribeSettings, HeadDescription, NearText
+from residual.outputs import check_file
+from residual.products import HEADS_PAGE
 from residual.progress import Progress
 from residual.report.layout import Table
 from residual.report.pages import PAGES, Thumbnails
@@ -48,6 +50,7 @@ def write_heads_page(
     described: DescribedHeads,
     dataset: ImageDataset | None = None,
     progress: Progress | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the page of some heads: each with its texts, its spectrum and the pictures at its ends.
 
@@ -56,10 +59,13 @@ def write_heads_page(
         described: the heads.
         dataset: with the pictures; without it samples are named.
         progress: called with the number of pictures read and their total.
+        overwrite: whether an earlier page of heads may be replaced.
 
     Raises:
+        ExistingError, ForeignError: one is there already, see `overwrite`; or something else is.
         ResidualError: the place can't be written to.
     """
+    path = check_file(path, HEADS_PAGE, overwrite)
     pictures, notes = _pictures(described.heads, dataset, progress)
     page = PAGES.get_template("heads.html").render(
         {name: getattr(described, name) for name in ("title", "settings", "of", "entries")},
@@ -72,7 +78,7 @@ def write_heads_page(
         pictures=pictures,
     )
     write_text(path, page)
-    return Path(path)
+    return path
 
 
 def heads_table(described: DescribedHeads) -> Table:

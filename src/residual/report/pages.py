@@ -16,6 +16,8 @@ from PIL import Image
 from residual.data import ImageDataset
 from residual.errors import UnreadableImageError, printable
 from residual.files import write_text
+from residual.outputs import check_file
+from residual.products import RUN_PAGE, SUITE_TABLE
 from residual.report.sentences import seeds_note
 from residual.report.tables import suite_headings, suite_markdown, suite_rows
 
@@ -87,8 +89,18 @@ class Thumbnails:
         return self._read[sample]
 
 
-def write_suite_page(folder: str | Path, summaries: Sequence[dict[str, Any]]) -> None:
-    """Write `index.html`, a table that leads to the pages of the runs, and `table.md`, the same table."""
+def write_suite_page(
+    folder: str | Path, summaries: Sequence[dict[str, Any]], overwrite: bool = False
+) -> None:
+    """Write `index.html`, a table that leads to the pages of the runs, and `table.md`, the same table;
+    earlier ones are replaced on request only.
+
+    Raises:
+        ExistingError, ForeignError: one is there already, see `overwrite`; or something else is.
+        ResidualError: the folder can't be written to.
+    """
+    page_at = check_file(Path(folder) / "index.html", RUN_PAGE, overwrite)
+    table_at = check_file(Path(folder) / "table.md", SUITE_TABLE, overwrite)
     page = PAGES.get_template("suite.html").render(
         headings=suite_headings(summaries),
         rows=suite_rows(summaries),
@@ -96,8 +108,8 @@ def write_suite_page(folder: str | Path, summaries: Sequence[dict[str, Any]]) ->
         summaries=summaries,
         seeds_note=seeds_note(summaries[0]),
     )
-    write_text(Path(folder) / "index.html", page)
-    write_text(Path(folder) / "table.md", suite_markdown(summaries))
+    write_text(page_at, page)
+    write_text(table_at, suite_markdown(summaries))
 
 
 def _encoded(image: Image.Image, form: str, **how: Any) -> bytes:

@@ -11,6 +11,8 @@ from residual.adapters.inspection import strongest_components, unit_gains
 from residual.data import ImageDataset
 from residual.files import write_text
 from residual.heads.descriptions import UnitTexts
+from residual.outputs import check_file
+from residual.products import RUN_PAGE
 from residual.report.changes import Change, Changes
 from residual.report.gains import STEPS, gain_colours, gain_grid, unit_anchor
 from residual.report.lambdas import component_title
@@ -38,6 +40,7 @@ def write_run_page(
     datasets: Mapping[str, ImageDataset],
     classifier: ZeroShotClassifier,
     texts: Mapping[int, UnitTexts] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the page of one run; where there are several seeds, weights and pictures are of the first.
 
@@ -53,10 +56,13 @@ def write_run_page(
         datasets: the pictures, of "train" and of "test".
         classifier: of their classes.
         texts: of units, see `residual.heads.unit_texts`.
+        overwrite: whether an earlier page of a run may be replaced.
 
     Raises:
+        ExistingError, ForeignError: one is there already, see `overwrite`; or something else is.
         ResidualError: the place can't be written to.
     """
+    path = check_file(path, RUN_PAGE, overwrite)
     accuracy = summary["accuracy"]
     best = max(reversed(list(changes)), key=lambda method: accuracy[method])
     weighted = {method: each for method, each in adapters.items() if each.of_units}
@@ -108,7 +114,7 @@ def write_run_page(
         seconds={stage: f"{value:.1f}" for stage, value in summary["seconds"].items()},
     )
     write_text(path, page)
-    return Path(path)
+    return path
 
 
 def _rows(summary: dict[str, Any], changes: Mapping[str, Changes]) -> list[tuple[str, ...]]:

@@ -100,6 +100,9 @@ def scoreboard_table(rows: pd.DataFrame, title: str, measure: str = "accuracy") 
     return table
 
 
+SCOREBOARD_FIGURES = ("scoreboard", *(f"scores-{name}" for name in LABELS))
+
+
 def scoreboard_figures(
     rows: pd.DataFrame, scores: pd.DataFrame, title: str, chance: float | None = None
 ) -> dict[str, Figure]:

@@ -15,6 +15,8 @@ from torch import Tensor
 from residual.encoders.encoder import Encoder
 from residual.errors import OtherPoolingError, ResidualError
 from residual.files import shareable, shareable_split
+from residual.outputs import check_file
+from residual.products import BASES
 from residual.spectral.pca import resized, spanning
 from residual.store.base import Store
 from residual.store.form import FormError, check_form
@@ -268,8 +270,14 @@ class SpectralBases:
         if self.origin is not None:
             self.origin.check_store(store)
 
-    def save(self, path: str | Path) -> None:
-        """Write as safetensors, with the origin beside the numbers."""
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write as safetensors, with the origin beside the numbers; others are replaced on request only.
+
+        Raises:
+            ExistingError, ForeignError: one is there already, see `overwrite`; or something else is.
+            ResidualError: the place can't be written to.
+        """
+        check_file(path, BASES, overwrite)
         origin = None if self.origin is None else self.origin.to_json()
         save_tensors(path, "bases", self.to_tensors(), {"origin": origin})
 

@@ -17,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
+from residual.outputs import check_file
+from residual.products import MOMENTS
 from residual.spectral.bases import Origin, SpectralBases, whole_note
 from residual.spectral.pca import PCA, Moments, components_of, components_of_image
 from residual.store.base import Store
@@ -166,10 +168,16 @@ class UnitMoments:
             structure=self.linearization.units,
         )
 
-    def save(self, path: str | Path, unfinished: bool = False) -> None:
+    def save(self, path: str | Path, unfinished: bool = False, overwrite: bool = False) -> None:
         """Write as safetensors, with the linearization: enough to merge and to compute; where `unfinished`,
-        to go on as if nothing had been between.
+        to go on as if nothing had been between, and in the place of what was there.
+
+        Raises:
+            ExistingError, ForeignError: one is there already, see `overwrite`; or something else is.
+            ResidualError: the place can't be written to.
         """
+        if not unfinished:
+            check_file(path, MOMENTS, overwrite)
         tensors = {f"linearization.{name}": value for name, value in self.linearization.state.items()}
         for place, group in enumerate(self.groups):
             moments = group.moments

@@ -23,6 +23,8 @@ from residual.encoders.wrappers import adapters_in, affine
 from residual.errors import ResidualError
 from residual.files import written_beside
 from residual.hashing import bit_sums
+from residual.outputs import check_file
+from residual.products import LINEARIZATION
 from residual.tensor_files import load_tensors, pack_tensors, unpack_tensors
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.token_choice import resolve
@@ -257,8 +259,14 @@ class Linearization:
         state, note = unpack_tensors(data, "linearization", where, fields=_NOTE)
         return cls(state, str(note.get("split")))
 
-    def save(self, path: str | Path) -> None:
-        """Write as safetensors."""
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write as safetensors; an earlier one is replaced on request only.
+
+        Raises:
+            ExistingError, ForeignError: one is there already, see `overwrite`; or something else is.
+            ResidualError: the place can't be written to.
+        """
+        check_file(path, LINEARIZATION, overwrite)
         with written_beside(path) as beside:
             beside.write_bytes(self.pack())
 

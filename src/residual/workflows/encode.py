@@ -14,7 +14,9 @@ from residual.data.load import dataset_name
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
-from residual.files import check_writable, shareable
+from residual.files import shareable
+from residual.outputs import check_file, check_folder
+from residual.products import BASES, MOMENTS, STORE
 from residual.progress import Progress
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases, stream_moments
@@ -23,6 +25,7 @@ from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
 from residual.store.encoding import Encoding
 from residual.store.resume import check_choice
+from residual.store.storage import Storage
 
 
 def encode_split(
@@ -36,6 +39,7 @@ def encode_split(
     columns: Mapping[str, Any] | None = None,
     device: str | None = None,
     bases_only: bool = False,
+    overwrite: bool = False,
     pooling: str = "own",
     kinds: str = "emb,mlp,head",
     dtype: str = "float16",
@@ -56,6 +60,7 @@ def encode_split(
         stream: fetch images of the hub while they are read, see `load_dataset`.
         device: where to compute.
         bases_only: fit bases; of a part of several, leave its moments.
+        overwrite: whether these may replace earlier ones; a store is gone on with.
         pooling, dtype, batch_size, on_error, check: see `encode_dataset`; "all" is for stores.
         kinds: of unit, with commas between.
         workers: as `encode_dataset` takes them, -1 for None.
@@ -73,6 +78,10 @@ def encode_split(
     if bases_only and check == "all":
         raise ResidualError("Bases alone keep digests of some images: only a store can be checked for all.")
     settings = Encoding(pooling, split_kinds(kinds), batch_size, None if workers < 0 else workers, on_error)
+    if bases_only:
+        check_file(out, BASES if chosen == (1, 1) else MOMENTS, overwrite)
+    elif (place := Storage(out).local) is not None:
+        check_folder(place, STORE)
     dataset = dataset_name(dataset)
     model = load_encoder(encoder, device=device)
     images = load_dataset(dataset, split, stream=stream, **(columns or {}))
@@ -80,7 +89,7 @@ def encode_split(
         images = images.subset(range(min(limit, len(images))))
     watch = _Watch(progress)
     made = (
-        _bases_of_images(model, images, settings, out, chosen, watch)
+        _bases_of_images(model, images, settings, out, chosen, watch, overwrite)
         if bases_only
         else _store_of_images(model, images, settings, out, chosen, watch, dtype, check)
     )
@@ -122,16 +131,16 @@ def _bases_of_images(
     out: str,
     part: tuple[int, int],
     progress: Progress,
+    overwrite: bool,
 ) -> dict[str, Any]:
-    check_writable(out)
     checkpoint = unfinished(out)
     moments = stream_moments(encoder, images, settings, part=part, checkpoint=checkpoint, progress=progress)
     if part == (1, 1):
         made = moments.compute()
-        made.save(out)
+        made.save(out, overwrite)
         what = f"{made}"
     else:
-        moments.save(out)
+        moments.save(out, overwrite=overwrite)
         what = f"part {part[0]} of {part[1]} ({moments.origin.samples:,} samples)"
     checkpoint.unlink(missing_ok=True)
     return {
@@ -149,13 +158,21 @@ def unfinished(out: str) -> Path:
 
 
 def bases_of(
-    sources: Sequence[str], out: Path, kinds: str | None, device: str | None, progress: Progress | None = None
+    sources: Sequence[str],
+    out: Path,
+    kinds: str | None,
+    device: str | None,
+    progress: Progress | None = None,
+    *,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Fit bases from stores, or from the moments that parts of a run left.
 
     Raises:
+        ExistingError, ForeignError: earlier bases are there already, see `overwrite`; or something else is.
         ResidualError: they are of different encoders, or not all of one sort.
     """
+    check_file(out, BASES, overwrite)
     files = [source for source in sources if Path(source).is_file()]
     if files and len(files) < len(sources):
         raise ResidualError(f"Stores and files of moments can't be mixed: {', '.join(sources)}.")
@@ -165,7 +182,7 @@ def bases_of(
     else:
         stores = [ResidualStore.open(source) for source in sources]
         made = fit_bases(stores, split_kinds(kinds or "head"), device=device, progress=progress)
-    made.save(out)
+    made.save(out, overwrite)
     seconds = time.perf_counter() - start
     return {
         "bases": shareable(str(out), path=True),

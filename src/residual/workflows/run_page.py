@@ -26,7 +26,7 @@ class RunPages:
         self.encoder, self.progress = encoder, progress
         self._texts: dict[int, UnitTexts] | None = None
 
-    def write(self, path: str | Path, run: Run) -> Path:
+    def write(self, path: str | Path, run: Run, overwrite: bool = False) -> Path:
         """The page of a run, see `write_run_page`.
 
         Raises:
@@ -34,7 +34,7 @@ class RunPages:
         """
         return write_run_page(
             path, run.summary, run.adapters, run.changes, run.task.stores["train"], run.task.datasets,
-            run.task.classifier, self._texts_of(run),
+            run.task.classifier, self._texts_of(run), overwrite,
         )  # fmt: skip
 
     def _texts_of(self, run: Run) -> dict[int, UnitTexts] | None:

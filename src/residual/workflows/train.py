@@ -86,6 +86,7 @@ def train_on(
     stores: Path | None = None,
     folder: Path | None = None,
     logger: str | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Trained:
     """Train a method for the classes of a dataset, from its pictures on.
@@ -99,7 +100,7 @@ def train_on(
             whole.
         bases, per_dataset: of an adapter, see `reference_from`.
         batch_size, on_error, stores: see `encode_task`.
-        folder, logger: of fine-tuning, see `fine_tuned`.
+        folder, logger, overwrite: of fine-tuning, see `fine_tuned`.
         progress: told of every stage.
 
     Raises:
@@ -118,7 +119,7 @@ def train_on(
         done = train_adapter(encoder, task, *given, progress, recipe=how.recipe)
     else:
         tunings = [] if isinstance(how, Fitting) else how
-        done = train_encoder(encoder, task, tunings, folder, logger, progress)
+        done = train_encoder(encoder, task, tunings, folder, logger, progress, overwrite=overwrite)
     chosen = {"held_out": list(held_out), **({"limit": limit} if limit else {})}
     done.summary.update(chosen, limit=limit)
     done.summary["settings"].update(chosen)  # the record's settings
@@ -180,11 +181,13 @@ def train_encoder(
     folder: Path | None = None,
     logger: str | None = None,
     progress: Progress | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Trained:
     """Fine-tune the encoder once for each of `tunings`, each time as it is loaded; the best on val is kept.
 
     Args:
-        encoder, task, tunings, folder, logger, progress: see `fine_tuned`.
+        encoder, task, tunings, folder, logger, progress, overwrite: see `fine_tuned`.
 
     Raises:
         ResidualError: see `fine_tune`.
@@ -192,7 +195,9 @@ def train_encoder(
     if not tunings:
         raise ResidualError("Fine-tuning needs settings of at least one training, got none.")
     start, original = time.perf_counter(), encoder.fingerprint
-    trainings = fine_tuned(encoder, task, tunings, folder=folder, logger=logger, progress=progress)
+    trainings = fine_tuned(
+        encoder, task, tunings, folder=folder, logger=logger, overwrite=overwrite, progress=progress
+    )
     best = next(trainings)
     done = [replace(best, encoder=encoder)]  # only the best one's weights are held on to
     for each in trainings:
@@ -214,6 +219,7 @@ def fine_tuned(
     splits: Sequence[str] = ("test",),
     folder: Path | None = None,
     logger: str | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Tuned]:
     """Fine-tune the encoder once for each of `tunings`, each time as it is loaded, in single precision.
@@ -225,7 +231,7 @@ def fine_tuned(
         encoding: how outputs are made afterwards.
         splits: which outputs are wanted, "test" at least.
         folder: for checkpoints and logs, a sub-folder a seed.
-        logger: see `fine_tune`.
+        logger, overwrite: see `fine_tune`.
         progress: told of every epoch.
 
     Raises:
@@ -244,7 +250,7 @@ def fine_tuned(
         result = fine_tune(
             tuned, pictures["train"], pictures["val"], task.classifier, settings,
             folder=None if folder is None else folder / f"seed-{settings.seed}", logger=logger,
-            device=encoder.device, progress=inside,
+            overwrite=overwrite, device=encoder.device, progress=inside,
         )  # fmt: skip
         how = encoding or Encoding("own", ("head",))
         outputs = {split: outputs_of(tuned, pictures[split], how, inside) for split in splits}

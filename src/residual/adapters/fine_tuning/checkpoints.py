@@ -14,6 +14,11 @@ from residual.libraries import first_line
 from residual.tensor_files import MOST_OF_WEIGHTS, load_tensors
 from residual.versions import told_by_version
 
+
+class OtherTrainingError(ResidualError):
+    """A checkpoint is of another training."""
+
+
 KIND = "checkpoint"
 FORM = {"seconds": int | float, "history": [[int | float]]}
 ON_THE_WAY = {"number": int, "step": int, "groups": [dict], "precision": dict}
@@ -65,7 +70,7 @@ def read(path: Path, identity: dict[str, str]) -> tuple[dict[str, Tensor], dict[
     ]
     if other or theirs.keys() - identity.keys():
         with told_by_version(path):
-            raise ResidualError(
+            raise OtherTrainingError(
                 f"The checkpoint {str(path)!r} is of another {', another '.join(other) or 'training'}: give "
                 "another folder, or remove it to start anew."
             )

@@ -29,6 +29,8 @@ from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.libraries import library
+from residual.outputs import check_folder
+from residual.products import TRAINING
 from residual.progress import Progress
 from residual.text.classifier import ZeroShotClassifier
 
@@ -42,6 +44,7 @@ def fine_tune(
     *,
     folder: str | os.PathLike[str] | None = None,
     logger: str | None = None,
+    overwrite: bool = False,
     device: str | torch.device | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -68,17 +71,20 @@ def fine_tune(
         settings: by default the paper's.
         folder: for checkpoints (`checkpoint.safetensors`, in the end `finished.safetensors`) and the log.
         logger: "csv", "tensorboard" or "wandb", into the folder; None for none.
+        overwrite: whether checkpoints of another training in the folder are replaced.
         device: by default the GPU if there is one, else the CPU; the encoder is brought back afterwards.
         workers: processes that read pictures, see `encode_dataset`.
         progress: called with the number of epochs done and their greatest number, after every epoch.
 
     Raises:
         UnreadableImageError: names the sample.
+        ForeignError: the folder holds something else.
         ResidualError: Lightning or the logger isn't installed; encoder, classifier, classes and labels don't
             belong together, or a class has no training sample, before any work; pixels that aren't finite; a
             checkpoint of something else in the folder; or the loss stops being finite.
     """
     settings = settings or TrainSettings()
+    place = None if folder is None else check_folder(Path(folder), TRAINING)
     check_installed("fine_tune", logger)
     if logger is not None and folder is None:
         raise ResidualError(f"A logger writes into the folder of the training: say folder=, got {logger!r}.")
@@ -103,7 +109,7 @@ def fine_tune(
     with _borrowed(encoder, where) as (trained, buffers):
         pictures = partial(read_pictures, encoder, datasets, workers)
         work = loop.Work(encoder, trained, buffers, pictures, classifier.to(where), identity)
-        return loop.run(work, settings, None if folder is None else Path(folder), logger, progress)
+        return loop.run(work, settings, place, logger, progress, overwrite)
 
 
 def check_installed(name: str, logger: str | None = None) -> None:

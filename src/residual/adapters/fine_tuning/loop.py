@@ -29,6 +29,7 @@ from residual.adapters.fine_tuning.checkpoints import (
     KIND,
     ON_THE_WAY,
     PORTIONS,
+    OtherTrainingError,
     alike,
     file_of,
     read,
@@ -74,7 +75,12 @@ class Work:
 
 
 def run(
-    work: Work, settings: TrainSettings, folder: Path | None, logger: str | None, progress: Progress | None
+    work: Work,
+    settings: TrainSettings,
+    folder: Path | None,
+    logger: str | None,
+    progress: Progress | None,
+    overwrite: bool = False,
 ) -> FitResult:
     """Train until the last epoch or until patience ends; the weights of the best epoch are what is left.
 
@@ -84,13 +90,14 @@ def run(
         folder: of checkpoints and logs, if any.
         logger: see `Log`.
         progress: told of every epoch.
+        overwrite: whether checkpoints of another training are replaced.
 
     Raises:
         ResidualError: the folder holds a checkpoint of something else, or the loss isn't finite.
     """
     with _own_randomness(work.encoder.device, settings.seed):
         training = Training(work, settings, folder, progress)
-        if training.resume():
+        if training.resume(overwrite):
             return training.result()
         train, val = work.pictures()
         training.start(train)
@@ -268,8 +275,9 @@ class Training:
             self._write("finished", {}, {})
             file_of(self.folder, "checkpoint").unlink(missing_ok=True)
 
-    def resume(self) -> bool:
-        """Take up what the folder holds; whether that is the end already.
+    def resume(self, overwrite: bool = False) -> bool:
+        """Take up what the folder holds; whether that is the end already. With `overwrite`, what is of
+        another training goes.
 
         Raises:
             ResidualError: it is of something else, or can't be read.
@@ -282,7 +290,13 @@ class Training:
         for name in ("finished", "checkpoint"):
             path = file_of(self.folder, name)
             if path.exists():
-                tensors, note = read(path, self.work.identity)
+                try:
+                    tensors, note = read(path, self.work.identity)
+                except OtherTrainingError:
+                    if not overwrite:
+                        raise
+                    path.unlink()
+                    continue
                 with whole(path):
                     check_form(note, FORM | (ON_THE_WAY if name == "checkpoint" else {}), "its note")
                     self.before = note["seconds"]
