@@ -24,8 +24,8 @@ from residual.products import (
     SUITE_TABLE,
     WELCOME,
     FolderKind,
+    identify,
     kind_of,
-    told,
     trained,
 )
 
@@ -80,7 +80,7 @@ def check_file(path: str | Path, kind: str, overwrite: bool = False) -> Path:
     if about is None or not stat.S_ISREG(about.st_mode):
         return path
     with _place_errors(path):
-        found, words = told(path)
+        found, words = identify(path)
     if found == kind and not overwrite:
         raise ExistingError(f"{str(path)!r} is there already: {words}.")
     if about.st_size and found != kind:

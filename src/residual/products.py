@@ -1,6 +1,7 @@
 """How what the library writes is known again: by what is in a file, never by its name alone.
 
-`RESULTS` and `_JSON`, `_OF_TENSORS` and the marks in `told` are for files, `STORE` to `FIGURES` for folders.
+`RESULTS` and `_JSON`, `_OF_TENSORS` and the marks in `identify` are for files, `TRAINING` to `FIGURES` for
+folders.
 What can't be told to be the library's own counts as somebody else's.
 """
 
@@ -65,7 +66,7 @@ _JSON: list[tuple[str, set[str]]] = [
 ]
 
 
-def told(path: Path) -> tuple[str, str]:
+def identify(path: Path) -> tuple[str, str]:
     """What a file is, by what is in it: as one of the names above, or ""; and in words.
 
     Raises:
@@ -123,9 +124,9 @@ def _holds(path: Path, what: bytes) -> bool:
 
 
 def kind_of(path: Path) -> str:
-    """As `told`; "" for what can't be read, too."""
+    """As `identify`; "" for what can't be read, too."""
     try:
-        return told(path)[0]
+        return identify(path)[0]
     except (OSError, ResidualError):  # a folder, a pipe, or closed
         return ""
 
@@ -181,7 +182,7 @@ ADAPTER = FolderKind(
 )
 EXPERIMENT = FolderKind(
     "results of an experiment",
-    lambda path: any(path.glob("*/*.parquet")) or (path / "training").is_dir(),
+    lambda path: any(path.glob("*/*.parquet")) or any(path.glob("training/*/*/seed-*")),
     goes_on=True,
 )
 PAGES = FolderKind(

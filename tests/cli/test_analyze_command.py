@@ -114,7 +114,9 @@ def test_bases_in_a_file_are_compared_as_their_store_is(stores, residual, tmp_pa
     assert residual("bases", stores / "flags", "--out", path)[0] == 0
     for source, name in ((path, "file"), (stores / "flags", "store")):
         words = ("--kinds", "mlp,head", "--against", source, "--json", tmp_path / f"{name}.json")
-        assert residual("analyze", stores / "letters", *words)[0] == 0
+        assert (
+            residual("analyze", stores / "letters", *words, "--param", "GeometrySettings.halvings=0")[0] == 0
+        )
     file, store = (read(tmp_path / f"{name}.json")["against"]["units"] for name in ("file", "store"))
     shared = [unit for unit in store if unit["kind"] == "head"]  # what a file of bases holds by default
     assert len(file) == len(shared) == 48
@@ -133,7 +135,8 @@ def test_a_store_is_like_itself(stores, residual, tmp_path):
 
 def test_some_kinds_of_unit(stores, residual, tmp_path):
     for kinds, count in (("mlp", 8), ("emb", 1), ("emb,mlp", 9)):
-        words = ("--kinds", kinds, "--json", tmp_path / "told.json", "--param", "GeometrySettings.halvings=0")
+        words = ("--kinds", kinds, "--json", tmp_path / "told.json", "--overwrite")
+        words += ("--param", "GeometrySettings.halvings=0")
         assert residual("analyze", stores / "letters", *words)[0] == 0
         units = read(tmp_path / "told.json")["units"]
         assert len(units) == count
@@ -200,7 +203,7 @@ def test_refusals_are_one_sentence(stores, tiny_store, residual, tmp_path):
         ((store, "--cfg", tmp_path / "no.gin"), "There is no settings file"),
         ((store, "--json", tmp_path), "can't be written: it is a folder"),
         ((store, "--json", tmp_path / "file/it.json"), "can't be made"),
-        ((store, "--figures", tmp_path / "file"), "can't be made"),
+        ((store, "--figures", tmp_path / "file"), "it is a file, and a folder is wanted"),
     ):
         code, shown, err = residual("analyze", *words)
         assert (code, shown, message in err) == (2, "", True), (words, err)

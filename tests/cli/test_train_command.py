@@ -169,9 +169,15 @@ def test_fine_tuning_goes_on_where_it_was(residual, folder, tmp_path):
     assert held["method"] == "fine_tuning"
     assert held["trained_weights"] == told["parameters"]["fine_tuning"] > 3_000_000
     assert held["encoder"]["original_fingerprint"] != held["encoder"]["fingerprint"]
+    code, _, error = residual(*words, "--logger", "none")
+    assert (code, "'kept' holds an adapter already" in error.replace(f"{tmp_path}/", "")) == (2, True)
+    for name in (*KEPT, "../r.json"):  # as if it had been killed before it wrote them
+        (tmp_path / "kept" / name).unlink()
     code, _, _ = residual(*words, "--logger", "none")  # once more: nothing is left to train
     assert code == 0
     assert config(tmp_path / "kept")["sha256"] == held["sha256"]
+    for name in (*KEPT, "../r.json"):
+        (tmp_path / "kept" / name).unlink()
     code, _, error = residual(*[size.replace("32", "7") if word == size else word for word in words])
     assert code == 2
     assert "is of another batch_size (32, not 7)" in error
