@@ -103,7 +103,7 @@ def test_pictures_that_cannot_be_read(residual, kept, tmp_path):
         assert f"left out, can't be read: {name}" in error
     for name in test:
         (root / name).write_bytes(b"")
-    code, _, error = residual(*words, "--on-error", "skip")
+    code, _, error = residual(*words, "--on-error", "skip", "--overwrite")
     assert code == 2
     assert "None of the 12 images" in error
 

@@ -271,15 +271,9 @@ class SpectralBases:
             self.origin.check_store(store)
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write as safetensors, with the origin beside the numbers; others are replaced on request only.
-
-        Raises:
-            ExistingError, ForeignError: one is there already, see `overwrite`; or something else is.
-            ResidualError: the place can't be written to.
-        """
-        check_file(path, BASES, overwrite)
+        """Write as safetensors, with the origin beside the numbers; see `check_file` for what is refused."""
         origin = None if self.origin is None else self.origin.to_json()
-        save_tensors(path, "bases", self.to_tensors(), {"origin": origin})
+        save_tensors(check_file(path, BASES, overwrite), "bases", self.to_tensors(), {"origin": origin})
 
     @classmethod
     def load(cls, path: str | Path) -> SpectralBases:
