@@ -45,6 +45,7 @@ RESULTS = {
     "experiment": "the result of an experiment",
     "encoders": "facts of encoders",
     "datasets": "facts of datasets",
+    "settings": "a list of settings",
 }
 _JSON: list[tuple[str, set[str]]] = [
     (CONFIG, {"method", "encoder", "adapter", "trained_weights"}),
@@ -63,6 +64,7 @@ _JSON: list[tuple[str, set[str]]] = [
     (RESULTS["experiment"], {"encoders", "datasets", "bytes", "problems"}),  # of what it would take
     (RESULTS["encoders"], {"name", "family", "heads", "output_dim"}),
     (RESULTS["datasets"], {"name", "source", "licence", "classes"}),
+    (RESULTS["settings"], {"name", "value", "default_from", "takes"}),
 ]
 
 

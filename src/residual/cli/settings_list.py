@@ -20,6 +20,7 @@ def settings(
     ] = None,
     search: Annotated[str | None, typer.Option(help="Only those with this in name or meaning.")] = None,
     json: o.Json = None,
+    overwrite: o.Overwrite = False,
     cfg: o.Cfg = None,
     param: Annotated[list[str] | None, o.param("FitSettings.epochs=10")] = None,
 ) -> None:
@@ -40,11 +41,11 @@ def settings(
 
         residual settings --search rate
     """
-    from residual.cli.console import check_outputs, out, write_result
+    from residual.cli.console import check_outputs, json_of, out, write_result
     from residual.cli.settings import list_settings
     from residual.report.settings import settings_lines, settings_result
 
-    check_outputs(json)
+    check_outputs(overwrite, json_of(json, "settings"))
     rows = list_settings(" ".join(command or []), cfg or [], param or [], method or [], search or "")
     out.print(settings_lines(rows))
     write_result(json, settings_result(rows))
