@@ -218,10 +218,7 @@ class SpectralBases:
         return [places[unit] for unit in wanted]
 
     def _with(
-        self,
-        components: Sequence[Tensor],
-        eigenvalues: Sequence[Tensor],
-        chosen: Sequence[int] | None = None,
+        self, components: Sequence[Tensor], eigenvalues: Sequence[Tensor], chosen: Sequence[int] | None = None
     ) -> SpectralBases:
         """These with other components, of all units or of those at some places."""
         places = range(len(self)) if chosen is None else chosen
