@@ -51,7 +51,7 @@ def test_differences_lie_in_their_intervals_as_often_as_is_said():
     assert np.mean(tells) == 0  # as many are right, whichever they are
 
 
-def test_nothing_is_certain_where_all_is_right():
+def test_nothing_is_certain_where_all_is_right(unchecked):
     every = np.ones(50, bool)
     value, low, high = paired_difference(every, every)
     assert value == 0

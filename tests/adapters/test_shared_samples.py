@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -109,9 +108,10 @@ def test_an_adapter_that_was_kept_knows_its_own_pictures_by_name(encoder, stores
             evaluate_encoder(adapted, images)
 
 
-def test_samples_without_digests_are_known_by_their_ids():
-    old = SimpleNamespace(dataset="a/test", digests=np.zeros(3, np.uint64), sample_ids=("x", "y", "z"))
-    other = SimpleNamespace(dataset="a/val", digests=old.digests, sample_ids=old.sample_ids)
+def test_samples_without_digests_are_known_by_their_ids(stores):
+    """As those of pixels in stores of 0.1."""
+    old = replace(stores["val"], digests=np.zeros(60, np.uint64), dataset="a/val")
+    other = replace(old, dataset="a/test")
     assert Seen.of(old).take(np.array([0, 2])).among(Seen.of(old)) == 2
     assert Seen.of(old).among(Seen.of(other)) == 0
 
