@@ -15,7 +15,8 @@ import pandas as pd
 
 from residual.intervals import mean_and_interval
 from residual.report.accuracies import shots_figure
-from residual.report.figures import new_figure, save_figure, title_of
+from residual.report.figures import draw as save_figure
+from residual.report.figures import new_figure, title_of
 from residual.report.scoreboards import scoreboard_figure
 from residual.report.tables import METHOD_NAMES
 

@@ -18,7 +18,8 @@ from residual.experiments.plan import Plan, Work
 from residual.experiments.results import Kept, Results, shown, shown_settings
 from residual.files import safe_name, write_text
 from residual.progress import Progress
-from residual.report.figures import check_matplotlib, draw
+from residual.report.figures import check_matplotlib
+from residual.report.figures import draw as save_figure
 from residual.report.geometry import datasets_latex, datasets_markdown, latex_table, markdown_table
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def run_experiment(
             write_text(folder / f"{name}.{ending}", "\n".join(parts))
     figures: list[Path] = []
     for name, figure in experiment.figures(tables):
-        figures += draw(figure, folder / "figures", safe_name(name))
+        figures += save_figure(figure, folder / "figures", safe_name(name))
     return {
         "experiment": experiment.folder,
         "out": folder.name,
