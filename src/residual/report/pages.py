@@ -23,6 +23,7 @@ from residual.report.tables import suite_headings, suite_markdown, suite_rows
 
 _LOSSLESS = 2048  # bytes of a picture, up to which every pixel is kept
 _QUALITY = 82
+_COMMA = Markup("\u2060, ")  # with a word joiner: a name is a box, and lines may break behind any box
 _LONG = 12  # letters of a name that a narrow column may cut
 
 
@@ -36,6 +37,12 @@ def name_html(name: str) -> Markup:
     return Markup('<bdi class="name"{}>{}</bdi>').format(whole, Markup("<wbr>").join(map(escape, parts)))
 
 
+def names_html(names: Sequence[str], last: str = "") -> Markup:
+    """Several names, with commas between, or `last` before the last one; no line begins with a comma."""
+    *first, end = map(name_html, names)
+    return (Markup(last) or _COMMA).join([_COMMA.join(first), end] if first else [end])
+
+
 PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("residual.report"),
     autoescape=True,
@@ -44,7 +51,7 @@ PAGES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-PAGES.filters |= {"name": name_html, "number": "{:,}".format}
+PAGES.filters |= {"name": name_html, "names": names_html, "number": "{:,}".format}
 
 
 def picture_uri(image: Image.Image, side: int = 64) -> str:

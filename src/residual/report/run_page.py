@@ -17,17 +17,17 @@ from residual.report.changes import Change, Changes
 from residual.report.gains import STEPS, gain_colours, gain_grid, unit_anchor
 from residual.report.lambdas import component_title
 from residual.report.pages import PAGES, Thumbnails
-from residual.report.sentences import intervals_note, sentence
+from residual.report.sentences import intervals_note, parts_note, sentence
 from residual.report.tables import METHOD_NAMES, run_rows
 from residual.report.unit_sections import unit_sections
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
 
-_HEADINGS = ("method", "accuracy", "weights trained", "seconds to fit", "wrong to right", "right to wrong")
+_HEADINGS = ("method", "accuracy", "weights trained", "wrong to right", "right to wrong")
 _TILES = 24  # pictures that changed, each way
 _SIDE = 96  # of these
-_CLASSES = 40  # bars without folding; of more, so many of those that changed most
-_ENDS = 12  # from the top and from the bottom
+_ENDS = 12  # classes from the top and from the bottom
+_CLASSES = 40  # that changed, up to which they are all in sight
 _NAMED = 5  # components in the list of the strongest
 
 
@@ -92,14 +92,7 @@ def write_run_page(
         sentence=sentence(summary),
         intervals=intervals_note(summary),
         recipes=list(dict.fromkeys(summary.get("recipe", {}).values())),
-        headings=(
-            "method",
-            "accuracy",
-            "weights trained",
-            "seconds to fit",
-            "wrong to right",
-            "right to wrong",
-        ),
+        headings=_HEADINGS,
         rows=_rows(summary, changes),
         best=METHOD_NAMES[best],
         change=changes[best],
@@ -111,17 +104,27 @@ def write_run_page(
         strongest=strongest,
         sections=sections,
         texts=texts is not None,
-        seconds={stage: f"{value:.1f}" for stage, value in summary["seconds"].items()},
+        parts=parts_note(summary),
+        seconds=_seconds(summary),
     )
     write_text(path, page)
     return path
 
 
 def _rows(summary: dict[str, Any], changes: Mapping[str, Changes]) -> list[tuple[str, ...]]:
-    """Those of the table, with how many pictures each method put right and wrong."""
-    first, *rest = run_rows(summary)
+    """Those of the table, with how many pictures each method put right and wrong in place of seconds."""
     counts = [(f"{len(each.fixed):,}", f"{len(each.broken):,}") for each in changes.values()]
-    return [(*first, "", ""), *((*row, *count) for row, count in zip(rest, counts, strict=True))]
+    return [(*row[:3], *count) for row, count in zip(run_rows(summary), [("", ""), *counts], strict=True)]
+
+
+def _seconds(summary: dict[str, Any]) -> dict[str, str]:
+    """Of each stage, and of each method's fits."""
+    names = {f"fit_{method}": name for method, name in METHOD_NAMES.items()}
+    return {
+        names.get(stage, stage): f"{value:.1f}"
+        for stage, value in summary["seconds"].items()
+        if stage != "fit"  # the sum of the methods'
+    }
 
 
 def _tiles(changes: Changes, dataset: ImageDataset) -> list[dict[str, Any]]:
@@ -132,12 +135,11 @@ def _tiles(changes: Changes, dataset: ImageDataset) -> list[dict[str, Any]]:
             "title": title,
             "kind": kind,
             "of": len(every),
-            "none": none,
             "pictures": [(each, pictures[each.sample_id]) for each in _few(every)],
         }
-        for title, kind, every, none in (
-            ("From wrong to right", "good", changes.fixed, "No picture went from wrong to right."),
-            ("From right to wrong", "bad", changes.broken, "No picture went from right to wrong."),
+        for title, kind, every in (
+            ("From wrong to right", "good", changes.fixed),
+            ("From right to wrong", "bad", changes.broken),
         )
     ]
 
@@ -148,7 +150,10 @@ def _few(every: Sequence[Change]) -> list[Change]:
 
 
 def _classes(changes: Changes) -> dict[str, Any]:
-    """Each class's accuracy before and after, what gained most first; of many classes the ends, then all."""
+    """Each class's accuracy before and after, what gained most first.
+
+    Of few classes all are in sight; of more those that changed, and of many of these the ends.
+    """
     table = changes.by_class
     gained = (table["after"] - table["before"]).round(9)
     table = table.assign(change=gained).sort_values(["change", "after"], ascending=False, kind="stable")
@@ -162,8 +167,18 @@ def _classes(changes: Changes) -> dict[str, Any]:
         }
         for row in table.to_dict("records")
     ]
-    same = sum(row["change"] == "0.0" for row in rows)
-    ends = [] if len(rows) <= _CLASSES else [*rows[:_ENDS], *rows[-_ENDS:]]
-    missing = len(changes.class_names) - len(rows)
-    chance = f"{100 / len(changes.class_names):.2f}"
-    return {"rows": rows, "ends": ends, "half": _ENDS, "same": same, "missing": missing, "chance": chance}
+    changed = [row for row in rows if row["change"] != "0.0"]
+    if len(rows) <= 2 * _ENDS:
+        shown = [("", rows)]
+    elif len(changed) <= _CLASSES:
+        shown = [("", changed)] if changed else []
+    else:
+        gained_most, gained_least = f"The {_ENDS} that gained most", f"The {_ENDS} that gained least"
+        shown = [(gained_most, changed[:_ENDS]), (gained_least, changed[-_ENDS:])]
+    return {
+        "rows": rows,
+        "shown": shown,
+        "same": len(rows) - len(changed),
+        "missing": len(changes.class_names) - len(rows),
+        "chance": f"{100 / len(changes.class_names):.2f}",
+    }

@@ -16,7 +16,7 @@ from residual.adapters.scores import compute_scores
 from residual.data import ImageDataset
 from residual.heads.descriptions import UnitTexts
 from residual.report.gains import unit_anchor, unit_title
-from residual.report.pages import Thumbnails, name_html
+from residual.report.pages import Thumbnails, names_html
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
 
@@ -93,7 +93,7 @@ def component_sentence(component: Component, classifier: ZeroShotClassifier) -> 
         if not (before and after):
             return escape(f"{said}, so that high scores push the other way than before.")
         told = Markup("{}, so that what spoke for {} now speaks for {}.")
-        return told.format(said, _list(before), _list(after))
+        return told.format(said, names_html(before, " and "), names_html(after, " and "))
     if weight < 1 - _SAME:
         return escape(f"{holds} Weakened to {weight:.2f} of what it was.")
     if weight <= 1 + _SAME:
@@ -162,8 +162,3 @@ def _gains(gains: Mapping[str, pd.DataFrame], unit: int) -> list[tuple[str, str]
         for relative, turned in zip(own["relative"], own["turned"], strict=True):
             told.append((method, f"{relative:.2f} times as wide as all together{', turned round' * turned}"))
     return told
-
-
-def _list(names: list[str]) -> Markup:
-    *first, last = map(name_html, names)
-    return Markup("{} and {}").format(Markup(", ").join(first), last) if first else last
