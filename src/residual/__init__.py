@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from residual.late import tell
+
 if TYPE_CHECKING:
     from residual import adapters, data, encoders, heads, report, spectral, store, text, tracing, workflows
     from residual.adapters.adapted_encoder import AdaptedEncoder
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "load_encoder": "tracing",  # whose encoders know their units
-    "wrap_encoder": "tracing",
+    "load_encoder": "encoders.load",
+    "wrap_encoder": "encoders.load",
     "Encoder": "encoders.encoder",
     "decompose": "tracing.decompose",
     "Decomposition": "tracing.decompose",
@@ -93,6 +95,8 @@ __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "report",
     "workflows",
 ]
+
+tell("AblatedEncoder", "residual.tracing.ablated")  # which `encoder.keep` makes
 
 
 def __getattr__(name: str) -> Any:

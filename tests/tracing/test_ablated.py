@@ -118,7 +118,7 @@ def test_stores_bases_and_adapters_of_one(encoder, classifier, tmp_path):
             split = decompose(left, pixels).contributions[:, 0]
             expected = split.sum(1) if not isinstance(adapter, ResiDual) else adapter.double()(split)
             torch.testing.assert_close(adapted(pixels), expected, rtol=1e-5, atol=1e-5)
-        adapted.save_pretrained(tmp_path / "adapted")
+        adapted.save_pretrained(tmp_path / "adapted", overwrite=True)
         with pytest.raises(residual.errors.AdapterEncoderError, match="tiny with 14 of 16 units"):
             AdaptedEncoder.from_pretrained(tmp_path / "adapted")
         with pytest.raises(ResidualError, match="tiny with 14 of 16 units"):
@@ -144,7 +144,7 @@ def test_at_means(encoder):
     assert torch.equal(again.contributions(own.coordinates), own.contributions[:, 0])
     further = kept.without("emb")
     torch.testing.assert_close(decompose(further, pixels)["0.0"][:, 0], means[4].expand(5, -1))
-    with pytest.raises(ResidualError, match=r"at their means over what is pooled.* got 'patches'"):
+    with pytest.raises(ResidualError, match=r"what was found of the tokens that it pools.* got 'patches'"):
         decompose(kept, pixels, "patches")
 
 
@@ -179,6 +179,9 @@ def test_rows_of_a_decomposition(encoder, classifier):
         assert split[several].shape == (5, 1, 2, 12)
     late = heads.units["layer"] == 2
     assert torch.equal(heads[late], heads.contributions[:, :, 8:])
+    last = split.units["layer"] == 2  # which the embedding has none of
+    assert encoder.keep(last).kept == (3, 12, 13, 14, 15)
+    assert torch.equal(split[last], split.contributions[:, :, [3, 12, 13, 14, 15]])
     norms = split.contributions.norm(dim=-1).mean((0, 1))
     assert split.top(99)["unit"].tolist() == norms.argsort(descending=True, stable=True).tolist()
     wrongs = (
@@ -197,7 +200,7 @@ def test_rows_of_a_decomposition(encoder, classifier):
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_encoder_says_how_it_becomes_one(encoder):
-    model, adapted = encoder.module, AdaptedEncoder(encoder)
+    model = encoder.module
     for ask in (
         lambda what: decompose(what, random_pixels()),
         lambda what: encode_dataset(what, TinyImages(2)),
@@ -207,5 +210,3 @@ def test_what_is_no_encoder_says_how_it_becomes_one(encoder):
                 ResidualError, match=r"An Encoder is needed, got .*wrap_encoder\(model\) makes one"
             ):
                 ask(wrong)
-        with pytest.raises(ResidualError, match=r"got an AdaptedEncoder.*adapted\.encoder"):
-            ask(adapted)

@@ -19,24 +19,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from residual.adapters.adaptation import Adaptation
 from residual.adapters.adapter import Adapter
 from residual.adapters.card import TrainingRecord
 from residual.adapters.config import making_sense
 from residual.adapters.folding import OUTPUT, FoldedMap, features_of
 from residual.adapters.onnx_files import write_onnx
 from residual.adapters.sharing import AdaptedParts, load_parts, push_parts, save_parts
+from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.encoder import Encoder
 from residual.encoders.fingerprints import precision_hint
 from residual.encoders.pixels import Pixels
 from residual.errors import OtherPoolingError, ResidualError
 from residual.text.classifier import ZeroShotClassifier
+from residual.tracing.ablated import ChangedEncoder
 from residual.tracing.capture import Capture, exclusively, place_hooks, without_autocast
 from residual.tracing.linearization import Linearization
 from residual.tracing.token_choice import resolve
 from residual.tracing.trace import captured_pass, twin_of
 
 
-class AdaptedEncoder(nn.Module):
+class AdaptedEncoder(nn.Module, EncoderLike):
     """An encoder whose output is re-weighted, and the classifier of its features.
 
         features = adapter(contributions of the encoder's units)       (n, d), not normalised
@@ -75,7 +78,7 @@ class AdaptedEncoder(nn.Module):
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: EncoderLike,
         adapter: Adapter | None = None,
         classifier: ZeroShotClassifier | None = None,
         record: TrainingRecord | None = None,
@@ -84,14 +87,15 @@ class AdaptedEncoder(nn.Module):
         share: bool = False,
     ):
         super().__init__()
+        encoder = checked_encoder(encoder)
         _check(encoder, adapter, classifier)
-        folded = None if adapter is None else adapter.fold(Linearization.of(encoder))
-        if encoder.ablation is not None:
-            unchanged = torch.eye(encoder.output_dim, dtype=torch.float64)
-            folded = folded or FoldedMap((OUTPUT,), unchanged, torch.zeros_like(unchanged[0]))
-            folded = folded.through(Linearization.of(encoder))
+        own = Linearization.of(encoder)
+        folded = None if adapter is None else adapter.fold(own)
+        if encoder.changes:  # no model gives that output
+            folded = FoldedMap.of(own if adapter is None else adapter.adapted(own))
         self.module = twin_of(encoder.module) if share else copy.deepcopy(encoder.module)
         self.encoder = encoder.around(self.module)
+        self._as_encoder: Encoder | None = None
         # In a tuple, so that it is no part of the module: never cast, it stays exactly what was fitted.
         self._adapter = (None if adapter is None else _frozen(adapter),)
         self.classifier, self.record, self.original = classifier, record, original
@@ -106,7 +110,8 @@ class AdaptedEncoder(nn.Module):
             self.register_buffer("matrix", folded.matrix.to(**wide))
             self.register_buffer("offset", folded.offset.to(**wide))
             if folded.fields != (OUTPUT,):
-                parts = self.encoder.parts
+                self.module = twin_of(self.encoder.module)  # the encoder's own runs without hooks
+                parts = self.encoder.anatomy.locate(self.module)
                 self._capture = Capture(parts, resolve("own", parts, encoder.name), folded.kinds)
                 place_hooks(self._capture, parts, ExitStack())
         if classifier is not None:
@@ -188,6 +193,21 @@ class AdaptedEncoder(nn.Module):
             features = features_of(coordinates, self._fields).to(self.matrix.dtype)
         with without_autocast(features.device):
             return torch.addmm(self.offset, features, self.matrix)
+
+    def as_encoder(self) -> Encoder:
+        """The `Encoder` whose units contribute what the adapter makes of them: what `decompose`, stores and
+        further adapters take this for.
+
+        Raises:
+            ResidualError: other weights were loaded into this module.
+        """
+        parts = self._unchanged()
+        if parts.adapter is None:
+            return self.encoder
+        if self._as_encoder is None:
+            changes = (*self.encoder.changes, Adaptation(parts.adapter))
+            self._as_encoder = ChangedEncoder(self.encoder, changes, f"{self.name} with {self.method}")
+        return self._as_encoder
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "c d"]:
         """That of the encoder: adapters are of the image side."""
@@ -307,6 +327,9 @@ class AdaptedEncoder(nn.Module):
             new = self._buffers[name]
             if old is not None and new is not None and torch.finfo(new.dtype).bits < 32:
                 self._buffers[name] = old.to(new.device, torch.promote_types(new.dtype, torch.float32))
+        for place, part in self.module.named_modules():  # the encoder's own has the same tensors
+            if part._buffers:
+                self.encoder.module.get_submodule(place)._buffers |= part._buffers
         return self
 
 

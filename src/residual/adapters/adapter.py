@@ -133,11 +133,11 @@ class Adapter(nn.Module, Method, ABC):
         """
 
     @abstractmethod
-    def fold(self, linearization: Linearization) -> FoldedMap:
-        """The adapter on an encoder as one matrix, so that the adapter isn't needed any more.
+    def adapted(self, linearization: Linearization) -> Linearization:
+        """Each unit's contribution as it is adapted, from its features: they sum to the adapted output.
 
-        Later changes of the weights don't reach the matrix. Where an attention pool with `P` heads makes the
-        output, it has `P` times as many rows.
+        What a unit's own weights make of it is the unit's; the constant of a map of the output is shared out
+        as the encoder's own is (see `Linearization`).
 
         Args:
             linearization: of the encoder's image tower as it pools itself.
@@ -145,6 +145,17 @@ class Adapter(nn.Module, Method, ABC):
         Raises:
             ResidualError: the adapter can't be of this encoder: another width or number of units.
         """
+
+    def fold(self, linearization: Linearization) -> FoldedMap:
+        """The adapter on an encoder as one matrix, so that the adapter isn't needed any more.
+
+        Later changes of the weights don't reach the matrix. Where an attention pool with `P` heads makes the
+        output, it has `P` times as many rows.
+
+        Raises:
+            ResidualError: as `adapted`.
+        """
+        return FoldedMap.of(self.adapted(linearization))
 
     @abstractmethod
     def to_saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -234,6 +245,11 @@ class OutputMap(Adapter):
             offset = on_cpu(torch.zeros(1, self.dim, dtype=torch.float64))
             matrix = on_cpu(torch.eye(self.dim, dtype=torch.float64)) - offset
         return FoldedMap((OUTPUT,), matrix, offset[0])
+
+    def adapted(self, linearization: Linearization) -> Linearization:
+        """`c_u W + w_u b`."""
+        folded = self.fold(linearization)
+        return linearization.mapped(folded.matrix, folded.offset)
 
     def _check_width(self, linearization: Linearization) -> None:
         if linearization.output_dim != self.dim:

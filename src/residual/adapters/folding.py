@@ -7,7 +7,7 @@ two numbers, `1/s` and `μ/s`, that they have in common. `Adapter.fold` makes th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,19 +47,12 @@ class FoldedMap:
             check_finite(part, "The weights or means of the adapter")
 
     @classmethod
-    def of_units(
-        cls,
-        linearization: Linearization,
-        matrices: Mapping[int, Float[Tensor, "_ d"]],
-        offset: Float[Tensor, " d"],
-    ) -> FoldedMap:
-        """The sum of maps of some units' features.
-
-        Args:
-            linearization: whose features they are.
-            matrices: of each unit that has weight, from its features as `Linearization.features` gives them.
-            offset: `b`, of all of them.
-        """
+    def of(cls, linearization: Linearization) -> FoldedMap:
+        """The sum of all units' maps, with what an adapter made of them (`Adapter.adapted`)."""
+        every = range(len(linearization.units))
+        kept = [unit for unit in every if unit not in linearization.constants] or [0]
+        matrices = {unit: linearization.matrix(unit) for unit in kept}
+        offset = torch.stack([linearization.offset(unit) for unit in every]).sum(0)
         of_field = linearization.units.of_field
         fields = [name for name in (*_STREAM, "pool_mlp") if any(unit in matrices for unit in of_field[name])]
         own, shared = [], torch.zeros(())
@@ -67,27 +60,14 @@ class FoldedMap:
             if name == "pool_mlp":
                 continue
             for unit in of_field[name]:
-                matrix = matrices.get(unit)
-                if matrix is None:
-                    matrix = torch.zeros_like(linearization.matrix(unit))
-                of_heads = matrix.unflatten(0, (linearization.pool_heads, -1))  # (P, v + 2, d)
+                of_heads = linearization.matrix(unit).unflatten(
+                    0, (linearization.pool_heads, -1)
+                )  # (P, v + 2, d)
                 own.append(of_heads[:, :-2])
                 shared = shared + of_heads[:, -2:]  # of 1/s and μ/s
         rows = [torch.cat([*own, shared], dim=1).flatten(0, 1)] if own else []
         rows += [matrices[unit] for unit in of_field["pool_mlp"] if unit in matrices]
         return cls(tuple(fields), torch.cat(rows), offset)
-
-    def through(self, linearization: Linearization) -> FoldedMap:
-        """The same from coordinates, where it is a map of an output that no model gives: of the units that an
-        ablated encoder keeps.
-        """
-        if self.fields != (OUTPUT,):
-            return self
-        every = range(len(linearization.units))
-        kept = [unit for unit in every if unit not in linearization.constants] or [0]
-        matrices = {unit: linearization.matrix(unit) @ self.matrix for unit in kept}
-        constant = torch.stack([linearization.offset(unit) for unit in every]).sum(0)
-        return self.of_units(linearization, matrices, constant @ self.matrix + self.offset)
 
     @property
     def kinds(self) -> tuple[str, ...]:

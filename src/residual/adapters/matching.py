@@ -18,6 +18,10 @@ from residual.text.classifier import ZeroShotClassifier
 Labels = Int[np.ndarray, " _"] | Int[Tensor, " _"]
 
 _NAMED = 5  # classes in a message
+_SAME_TEXTS = (
+    "Make it of the encoder that the samples are of. Of texts it is the same for what keep, without or an "
+    "adapter made of an encoder."
+)
 
 
 def check_match(adapter: Adapter, samples: Store | Scores, classifier: ZeroShotClassifier, what: str) -> None:
@@ -41,7 +45,8 @@ def check_match(adapter: Adapter, samples: Store | Scores, classifier: ZeroShotC
         if fingerprint not in (None, samples.fingerprint):
             raise ResidualError(
                 f"The {what} samples are of another encoder (weights {samples.fingerprint[:8]}) than the "
-                f"{name} ({fingerprint[:8]})."
+                f"{name} ({fingerprint[:8]}).",
+                _SAME_TEXTS if name == "classifier" else "",
             )
     check_labels(samples.labels, classifier, what)
     if not isinstance(samples, Scores):

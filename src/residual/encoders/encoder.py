@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
-from residual.encoders.ablation import Ablatable
 from residual.encoders.anatomy import CENTERINGS, Anatomy, Parts, check_centering
+from residual.encoders.changes import Change, EncoderLike
 from residual.encoders.family import Family, Tower
 from residual.encoders.fingerprints import Fingerprints
 from residual.encoders.paths import follow
@@ -32,7 +32,7 @@ _MADE_AT_ONCE = 8  # of image and text, traced and not, with hooks and without
 _POOL_SETTINGS = ("index", "first", "norm_first")
 
 
-class Encoder(Ablatable):
+class Encoder(EncoderLike):
     """A model, how its towers are called, and where its parts are. Made by `load_encoder` or `wrap_encoder`.
 
     Args:
@@ -47,7 +47,12 @@ class Encoder(Ablatable):
 
     Raises:
         ResidualError: the module lacks parts of the family's anatomy, or `centering` isn't known.
+
+    Attributes:
+        changes: of its units' contributions, in turn.
     """
+
+    changes: tuple[Change, ...] = ()
 
     def __init__(
         self,
@@ -203,7 +208,7 @@ class Encoder(Ablatable):
         parts = self.parts
         pool = [type(parts.pool).__name__, *(getattr(parts.pool, name, "") for name in _POOL_SETTINGS)]
         settings = f"{parts.heads} {parts.epsilon} {pool} {self.family.settings(self.module)}"
-        settings += "" if self.ablation is None else f" {self.ablation}"
+        settings += "".join(f" {change}" for change in self.changes)
         hidden = [  # that a state_dict leaves out; positions and the like, whole numbers, don't count
             (name, value) for name, value in self.module.named_buffers() if value.is_floating_point()
         ]

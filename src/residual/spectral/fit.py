@@ -11,7 +11,7 @@ import torch
 
 from residual.data import ImageDataset, Manifest
 from residual.devices import find_device
-from residual.encoders.encoder import Encoder
+from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.errors import ResidualError
 from residual.files import shareable, shareable_split
 from residual.progress import Progress
@@ -104,7 +104,7 @@ def fit_halves(
 
 
 def stream_moments(
-    encoder: Encoder,
+    encoder: EncoderLike,
     dataset: ImageDataset,
     settings: Encoding,
     *,
@@ -130,6 +130,7 @@ def stream_moments(
         OtherResultError: the checkpoint is of other images of the same names.
         ResidualError: the checkpoint is of something else; or see `encode_dataset`.
     """
+    encoder = checked_encoder(encoder)
     samples, weights = Part(*part).share(len(dataset)), encoder.rounded_fingerprint
     linearization = Linearization.of(encoder, pooling=settings.pooling)
     about = (encoder.centering, (dataset.shared_name,), 0, settings.pooling)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from residual.data import ImageDataset, PixelDataset, as_dataset
 from residual.data.own import OwnDataset
-from residual.encoders.ablation import checked_encoder
+from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.files import safe_name, shareable
@@ -42,7 +42,7 @@ DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 @overload
 def encode_dataset(
-    encoder: Encoder,
+    encoder: EncoderLike,
     dataset: Any,
     path: None = None,
     *,
@@ -63,7 +63,7 @@ def encode_dataset(
 
 @overload
 def encode_dataset(
-    encoder: Encoder,
+    encoder: EncoderLike,
     dataset: Any,
     path: str | os.PathLike[str],
     *,
@@ -86,7 +86,7 @@ def encode_dataset(
 
 
 def encode_dataset(
-    encoder: Encoder,
+    encoder: EncoderLike,
     dataset: Any,
     path: str | os.PathLike[str] | None = None,
     *,
@@ -113,7 +113,7 @@ def encode_dataset(
     that of a run that nothing stopped (on the same machine, with the same `batch_size`).
 
     Args:
-        encoder: from `load_encoder` or `wrap_encoder`.
+        encoder: from `load_encoder` or `wrap_encoder`; or what wraps one, as an `AdaptedEncoder`.
         dataset: from `load_dataset`; or your own pictures, in a list, an array, or a dataset of torch,
             torchvision or Hugging Face, as `residual.data.as_dataset` takes them.
         path: a folder or an fsspec address; None keeps everything in memory, in float32 (float64 if the

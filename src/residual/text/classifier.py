@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
+from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, SharedNameWarning, told_apart
 from residual.finite import correct
@@ -84,7 +85,7 @@ class ZeroShotClassifier:
     @classmethod
     def from_text(
         cls,
-        encoder: Encoder,
+        encoder: EncoderLike,
         class_names: Sequence[str],
         templates: Sequence[str],
         progress: Progress | None = None,
@@ -103,7 +104,7 @@ class ZeroShotClassifier:
         Raises:
             ResidualError: a template without `{}`, none at all, or an encoder without text.
         """
-        names = _checked_names(class_names)
+        names, encoder = _checked_names(class_names), checked_encoder(encoder)
         _warn_of_shared(names)
         means = embed_prompts(encoder, names, templates, progress)  # (c, d)
         scale = CLIP_SCALE if encoder.logit_scale is None else math.exp(encoder.logit_scale)

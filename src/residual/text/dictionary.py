@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from residual.encoders.encoder import Encoder
+from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.errors import ResidualError, unknown_name
 from residual.files import local_path, parse_json, read_regular
 from residual.finite import check_finite
@@ -62,7 +62,7 @@ class TextDictionary:
     @classmethod
     def encode(
         cls,
-        encoder: Encoder,
+        encoder: EncoderLike,
         source: str | Path | Sequence[str],
         templates: Sequence[str] = ("{}",),
         progress: Progress | None = None,
@@ -79,7 +79,7 @@ class TextDictionary:
         Raises:
             ResidualError: an unknown list, an unreadable file, bad entries or templates, no text tower.
         """
-        texts = checked_texts(read_texts(source))
+        texts, encoder = checked_texts(read_texts(source)), checked_encoder(encoder)
         embeddings = embed_prompts(encoder, texts, templates, progress)
         return cls(texts, embeddings, encoder.text_fingerprint)
 

@@ -1,7 +1,6 @@
 """Capture a forward pass, split it into units, project units to the output."""
 
-from residual.encoders.load import load_encoder, wrap_encoder
-from residual.tracing.ablated import AblatedEncoder
+from residual.tracing.ablated import AblatedEncoder, ChangedEncoder
 from residual.tracing.capture import capture
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.decompose import Decomposition, decompose
@@ -11,13 +10,12 @@ from residual.tracing.units import Units
 
 __all__ = [
     "AblatedEncoder",
+    "ChangedEncoder",
     "Coordinates",
     "Decomposition",
     "Linearization",
     "Units",
     "capture",
     "decompose",
-    "load_encoder",
     "trace",
-    "wrap_encoder",
 ]

@@ -1,4 +1,6 @@
-"""An encoder with only some units in its output: it is one like any other, wherever encoders are taken."""
+"""Encoders whose units contribute otherwise, and that with only some units in its output: encoders like any
+other, wherever these are taken.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from residual.encoders.ablation import Ablation
+from residual.encoders.changes import Ablation, Change, EncoderLike, checked_encoder
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.finite import check_finite
@@ -17,7 +19,35 @@ from residual.tracing.units import Units, UnitsLike
 MODES = ("zero", "mean")
 
 
-class AblatedEncoder(Encoder, ablates=True):
+class ChangedEncoder(Encoder):
+    """Runs as the encoder that it was made of, and gives the sum of what changes make of its contributions.
+
+    Args:
+        encoder: that one.
+        changes: all of them, with those that the encoder has itself.
+        name: how messages and files call it.
+    """
+
+    def __init__(self, encoder: Encoder, changes: tuple[Change, ...], name: str):
+        about = encoder.module, encoder.family, encoder.preprocess, encoder._tokenize, encoder.centering
+        super().__init__(name, *about)
+        self.encoder, self.compiling, self.changes = encoder, encoder.compiling, changes
+
+    @property
+    def linearization(self) -> Linearization:
+        """From coordinates to the contributions as they are now."""
+        return linearization_of(self, self.parts, "image", "own")
+
+    def run(self, tower: str, inputs: Tensor) -> Tensor:
+        """A tower on inputs that are ready for it; of images, the sum of the contributions."""
+        return trace(self, inputs)[1] if tower == "image" else super().run(tower, inputs)
+
+    def around(self, module: nn.Module) -> ChangedEncoder:
+        """See `Encoder.around`."""
+        return ChangedEncoder(self.encoder.around(module), self.changes, self.name)
+
+
+class AblatedEncoder(ChangedEncoder):
     """Runs as the encoder that it was made of, and gives the sum of the units that are kept.
 
     The same as `ablate(decompose(…).contributions, keep)`, for as little as the full output costs. It takes
@@ -25,7 +55,8 @@ class AblatedEncoder(Encoder, ablates=True):
     stores and to adapters. It is another encoder, with a fingerprint of its own. The text tower is whole.
 
     Args:
-        encoder: the whole; of one that is ablated, units that it leaves out stay where they are.
+        encoder: the whole, or what wraps one; of one that is ablated, units that it leaves out stay where
+            they are.
         keep: the units that stay, see `Units.checked`.
         mode: "zero" leaves the others out, "mean" puts them at `means`.
         means: `(u, d)`, of all units (`mean_contributions`, or the `all_means` of bases).
@@ -47,22 +78,21 @@ class AblatedEncoder(Encoder, ablates=True):
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: EncoderLike,
         keep: UnitsLike,
         mode: str = "zero",
         means: Float[Tensor, "u d"] | None = None,
     ):
         check_mode(mode)
-        about = encoder.module, encoder.family, encoder.preprocess, encoder._tokenize, encoder.centering
-        super().__init__(encoder.name, *about)
-        self.encoder, self.compiling = encoder, encoder.compiling
-        self.units = Units.of(self.parts)
-        before = encoder.ablation
+        whole: Encoder = checked_encoder(encoder)
+        self.units = Units.of(whole.parts)
+        *others, last = whole.changes or (None,)
+        before = last if isinstance(last, Ablation) else None
         constants = {} if before is None else dict(zip(before.units, before.constants, strict=True))
         stay = set(self.units.checked(keep))
         if mode == "mean" and (means is None or len(means) != len(self.units)):
             raise ResidualError(f"Mean ablation needs the means (u, d) of all {len(self.units)} units.")
-        at = torch.zeros(len(self.units), self.output_dim, dtype=torch.float64)
+        at = torch.zeros(len(self.units), whole.output_dim, dtype=torch.float64)
         if mode == "mean" and means is not None:
             at = check_finite(means, "The means").detach().double().cpu()
         constants |= {unit: at[unit] for unit in range(len(at)) if unit not in stay | constants.keys()}
@@ -70,29 +100,16 @@ class AblatedEncoder(Encoder, ablates=True):
         self.kept = tuple(unit for unit in range(len(at)) if unit not in constants)
         rows = [constants[unit] for unit in left_out]
         self.ablation = Ablation(left_out, torch.stack(rows) if rows else at[:0])
-        self.name = f"{_whole(encoder).name} with {len(self.kept)} of {len(at)} units"
+        earlier = whole.changes if before is None else tuple(others)
+        name = f"{_whole(whole).name} with {len(self.kept)} of {len(at)} units"
+        super().__init__(whole, (*earlier, self.ablation), name)
 
     @staticmethod
-    def all_but(encoder: Encoder, units: UnitsLike) -> list[int]:
+    def all_but(encoder: EncoderLike, units: UnitsLike) -> list[int]:
         """Positions of an encoder's other units."""
-        every = Units.of(encoder.parts)
+        every = Units.of(checked_encoder(encoder).parts)
         left_out = set(every.checked(units))
         return [unit for unit in range(len(every)) if unit not in left_out]
-
-    @property
-    def linearization(self) -> Linearization:
-        """From coordinates to the contributions that are left."""
-        return linearization_of(self, self.parts, "image", "own")
-
-    def run(self, tower: str, inputs: Tensor) -> Tensor:
-        """A tower on inputs that are ready for it; of images, the sum of the kept units."""
-        return trace(self, inputs)[1] if tower == "image" else super().run(tower, inputs)
-
-    def around(self, module: nn.Module) -> AblatedEncoder:
-        """See `Encoder.around`."""
-        other = AblatedEncoder(self.encoder.around(module), self.kept)
-        other.ablation = self.ablation
-        return other
 
     def __repr__(self) -> str:
         return f"AblatedEncoder({_whole(self)!r}, {len(self.kept)} of {len(self.units)} units)"

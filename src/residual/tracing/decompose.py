@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.encoders.ablation import checked_encoder
-from residual.encoders.encoder import Encoder
+from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.pixels import Pixels
 from residual.errors import ResidualError, unknown_name
 from residual.finite import plain
@@ -166,7 +165,7 @@ def class_number(label: int | np.integer | str, class_names: Sequence[str]) -> i
 
 
 def decompose(
-    encoder: Encoder,
+    encoder: EncoderLike,
     pixels: Pixels | Texts,
     pooling: str = "own",
     kinds: Sequence[str] = KINDS,
@@ -177,7 +176,8 @@ def decompose(
     """Split a tower's output into units: `Σ_u c_u` is the output, exactly (see `Linearization`).
 
     Args:
-        encoder: from `load_encoder` or `wrap_encoder`.
+        encoder: from `load_encoder` or `wrap_encoder`; or what wraps one, as an `AdaptedEncoder`, whose
+            contributions are those that its adapter makes of the encoder's, and sum to its features.
         pixels: from `encoder.pixels`, of torch or NumPy; for the text tower texts, or their token ids.
         pooling: which tokens' output.
             "own": what the encoder does itself (class token, average, attention pool, end of text);
@@ -211,7 +211,8 @@ def decompose(
         raise ResidualError(
             "There are no gradients inside torch.inference_mode(): leave it, or leave out grad."
         )
-    parts = checked_encoder(encoder).parts_of(tower)
+    encoder = checked_encoder(encoder)
+    parts = encoder.parts_of(tower)
     linearization = linearization_of(encoder, parts, tower, pooling)
     chosen = linearization.units.positions(kinds)
     with torch.set_grad_enabled(grad):

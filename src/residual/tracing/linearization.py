@@ -7,6 +7,7 @@ the map needs of the model fits in a few matrices, so it can be saved and used w
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.encoders.ablation import Ablation
 from residual.encoders.anatomy import Parts, check_centering
 from residual.encoders.encoder import Encoder
 from residual.encoders.wrappers import adapters_in, affine
-from residual.errors import ResidualError
+from residual.errors import OtherPoolingError, ResidualError
 from residual.files import written_beside
 from residual.hashing import bit_sums
 from residual.outputs import check_file
 from residual.products import LINEARIZATION
 from residual.tensor_files import load_tensors, pack_tensors, unpack_tensors
 from residual.tracing.coordinates import Coordinates
+from residual.tracing.linearization_state import CHANGED, check_state, constants_state, narrowest
 from residual.tracing.token_choice import resolve
 from residual.tracing.units import Units, UnitsLike
 
-_NOTE = ("split", "left_out")
+_NOTE = ("split", "left_out", "maps")
 
 
 class Linearization:
@@ -57,7 +58,8 @@ class Linearization:
             `norm_weight (D,)`, `norm_bias (D,)`, `projection_weight (P, D, d)` with `P = 1` without an
             attention pool, `projection_bias (d,)`, and with the MLP of a pool `pool_mlp_weight (D, d)`; the
             attention's layer scales are multiplied into the first two. Units that are left out contribute
-            constants: `left_out (m,)`, their positions, and `left_out_constants (m, d)`.
+            constants: `left_out (m,)`, their positions, and `left_out_constants (m, d)`. Where the others
+            have maps that aren't the model's, these one below the other are `maps (f, d)`, `offsets (k, d)`.
         centering: "shared", "own" or "none".
 
     Raises:
@@ -79,18 +81,27 @@ class Linearization:
         with torch.inference_mode(False):  # what is kept must serve calls with gradients, too
             self.state = {name: value.detach().double().contiguous() for name, value in state.items()}
         self.centering = centering
-        _check(self.state)
+        check_state(self.state)
         layers, heads, self.head_width, self.width = self.state["attention_weight"].shape
         self.pool_heads, _, self.output_dim = self.state["projection_weight"].shape
         self.units = Units(layers, heads, pool_mlp="pool_mlp_weight" in self.state)
         left_out = self.state.get("left_out", torch.zeros(0)).long().tolist()
         self.constants = dict(zip(left_out, self.state.get("left_out_constants", ()), strict=True))
         self.units.checked(left_out)
+        self._rewritten = self._other_maps()
         self.attends = self.units.pool_mlp or self.pool_heads > 1  # coordinates have an axis of pool heads
 
     @classmethod
-    def of(cls, encoder: Encoder, tower: str = "image", pooling: str = "own") -> Linearization:
-        """Read the map off the weights of an encoder's tower; `pooling` as in `decompose`."""
+    def of(
+        cls, encoder: Encoder, tower: str = "image", pooling: str = "own", changed: bool = True
+    ) -> Linearization:
+        """Read the map off the weights of an encoder's tower; `pooling` as in `decompose`.
+
+        With `changed=False` the encoder's changes are left aside: what the model itself gives.
+
+        Raises:
+            OtherPoolingError: a change is of those tokens alone that the encoder pools itself.
+        """
         parts = encoder.parts_of(tower)
         width = parts.width
         ones, zeros = torch.ones(width), torch.zeros(width)
@@ -111,24 +122,76 @@ class Linearization:
         pool = parts.pooling_attention if own.reduce == "attention" else None
         normed = torch.eye(width if pool is None else pool.output_dim)
         matrix, bias = (normed, None) if projection is None else projection.affine()
-        matrix = _double(matrix)
-        bias = torch.zeros(matrix.shape[1]).double() if bias is None else _double(bias)
+        matrix, bias = _double(matrix), _double(torch.zeros(matrix.shape[1]) if bias is None else bias)
         if pool is not None:
             values, constant = (_double(value) for value in pool.maps())
             if pool.mlp is not None:
                 state["pool_mlp_weight"] = matrix
             matrix, bias = values @ matrix, constant @ matrix + bias
         state |= {"projection_weight": matrix.view(-1, *matrix.shape[-2:]), "projection_bias": bias}
-        if tower == "image" and encoder.ablation is not None:
-            if encoder.ablation.at_means and not own.own:
-                raise ResidualError(
-                    f"{encoder.name}: those left out are at their means over what is pooled, so pooling is "
+        doubles = {name: _double(value) for name, value in state.items()}
+        made = cls(doubles, parts.centering(encoder.centering))
+        for change in encoder.changes if changed and tower == "image" else ():
+            if change.of_pooled and not own.own:
+                raise OtherPoolingError(
+                    f"{encoder.name} is changed by what was found of the tokens that it pools, so pooling is "
                     f"'own', got {pooling!r}."
                 )
-            with_pool = "pool_mlp_weight" in state
-            state |= _left_out(encoder.ablation, Units.of(parts), with_pool, state["projection_bias"])
-        centering = parts.centering(encoder.centering)
-        return cls({name: _double(value) for name, value in state.items()}, centering)
+            made = change.applied(made, Units.of(parts))
+        return made
+
+    def without(self, units: Sequence[int], constants: Float[Tensor, "m d"]) -> Linearization:
+        """The same, but that these units contribute constants."""
+        held = self.constants | dict(zip(units, constants, strict=True))
+        if self._rewritten:
+            offsets = [held[unit] if unit in held else self.offset(unit) for unit in range(len(self.units))]
+            kept = {unit: self.matrix(unit) for unit in self._rewritten if unit not in held}
+            return self.rewritten(kept, torch.stack(offsets))
+        return self._with(constants_state(held, self.state["projection_bias"]))
+
+    def rewritten(
+        self, matrices: Mapping[int, Float[Tensor, "_ d"]], offsets: Float[Tensor, "u d"]
+    ) -> Linearization:
+        """The same units with maps of other contributions.
+
+        Those without a matrix, which is from a unit's features, contribute constants, their offsets.
+        """
+        left_out = {unit: offset for unit, offset in enumerate(offsets) if unit not in matrices}
+        state = constants_state(left_out, offsets[0])
+        if kept := sorted(matrices):
+            state |= {"maps": torch.cat([matrices[unit] for unit in kept]), "offsets": offsets[kept]}
+        return self._with(state)
+
+    def mapped(self, matrix: Float[Tensor, "d d"], offset: Float[Tensor, " d"]) -> Linearization:
+        """The same with `c_u W + w_u b` in the place of `c_u`: their sum is `o W + b`."""
+        after = ("projection_weight", "projection_bias", "pool_mlp_weight", "maps", "offsets")
+        state = {name: self.state[name] @ matrix for name in after if name in self.state}
+        state["projection_bias"] = state["projection_bias"] + offset
+        shares = torch.tensor([self.units.share(unit) for unit in range(len(self.units))]).double()
+        if self._rewritten:
+            state["offsets"] = state["offsets"] + shares[list(self._rewritten), None] * offset
+        held = {unit: value @ matrix + shares[unit] * offset for unit, value in self.constants.items()}
+        return self._with(state | constants_state(held, offset), keep=("maps", "offsets"))
+
+    def _with(self, state: dict[str, Tensor], keep: Sequence[str] = ()) -> Linearization:
+        """With other tensors, and without changes that aren't among them."""
+        own = {name: value for name, value in self.state.items() if name in keep or name not in CHANGED}
+        return Linearization(own | state, self.centering)
+
+    def _other_maps(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """Matrix and offset of each unit whose map isn't the model's.
+
+        Raises:
+            ResidualError: they aren't of these units.
+        """
+        if "maps" not in self.state:
+            return {}
+        kept = [unit for unit in range(len(self.units)) if unit not in self.constants]
+        rows = [self._count(unit) for unit in kept]
+        if (sum(rows), len(kept)) != (len(self.state["maps"]), len(self.state["offsets"])):
+            raise ResidualError("The tensors of a linearization aren't those of one encoder.")
+        each = zip(self.state["maps"].split(rows), self.state["offsets"], strict=True)
+        return dict(zip(kept, each, strict=True))
 
     def to(self, device: str | torch.device) -> Linearization:
         """The same with matrices and offsets made on another device, in float64 as everywhere."""
@@ -149,8 +212,18 @@ class Linearization:
 
     def matrix(self, unit: int) -> Float[Tensor, "f d"]:
         """`M_u` in float64; its rows go with `features`. Zeros for a unit that is left out."""
-        matrix = self._matrix(unit)
-        return torch.zeros_like(matrix) if unit in self.constants else matrix
+        if unit in self._rewritten:
+            return self._rewritten[unit][0]
+        if unit in self.constants:
+            return self.state["projection_bias"].new_zeros(self._count(unit), self.output_dim)
+        return self._matrix(unit)
+
+    def _count(self, unit: int) -> int:
+        """How many features a unit has."""
+        field = self.units.field(unit)
+        if field == "pool_mlp":
+            return len(self.state["pool_mlp_weight"])
+        return self.pool_heads * ((self.head_width if field == "z" else self.width) + 2)
 
     def _matrix(self, unit: int) -> Float[Tensor, "f d"]:
         field = self.units.field(unit)
@@ -183,6 +256,8 @@ class Linearization:
         """`o_u`, the constant part of the contribution, in float64."""
         if unit in self.constants:
             return self.constants[unit]
+        if unit in self._rewritten:
+            return self._rewritten[unit][1]
         through = self.state["projection_weight"].sum(0)
         return self.units.share(unit) * (self.state["norm_bias"] @ through + self.state["projection_bias"])
 
@@ -203,7 +278,7 @@ class Linearization:
 
     def output(self, coordinates: Coordinates) -> Float[Tensor, "n *t d"]:
         """The sum of all contributions, without making them."""
-        if self.constants:
+        if self.constants or self._rewritten:
             return self._output_of_kept(coordinates)
         like = coordinates.mean
         state = {name: value.to(like) for name, value in self.state.items()}
@@ -245,13 +320,14 @@ class Linearization:
 
     def pack(self) -> bytes:
         """The bytes of a safetensors file, each tensor in the narrowest precision that holds it exactly."""
-        state = {name: _narrowest(value) for name, value in self.state.items()}
+        state = {name: narrowest(value) for name, value in self.state.items()}
         return pack_tensors("linearization", state, self._note)
 
     @property
     def _note(self) -> dict[str, Any]:
-        """What versions that know of no units that are left out must not read over."""
-        return {"split": self.centering} | ({"left_out": len(self.constants)} if self.constants else {})
+        """What versions that know of no units that are left out or changed must not read over."""
+        counts = {"left_out": len(self.constants), "maps": len(self._rewritten)}
+        return {"split": self.centering} | {name: count for name, count in counts.items() if count}
 
     @classmethod
     def unpack(cls, data: bytes, where: str) -> Linearization:
@@ -317,47 +393,6 @@ def linearization_of(encoder: Encoder, parts: Parts, tower: str, pooling: str) -
     if key not in made or made[key][0] != now:
         made[key] = now, Linearization.of(encoder, tower, pooling)
     return made[key][1]
-
-
-def _left_out(ablation: Ablation, own: Units, with_pool: bool, like: Tensor) -> dict[str, Tensor]:
-    """The state of units that are left out. With another pooling than the encoder's own the output may have
-    another width, and the MLP of an attention pool is no unit, so that heads are elsewhere.
-    """
-    now = Units(own.layers, own.heads, with_pool)
-    there = [place for place, unit in enumerate(ablation.units) if with_pool or own.field(unit) != "pool_mlp"]
-    units = [now.named(own.name(ablation.units[place])) for place in there]
-    constants = ablation.constants[there] if ablation.at_means else torch.zeros(len(there), len(like))
-    return {"left_out": torch.tensor(units), "left_out_constants": constants}
-
-
-def _check(state: dict[str, Tensor]) -> None:
-    """Refuse tensors that can't be of one encoder: a file may be anyone's."""
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    axes = {"attention_weight": 4, "projection_weight": 3, "attention_bias": 2}
-    axes |= {"norm_weight": 1, "norm_bias": 1}
-    fits = all(len(shapes.get(name, ())) == count for name, count in axes.items())
-    if fits:
-        (layers, *_, width), (*_, output) = shapes["attention_weight"], shapes["projection_weight"]
-        fits = (
-            shapes["attention_bias"] == (layers, width)
-            and shapes["norm_weight"] == shapes["norm_bias"] == (width,)
-            and shapes["projection_weight"][1] == width
-            and shapes.get("projection_bias", ())[-1:] == (output,)
-            and shapes.get("pool_mlp_weight", (output,))[-1:] == (output,)
-            and (*shapes.get("left_out", (0,)), output) == shapes.get("left_out_constants", (0, output))
-        )
-    if not fits:
-        raise ResidualError("The tensors of a linearization aren't those of one encoder.")
-    if wrong := [name for name, value in state.items() if not value.sum().isfinite()]:
-        raise ResidualError(f"The linearization holds NaN or infinity in {', '.join(wrong)}.")
-
-
-def _narrowest(value: Tensor) -> Tensor:
-    """In the first of these precisions that changes no number."""
-    for dtype in (torch.bfloat16, torch.float16, torch.float32):
-        if torch.equal((narrow := value.to(dtype)).to(value.dtype), value):
-            return narrow
-    return value
 
 
 def _double(value: Tensor) -> Tensor:

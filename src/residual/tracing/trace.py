@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from residual.encoders.ablation import checked_encoder
 from residual.encoders.anatomy import Parts
+from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.encoder import Encoder
 from residual.encoders.family import Tower
 from residual.encoders.pixels import Pixels
@@ -32,12 +32,13 @@ Texts = Sequence[str] | Int[Tensor, "n t"]
 
 
 def trace(
-    encoder: Encoder, inputs: Pixels | Texts, tower: str = "image", pooling: str = "own"
+    encoder: EncoderLike, inputs: Pixels | Texts, tower: str = "image", pooling: str = "own"
 ) -> tuple[Coordinates, Float[Tensor, "n *t d"]]:
     """Run `inputs` through a tower: their coordinates, and the model's own output.
 
     Args:
-        encoder: from `load_encoder` or `wrap_encoder`. One that was compiled is traced compiled.
+        encoder: from `load_encoder` or `wrap_encoder`, or what wraps one. One that was compiled is traced
+            compiled.
         inputs: pixels from `encoder.pixels`, of torch or NumPy; or texts, or their token ids.
         tower: "image" or "text".
         pooling: which tokens, see `decompose`.
@@ -63,28 +64,27 @@ def traced(
         coordinates, output = _compiled(encoder, inputs, tower, pooling)
     else:
         coordinates, output = _eager(encoder, inputs, tower, pooling, parts)
-    if encoder.ablation is None or tower != "image":
+    if not encoder.changes or tower != "image":
         return coordinates, output
-    return coordinates, _of_kept_units(encoder, coordinates, output, pooling, parts)
+    return coordinates, _changed(encoder, coordinates, output, pooling, parts)
 
 
 _checked: WeakKeyDictionary[Linearization, bool] = WeakKeyDictionary()
 
 
-def _of_kept_units(
+def _changed(
     encoder: Encoder, coordinates: Coordinates, output: Tensor, pooling: str, parts: Parts | None
 ) -> Tensor:
-    """The sum of the units that an ablated encoder keeps; all of them must sum to the model's own output, on
-    the first batch.
+    """The sum of what an encoder's changes make of its units; these as they are must sum to the model's own
+    output, on the first batch.
     """
     parts = parts or encoder.parts_of("image")
-    left = linearization_of(encoder, parts, "image", pooling)
-    if left not in _checked:
-        whole = {name: value for name, value in left.state.items() if not name.startswith("left_out")}
-        check_sum(encoder, Linearization(whole, left.centering), coordinates, output)
-        _checked[left] = True
+    changed = linearization_of(encoder, parts, "image", pooling)
+    if changed not in _checked:
+        check_sum(encoder, Linearization.of(encoder, "image", pooling, changed=False), coordinates, output)
+        _checked[changed] = True
     with without_autocast(output.device):
-        return left.output(coordinates)
+        return changed.output(coordinates)
 
 
 @uncompiled

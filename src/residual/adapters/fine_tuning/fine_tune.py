@@ -26,6 +26,7 @@ from residual.adapters.fit_settings import TrainSettings
 from residual.adapters.matching import check_classes
 from residual.data import ImageDataset
 from residual.devices import find_device
+from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.libraries import library
@@ -36,7 +37,7 @@ from residual.text.classifier import ZeroShotClassifier
 
 
 def fine_tune(
-    encoder: Encoder,
+    encoder: EncoderLike,
     train: ImageDataset,
     val: ImageDataset,
     classifier: ZeroShotClassifier,
@@ -83,7 +84,7 @@ def fine_tune(
             belong together, or a class has no training sample, before any work; pixels that aren't finite; a
             checkpoint of something else in the folder; or the loss stops being finite.
     """
-    settings = settings or TrainSettings()
+    settings, encoder = settings or TrainSettings(), checked_encoder(encoder)
     place = None if folder is None else check_folder(Path(folder), TRAINING)
     check_installed("fine_tune", logger)
     if logger is not None and folder is None:

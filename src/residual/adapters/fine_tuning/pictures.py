@@ -147,10 +147,10 @@ def check_pictures(
     Raises:
         ResidualError: says what doesn't, by name.
     """
-    if encoder.ablation is not None:
+    if encoder.changes:
         raise ResidualError(
             f"Fine-tuning trains a whole encoder, and this is {encoder.name}.",
-            "Fine-tune it first, then keep.",
+            "Fine-tune it first, then keep units or adapt.",
         )
     if len(dataset) == 0:
         raise ResidualError(f"There are no {what} samples.")

@@ -22,7 +22,6 @@ from residual.adapters.adapter_settings import (
     Reference,
     check_choice,
 )
-from residual.adapters.folding import FoldedMap
 from residual.errors import ResidualError
 from residual.finite import check_finite
 from residual.spectral.bases import Origin, SpectralBases
@@ -245,9 +244,9 @@ class ResiDual(Reweighted):
 
         return scores
 
-    def fold(self, linearization: Linearization) -> FoldedMap:
+    def adapted(self, linearization: Linearization) -> Linearization:
         """Every unit's `(M B, (o − m) B)`, with `B` what becomes of a centred contribution: `Φᵀ diag(λ) Ψ`,
-        with `Ψ` the directions, or `1 + Φᵀ diag(λ − 1) Φ` with the tail kept.
+        with `Ψ` the directions, or `1 + Φᵀ diag(λ − 1) Φ` with the tail kept; and `m`, where it is.
         """
         n_units = len(linearization.units)
         self.check_units(n_units, linearization.output_dim)
@@ -264,14 +263,19 @@ class ResiDual(Reweighted):
             kept = scores * weights[place] @ along
             return kept + tails[place](x) if place in tails else kept
 
-        taken = range(n_units) if self.others == "keep" else sorted(self.units)
-        matrices, total = {}, self.constant(n_units)
-        for unit in taken:
+        matrices, offsets = {}, torch.zeros(n_units, self.dim, dtype=torch.float64)
+        if self.others == "mean" and self.bases.all_means is not None:
+            offsets += self.bases.all_means
+        for unit in range(n_units) if self.others == "keep" else self.units:
             matrix, offset = linearization.matrix(unit), linearization.offset(unit)
             if (place := places.get(unit)) is not None:
-                matrix, offset = (reweighed(x, place) for x in (matrix, offset - self.bases.means[place]))
-            matrices[unit], total = matrix, total + offset
-        return FoldedMap.of_units(linearization, matrices, total)
+                mean = self.bases.means[place]
+                matrix, offset = (reweighed(x, place) for x in (matrix, offset - mean))
+                offset = offset + mean if self.mean == "keep" else offset
+            offsets[unit] = offset
+            if unit not in linearization.constants:
+                matrices[unit] = matrix
+        return linearization.rewritten(matrices, offsets)
 
     def to_saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """λ and choices, and all there is of the bases."""
