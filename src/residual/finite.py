@@ -18,8 +18,9 @@ from residual.errors import ResidualError
 
 
 def plain(values: Any) -> Any:
-    """Numbers out of numpy, pandas or torch, on a GPU too: lists for axes; anything else as it is. What a mask
-    of pandas lacks is False, as where pandas takes one.
+    """Numbers out of numpy, pandas or torch, on a GPU too: lists for axes; anything else as it is.
+
+    What a mask of pandas lacks is False, as where pandas takes one.
     """
     if str(getattr(values, "dtype", "")) == "boolean":
         values = values.fillna(False)
