@@ -118,7 +118,7 @@ def test_the_encoder_is_loaded_by_its_name(tmp_path):
 
 def test_an_encoder_that_only_a_file_names_is_not_loaded(tmp_path, monkeypatch):
     at = f"hf:{tmp_path / 'private' / 'model'}"
-    shutil.copytree(residual.encoders.load._EMBEDDED["picto"], tmp_path / "private" / "model")
+    shutil.copytree(residual.encoders.names.EMBEDDED["picto"], tmp_path / "private" / "model")
     encoder = load_encoder(at, device="cpu")
     store = encode_dataset(encoder, TinyImages(30, size=64, name=f"folder:{tmp_path}/pictures"))
     record = replace(RECORD, dataset=f"folder:{tmp_path}/pictures")

@@ -137,10 +137,7 @@ class Adapter(nn.Module, Method, ABC):
         """Each unit's contribution as it is adapted, from its features: they sum to the adapted output.
 
         What a unit's own weights make of it is the unit's; the constant of a map of the output is shared out
-        as the encoder's own is (see `Linearization`).
-
-        Args:
-            linearization: of the encoder's image tower as it pools itself.
+        as the encoder's own is (see `Linearization`, which is of an image tower as it pools itself).
 
         Raises:
             ResidualError: the adapter can't be of this encoder: another width or number of units.
