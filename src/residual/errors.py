@@ -150,6 +150,14 @@ class SharedSamplesError(ResidualError):
         super().__init__(message, "Test on samples that had no part in it.")
 
 
+class MissingClassError(ResidualError):
+    """A class has no sample to train on."""
+
+    def __init__(self, message: str):
+        ignore = 'say missing="ignore" in the settings'
+        super().__init__(message, f"Add some, make a classifier without them, or {ignore}.")
+
+
 class OtherPoolingError(ResidualError):
     """Bases of other tokens' contributions than those that they are to be used with, as of patches."""
 

@@ -246,7 +246,7 @@ def _holds(value: Any, told: Setting) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return True
     return (
-        math.isfinite(value)
+        (isinstance(value, int) or math.isfinite(value))
         and (told.least is None or value >= told.least)
         and (told.above is None or value > told.above)
         and (told.most is None or value <= told.most)

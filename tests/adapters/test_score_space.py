@@ -235,7 +235,7 @@ def test_a_class_without_training_samples_is_refused_by_name(task):
     scores, val_scores = (compute_scores(ResiDual(bases), store) for store in (train, val))
     labels = torch.where(scores.labels == 2, 1, scores.labels)
     given_all = (replace(scores, labels=labels), val_scores, classifier)
-    with pytest.raises(ResidualError, match="No training samples of class 2: add some"):
+    with pytest.raises(ResidualError, match=r"No training samples of class 2\. Add some"):
         fit(ResiDual(bases), *given_all)
     fit(ResiDual(bases), *given_all, FitSettings(epochs=1, missing="ignore"))
     with pytest.raises(ResidualError, match="No training samples of class 0, class 1, class 3"):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from residual.cli import console
+from residual.errors import ResidualError
 from residual.progress import listener, listening
 from residual.repositories import hub_bars
 from residual.workflows import kept
@@ -48,7 +49,7 @@ def test_a_log_gets_a_line_a_minute_at_most():
 
 def test_quiet_leaves_out_notes_and_progress_and_nothing_else(residual, monkeypatch, tmp_path):
     monkeypatch.setattr(console, "_A_MINUTE", 0.0)
-    words = ("datasets", "digits", "--split", "test", "--manifest", tmp_path / "manifest.json")
+    words = ("datasets", "digits", "--split", "test", "--manifest", tmp_path / "manifest.json", "--overwrite")
     code, shown, err = residual(*words)
     assert (code, "digits: read test: 359 of 359, done in" in err, "The manifest of 359" in err) == (
         0,
@@ -142,3 +143,21 @@ def test_what_the_hub_sends_is_told(capsys):
             each.close()
     assert set(told) == {("fetch owner/name, MB", 3, 3)}
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_step_that_fails_costs_none_of_the_others(capsys):
+    told = []
+
+    def work():
+        with console.steps() as step:
+            with step():
+                raise ResidualError("The first failed.")
+            with step():
+                raise SystemExit(141)  # nobody reads any more
+            with step():
+                told.append("second")
+            raise ValueError("third")
+
+    with pytest.raises(ValueError, match="third"):
+        work()
+    assert (told, capsys.readouterr().err) == (["second"], "residual: The first failed.\n")

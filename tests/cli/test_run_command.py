@@ -1,5 +1,6 @@
 """`residual run` as a user runs it, on Picto and a small folder of pictures."""
 
+import errno
 import json
 import re
 import subprocess
@@ -90,10 +91,17 @@ def test_groups_of_a_manifest_are_held_out_and_the_worst_one_is_told(residual, t
     assert all(0 <= row["worst_group"] <= row["accuracy"] <= 1 for row in rows)
 
 
-def test_several_seeds_give_a_mean_and_an_interval(residual, folder, tmp_path):
-    code, shown, _ = residual(*quick(folder), "--seeds", "3", "--json", tmp_path / "r.json")
+def test_several_seeds_and_a_page_that_fails_costs_no_result(residual, folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("residual.workflows.run_page.RunPages.write", full)
+    words = ("--seeds", "3", "--json", tmp_path / "r.json", "--report", tmp_path / "page")
+    code, shown, err = residual(*quick(folder), *words)
     result = json.loads((tmp_path / "r.json").read_text())
-    assert code == 0
+    assert (code, err) == (2, "residual: No space left on device.\n")
+    assert sentence(result) in shown
+    assert "The page" not in shown
     assert result["seeds"] == [0, 1, 2]
     assert result["accuracy"]["residual"] == pytest.approx(sum(result["per_seed"]["residual"]) / 3)
     assert "±" in shown

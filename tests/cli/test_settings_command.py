@@ -99,6 +99,7 @@ def test_a_file_is_shared_and_what_has_no_effect_in_it_is_told(tmp_path):
     ("kind", "name", "value", "message"),
     [
         (FitSettings, "epochs", "many", "FitSettings.epochs takes a whole number, at least 1; got 'many'"),
+        (FitSettings, "epochs", -(10**400), "FitSettings.epochs takes a whole number, at least 1; got -10"),
         (FitSettings, "epochs", 0, "FitSettings.epochs takes a whole number, at least 1; got 0"),
         (FitSettings, "batch_size", True, "batch_size takes a whole number, at least 1; got True"),
         (FitSettings, "learning_rate", math.nan, "learning_rate takes a number above 0 or None; got nan"),
@@ -144,7 +145,7 @@ def test_all_settings_are_listed_in_80_columns(residual, tmp_path):
     assert [row["name"] for row in listed] == every
     assert "  epochs = 30  [the paper]\n    at most (30 there)" in shown
     for words, command in ((("experiment", "4"), "experiment 4"), (("describe",), "describe")):
-        residual("settings", *words, "--json", tmp_path / "s.json")
+        residual("settings", *words, "--json", tmp_path / "s.json", "--overwrite")
         names = [row["name"].partition(".")[0] for row in json.loads((tmp_path / "s.json").read_text())]
         assert [KINDS[name] for name in dict.fromkeys(names)] == list(COMMANDS[command])
 

@@ -122,7 +122,7 @@ def fit_many(
     labels = labels if isinstance(labels, Tensor) else torch.tensor(labels)
     for picked in rows:
         if shared.missing == "raise":
-            check_classes(labels[picked.to(labels.device)], classifier)
+            check_classes(labels[picked.to(labels.device)], classifier.class_names)
     seen = _seen(seen_of(train), seen_of(val), np.unique(torch.cat(rows).numpy()), train is val)
     train, val = scores_of(adapters, train, device), scores_of(adapters, val, device)
     start, where = time.perf_counter(), find_device(device)

@@ -10,8 +10,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from residual.adapters.adapter import Adapter
+from residual.adapters.fit_settings import FitSettings, TrainSettings
 from residual.adapters.scores import Scores
-from residual.errors import ResidualError
+from residual.data import ImageDataset
+from residual.encoders.encoder import Encoder
+from residual.errors import MissingClassError, ResidualError
+from residual.files import shareable
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
 
@@ -83,20 +87,47 @@ def check_labels(labels: Labels, classifier: ZeroShotClassifier, what: str) -> N
         )
 
 
-def check_classes(labels: Int[Tensor, " n"], classifier: ZeroShotClassifier) -> None:
+def check_classes(labels: Labels, class_names: Sequence[str]) -> None:
     """Refuse to train where a class has no sample: its weights would only be pushed away from it.
 
     Raises:
-        ResidualError: names the classes.
+        MissingClassError: names the classes.
     """
-    counts = torch.bincount(labels, minlength=len(classifier))
-    missing = [classifier.class_names[place] for place in (counts == 0).nonzero()[:, 0].tolist()]
+    counts = torch.bincount(torch.as_tensor(labels), minlength=len(class_names))
+    missing = [class_names[place] for place in (counts == 0).nonzero()[:, 0].tolist()]
     if missing:
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        raise MissingClassError(f"No training samples of {', '.join(missing[:_NAMED])}{more}.")
+
+
+def check_every_class(
+    encoder: Encoder, train: ImageDataset, limit: int, fits: Sequence[FitSettings | TrainSettings] = ()
+) -> None:
+    """Find out before the long work whether every class has a picture that it needs: for its mean, where the
+    encoder has no text tower, and to be fitted on.
+
+    Args:
+        encoder: of the classifier.
+        train: what is left of the train part.
+        limit: that it was cut to; 0 for none.
+        fits: what is fitted on it.
+
+    Raises:
+        ResidualError: some class has none.
+    """
+    some, every = np.unique(train.labels), len(train.class_names)
+    fitted = any(each.missing == "raise" for each in fits)
+    if (fitted or not encoder.has_text) and len(some) < every and len(train) == limit < every:
+        why = "methods are fitted on pictures of each"
+        if not encoder.has_text:
+            no_text = f"{shareable(encoder.name)}, which has no text,"
+            why = f"{no_text} tells them apart by the means of their pictures"
         raise ResidualError(
-            f"No training samples of {', '.join(missing[:_NAMED])}{more}: add some, make a classifier "
-            'without them, or say missing="ignore" in the settings.'
+            f"{shareable(train.name)} has {every} classes, and {why}: of {limit} pictures some have none. "
+            f"The smallest limit that works is {every}."
         )
+    if fitted:
+        check_classes(train.labels, train.class_names)
 
 
 def few_shot(labels: Labels, shots: int, seed: int = 0) -> Int[np.ndarray, " m"]:

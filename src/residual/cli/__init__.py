@@ -19,6 +19,7 @@ from residual.errors import (
     DamagedStoreError,
     ExistingError,
     LeftOutWarning,
+    MissingClassError,
     NoStoreError,
     OtherResultError,
     ResidualError,
@@ -41,6 +42,8 @@ HINTS: dict[type[ResidualError], str] = {
     AdapterEncoderError: "Name the one that you load it by: --encoder NAME.",
     TooManySkippedError: "Mend or remove them, or let more be left out: --param experiment.most_skipped=N "
     "and --param experiment.most_skipped_share=S.",
+    MissingClassError: "Add some, or train without them: --param FitSettings.missing=ignore (of fine_tuning: "
+    "TrainSettings.missing=ignore).",
     OtherResultError: "Choose another folder (--out, --stores), or remove it.",
     ExistingError: "To replace it: --overwrite.",
 }

@@ -41,7 +41,7 @@ def analyze(
 
         residual analyze letters-train --kinds head --param GeometrySettings.samples=2000
     """
-    from residual.cli.console import check_outputs, json_of, out, stages, write_result
+    from residual.cli.console import check_outputs, json_of, out, stages, steps, write_result
     from residual.cli.settings import read_analyze_settings
     from residual.outputs import Output
     from residual.products import FIGURES
@@ -59,11 +59,14 @@ def analyze(
     )
     with stages() as show:
         analysis = analyze_store(store, against, kinds, *settings, device=device, progress=show)
-    out.print(layers_table(analysis.shapes, analysis.title))
-    if analysis.similar is not None:
-        out.print(layers_table(analysis.similar, analysis.title_similar, similar=True))
-    if figures:
-        drawn = analysis_figures(analysis.shapes, analysis.title, analysis.similar, analysis.title_similar)
-        for path in save_figures(drawn, figures, overwrite):
-            out.print(f"{path}")
-    write_result(json, analysis.result)
+    of = analysis.shapes, analysis.title, analysis.similar, analysis.title_similar
+    with steps() as step:
+        with step():
+            out.print(layers_table(analysis.shapes, analysis.title))
+            if analysis.similar is not None:
+                out.print(layers_table(analysis.similar, analysis.title_similar, similar=True))
+        with step():
+            write_result(json, analysis.result)
+        if figures:
+            for path in save_figures(analysis_figures(*of), figures, overwrite):
+                out.print(f"{path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event, RLock, Thread
 from typing import TYPE_CHECKING, Any
@@ -107,6 +107,29 @@ def check_outputs(overwrite: bool, *outputs: Output) -> None:
 def json_of(json: Path | None, what: str) -> Output:
     """What `--json` asks for: the result of one kind of job."""
     return Output("--json", json, RESULTS[what])
+
+
+@contextmanager
+def steps() -> Generator[Callable[[], AbstractContextManager[None]]]:
+    """Steps by which results are shown, written and drawn: one that fails costs none of the others. It is
+    raised when all are done; of several the last, and the others are told before.
+    """
+    failed: list[Exception | SystemExit] = []
+
+    @contextmanager
+    def step() -> Generator[None]:
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            failed.append(error)
+
+    with step():
+        yield step
+    for error in failed[:-1]:
+        if isinstance(error, Exception):
+            err.print(f"residual: {cli.explained(error)[0]}")
+    if failed:
+        raise failed[-1]
 
 
 def write_result(json: Path | None, result: object) -> None:

@@ -62,7 +62,7 @@ def describe(
 
         residual describe my-store --dictionary emoji --dataset folder:pictures --page mine.html
     """
-    from residual.cli.console import check_outputs, json_of, out, show_origin, stages, write_result
+    from residual.cli.console import check_outputs, json_of, out, show_origin, stages, steps, write_result
     from residual.cli.settings import read_describe_settings
     from residual.outputs import Output
     from residual.products import HEADS_PAGE
@@ -85,11 +85,15 @@ def describe(
             store, dictionary, head or None, settings, encoder=encoder, dataset=dataset, device=device,
             progress=show,
         )  # fmt: skip
+    told = description.heads
+    with steps() as step:
+        with step():
+            out.print(heads_table(told))
+            out.print(f"By the {told.entries:,} texts of {told.dictionary}.")
+            show_origin(description.origin)
+        with step():
+            write_result(json, description.result)
         if page:
-            write_heads_page(page, description.heads, description.origin.images, show, overwrite)
-    out.print(heads_table(description.heads))
-    out.print(f"By the {description.heads.entries:,} texts of {description.heads.dictionary}.")
-    show_origin(description.origin)
-    if page:
-        out.print(f"The page to look at: {page}")
-    write_result(json, description.result)
+            with stages() as show:
+                write_heads_page(page, told, description.origin.images, show, overwrite)
+            out.print(f"The page to look at: {page}")

@@ -102,6 +102,8 @@ def experiment(
     for what, rows in (("kept as it is, not compared", result["unchecked"]), ("failed", result["failed"])):
         for reason, cells in by_reason(rows).items():
             err.print(f"{what}: {cells}: {reason}")
-    if result["failed"]:
+    if result["undrawn"]:
+        err.print(f"figures failed: {result['undrawn']}")
+    if result["failed"] or result["undrawn"]:
         err.print("The same command tries these again.")
         raise typer.Exit(1)

@@ -49,7 +49,7 @@ def heads(
 
         residual heads letters-val --param ScoreboardSettings.mode=mean --param ScoreboardSettings.seeds=20
     """
-    from residual.cli.console import check_outputs, json_of, out, show_origin, stages, write_result
+    from residual.cli.console import check_outputs, json_of, out, show_origin, stages, steps, write_result
     from residual.cli.settings import read_heads_settings
     from residual.outputs import Output
     from residual.products import FIGURES
@@ -75,13 +75,16 @@ def heads(
             progress=show,
         )  # fmt: skip
     rows = compared.board.rows
-    out.print(scoreboard_table(rows, compared.title))
-    if "worst_group" in rows:
-        out.print(scoreboard_table(rows, "worst group", "worst_group"))
-    out.print(halves_note(settings.seeds))
-    if figures:
-        drawn = scoreboard_figures(rows, compared.board.scores, compared.title, compared.chance)
-        for path in save_figures(drawn, figures, overwrite):
-            out.print(f"{path}")
-    show_origin(compared.origin)
-    write_result(json, compared.result)
+    with steps() as step:
+        with step():
+            out.print(scoreboard_table(rows, compared.title))
+            if "worst_group" in rows:
+                out.print(scoreboard_table(rows, "worst group", "worst_group"))
+            out.print(halves_note(settings.seeds))
+            show_origin(compared.origin)
+        with step():
+            write_result(json, compared.result)
+        if figures:
+            drawn = scoreboard_figures(rows, compared.board.scores, compared.title, compared.chance)
+            for path in save_figures(drawn, figures, overwrite):
+                out.print(f"{path}")

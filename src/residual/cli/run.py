@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from residual.cli import options as o
+
+if TYPE_CHECKING:
+    from residual.adapters.recipes import Fitting
 
 
 def run(
@@ -30,6 +34,7 @@ def run(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Fit this many times, from --seed on. [default: 5]")
     ] = None,
+    stores: o.Stores = None,
     json: o.Json = None,
     report: Annotated[Path | None, typer.Option(help="Write a page of pictures into this folder.")] = None,
     overwrite: o.Overwrite = False,
@@ -59,25 +64,18 @@ def run(
         check_outputs,
         json_of,
         out,
-        recipes_line,
-        show_skipped,
         stages,
+        steps,
         write_result,
     )
     from residual.cli.settings import read_run_settings
     from residual.data import dataset_names
     from residual.encoders import load_encoder
-    from residual.outputs import Output
+    from residual.files import local_path
+    from residual.outputs import Output, check_place
     from residual.products import PAGES
-    from residual.report import (
-        intervals_note,
-        parts_note,
-        run_table,
-        sentence,
-        suite_table,
-        write_suite_page,
-    )
-    from residual.workflows.kept import of_datasets
+    from residual.report import write_suite_page
+    from residual.workflows.kept import joined, of_datasets, of_stores
     from residual.workflows.run import RUN_METHODS, run_tasks
     from residual.workflows.run_page import RunPages
 
@@ -89,21 +87,46 @@ def run(
     datasets = dataset_names() if every else [options.dataset]
     files = (*(f"{name}.html" for name in datasets), "index.html", "table.md") if every else ("index.html",)
     check_outputs(overwrite, json_of(json, "run"), Output("--report", report, PAGES, files))
-    summaries = []
-    with stages(lambda: of_datasets(summaries, [json, report]), goes_on=False) as show:
-        model = load_encoder(options.encoder, device=device)
-        pages = RunPages(model, show)
-        for done in run_tasks(
-            model, datasets, fittings, held_out=options.hold_out, limit=options.limit,
-            bases=options.bases, per_dataset=options.per_dataset, batch_size=options.batch_size,
-            on_error=options.on_error, progress=show,
-        ):  # fmt: skip
-            summaries.append(done.summary)
-            # After each dataset, so that what is done is kept if a later one stops the run.
-            write_result(json, summaries if every else summaries[0])
-            if report:
-                page = report / (f"{done.task.name}.html" if every else "index.html")
-                pages.write(page, done, overwrite)
+    if stores:
+        check_place(local_path(stores), folder=True)
+    summaries: list[dict[str, Any]] = []
+    drawn: list[Path] = []
+
+    def kept() -> str:
+        return joined(of_datasets(summaries, [json, report]), of_stores(stores) if stores else "")
+
+    with steps() as step:
+        try:
+            with stages(kept, goes_on=stores is not None) as show:
+                model = load_encoder(options.encoder, device=device)
+                pages = RunPages(model, show)
+                for done in run_tasks(
+                    model, datasets, fittings, held_out=options.hold_out, limit=options.limit,
+                    bases=options.bases, per_dataset=options.per_dataset, batch_size=options.batch_size,
+                    on_error=options.on_error, stores=stores, progress=show,
+                ):  # fmt: skip
+                    summaries.append(done.summary)
+                    # After each dataset, so that what is done is kept if a later one stops the run.
+                    with step():
+                        write_result(json, summaries if every else summaries[0])
+                    if report:
+                        with step():
+                            page = report / (f"{done.task.name}.html" if every else "index.html")
+                            drawn.append(pages.write(page, done, overwrite))
+        finally:
+            if summaries:
+                _show(summaries, fittings, every)
+        if report and drawn:
+            if every:
+                write_suite_page(report, summaries, overwrite)
+            out.print(f"The page to look at: {report / 'index.html'}")
+
+
+def _show(summaries: Sequence[dict[str, Any]], fittings: Mapping[str, Fitting], every: bool) -> None:
+    """The table of what is done, and what there is to say of it."""
+    from residual.cli.console import out, recipes_line, show_skipped
+    from residual.report import intervals_note, parts_note, run_table, sentence, suite_table
+
     out.print(suite_table(summaries) if every else run_table(summaries[0]))
     out.print(intervals_note(summaries[0], pictures=not every))
     out.print(recipes_line(fittings))
@@ -112,7 +135,3 @@ def run(
     for summary in summaries:
         out.print(sentence(summary))
         show_skipped(summary["skipped"])
-    if report:
-        if every:
-            write_suite_page(report, summaries, overwrite)
-        out.print(f"The page to look at: {report / 'index.html'}")

@@ -39,12 +39,7 @@ def train(
             help="Of fine-tuning, into OUT/training: csv, tensorboard, wandb or none. [default: csv]"
         ),
     ] = None,
-    stores: Annotated[
-        Path | None,
-        typer.Option(
-            help="Keep coordinates in this folder, and read those that are there. [default: memory]"
-        ),
-    ] = None,
+    stores: o.Stores = None,
     figures: Annotated[Path | None, typer.Option(help="Draw the weights into this folder.")] = None,
     json: o.Json = None,
     overwrite: o.Overwrite = False,
@@ -76,7 +71,15 @@ def train(
     from residual.adapters.methods import ADAPTERS, FINE_TUNING
     from residual.adapters.recipes import Fitting
     from residual.adapters.sharing import FILES
-    from residual.cli.console import check_outputs, json_of, recipes_line, show_skipped, stages, write_result
+    from residual.cli.console import (
+        check_outputs,
+        json_of,
+        recipes_line,
+        show_skipped,
+        stages,
+        steps,
+        write_result,
+    )
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_train_settings
     from residual.encoders import load_encoder
@@ -129,26 +132,29 @@ def train(
             stores=stores, folder=out / "training", logger=logger, progress=show,
             overwrite=overwrite,
         )  # fmt: skip
-    done.adapted.save_pretrained(out, overwrite)
-    stdout.print(run_table(done.summary))
-    stdout.print(intervals_note(done.summary))
-    if note := parts_note(done.summary):
-        stdout.print(note)
-    stdout.print(sentence(done.summary))
-    if isinstance(how, Fitting):
-        stdout.print(recipes_line({options.method: how}))
-    if done.adapter is not None and done.adapter.of_units:
-        units, classifier = done.task.stores["train"].units, done.task.classifier
-        if done.adapter.of_components:
-            stdout.print(components_table(done.adapter, units, classifier))
-        if figures:
+    adapter, units, classifier = done.adapter, done.task.stores["train"].units, done.task.classifier
+    with steps() as step:
+        with step():
+            stdout.print(run_table(done.summary))
+            stdout.print(intervals_note(done.summary))
+            if note := parts_note(done.summary):
+                stdout.print(note)
+            stdout.print(sentence(done.summary))
+            if isinstance(how, Fitting):
+                stdout.print(recipes_line({options.method: how}))
+            if adapter is not None and adapter.of_components:
+                stdout.print(components_table(adapter, units, classifier))
+            show_skipped(done.summary["skipped"])
+        with step():
+            write_result(json, done.summary)
+        with step():
+            done.adapted.save_pretrained(out, overwrite)
+            stdout.print(f"Kept in {out}; seed {done.summary['kept_seed']} was the best on val.")
+        if figures and adapter is not None:
             title = f"{done.summary['encoder']} on {done.summary['dataset']}: what the weights do"
-            figure = lambdas_figure(done.adapter, units, classifier, title)
+            figure = lambdas_figure(adapter, units, classifier, title)
             for path in save_figure(figure, figures, "lambdas", overwrite):
                 stdout.print(f"{path}")
-    show_skipped(done.summary["skipped"])
-    stdout.print(f"Kept in {out}; seed {done.summary['kept_seed']} was the best on val.")
-    write_result(json, done.summary)
 
 
 def _kept(stores: Path | None, trainings: Path) -> str:

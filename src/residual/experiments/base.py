@@ -138,7 +138,7 @@ def run_experiment(
         now, and `seconds`), `failed` (with the `reason`), `unchecked` (those of `cells` that were measured
         before, of an encoder or a dataset that can't be had now, with the `reason`), `summary`, `details`,
         `skipped` (by dataset, ids of the pictures that couldn't be read), `tables` and `figures` (files in
-        that folder).
+        that folder), `undrawn` (why figures are missing; empty if none is).
 
     Raises:
         ResidualError: results of other settings in the folder, a missing library, or no cell could be
@@ -179,8 +179,12 @@ def run_experiment(
             parts = [table_of(page.headings, page.lines, page.title) for page in pages]
             write_text(folder / f"{name}.{ending}", "\n".join(parts))
     figures: list[Path] = []
-    for name, figure in experiment.figures(tables):
-        figures += save_figure(figure, folder / "figures", safe_name(name))
+    undrawn = ""
+    try:
+        for name, figure in experiment.figures(tables):
+            figures += save_figure(figure, folder / "figures", safe_name(name))
+    except Exception as error:  # what is measured is told all the same
+        undrawn = explain(error)
     return {
         "experiment": experiment.folder,
         "out": folder.name,
@@ -193,6 +197,7 @@ def run_experiment(
         "skipped": {of: list(samples) for of, samples in skipped.items()},
         "tables": [f"{name}.md" for name in ("table", *more)],
         "figures": [path.relative_to(folder).as_posix() for path in figures],
+        "undrawn": undrawn,
     }
 
 

@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from residual.adapters.matching import check_every_class
 from residual.data import ImageDataset, load_dataset
 from residual.data.load import dataset_name
 from residual.encoders.encoder import Encoder
@@ -20,7 +21,6 @@ from residual.store.encode import encode_dataset, store_path
 from residual.store.encoding import Allowance, Encoding
 from residual.store.manifest import identity_of
 from residual.tracing.units import KINDS
-from residual.workflows.task import check_every_class
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from residual.adapters.methods import ADAPTERS, Reference
@@ -63,6 +64,7 @@ def run_tasks(
     per_dataset: int = 200,
     batch_size: int = 64,
     on_error: str = "raise",
+    stores: Path | None = None,
     progress: Progress | None = None,
 ) -> Generator[Run]:
     """Adapt `encoder` to each dataset, a name or splits of your own, by each method of `fittings`.
@@ -74,7 +76,7 @@ def run_tasks(
     `outcome` for `interval`, which is over seeds, `over_pictures` and `best`. `but` are settings that were
     chosen to be others than the recipe's; `changed` says of the first seed how many test pictures it made
     right, and wrong; `notes` how the splits were made, if they were. `held_out` and `limit`: see
-    `load_splits`.
+    `load_splits`, `stores`: see `Pictures`.
 
     Raises:
         ResidualError: see `encode_task`, `reference_from` and `adapt`.
@@ -83,17 +85,18 @@ def run_tasks(
         if method not in ADAPTERS:
             raise unknown_name("method", method, ADAPTERS)
     # What can't be had is told at once; no picture is decoded yet.
-    loaded = [load_splits(name, encoder, held_out, limit) for name in datasets]
+    fits = [each for how in fittings.values() for each in how.fits]
+    loaded = [load_splits(name, encoder, held_out, limit, fits=fits) for name in datasets]
     start = time.perf_counter()
     of_bases: Store | Reference = Pictures(
-        encoder, batch_size, on_error, progress=under(progress, "bases"), limit=limit
+        encoder, batch_size, on_error, stores, under(progress, "bases"), limit
     ).of_bases(bases, per_dataset)
     bases_seconds = time.perf_counter() - start
     for data, splits in zip(datasets, loaded, strict=True):
         name, start = title_of(data, splits), time.perf_counter()
         inside = under(progress, name)
-        stores = Pictures(encoder, batch_size, on_error, progress=inside, limit=limit).splits(splits)
-        task = make_task(encoder, name, splits, stores, time.perf_counter() - start, inside)
+        encoded = Pictures(encoder, batch_size, on_error, stores, inside, limit).splits(splits)
+        task = make_task(encoder, name, splits, encoded, time.perf_counter() - start, inside)
         start = time.perf_counter()
         reference = of_bases = reference_of(
             of_bases, inside

@@ -19,7 +19,8 @@ from jaxtyping import Int
 from residual.adapters.adapter import Adapter
 from residual.adapters.early_stopping import FitResult
 from residual.adapters.fit import adapted_output, fit_many
-from residual.adapters.fit_settings import FitSettings
+from residual.adapters.fit_settings import FitSettings, TrainSettings
+from residual.adapters.matching import check_every_class
 from residual.adapters.methods import BASES_KINDS, METHODS, AdapterSettings, Reference, make_adapter
 from residual.adapters.scores import compute_scores
 from residual.data import SPLITS, ImageDataset, MixedDataset, hold_out, load_dataset, own_splits
@@ -172,27 +173,13 @@ def cut_to(limit: int, dataset: ImageDataset) -> ImageDataset:
     return dataset.sample(limit, every_class=True) if limit else dataset
 
 
-def check_every_class(encoder: Encoder, train: ImageDataset, limit: int) -> None:
-    """Find out before the long work whether class means can be had of a limited number of pictures.
-
-    Raises:
-        ResidualError: the encoder has no text tower, and some class no picture.
-    """
-    some, every = np.unique(train.labels), len(train.class_names)
-    if not encoder.has_text and len(some) < every and len(train) == limit < every:
-        raise ResidualError(
-            f"{shareable(train.name)} has {every} classes, and {shareable(encoder.name)}, which has no text, "
-            f"tells them apart by the means of their pictures: of {limit} pictures some have "
-            f"none. The smallest limit that works is {every}."
-        )
-
-
 def load_splits(
     name: str | OwnData,
     encoder: Encoder,
     held_out: Sequence[str] = (),
     limit: int = 0,
     stream: bool = True,
+    fits: Sequence[FitSettings | TrainSettings] = (),
 ) -> dict[str, ImageDataset]:
     """The three splits of a dataset, none of it decoded yet, with classes that a classifier can be made of.
 
@@ -202,6 +189,7 @@ def load_splits(
         held_out: groups or patterns of sample ids that are val, see `hold_out`.
         limit: at most so many pictures of each split, as `cut_to` chooses them; 0 for all.
         stream: whether only these are fetched of the hub, each time that they are read.
+        fits: what is fitted on train.
 
     Raises:
         ResidualError: see `load_dataset`, `check_class_names`, `hold_out` and `check_every_class`.
@@ -214,7 +202,7 @@ def load_splits(
         )
     check_class_names(encoder, datasets["train"].class_names, datasets["train"].templates)
     cut = {split: cut_to(limit, each) for split, each in hold_out(datasets, held_out).items()}
-    check_every_class(encoder, cut["train"], limit)
+    check_every_class(encoder, cut["train"], limit, fits)
     return cut
 
 

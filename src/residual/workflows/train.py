@@ -106,7 +106,8 @@ def train_on(
     Raises:
         ResidualError: see `encode_task`, `reference_from`, `adapt` and `fine_tune`.
     """
-    start, splits = time.perf_counter(), load_splits(dataset, encoder, held_out, limit, method != FINE_TUNING)
+    start, fits = time.perf_counter(), how.fits if isinstance(how, Fitting) else how
+    splits = load_splits(dataset, encoder, held_out, limit, method != FINE_TUNING, fits)
     loading = time.perf_counter() - start
     pictures = Pictures(encoder, batch_size, on_error, stores, progress, limit)
     of_bases = pictures.of_bases(bases, per_dataset) if isinstance(how, Fitting) else None

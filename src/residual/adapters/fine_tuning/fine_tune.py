@@ -98,7 +98,7 @@ def fine_tune(
     for dataset, what in datasets:
         check_pictures(encoder, dataset, classifier, what)
     if settings.missing == "raise":
-        check_classes(torch.tensor(train.labels), classifier)
+        check_classes(train.labels, classifier.class_names)
     identity = {name: str(value) for name, value in settings.noted(encoder).items()} | {
         "classifier": digest_of_classifier(classifier),
         "encoder": encoder.fingerprint,
