@@ -22,7 +22,8 @@ from typing import Any
 
 from residual.errors import ResidualError
 
-PAPER = "the paper"  # Basile et al. 2025, arXiv 2411.00246
+PAPER = "the paper"
+PAPER_IS = "Basile et al., TMLR 2025, arXiv 2411.00246"
 OWN = "this library"
 _ABOUT = "setting"
 
@@ -88,7 +89,7 @@ def checked(kind: type[Any], name: str, value: Any, said: str = "") -> Any:
     Raises:
         SettingError: as `check_settings`.
     """
-    told, parts = settings_of(kind)[name], _parts(_types(kind)[name])
+    told, parts, said = settings_of(kind)[name], _parts(_types(kind)[name]), said or f"{called(kind)}.{name}"
     made = _made(value, parts)
     if made is _WRONG or not _holds(made, told):
         said_of = value if isinstance(value, tuple | list) else (value,)
@@ -97,9 +98,12 @@ def checked(kind: type[Any], name: str, value: Any, said: str = "") -> Any:
         as_list = isinstance(value, str) and _made([value], parts) is not _WRONG
         listed_as = f"A list of one is [{value!r}]." if as_list else ""
         raise SettingError(
-            f"{said or f'{called(kind)}.{name}'} takes {taken(kind, name)}; got {reprlib.repr(value)}.",
+            f"{said} takes {taken(kind, name)}; got {reprlib.repr(value)}.",
             f"Did you mean {near[0]!r}?" if near else listed_as,
         )
+    if isinstance(made, tuple | list) and (twice := [each for each in made if made.count(each) > 1]):
+        named = ", ".join(dict.fromkeys(map(str, twice)))
+        raise SettingError(f"{said} takes each value once. Named twice: {named}.")
     return made
 
 

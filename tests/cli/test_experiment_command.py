@@ -6,6 +6,7 @@ import re
 import pytest
 
 from residual.experiments import read_results
+from residual.report.geometry import tables_of_markdown
 
 CHEAP = ("--param", "experiment.limit=24", "--param", "experiment.reference=letters", "--device", "cpu")
 FLAGS = ("--param", "experiment.datasets=['flags']")
@@ -52,12 +53,12 @@ def test_again_it_shows_the_same_table_and_measures_nothing(made, residual, tmp_
     )
     code, shown, err = residual(*words)
     assert (code, err) == (0, "")
-    table = (out / "class_token/table.md").read_text()
-    assert shown.startswith(table)
-    assert "Tables in" not in shown  # there is none but the one that is shown
+    (table,) = tables_of_markdown((out / "class_token/table.md").read_text())
+    assert shown.startswith(f"{table}\n\n")
+    assert f"Tables in {out / 'class_token'}, for Markdown and LaTeX: table.md.\n" in shown
     assert f"2 cells, 0 of them measured now; 4 figures in {out / 'class_token/figures'}." in shown
     for dataset in ("letters", "flags"):
-        assert re.search(rf"^\| {dataset} \| 0\.\d+ \|", shown, re.MULTILINE)
+        assert re.search(rf"^{dataset} +0\.\d+ ", shown, re.MULTILINE)
     again = json.loads((tmp_path / "deep/again.json").read_text())
     assert [cell["measured"] for cell in again["cells"]] == [False, False]
     assert again["summary"] == told["summary"]

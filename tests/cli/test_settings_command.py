@@ -27,6 +27,7 @@ from residual.cli.settings import (
 )
 from residual.errors import LeftOutWarning, ResidualError
 from residual.experiments.adapters import AdaptersSettings
+from residual.heads.comparison import ScoreboardSettings
 from residual.settings import checked, default_of, meanings, settings_of, taken
 
 run, train, encode = (
@@ -108,6 +109,7 @@ def test_a_file_is_shared_and_what_has_no_effect_in_it_is_told(tmp_path):
         (FitSettings, "optimizer", "adam", "'lbfgs'; got 'adam'. Did you mean 'adamw'"),
         (FitSettings, "missing", None, "FitSettings.missing takes 'raise' or 'ignore'; got None"),
         (AdaptersSettings, "shots", (1, 0), r"takes a list of whole numbers, each at least 1; got \(1, 0\)"),
+        (ScoreboardSettings, "shares", [0.5, 0.1, 0.5], r"shares takes each value once. Named twice: 0\.5\."),
         (AdaptersSettings, "methods", ["linaer"], r"got \['linaer'\]. Did you mean 'linear'"),
         (AdaptersSettings, "tuning_batch_size", {"clip_b": "x"}, "by encoders' names, as .* got {'clip_b'"),
     ],

@@ -62,6 +62,7 @@ def experiment(
     from residual.experiments import experiment_of, look_up, run_experiment
     from residual.outputs import Output
     from residual.products import EXPERIMENT
+    from residual.report.geometry import tables_of_markdown
     from residual.report.preflight import by_reason, in_bytes, preflight_tables
     from residual.workflows.kept import joined, of_cells, of_stores
 
@@ -88,14 +89,15 @@ def experiment(
         result = run_experiment(
             kind(settings), plan, show, lacking=needs.lacking, explain=lambda error: explained(error)[0]
         )
-    stdout.print((folder / "table.md").read_text(encoding="utf-8"))
+    for table in tables_of_markdown((folder / "table.md").read_text(encoding="utf-8")):
+        stdout.print(table)
+        stdout.print()
     measured = sum(cell["measured"] for cell in result["cells"])
     stdout.print(
         f"{len(result['cells'])} cells, {measured} of them measured now; {len(result['figures'])} figures in "
         f"{folder / 'figures'}."
     )
-    if len(result["tables"]) > 1:
-        stdout.print(f"Tables in {folder}: {', '.join(result['tables'])}.")
+    stdout.print(f"Tables in {folder}, for Markdown and LaTeX: {', '.join(result['tables'])}.")
     for of, samples in result["skipped"].items():
         show_skipped(f"{of}: {sample}" for sample in samples)
     write_result(json, result)

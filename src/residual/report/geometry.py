@@ -94,6 +94,34 @@ def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], titl
     return (f"{printable(title)}\n\n" if title else "") + "".join(f"| {line} |\n" for line in rows_of_text)
 
 
+def tables_of_markdown(text: str) -> list[Table]:
+    """What `markdown_table` wrote, one table after another, for a terminal.
+
+    Example:
+        >>> (table,) = tables_of_markdown(markdown_table(["dataset", "PR"], [["letters", "4.9"]], "picto"))
+        >>> print(table)
+        picto
+        dataset   PR
+        letters  4.9
+    """
+    tables: list[Table] = []
+    title, rows = "", 0
+    for line in text.split("\n"):
+        if not line.startswith("| "):
+            title, rows = line or title, 0
+            continue
+        cells = [cell.replace(r"\|", "|") for cell in line[2:-2].split(" | ")]
+        if rows == 0:
+            tables.append(Table(title))
+            for place, heading in enumerate(cells):
+                tables[-1].add_column(heading, justify="right" if place else "left")
+            title = ""
+        elif rows > 1:  # the second is the rule
+            tables[-1].add_row(*cells)
+        rows += 1
+    return tables
+
+
 def latex_table(headings: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> str:
     """The same for LaTeX, with booktabs; the title is its caption."""
     head, *rest = (" & ".join(map(_escaped, line)) + r" \\" for line in [headings, *lines])

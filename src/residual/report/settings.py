@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 
-from residual.settings import OWN, Listed
+from residual.settings import OWN, PAPER, PAPER_IS, Listed
 
 _WIDTH, _INDENT = 80, "    "
 
@@ -30,6 +30,8 @@ def settings_lines(rows: Sequence[Listed]) -> str:
     parts = []
     for name, of_one in groupby(rows, lambda row: row.name.partition(".")[0]):
         parts.append("\n\n".join([name, *map(_lines, of_one)]))
+    if any(PAPER in (row.place, row.source) for row in rows):
+        parts.append(textwrap.fill(f"The paper: {PAPER_IS}. Without brackets: this library's own.", _WIDTH))
     return "\n\n".join(parts)
 
 
