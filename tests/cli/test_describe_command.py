@@ -124,7 +124,9 @@ def test_settings_from_a_file_from_params_and_from_options(stores, residual, tmp
     found = read(told)
     assert (len(found["heads"]), found["settings"]["criterion"]) == (2, "l1")
     assert len(found["heads"][0]["components"][0]["positive_texts"]) == 1
-    assert residual("describe", stores / "heads", *few(stores), *words, told, "--top", 3)[0] == 0
+    assert (
+        residual("describe", stores / "heads", *few(stores), *words, told, "--overwrite", "--top", 3)[0] == 0
+    )
     assert len(read(told)["heads"]) == 3
 
 

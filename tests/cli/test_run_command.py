@@ -162,6 +162,10 @@ def test_params_take_words_without_quotes(residual, folder, tmp_path):
         (["--encoder", "pictoo"], "Did you mean 'picto'"),
         (["--encoder", "hf:no_such_folder_here/at_all"], "no folder"),
         (["--dataset", "folder:nowhere"], "nowhere"),
+        (
+            ["--dataset", "letters", "--limit", "20"],
+            "26 classes, and methods are fitted on pictures of each: of",
+        ),
         (["--bases", "lost.safetensors"], "No file of bases"),
         (["--bases", "mixd"], "mixd"),
         (["--method", "coarce"], "Unknown method 'coarce'. Did you mean 'coarse'?"),

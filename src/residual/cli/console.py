@@ -282,15 +282,16 @@ def _spell(seconds: float) -> str:
 
 
 @contextmanager
-def stages(kept: Callable[[], str] = str, goes_on: bool = True) -> Generator[Progress]:
+def stages(kept: Callable[[], str] = str, goes_on: bool = True, keeper: str = "") -> Generator[Progress]:
     """What long work tells how far it is: bars on a terminal, a line a minute in a log, nothing where
     `--quiet` asks for that.
 
     Args:
         kept: looks up what is kept of the work if it is stopped; by default nothing is.
         goes_on: whether the same command goes on from there.
+        keeper: the option by which it would.
     """
-    with keeping(kept, goes_on), ExitStack() as opened:
+    with keeping(kept, goes_on, keeper), ExitStack() as opened:
         show: Progress = lambda *_: None  # noqa: E731
         if not cli.quiet:
             if err.is_terminal:

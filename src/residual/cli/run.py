@@ -97,7 +97,7 @@ def run(
 
     with steps() as step:
         try:
-            with stages(kept, goes_on=stores is not None) as show:
+            with stages(kept, stores is not None, "" if stores else "--stores DIR") as show:
                 model = load_encoder(options.encoder, device=device)
                 pages = RunPages(model, show)
                 for done in run_tasks(

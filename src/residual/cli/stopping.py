@@ -28,6 +28,7 @@ class Stopped(BaseException):
         super().__init__(number)
         self.number, self.goes_on = number, False
         self.kept: str | None = None  # before the long work and after it
+        self.keeper = ""
 
     @property
     def code(self) -> int:
@@ -45,6 +46,8 @@ class Stopped(BaseException):
             return f"Stopped by {by}, at no long work: what is on the disk stays. Again:\n{_command(words)}"
         what = f"Kept: {self.kept}" if self.kept else "Nothing is kept"
         how = "The same command goes on from there" if self.goes_on else "The same command starts anew"
+        if self.keeper and not self.goes_on:
+            how += f"; with {self.keeper} it goes on"
         return f"Stopped by {by}. {what}. {how}:\n{_command(words)}"
 
 
@@ -81,12 +84,13 @@ def stoppable() -> Generator[None]:
 
 
 @contextmanager
-def keeping(kept: Callable[[], str], goes_on: bool = True) -> Generator[None]:
+def keeping(kept: Callable[[], str], goes_on: bool = True, keeper: str = "") -> Generator[None]:
     """Note what is kept of the work in here if it is stopped.
 
     Args:
         kept: what is, such as "64 of 600 samples in DIR"; "" for nothing. It is looked up then.
         goes_on: whether the same command goes on from there.
+        keeper: the option by which it would.
     """
     try:
         yield
@@ -95,7 +99,7 @@ def keeping(kept: Callable[[], str], goes_on: bool = True) -> Generator[None]:
             stop.kept = stop.kept or kept()
         except Exception:  # a file half there: it can't be said, and nothing is worse for it
             stop.kept = ""
-        stop.goes_on = goes_on and bool(stop.kept)
+        stop.goes_on, stop.keeper = goes_on and bool(stop.kept), keeper
         raise
 
 

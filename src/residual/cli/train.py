@@ -123,7 +123,7 @@ def train(
     if stores:
         check_place(local_path(stores), folder=True)
     kept = partial(_kept, stores, out / "training")
-    with stages(kept) as show:
+    with stages(kept, keeper="" if stores else "--stores DIR") as show:
         model = load_encoder(options.encoder, device=device)
         done = train_on(
             model, options.dataset, options.method, how, held_out=options.hold_out,
