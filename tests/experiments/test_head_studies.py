@@ -12,7 +12,7 @@ import torch
 from residual import ResiDual, ResidualStore, SpectralBases, load_encoder
 from residual.errors import ResidualError
 from residual.experiments import EXPERIMENTS, Plan, read_results, run_experiment
-from residual.experiments.head_pages import best_heads, overlap_pages, part_of
+from residual.experiments.head_pages import best_heads, overlap_pages, part_of, study_pages
 from residual.experiments.head_studies import STUDIES, adapted_rows
 from residual.experiments.heads import HeadsSettings
 from residual.heads import ablate, jaccard, kept_layers, top_share
@@ -94,6 +94,10 @@ def test_heads_are_named_before_and_after(made):
     heads = part_of(made[1], "adapted_heads")
     assert heads.groupby("name")["unit"].nunique().to_dict() == {"residual": 48, "zero_shot": 48}
     assert heads["explained_variance"].between(0, 1 + 1e-9).all()
+    assert heads["bound"].between(0.1, 1).all()
+    for bound, first in ((2.0, {"no name"}), (np.nan, set(heads["text"]))):  # none in older cells
+        (page,) = study_pages({"picto": {"digits": made[1].assign(bound=bound)}})["adapted_heads"]
+        assert {line[3].split(", ")[0] for line in page.lines} <= first
 
 
 def test_layers_that_are_kept_are_ablations_of_the_others(made):
@@ -149,5 +153,5 @@ def test_settings_that_came_later_are_noted_where_they_are_asked_for():
     noted = {"shares", "seeds", "seed", "atoms", "rank", "dictionary", "adapted"}
     assert set(EXPERIMENTS["3"](HeadsSettings()).noted()) == noted
     assert set(EXPERIMENTS["3"](SETTINGS).noted()) == noted | {"alone", "counting", "studies"}
-    with pytest.raises(ResidualError, match=r"Unknown study 'mlp'\. Did you mean 'mlps'"):
+    with pytest.raises(ResidualError, match=r"got \('mlp',\)\. Did you mean 'mlps'"):
         HeadsSettings(studies=("mlp",))

@@ -11,6 +11,7 @@ from residual.heads.selections import jaccard_table, top_units
 from residual.report.scoreboards import LABELS, scoreboard_cells
 
 _TEXTS = 5  # of each, in a table
+_EXPLAINED = ("explained", "needed")
 
 
 def part_of(table: pd.DataFrame, part: str) -> pd.DataFrame:
@@ -63,13 +64,13 @@ def study_pages(tables: Tables) -> dict[str, list[Page]]:
 
 
 def _selected(parts: dict[str, pd.DataFrame]) -> Iterator[Page]:
-    headings = ["heads by", "heads", "explained", "mean square left", "cosine", "texts"]
+    headings = ["heads by", "heads", *_EXPLAINED, "mean square left", "cosine", "texts"]
     for name, table in parts.items():
         lines = []
         for way, own in table.groupby("way", sort=False):
             last = own.iloc[-1]
-            numbers = (f"{last[key]:.3g}" for key in ("explained_variance", "l2", "cosine"))
-            lines.append([LABELS[str(way)], str(int(last["heads"])), *numbers, _texts(own)])
+            numbers = (f"{last[key]:.3g}" for key in ("l2", "cosine"))
+            lines.append([LABELS[str(way)], str(int(last["heads"])), *_explained(own), *numbers, _texts(own)])
         yield Page(f" on {name}: texts of the sum of the best heads, by SOMP", headings, lines)
 
 
@@ -77,18 +78,21 @@ def _adapted_heads(parts: dict[str, pd.DataFrame]) -> Iterator[Page]:
     for name, table in parts.items():
         lines = []
         for _, own in table.groupby("unit", sort=False):
-            texts = [_texts(own[own["name"] == method]) for method in ("zero_shot", "residual")]
-            lines.append([f"{own['layer'].iloc[0]:.0f}.{own['head'].iloc[0]:.0f}", *texts])
-        yield Page(f" on {name}: texts of heads, by SOMP", ["head", "before", "after ResiDual"], lines)
+            line = [f"{own['layer'].iloc[0]:.0f}.{own['head'].iloc[0]:.0f}"]
+            for method in ("zero_shot", "residual"):
+                of = own[own["name"] == method]
+                line += [*_explained(of), _texts(of)] if len(of) else ["", "", ""]
+            lines.append(line)
+        headings = ["head", *_EXPLAINED, "before", *_EXPLAINED, "after ResiDual"]
+        yield Page(f" on {name}: texts of heads, by SOMP", headings, lines)
 
 
 def _mlps(parts: dict[str, pd.DataFrame]) -> Iterator[Page]:
     table = next(iter(parts.values()))  # of the reference: the same in every cell
     lines = [
-        [f"{layer:.0f}", f"{own['explained_variance'].iloc[-1]:.3g}", _texts(own)]
-        for layer, own in table.groupby("layer", sort=False)
+        [f"{layer:.0f}", *_explained(own), _texts(own)] for layer, own in table.groupby("layer", sort=False)
     ]
-    yield Page(": texts of MLPs on the reference, by SOMP", ["layer", "explained", "texts"], lines)
+    yield Page(": texts of MLPs on the reference, by SOMP", ["layer", *_EXPLAINED, "texts"], lines)
 
 
 def _layers(parts: dict[str, pd.DataFrame]) -> Iterator[Page]:
@@ -131,5 +135,17 @@ _PAGES: dict[str, Callable[[dict[str, pd.DataFrame]], Iterator[Page]]] = {
 }
 
 
+def _explained(rows: pd.DataFrame) -> tuple[str, str]:
+    """What all texts explain together, and what they have to exceed; nothing in cells of earlier versions."""
+    return f"{rows['explained_variance'].iloc[-1]:.3g}", f"{_bound(rows):.3g}" if _bound(rows) else ""
+
+
 def _texts(rows: pd.DataFrame) -> str:
+    """The first of them, where they are a name."""
+    if rows["explained_variance"].iloc[-1] <= _bound(rows):
+        return "no name"
     return ", ".join(rows.sort_values("order")["text"].head(_TEXTS))
+
+
+def _bound(rows: pd.DataFrame) -> float:
+    return float(rows["bound"].iloc[-1]) if "bound" in rows else 0.0

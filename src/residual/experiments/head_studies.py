@@ -17,6 +17,7 @@ from residual.heads.accuracy import correct_by_selection
 from residual.heads.linear import best_linear
 from residual.heads.selections import kept_layers
 from residual.store.base import Store
+from residual.text.chance import chances, compact
 from residual.text.classifier import ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 from residual.text.pursuit import Pursuit, somp
@@ -61,15 +62,16 @@ class Studies:
 
     def selected(self) -> pd.DataFrame:
         """SOMP of the summed contributions of the heads that each way keeps, on val."""
-        val, rows = self.stores["val"], []
+        val, named = self.stores["val"], []
         for way, units in self.selections.items():
             found, x = self._texts_of(sum_of_units(val, units))
-            rows += [{"way": way, "heads": len(units), **row} for row in _with_quality(found, x)]
-        return pd.DataFrame(rows)
+            rows = [{"way": way, "heads": len(units), **row} for row in _with_quality(found, x)]
+            named.append((rows, x - x.mean(0)))
+        return self._with_bounds(named)
 
     def adapted_heads(self) -> pd.DataFrame:
         """SOMP of every head's contributions on val, and of what ResiDual makes of them."""
-        val, rows = self.stores["val"], []
+        val, named = self.stores["val"], []
         if self.adapter is None or self.texts is None:
             return pd.DataFrame()
         scores = compute_scores(self.adapter, val, device=self.device)
@@ -80,16 +82,18 @@ class Studies:
             for name, x in (("zero_shot", before), ("residual", after)):
                 if x.any():
                     found = somp(x, self.texts, min(self.atoms, len(self.texts)), "std", centre=False)
-                    rows += [{**unit_row(val.units, unit), "name": name, **row} for row in text_rows(found)]
-        return pd.DataFrame(rows)
+                    about = unit_row(val.units, unit) | {"name": name}
+                    named.append(([about | row for row in text_rows(found)], x))
+        return self._with_bounds(named)
 
     def mlps(self) -> pd.DataFrame:
         """SOMP of every MLP's contributions on the reference."""
-        reference, rows = self.stores["reference"], []
+        reference, named = self.stores["reference"], []
         for unit in reference.units["unit"][reference.units["kind"] == "mlp"].tolist():
             found, x = self._texts_of(reference.contributions(slice(0, SAMPLES), [unit])[:, 0])
-            rows += [{**unit_row(reference.units, unit), **row} for row in _with_quality(found, x)]
-        return pd.DataFrame(rows)
+            rows = [{**unit_row(reference.units, unit), **row} for row in _with_quality(found, x)]
+            named.append((rows, x - x.mean(0)))
+        return self._with_bounds(named)
 
     def layers(self) -> pd.DataFrame:
         """Accuracy on test where only some layers stay."""
@@ -115,6 +119,26 @@ class Studies:
             return None, x
         x = x.to(find_device(self.device))
         return somp(x, self.texts, min(self.atoms, len(self.texts))), x
+
+    def _with_bounds(self, named: Sequence[tuple[list[dict[str, Any]], Tensor]]) -> pd.DataFrame:
+        """Rows of texts, each with the part of the variance that they have to exceed together to be a name
+        (`bound`, see `Chance`); of all at once.
+
+        Args:
+            named: rows of texts, and the centred samples that they are of.
+        """
+        named = [(rows, x) for rows, x in named if rows]
+        if self.texts is None or not named:
+            return pd.DataFrame()
+        count = min(self.atoms, len(self.texts))
+        drawn = chances([compact(x) for _, x in named], self.texts.embeddings, count)
+        return pd.DataFrame(
+            [
+                row | {"bound": each.bound}
+                for (rows, _), each in zip(named, drawn, strict=True)
+                for row in rows
+            ]
+        )
 
 
 def adapted_rows(
