@@ -117,6 +117,9 @@ def test_ablations_leave_out_what_they_say(layers, heads, pool):
 
 def test_jaccard():
     assert jaccard([1, 2, 3], np.array([3, 2, 9])) == 0.5
+    units = Units(layers=2, heads=3)
+    assert jaccard(["1.0", "mlp.0"], [6, 5], units) == 1 / 3
+    assert jaccard(["emb"], [True, *[False] * 8], units) == 1.0
     assert (jaccard([], []), jaccard([1], []), jaccard([4, 4], [4])) == (1.0, 0.0, 1.0)
     table = jaccard_table({"a": [1, 2], "b": [2], "c": [5]})
     wanted = pd.DataFrame(

@@ -7,7 +7,7 @@ How contributions are made needs tracing, a room below: an encoder only holds it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from residual.hashing import sha256
 from residual.late import late
 
 
+@runtime_checkable
 class Change(Protocol):
     """Of an image tower's contributions, and so of its output. Its `str` is what fingerprints hold of it."""
 

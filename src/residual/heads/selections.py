@@ -13,7 +13,7 @@ from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.finite import check_finite
-from residual.tracing.units import UnitsLike, unit_positions
+from residual.tracing.units import Units, UnitsLike, unit_positions
 
 # The shares of heads that the paper keeps.
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75)
@@ -152,21 +152,22 @@ def kept_layers(units: pd.DataFrame) -> dict[str, list[int]]:
     return {name: chosen.tolist() for name, chosen in kept.items()}
 
 
-def jaccard(a: UnitsLike, b: UnitsLike) -> float:
+def jaccard(a: UnitsLike, b: UnitsLike, units: Units | None = None) -> float:
     """Units in both choices over units in either; 1 for two empty ones.
 
     Args:
         a, b: positions of units, or rows of a units table.
+        units: their encoder's (`Linearization.units`), where they are given by name or by a mask.
 
     Raises:
-        ResidualError: some aren't whole numbers; masks don't tell what they are of.
+        ResidualError: some aren't units, or can't be told without `units`.
     """
-    first, second = set(unit_positions(a)), set(unit_positions(b))
+    first, second = set(unit_positions(a, of=units)), set(unit_positions(b, of=units))
     return len(first & second) / len(first | second) if first | second else 1.0
 
 
-def jaccard_table(selections: Mapping[str, UnitsLike]) -> pd.DataFrame:
+def jaccard_table(selections: Mapping[str, UnitsLike], units: Units | None = None) -> pd.DataFrame:
     """`jaccard` of every two selections, by name."""
     names = list(selections)
-    values = [[jaccard(selections[a], selections[b]) for b in names] for a in names]
+    values = [[jaccard(selections[a], selections[b], units) for b in names] for a in names]
     return pd.DataFrame(values, index=names, columns=names)
