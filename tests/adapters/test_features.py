@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 import residual
 from residual.adapters import FitSettings, LinearMap, SpectralMap
 from residual.adapters.estimators import ClassMeansClassifier, LinearMapClassifier, SpectralMapClassifier
-from residual.errors import ResidualError, SharedSamplesWarning
+from residual.errors import ResidualError, SharedSamplesError, SharedSamplesWarning
 from residual.spectral import pca
 from residual.text import ZeroShotClassifier
 
@@ -139,9 +139,18 @@ def test_embeddings_of_texts_classify_and_shots_are_drawn_for_each_seed():
 X, Y = noisy(30, 3)
 
 
-def test_tested_on_what_was_trained_on_is_told():
-    with pytest.warns(SharedSamplesWarning, match="All test samples are among those"):
-        residual.fit_features(X, Y, test=(X, Y), seeds=[0], settings=QUICK, device="cpu")
+@pytest.mark.parametrize(("val", "test"), [(X[18:24], X[10:]), (X[12:24], X[20:])])
+def test_what_is_trained_on_or_chosen_by_is_no_test(val, test):
+    val, test = ((rows, np.arange(len(rows)) % 3) for rows in (val, test))
+    with pytest.raises(SharedSamplesError, match=r"of the \d+ samples of your own features are also among"):
+        residual.fit_features(X[:18], Y[:18], val=val, test=test, methods="linear", device="cpu")
+
+
+def test_a_validation_that_is_the_training_is_told():
+    with pytest.warns(SharedSamplesWarning, match="24 of the 30 .* epoch is chosen by what was fitted"):
+        residual.fit_features(
+            X, Y, val=(X, Y), methods="linear", seeds=[0], settings={"epochs": 1}, device="cpu"
+        )
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -196,3 +205,5 @@ def test_in_a_pipeline_and_a_search():
         ClassMeansClassifier(center="yes").fit(x, y)
     model = LinearMapClassifier(random_state=np.random.RandomState(0), epochs=1).fit(x, y)
     assert len(model.result_.history) == 1
+    with pytest.raises(ValueError, match="'x' cannot be used to seed"):
+        LinearMapClassifier(random_state="x").fit(x, y)

@@ -356,7 +356,10 @@ def test_images_without_class_folders(tmp_path):
 
 def test_only_one_class(tmp_path):
     fill(tmp_path, ("cats",))
-    with pytest.raises(ResidualError, match="only one class, 'cats'"):
+    with pytest.raises(ResidualError, match=r"only one class, 'cats'.*Put images into PATH/CLASS/"):
+        load(tmp_path)
+    fill(tmp_path / "cats", ("old", "young"))
+    with pytest.raises(ResidualError, match=r"If they are in there, name '.*/cats'"):
         load(tmp_path)
 
 

@@ -6,6 +6,7 @@ wants of estimators, parameters are only kept when one is made, whatever they ar
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from residual.libraries import library
 library("sklearn", "residual.adapters.estimators", "sklearn")
 
 from sklearn.base import BaseEstimator, ClassifierMixin  # noqa: E402 (what is missing is told before)
+from sklearn.utils import check_random_state  # noqa: E402
 from sklearn.utils.multiclass import check_classification_targets  # noqa: E402
 from sklearn.utils.validation import check_is_fitted, validate_data  # noqa: E402
 
@@ -130,7 +132,8 @@ class LinearMapClassifier(ClassMeansClassifier):
         class_embeddings, center, scale: as of `ClassMeansClassifier`.
         recipe: "gentle" or "paper", see `residual.adapters.RECIPES`.
         epochs, learning_rate, batch_size, patience: of the fit; None as the recipe has them.
-        random_state: a whole number, of the order of samples and of the paper's first weights; or None for 0.
+        random_state: a whole number or a `RandomState`, of the order of samples and of the paper's first
+            weights; or None for 0.
 
     Attributes:
         result_: how the fit went, a `residual.adapters.FitResult`.
@@ -233,6 +236,6 @@ def _seed(random_state: Any) -> int:
     """A whole number of what scikit-learn calls a random state."""
     if random_state is None:
         return 0
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31))
-    return int(random_state)
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,12 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from residual.data.splits import stratified_split
-from residual.errors import ResidualError, SharedSamplesWarning
+from residual.data.dataset import digest64
+from residual.data.splits import SHARES, stratified_split
+from residual.errors import ResidualError
 from residual.finite import check_finite, plain
+from residual.store.shared import Seen, check_apart, warn_of_shared
 
 Features = Float[np.ndarray, "_ _"] | Float[Tensor, "_ _"]
-_SHARES = {1: (1.0,), 2: (0.8, 0.2), 3: (0.6, 0.2, 0.2)}  # as `residual.data.splits` divides datasets
 
 
 class Labelled(NamedTuple):
@@ -29,6 +29,14 @@ class Labelled(NamedTuple):
         """Some of the samples."""
         at = torch.from_numpy(rows)
         return Labelled(self.features[at], self.labels[at])
+
+    @property
+    def seen(self) -> Seen:
+        """What the samples are known by: their features."""
+        return Seen(
+            "your own features",
+            np.array([digest64(row.tobytes()) for row in self.features.numpy()], np.uint64),
+        )
 
 
 def as_features(values: Any, what: str = "Features") -> Float[Tensor, "n d"]:
@@ -110,12 +118,17 @@ def as_labelled(features: Any, labels: Iterable[Any], classes: Sequence[Any], wh
 
 
 def parted(whole: Labelled, given: list[Labelled], has_val: bool, has_test: bool) -> list[Labelled]:
-    """Train, val and test: what isn't given is split off the whole."""
+    """Train, val and test: what isn't given is split off the whole.
+
+    Raises:
+        SharedSamplesError: more than a tenth of the given test samples are in train or val, too.
+        ResidualError: of another width, or too few.
+    """
     width = whole.features.shape[1]
     for part in given:
         if part.features.shape[1] != width:
             raise ResidualError(f"Features have width {width} and {part.features.shape[1]}: one is needed.")
-    rows = stratified_split(whole.labels.numpy(), _SHARES[3 - len(given)])
+    rows = stratified_split(whole.labels.numpy(), SHARES[3 - len(given)])
     made = [whole.take(own) for own in rows]
     parts = [made.pop(0), given.pop(0) if has_val else made.pop(0), given.pop(0) if has_test else made.pop(0)]
     for what, part in zip(("training", "validation", "test"), parts, strict=True):
@@ -124,15 +137,10 @@ def parted(whole: Labelled, given: list[Labelled], has_val: bool, has_test: bool
                 f"{len(whole.labels)} samples are too few to be split: none is left for the {what} part.",
                 "Give val=(features, labels) and test=(features, labels), or more samples.",
             )
-    train, chosen, tested = parts
-    if not has_test:
-        return parts
-    seen = {row.tobytes() for part in (train, chosen) for row in part.features.numpy()}
-    if len(seen) > 1 and all(row.tobytes() in seen for row in tested.features.numpy()):
-        warnings.warn(
-            "All test samples are among those that are trained on or chosen by: the accuracy says nothing of "
-            "others. Leave test out, and a fifth of the samples is kept for it.",
-            SharedSamplesWarning,
-            stacklevel=3,
-        )
+    train, chosen, tested = (part.seen for part in parts)
+    if has_val:
+        warn_of_shared(train, chosen, "weights are fitted on", "the epoch is chosen by what was fitted")
+    if has_test:
+        check_apart(train, tested, "maps are fitted on")
+        check_apart(chosen, tested, "epochs are chosen by")
     return parts

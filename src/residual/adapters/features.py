@@ -139,7 +139,7 @@ def fit_features(
     test: tuple[Features, Iterable[Any]] | None = None,
     class_embeddings: Features | None = None,
     class_names: Sequence[str] | None = None,
-    methods: Sequence[str] = FEATURE_METHODS,
+    methods: str | Sequence[str] = FEATURE_METHODS,
     shots: int | Sequence[int | None] | None = None,
     seeds: Sequence[int] = range(5),
     recipe: str = "gentle",
@@ -163,7 +163,7 @@ def fit_features(
             these are numbers from 0 to c − 1. By default each class's mean feature, of train.
         class_names: which labels there are, in their order; by default those of `labels`, sorted. Labels that
             are whole numbers then count them.
-        methods: some of `FEATURE_METHODS`.
+        methods: one or more of `FEATURE_METHODS`.
         shots: fit on so many random samples of each class, drawn anew for every seed; several numbers one
             after another, None among them for all samples. Components and val are those of all samples.
         seeds: a fit each.
@@ -174,6 +174,7 @@ def fit_features(
         progress: told of every epoch.
 
     Raises:
+        SharedSamplesError: more than a tenth of the samples of `test` are in train or val, too.
         ResidualError: features aren't finite fractions `(n, d)`; there isn't one label a row, there is a
             single class or a label that is none of them; a part has no sample, or train none of a class; or
             an unknown method.
@@ -189,7 +190,7 @@ def fit_features(
         >>> found.predict(features[:2], "linear").tolist()
         ['cat', 'cat']
     """
-    for method in methods:
+    for method in (methods := [methods] if isinstance(methods, str) else methods):
         if method not in FEATURE_METHODS:
             raise unknown_name("method for features", method, FEATURE_METHODS)
     if isinstance(seeds, int) or not len(seeds):

@@ -227,7 +227,7 @@ def _seen(train: Seen | None, val: Seen | None, rows: Int[np.ndarray, " _"], one
         return None
     train = train.take(rows)
     warn_of_shared(train, val, "weights are fitted on", so)
-    return Seen(f"{train.where} and {val.where}", np.union1d(train.keys, val.keys))
+    return Seen(" and ".join(dict.fromkeys((train.where, val.where))), np.union1d(train.keys, val.keys))
 
 
 def _parts(scores: Scores) -> Iterator[tuple[slice, Tensor]]:

@@ -10,6 +10,7 @@ import numpy as np
 from residual.data.dataset import OWN_LICENCE, FileDataset, file_content
 from residual.data.layout import layout_of
 from residual.data.listing import LAYOUT
+from residual.data.listing import folders as folders_in
 from residual.data.splits import divided_part, rows_of_parts
 from residual.errors import ResidualError, UnderstoodWarning, printable
 from residual.files import local_path, shareable
@@ -80,9 +81,12 @@ class FolderDataset(FileDataset):
 
 def _class_names(root: Path, folders: list[str]) -> list[str]:
     if len(folders) == 1:
+        inside = root / folders[0]
+        deeper = inside.is_dir() and len(folders_in(inside)) > 1
+        way_out = f"If they are in there, name '{inside}'." if deeper else LAYOUT
         raise ResidualError(
             f"Image folder '{root}' has only one class, {folders[0]!r}; telling classes apart needs two or "
-            f"more. {LAYOUT}"
+            f"more. {way_out}"
         )
     names: dict[str, str] = {}
     folder_of: dict[str, str] = {}

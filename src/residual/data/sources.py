@@ -35,12 +35,15 @@ def known_of(data: Any) -> Known:
     """What a dataset says, itself or through the dataset that it is a part of.
 
     Raises:
-        ResidualError: parts that are joined have other classes than each other.
+        ResidualError: parts that are joined have other classes than each other; or a `Subset` has a sample
+            that isn't there.
     """
     if isinstance(data, Subset):
-        whole, at = known_of(data.dataset), [int(index) for index in data.indices]
+        whole, at, size = known_of(data.dataset), [int(index) for index in data.indices], len(data.dataset)
+        if wrong := [index for index in at if not -size <= index < size]:
+            raise ResidualError(f"A Subset names sample {wrong[0]} of a dataset that has {size}.")
         labels = None if whole.labels is None else [whole.labels[index] for index in at]
-        ids = whole.ids or tuple(f"{index:06d}" for index in range(len(data.dataset)))
+        ids = whole.ids or tuple(f"{index:06d}" for index in range(size))
         return Known(labels, whole.names, tuple(ids[index] for index in at))
     if isinstance(data, ConcatDataset):
         return _joined([known_of(part) for part in data.datasets], [len(part) for part in data.datasets])

@@ -19,7 +19,7 @@ _NAMES = {
     "test": ("test", "testing"),
 }
 ALL = ""  # what the single part of a source is called, where it has no name
-_SHARES = {1: (1.0,), 2: (0.8, 0.2), 3: (0.6, 0.2, 0.2)}
+SHARES = {1: (1.0,), 2: (0.8, 0.2), 3: (0.6, 0.2, 0.2)}  # of so many parts
 
 
 def split_of_name(name: str) -> str:
@@ -71,7 +71,7 @@ def rows_of_parts(
                 f"{name} of {where} has too few images to split: {count}, where {every} need at least "
                 f"{len(parts)}. Add images or remove the class, or give every split images of its own."
             )
-    return dict(zip(parts, stratified_split(labels, _SHARES[len(parts)]), strict=True))
+    return dict(zip(parts, stratified_split(labels, SHARES[len(parts)]), strict=True))
 
 
 def stratified_split(

@@ -24,7 +24,7 @@ def sentence(summary: dict[str, Any]) -> str:
 def parts_note(summary: dict[str, Any]) -> str:
     """How train, val and test were made, where they aren't as the dataset has them; else nothing."""
     told, sizes = [*summary["notes"]], [summary[f"n_{split}"] for split in ("train", "val", "test")]
-    if limit := summary["limit"]:
+    if 0 < (limit := summary["limit"]) <= max(sizes) + len(summary["skipped"]):
         few = f", fewer than its {summary['classes']:,} classes" if limit < summary["classes"] else ""
         told.append(
             f"Of each part at most {limit:,} pictures{few}, chosen at random, the same every time: "

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from residual.data import ImageDataset, load_dataset
 from residual.data.load import dataset_name
 from residual.encoders.encoder import Encoder
@@ -86,7 +88,10 @@ def encode_split(
     model = load_encoder(encoder, device=device)
     images = load_dataset(dataset, split, stream=stream, **(columns or {}))
     if limit:
+        some, every = np.unique(images.labels[:limit]), np.unique(images.labels)
         images = images.subset(range(min(limit, len(images))))
+        if len(some) < len(every):
+            images.notes += (f"The first {limit:,} are of {len(some)} of its {len(every)} classes alone.",)
     watch = _Watch(progress)
     made = (
         _bases_of_images(model, images, settings, out, chosen, watch, overwrite)
