@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from residual import cli
 from residual.cli import console
 from residual.errors import ResidualError
 from residual.progress import listener, listening
@@ -161,3 +162,11 @@ def test_a_step_that_fails_costs_none_of_the_others(capsys):
     with pytest.raises(ValueError, match="third"):
         work()
     assert (told, capsys.readouterr().err) == (["second"], "residual: The first failed.\n")
+
+
+def test_a_command_that_is_stopped_replaces_what_it_has_written(residual, tmp_path):
+    words = ["datasets", "--json", str(tmp_path / "told.json")]
+    assert residual("datasets")[0] == 0
+    assert cli.again(words) == words
+    assert residual(*words)[0] == 0
+    assert cli.again(words) == cli.again([*words, "--overwrite"]) == [*words, "--overwrite"]

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from io import TextIOWrapper
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from residual.cli.stopping import Stopped, stoppable
 from residual.errors import (
@@ -34,6 +34,9 @@ from residual.errors import (
 from residual.libraries import first_line
 from residual.texts import ASCII_SIGNS
 
+if TYPE_CHECKING:
+    from residual.outputs import Output
+
 # The way out of an error, where the command line has other words for it than Python.
 HINTS: dict[type[ResidualError], str] = {
     NoStoreError: "`residual encode` makes one.",
@@ -48,6 +51,7 @@ HINTS: dict[type[ResidualError], str] = {
     ExistingError: "To replace it: --overwrite.",
 }
 quiet = False  # whether the command that runs leaves out progress and notes
+OUTPUTS: list[Output] = []  # what the command that runs may write
 HELD = ExitStack()  # what this process alone writes to, until its command ends
 FAULT = 70  # the exit code of what no input should cause
 
@@ -73,7 +77,7 @@ def main() -> None:
 
             app(words)
     except Stopped as stop:
-        print(f"residual: {stop.sentence(sys.argv[1:])}", file=sys.stderr)
+        print(f"residual: {stop.sentence(again(sys.argv[1:]))}", file=sys.stderr)
         sys.exit(stop.code)
     except Exception as error:
         sentence, code = explained(error)
@@ -81,6 +85,19 @@ def main() -> None:
         sys.exit(code)
     finally:
         HELD.close()
+
+
+def again(words: Sequence[str]) -> list[str]:
+    """The words of a command that was stopped as they have to be now: what it has written by then is to be
+    replaced."""
+    for output in OUTPUTS:
+        try:
+            output.check(overwrite=False)
+        except ExistingError:
+            return [*words] if "--overwrite" in words else [*words, "--overwrite"]
+        except ResidualError:
+            continue
+    return [*words]
 
 
 def _words() -> list[str]:

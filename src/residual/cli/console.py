@@ -89,6 +89,7 @@ def check_outputs(overwrite: bool, *outputs: Output) -> None:
     Raises:
         ResidualError: it may not, see `check_file` and `check_folder`; or two are in one place.
     """
+    cli.OUTPUTS[:] = outputs
     places: dict[str, str] = {}
     for output in outputs:
         if (path := output.check(overwrite)) is None:

@@ -60,12 +60,14 @@ def experiment(
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_experiment_settings
     from residual.experiments import experiment_of, look_up, run_experiment
+    from residual.files import local_path
     from residual.outputs import Output
     from residual.products import EXPERIMENT
     from residual.report.geometry import tables_of_markdown
     from residual.report.preflight import by_reason, in_bytes, preflight_tables
     from residual.workflows.kept import joined, of_cells, of_stores
 
+    out = local_path(out)
     number, kind = experiment_of(number)
     plan, settings = read_experiment_settings(number, cfg or [], param or [], out=out, device=device)
     folder = out / kind.folder

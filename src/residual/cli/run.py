@@ -88,7 +88,7 @@ def run(
     files = (*(f"{name}.html" for name in datasets), "index.html", "table.md") if every else ("index.html",)
     check_outputs(overwrite, json_of(json, "run"), Output("--report", report, PAGES, files))
     if stores:
-        check_place(local_path(stores), folder=True)
+        check_place(stores := local_path(stores), folder=True)
     summaries: list[dict[str, Any]] = []
     drawn: list[Path] = []
 

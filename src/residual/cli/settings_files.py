@@ -24,7 +24,7 @@ from gin.config_parser import (
 )
 
 from residual.errors import ResidualError, unknown_name
-from residual.files import read_regular
+from residual.files import local_path, read_regular
 from residual.settings import SettingError, checked, default_of, settings_of, taken
 
 _MOST_BYTES = 2**15  # the paper's files are below 2**11
@@ -160,7 +160,7 @@ def _read(file: Path) -> str:
         ResidualError: there is none, or it is no regular file, too large, or no text.
     """
     try:
-        text = read_regular(file, _MOST_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
+        text = read_regular(local_path(file), _MOST_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError as error:
         raise ResidualError(f"There is no settings file {str(file)!r}.") from error
     except OSError as error:

@@ -121,7 +121,7 @@ def train(
     )
     out = local_path(out)
     if stores:
-        check_place(local_path(stores), folder=True)
+        check_place(stores := local_path(stores), folder=True)
     kept = partial(_kept, stores, out / "training")
     with stages(kept, keeper="" if stores else "--stores DIR") as show:
         model = load_encoder(options.encoder, device=device)

@@ -27,7 +27,7 @@ from residual.data import SPLITS, ImageDataset, MixedDataset, hold_out, load_dat
 from residual.data.layout import listed_once
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
-from residual.files import shareable
+from residual.files import local_path, shareable
 from residual.libraries import version_of
 from residual.progress import Progress, named
 from residual.spectral.bases import SpectralBases
@@ -144,11 +144,11 @@ class Pictures:
             ResidualError: nothing is known by that name, or the file's bases are of another encoder.
         """
         if source.endswith(".safetensors"):
-            if not Path(source).is_file():
+            if not local_path(source).is_file():
                 raise ResidualError(
                     f"No file of bases at {source!r}. Known: {MIXED!r}, a dataset, or such a file."
                 )
-            return _belonging(SpectralBases.load(source), self.encoder, source)
+            return _belonging(SpectralBases.load(local_path(source)), self.encoder, source)
         if source == MIXED:
             return self.encode(MixedDataset("train", per_dataset), "encode for bases")
         dataset = cut_to(self.limit, load_dataset(source, "train", stream=bool(self.limit)))
