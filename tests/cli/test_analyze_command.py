@@ -50,7 +50,7 @@ def test_a_row_a_layer_in_the_terminal(stores, residual):
     assert len(rows(shown, "embedding")) == 1
     for layer, row in enumerate(rows(shown, "heads")):
         values = table.query(f"kind == 'head' and layer == {layer}")["linear_dimension"]
-        assert row[2:5] == [f"{values.mean():.3g}", "±", f"{values.std():.1g}"]
+        assert row[2:5] == [f"{values.mean():.3g}", "(SD", f"{values.std():.1g})"]
     for layer, row in enumerate(rows(shown, "MLP")):
         (value,) = table.query(f"kind == 'mlp' and layer == {layer}")["two_nn"]
         assert row[3] == f"{value:.3g}"

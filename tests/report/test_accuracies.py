@@ -25,6 +25,7 @@ from residual.report.accuracies import (
     accuracies_markdown,
     accuracy_frame,
     accuracy_lines,
+    pictures_lines,
     radar_figure,
     weights_figure,
 )
@@ -123,6 +124,14 @@ def test_lines_have_a_dash_for_what_is_missing_and_methods_keep_their_order():
         ["linear map", "–", f"30.0 ± {reach:.1f}", "–", "36,864"],
         ["ResiDual", "75.0", f"85.0 ± {reach / 2:.1f}", "80.0", "2,000–2,104"],
     ]
+
+
+def test_ranges_over_pictures_where_cells_tell_how_many_there_are():
+    some = SOME | {"flags.residual": SOME["flags.residual"].assign(tested=1_000)}
+    headings, (flags, letters) = pictures_lines(accuracy_frame(some))
+    assert headings == ["dataset", "test pictures", "zero-shot", "linear map", "ResiDual"]
+    assert flags == ["flags", "1,000", "50.0", "–", "75.0 (72.2 to 77.6)"]
+    assert letters[-1] == "85.0"  # of version 0.1
 
 
 def test_the_table_in_markdown():

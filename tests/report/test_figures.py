@@ -419,8 +419,8 @@ def test_the_table_of_shapes_in_the_terminal(shapes):
     assert [row.split()[0] for row in rows] == kinds
     assert [row.split()[1] for row in rows[1:]] == 2 * ["0", "1", "2"]
     mean, spread = (call(shapes.loc[4:7, "two_nn"]) for call in (statistics.fmean, statistics.stdev))
-    assert f"{mean:.3g} ± {spread:.1g}" in rows[1 + LAYERS]
-    assert "±" not in "".join(rows[: 1 + LAYERS])  # one of each
+    assert f"{mean:.3g} (SD {spread:.1g})" in rows[1 + LAYERS]
+    assert "SD" not in "".join(rows[: 1 + LAYERS])  # one of each
 
 
 def test_the_table_of_similarities_in_the_terminal(similar):
@@ -429,7 +429,7 @@ def test_the_table_of_similarities_in_the_terminal(similar):
         assert words in heading
     assert [row.split()[0] for row in rows] == ["MLP"] * LAYERS + ["heads"] * LAYERS
     mean = similar.loc[similar["kind"] == "head"].iloc[:HEADS]["mean_distance"].mean()
-    assert f"{mean:.3g} ±" in rows[LAYERS]
+    assert f"{mean:.3g} (SD " in rows[LAYERS]
 
 
 def test_what_is_missing_in_a_table_is_a_dash(shapes):
@@ -510,7 +510,7 @@ def test_nothing_but_missing_numbers(heads, draw):
 
 
 def test_no_deviation_in_the_terminal_is_in_powers_of_ten(shapes):
-    """ "20.3 ± 1e+01": `_spread` formats deviations of 9.5 and more with `.1g`."""
+    """ "20.3 (SD 1e+01)": `_spread` formats deviations of 9.5 and more with `.1g`."""
 
     table = shapes.assign(linear_dimension=shapes["linear_dimension"] + 15 * (shapes["unit"] % 4))
     assert "e+" not in "".join(shown(layers_table(table, "t")))

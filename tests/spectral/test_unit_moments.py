@@ -17,12 +17,13 @@ from tiny import TinyImages, random_pixels, tiny_encoder
 
 from residual.data import PixelDataset
 from residual.encoders.load import wrap_encoder
-from residual.errors import ResidualError
+from residual.errors import OtherResultError, ResidualError
 from residual.spectral import fit_bases, stream_moments
 from residual.spectral.pca import Moments
 from residual.spectral.unit_moments import UnitMoments
 from residual.store.encode import encode_dataset
 from residual.store.forward import Encoding
+from residual.store.manifest import check_identity, identity_of
 from residual.tracing.coordinates import Coordinates
 
 ALL = ("emb", "mlp", "head")
@@ -154,6 +155,12 @@ def test_several_stores_count_as_one(tmp_path):
     stores[-1] = encode_dataset(encoder, pixel_dataset(5), tmp_path / "cls", pooling="cls")
     with pytest.raises(ResidualError, match=r"pooling 'own'.*pooling 'cls'"):
         fit_bases(stores)
+    stores[-1] = encode_dataset(encoder, pixel_dataset(5), tmp_path / "avg", pooling="avg")
+    assert fit_bases(stores).origin.pooling == "own"  # which it is for this encoder
+    stored, asked = (identity_of(encoder, pixel_dataset(5), name, ALL, "float16") for name in ("avg", "own"))
+    check_identity(stored, asked, "here", "avg")  # a store of version 0.1
+    with pytest.raises(OtherResultError, match="pooling 'avg', not 'own'"):
+        check_identity(stored, asked, "here", "own")
 
 
 def test_too_few_samples(tmp_path):

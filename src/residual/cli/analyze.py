@@ -31,7 +31,7 @@ def analyze(
 ) -> None:
     """Measure the dimension of every head's and MLP's contributions, by spectrum and by neighbours.
 
-    The table has the mean of each layer, ± the standard deviation over its heads.
+    The table has the mean of each layer, and the standard deviation (SD) over its heads.
 
     Examples:
 

@@ -40,6 +40,7 @@ from residual.report.accuracies import (
     accuracies_latex,
     accuracies_markdown,
     accuracy_frame,
+    pictures_lines,
     radar_figure,
     shots_figure,
     shots_lines,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = f"accuracy on test in per cent, mean; {OVER_SEEDS} over draws, not over test pictures"
+_OVER_PICTURES = "accuracy on test in per cent; in brackets Wilson's 95 % interval over test pictures"
 _TUNED = {"methods": (FINE_TUNING,)}
 _PAPERS_BATCH = 128  # how cells have it noted, unless one number is given for all encoders
 
@@ -212,9 +214,9 @@ class Adapters(Experiment):
         return ((plan.reference, "train"), *((name, split) for split in SPLITS))
 
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
-        """One method on one dataset, with its number of classes."""
-        name = cell.rpartition(".")[0]
-        return self._measured(work, cell).assign(classes=len(work.store(name, split="test").class_names))
+        """One method on one dataset, with its number of classes and of test pictures."""
+        table, test = self._measured(work, cell), work.store(cell.rpartition(".")[0], split="test")
+        return table.assign(classes=len(test.class_names), tested=len(test))
 
     def _measured(self, work: Work, cell: str) -> pd.DataFrame:
         name, _, method = cell.rpartition(".")
@@ -288,13 +290,20 @@ class Adapters(Experiment):
 
     @staticmethod
     def more(tables: Tables) -> dict[str, list[Page]]:
-        """`few_shot.md`: accuracy by pictures of each class, of every dataset."""
+        """`few_shot.md`: accuracy by pictures of each class, of every dataset; `pictures.md`: intervals over
+        test pictures, where cells tell how many there are."""
         pages = [
             Page(f"{encoder} on {dataset}: {_SHOWN}, by pictures of each class", *shots_lines(frame))
             for encoder, rows in tables.items()
             for dataset, frame in _by_shots(rows)
         ]
-        return {"few_shot": pages} if pages else {}
+        frames = {encoder: accuracy_frame(own) for encoder, rows in tables.items() if (own := _whole(rows))}
+        over = [
+            Page(f"{encoder}: {_OVER_PICTURES}", *pictures_lines(frame))
+            for encoder, frame in frames.items()
+            if frame["tested"].notna().any()
+        ]
+        return {name: some for name, some in (("few_shot", pages), ("pictures", over)) if some}
 
     @staticmethod
     def figures(tables: Tables) -> Iterable[tuple[str, Figure]]:

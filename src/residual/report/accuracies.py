@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from residual.adapters.methods import METHODS
-from residual.intervals import OVER_SEEDS, mean_and_interval, over_seeds
+from residual.intervals import OVER_SEEDS, mean_and_interval, over_pictures, over_seeds, wilson
 from residual.report.figures import (
     CHANCE,
     CHANCE_LOOK,
@@ -37,13 +37,16 @@ def accuracy_frame(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Columns: `dataset, method, shots` (pictures of each class, 0 for all), `accuracy` (mean over seeds),
     `interval` (half the width of its 95 % interval by Student's t, NaN for one seed), `seeds, weights,
-    seconds` (mean), `chance` (what guessing gets, NaN where cells don't tell the number of classes).
+    seconds` (mean), `chance` (what guessing gets), `tested` (how many pictures) and `low, high` (Wilson's
+    95 % interval over these); NaN where cells don't tell the number of classes or of pictures.
     """
     rows = []
     for cell, table in tables.items():
         dataset, _, method = cell.rpartition(".")
         method, _, shots = method.partition(SHOTS)
         mean, half = mean_and_interval(table["accuracy"].tolist())
+        tested = int(table["tested"].iloc[0]) if "tested" in table else math.nan
+        _, low, high = wilson(mean * tested, tested) if tested > 0 else (mean, math.nan, math.nan)
         rows.append(
             {
                 "dataset": dataset,
@@ -55,6 +58,9 @@ def accuracy_frame(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                 "weights": int(table["weights"].iloc[0]),
                 "seconds": float(table["seconds"].mean()),
                 "chance": 1 / int(table["classes"].iloc[0]) if "classes" in table else math.nan,
+                "tested": tested,
+                "low": low,
+                "high": high,
             }
         )
     frame = pd.DataFrame(rows)
@@ -75,6 +81,18 @@ def accuracy_lines(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         mean = f"{100 * own['accuracy'].mean():.1f}" if whole else "–"
         lines.append([METHOD_NAMES[method], *cells, mean, _weights(own["weights"].tolist())])
     return ["method", *datasets, "mean", "weights"], lines
+
+
+def pictures_lines(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a line a dataset: test pictures, and each method's accuracy with its range over them."""
+    methods = [method for method, _ in _by_method(frame)]
+    lines = []
+    for dataset, rows in frame.groupby("dataset", sort=False):
+        own = rows.set_index("method")
+        cells = [_over_pictures(own.loc[each]) if each in own.index else "–" for each in methods]
+        tested = own["tested"].max()
+        lines.append([str(dataset), "–" if math.isnan(tested) else f"{int(tested):,}", *cells])
+    return ["dataset", "test pictures", *(METHOD_NAMES[each] for each in methods)], lines
 
 
 def accuracies_markdown(frame: pd.DataFrame, encoder: str) -> str:
@@ -244,6 +262,11 @@ def _by_method(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def _percent(row: pd.Series) -> str:
     return f"{100 * row['accuracy']:.1f}{over_seeds(row['interval'])}"
+
+
+def _over_pictures(row: pd.Series) -> str:
+    over = "" if math.isnan(row["tested"]) else f" {over_pictures((row['low'], row['high']))}"
+    return f"{100 * row['accuracy']:.1f}{over}"
 
 
 def _weights(counts: Sequence[int]) -> str:

@@ -40,7 +40,7 @@ def layer_means(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def layers_table(table: pd.DataFrame, title: str, similar: bool = False) -> Table:
-    """A row a layer of one kind of unit: its mean, and ± the standard deviation over its heads.
+    """A row a layer of one kind of unit: mean and standard deviation over its heads, `0.345 (SD 0.05)`.
 
     Args:
         table: from `unit_geometry`, or from `compare_bases` with the columns of units.
@@ -65,7 +65,7 @@ def _spread(row: pd.Series, name: str) -> str:
     deviation = row[f"{name}_deviation"]
     if pd.isna(deviation):
         return f"{row[name]:.3g}"
-    return f"{row[name]:.3g} ± {deviation:.{1 if deviation < 9.5 else 3}g}"
+    return f"{row[name]:.3g} (SD {deviation:.{1 if deviation < 9.5 else 3}g})"
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from residual.store.forward import encode_batches
 from residual.store.resume import check_images, check_weights, readable_again, spread
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
+from residual.tracing.token_choice import resolve
 
 _PROGRESS = {"split": str, "part": [int], "done": int, "skipped": {str: str}, "digests": [[int]]}
 SECONDS_BETWEEN = 60.0  # two checkpoints: what a kill loses at most
@@ -131,6 +133,7 @@ def stream_moments(
         ResidualError: the checkpoint is of something else; or see `encode_dataset`.
     """
     encoder = checked_encoder(encoder)
+    settings = replace(settings, pooling=resolve(settings.pooling, encoder.parts, encoder.name).name)
     samples, weights = Part(*part).share(len(dataset)), encoder.rounded_fingerprint
     linearization = Linearization.of(encoder, pooling=settings.pooling)
     about = (encoder.centering, (dataset.shared_name,), 0, settings.pooling)

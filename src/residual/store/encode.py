@@ -119,7 +119,7 @@ def encode_dataset(
         path: a folder or an fsspec address; None keeps everything in memory, in float32 (float64 if the
             encoder is).
         labels, groups, class_names, image_column, label_column: of your own pictures, see `as_dataset`.
-        pooling: which tokens, see `decompose`.
+        pooling: which tokens, see `decompose`; noted as "own" where the encoder does that itself.
         kinds: the kinds of unit to keep: "emb", "mlp", "head".
         dtype: of stored coordinates, "float16" or "float32"; `mean` and `std` are always in float32.
         part: `(number, of)`, such as `(2, 8)` for the second of eight parts: several processes, on several
@@ -151,6 +151,7 @@ def encode_dataset(
         True
     """
     encoder = checked_encoder(encoder)
+    asked, pooling = pooling, resolve(pooling, encoder.parts, encoder.name).name
     settings = Encoding(pooling, tuple(kinds), batch_size, workers, on_error, allowance)
     check_choice(check)
     dataset = as_dataset(
@@ -170,7 +171,7 @@ def encode_dataset(
     tokens = kept_tokens(encoder, dataset, pooling)
     layout = Layout.of(linearization, tokens, settings.kinds, len(dataset), dtype)
     identity = identity_of(encoder, dataset, pooling, settings.kinds, dtype)
-    writer = Writer(storage, identity, dataset, linearization, layout, mine)
+    writer = Writer(storage, identity, dataset, linearization, layout, mine, asked)
     layout = writer.layout
     skipped = _look_again(writer, encoder, dataset, settings, check)
     total = sum(len(layout.samples_of(shard)) for shard in mine.share(layout.shards))

@@ -83,12 +83,14 @@ def identity_of(
     }
 
 
-def check_identity(stored: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
-    """Refuse to go on with a store of something else.
+def check_identity(stored: dict[str, Any], wanted: dict[str, Any], where: str, asked: str) -> None:
+    """Refuse to go on with a store of something else; `asked` is another name of the pooling.
 
     Raises:
         OtherResultError: says what differs, by name.
     """
+    if stored["settings"]["pooling"] == asked:
+        wanted = wanted | {"settings": wanted["settings"] | {"pooling": asked}}
     stored, wanted = _in_words(stored), _in_words(wanted)
     differing = [
         f"{name} {stored[name]}, not {wanted[name]}" for name in wanted if stored[name] != wanted[name]

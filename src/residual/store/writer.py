@@ -49,6 +49,7 @@ class Writer:
         linearization: goes into the store.
         layout: of its arrays, if the store is a new one.
         part: which shards to write.
+        asked: the name of the pooling that it was asked for by, as version 0.1 noted it.
 
     Raises:
         ResidualError: there is a store of something else, or what is there is no store.
@@ -62,12 +63,13 @@ class Writer:
         linearization: Linearization,
         layout: Layout,
         part: Part,
+        asked: str,
     ):
         self.storage = storage
         sizes = storage.sizes()
         manifest = read_manifest(storage)
         if manifest is not None:
-            check_identity(manifest.identity, identity, storage.address)
+            check_identity(manifest.identity, identity, storage.address, asked)
             layout = manifest.layout
         elif foreign := [name for name in sizes if name.partition("/")[0] not in OWN_FILES]:
             raise ResidualError(

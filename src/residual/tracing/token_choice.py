@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from jaxtyping import Float
@@ -32,7 +32,7 @@ class Pooling:
     """What `pooling` means for one tower.
 
     Args:
-        name: as it was asked for.
+        name: "own" for what the encoder does itself, by whichever name it was asked for; else that name.
         start, stop: the tokens kept, as in a slice.
         position: finds each sample's token, `(module, ids) -> (n,)`, where those differ; else None.
         reduce: how they become one.
@@ -60,6 +60,11 @@ def resolve(pooling: str, parts: Parts, called: str) -> Pooling:
     Raises:
         ResidualError: it isn't known, or this tower has no such tokens.
     """
+    found = _resolved(pooling, parts, called)
+    return replace(found, name="own") if found.own else found
+
+
+def _resolved(pooling: str, parts: Parts, called: str) -> Pooling:
     if pooling == "own":
         return _own(parts)
     first = parts.prefix
@@ -77,7 +82,7 @@ def resolve(pooling: str, parts: Parts, called: str) -> Pooling:
         return Pooling(pooling, first if pooling == "patches" else 0, keeps_tokens=True)
     if found := re.fullmatch("token:(-?[0-9]+)", pooling):
         position = int(found[1])
-        return Pooling(pooling, position, position + 1 or None)
+        return Pooling(pooling, position, position + 1 or None, own=parts.pool == TokenPool(position))
     raise ResidualError(f"Unknown pooling {pooling!r}. Known: {', '.join(POOLINGS)}.")
 
 
