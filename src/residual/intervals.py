@@ -127,7 +127,7 @@ def paired_difference(before: Right, after: Right) -> Interval:
         math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
         for a, b in ((q.value - q.low, p.high - p.value), (q.high - q.value, p.value - p.low))
     )
-    value = q.value - p.value
+    value = round(q.value - p.value, 12)  # means of fits that are equal may differ in their last bits
     return Interval(value, max(-1.0, value - below), min(1.0, value + above))
 
 
@@ -150,14 +150,15 @@ def shown(share: float | int, half: float | int | None = None, n: int | None = N
     return f"{100 * share:.1f}{over_seeds(half)} %{over}"
 
 
-def over_pictures(interval: Sequence[float]) -> str:
+def over_pictures(interval: Sequence[float], what: str = "") -> str:
     """`(95.2 to 97.5)`, in per cent.
 
     Args:
         interval: its two ends are the last two.
+        what: of what, after the numbers.
     """
-    low, high = interval[-2:]
-    return f"({100 * low:.1f} to {100 * high:.1f})"
+    low, high = (round(100 * end, 1) + 0.0 for end in interval[-2:])  # no -0.0
+    return f"({low:.1f} to {high:.1f}{what})"
 
 
 def few_samples(n: int, correct: float | int | None = None) -> str:

@@ -89,7 +89,7 @@ def describe(
     with steps() as step:
         with step():
             out.print(heads_table(told))
-            out.print(f"By the {told.entries:,} texts of {told.dictionary}.")
+            out.print(f"By the {told.entries:,} texts of {told.dictionary}. {told.chosen_note}".rstrip())
             show_origin(description.origin)
         with step():
             write_result(json, description.result)

@@ -45,8 +45,8 @@ def accuracy_frame(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         dataset, _, method = cell.rpartition(".")
         method, _, shots = method.partition(SHOTS)
         mean, half = mean_and_interval(table["accuracy"].tolist())
-        tested = int(table["tested"].iloc[0]) if "tested" in table else math.nan
-        _, low, high = wilson(mean * tested, tested) if tested > 0 else (mean, math.nan, math.nan)
+        tested = int(table["tested"].iloc[0]) if "tested" in table else 0
+        _, low, high = wilson(mean * tested, tested) if tested else (mean, math.nan, math.nan)
         rows.append(
             {
                 "dataset": dataset,
@@ -58,7 +58,7 @@ def accuracy_frame(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                 "weights": int(table["weights"].iloc[0]),
                 "seconds": float(table["seconds"].mean()),
                 "chance": 1 / int(table["classes"].iloc[0]) if "classes" in table else math.nan,
-                "tested": tested,
+                "tested": tested or math.nan,
                 "low": low,
                 "high": high,
             }

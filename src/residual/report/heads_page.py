@@ -33,6 +33,7 @@ class DescribedHeads:
         of: how many heads the encoder has.
         dictionary: its name or file.
         entries: how many texts it has.
+        chosen: they are the best of all by these samples, not named by the user.
         notes: what is not as it should be, a sentence each.
     """
 
@@ -42,7 +43,17 @@ class DescribedHeads:
     of: int
     dictionary: str
     entries: int
+    chosen: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def chosen_note(self) -> str:
+        """How far scores hold of heads that were chosen by them."""
+        return (
+            "Scores are of the samples that these heads were found the best by: of others they are lower."
+            if self.chosen
+            else ""
+        )
 
 
 def write_heads_page(
@@ -68,7 +79,7 @@ def write_heads_page(
     path = check_file(path, HEADS_PAGE, overwrite)
     pictures, notes = _pictures(described.heads, dataset, progress)
     page = PAGES.get_template("heads.html").render(
-        {name: getattr(described, name) for name in ("title", "settings", "of", "entries")},
+        {name: getattr(described, name) for name in ("title", "settings", "of", "entries", "chosen_note")},
         task=TASKS[described.settings.task],
         source=described.dictionary,
         notes=[*described.notes, *notes],

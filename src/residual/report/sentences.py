@@ -44,15 +44,17 @@ def _best(summary: dict[str, Any]) -> str:
     beside += [each for each in others if each != "zero_shot"][:1]
     right = f"{summary['encoder']} gets {_share(summary, first)} of the {summary['dataset']} pictures right"
     told = ", and ".join(_above(summary, each) for each in beside)
-    best = "The best is " if others else ""
+    best = ""
+    if others:  # where another does as well, it isn't the best
+        best = "The best is " if all(above[each][0] for each in others) else "None is better than "
     return f"{best}{_name(summary, first)}{_done(summary, first)}: {right}{', ' if told else ''}{told}."
 
 
 def _above(summary: dict[str, Any], other: str) -> str:
     difference, name = summary["best"]["above"][other], _name(summary, other)
-    points = f"{100 * difference[0]:.1f} points {over_pictures(difference)} more than {name}"
     if difference[0] == 0:
-        points = f"as many as {name} ({100 * difference[1]:.1f} to {100 * difference[2]:.1f} points more)"
+        return f"as many as {name} {over_pictures(difference, ' points more')}"
+    points = f"{100 * difference[0]:.1f} points {over_pictures(difference)} more than {name}"
     return points if Interval(*difference).tells else f"{points}, which may be chance"
 
 
@@ -88,7 +90,8 @@ def intervals_note(summary: dict[str, Any], pictures: bool = True) -> str:
         pictures: whether the table has intervals over pictures.
     """
     n = summary.get("n_test", summary.get("samples", 0))
-    over = f"In brackets: Wilson's 95 % interval over the {n:,} test pictures." if pictures else ""
+    them = "one test picture" if n == 1 else f"{n:,} test pictures"
+    over = f"In brackets: Wilson's 95 % interval over the {them}." if pictures else ""
     return " ".join(filter(None, (over, seeds_note(summary), few_samples(n) if pictures else "")))
 
 

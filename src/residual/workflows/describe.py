@@ -104,6 +104,7 @@ def describe_store(
         of=result["heads_of_encoder"],
         dictionary=shareable(dictionary, path=True),
         entries=len(entries),
+        chosen=heads is None,
         notes=origin.notes,
     )
     return StoreDescription(shown, origin, result)

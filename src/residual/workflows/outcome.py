@@ -65,7 +65,7 @@ def compared(right: Mapping[str, Float[np.ndarray, " n"]]) -> dict[str, Any]:
         `over_pictures`, of each method the ends of Wilson's 95 % interval; and `best`, `{"method",
         "above": {other: [difference, low, high]}}` with Newcombe's 95 % interval over pictures.
     """
-    best = max(right, key=lambda method: float(right[method].mean()))
+    best = max(right, key=lambda method: round(float(right[method].mean()), 12))
     return {
         "over_pictures": {
             method: list(wilson(float(each.sum()), len(each))[1:]) for method, each in right.items()
