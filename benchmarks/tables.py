@@ -374,12 +374,16 @@ def harm() -> str:
     for method, recipe in dict.fromkeys((row["method"], row["recipe"]) for row in rows):
         own = [row for row in rows if (row["method"], row["recipe"]) == (method, recipe)]
         cells = [
-            f"{100 * row['accuracy']:.1f} ({100 * row['difference']:+.1f} ± {100 * row['interval']:.1f})"
-            for row in own
+            f"{100 * row['accuracy']:.1f} ({_points(row, -1):+.1f} to {_points(row, 1):+.1f})" for row in own
         ]
         marked = [f"**{cell}**" if row["below"] else cell for cell, row in zip(cells, own, strict=True)]
         lines.append([f"{METHODS[method]}, {recipe}", *marked])
     return _table(["", *(name.removeprefix("folder:") for name in names)], lines)
+
+
+def _points(row: dict[str, float], side: int) -> float:
+    """An end of the interval of a difference, in points."""
+    return round(100 * (row["difference"] + side * row["interval"]), 1) + 0.0  # no -0.0
 
 
 def harm_command() -> str:

@@ -129,7 +129,8 @@ def test_a_row_for_each_seed_and_the_number_of_weights(made):
     }
     for cell, table in made.tables.items():
         method = cell.rpartition(".")[2]
-        assert list(table.columns) == [*COLUMNS, *(PORTIONS if method == FINE_TUNING else []), "classes"]
+        own = PORTIONS if method == FINE_TUNING else []
+        assert list(table.columns) == [*COLUMNS, *own, "classes", "tested"]
         assert table["seed"].tolist() == ([0] if method == ZERO_SHOT else [0, 1])
         assert table[["accuracy", "val_accuracy"]].min(axis=None) >= 0
         assert table[["accuracy", "val_accuracy"]].max(axis=None) <= 1

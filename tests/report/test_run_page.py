@@ -230,8 +230,8 @@ def right(share, n=1_000):
         ),
         (
             {"zero_shot": 0.7, "residual_star": 0.702, "residual": 0.702},
-            r"None is better than ResiDual\* \(.*\): .* 0.2 points \(-\S+ to \S+\) more than zero-shot, which "
-            r"may be chance, and as many as ResiDual \(-\S+ to \S+ points more\)\.",
+            r"None is better than ResiDual\* \(.*\): .* 0.2 points \(-\S+ to \S+\) more than zero-shot, "
+            r"which may be chance, and as many as ResiDual \(-\S+ to \S+ points more\)\.",
         ),
         (
             {"zero_shot": 0.8, "residual_star": 0.5, "residual": 0.7},
