@@ -111,7 +111,7 @@ def paired_difference(before: Right, after: Right) -> Interval:
         >>> import numpy as np
         >>> difference = paired_difference(np.arange(100) < 80, np.arange(100) < 90)
         >>> f"{difference.value:+.2f} ({difference.low:+.2f} to {difference.high:+.2f}), {difference.tells}"
-        '+0.10 (+0.05 to +0.16), True'
+        '+0.10 (+0.04 to +0.17), True'
     """
     if before.shape != after.shape:
         raise ValueError(f"the same pictures are compared; got {len(before)} and {len(after)}")
