@@ -74,10 +74,10 @@ def test_it_is_well_formed_and_needs_nothing_from_outside(page):
 def test_it_tells_the_recipe_and_how_the_parts_were_made(run, page, tmp_path):
     assert "recipe: paper;" in page
     assert "Held out" not in page
-    run = replace(run, summary=run.summary | {"held_out": ["*/ink/*"], "limit": 60})
+    run = replace(run, summary=run.summary | {"held_out": ["*/ink/*"], "limit": 36})
     shown = page_of(run, tmp_path / "index.html")
     assert "Held out of training, to choose by: the 12 pictures of &#39;*/ink/*&#39;." in shown
-    assert "Of each part at most 60 pictures" in shown
+    assert "Of each part at most 36 pictures" in shown
 
 
 def test_names_are_escaped_and_broken_at_their_own_signs_alone(page):
