@@ -141,7 +141,16 @@ def test_pictures_are_left_out_where_the_dataset_is_gone(encoder, stores, residu
         write_folder(tmp_path / "digits" / split, each=4)
     name = f"folder:{tmp_path / 'digits'}"
     encode_dataset(encoder, load_dataset(name, "train"), tmp_path / "store")
-    words = ("describe", tmp_path / "store", *few(stores), "--head", "7.0", "--page", tmp_path / "heads.html")
+    words = (
+        "describe",
+        tmp_path / "store",
+        *few(stores),
+        "--head",
+        "7.0",
+        "--page",
+        tmp_path / "heads.html",
+        "--overwrite",
+    )
     named = (*words, "--dataset", name)
     (tmp_path / "digits/train/digit 0/00.png").unlink()
     code, _, err = residual(*named)
