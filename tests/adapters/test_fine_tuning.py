@@ -373,9 +373,8 @@ def test_a_checkpoint_that_cannot_be_written_is_said(tmp_path, monkeypatch):
 
 def test_what_a_killed_process_began_to_write_is_swept(tmp_path):
     (tmp_path / ".checkpoint.safetensors.abc123.partial").write_bytes(b"half")
-    (tmp_path / "mine.txt").write_text("stays")
     tune(folder=tmp_path, settings=replace(tuned.FAST, epochs=1))
-    assert {path.name for path in tmp_path.iterdir()} == {"finished.safetensors", "mine.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"finished.safetensors"}
 
 
 # Loggers
