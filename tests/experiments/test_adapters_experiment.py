@@ -387,7 +387,7 @@ def test_cells_note_what_came_later_only_where_it_is_chosen():
 
 
 def test_experiment_3_knows_the_methods_too():
-    with pytest.raises(ResidualError, match=r"Unknown method 'linaer'\. Did you mean 'linear'"):
+    with pytest.raises(ResidualError, match=r"got \('linaer',\)\. Did you mean 'linear'"):
         HeadsSettings(adapted=("linaer",))
 
 
