@@ -372,9 +372,13 @@ def test_a_checkpoint_that_cannot_be_written_is_said(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_process_began_to_write_is_swept(tmp_path):
+    settings = replace(tuned.FAST, epochs=2)
+    with pytest.raises(StopError, match="enough"):
+        tune(folder=tmp_path, settings=settings, progress=stopping(1))
     (tmp_path / ".checkpoint.safetensors.abc123.partial").write_bytes(b"half")
-    tune(folder=tmp_path, settings=replace(tuned.FAST, epochs=1))
-    assert {path.name for path in tmp_path.iterdir()} == {"finished.safetensors"}
+    (tmp_path / "mine.txt").write_text("stays")
+    tune(folder=tmp_path, settings=settings)
+    assert {path.name for path in tmp_path.iterdir()} == {"finished.safetensors", "mine.txt"}
 
 
 # Loggers

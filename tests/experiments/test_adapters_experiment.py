@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +15,7 @@ import torch
 from families import CASES
 from pictures import write_folder
 from PIL import Image
+from scripts import kill_when, run_to_its_end
 
 from residual import ResidualStore, load_encoder, wrap_encoder
 from residual.adapters.fit_settings import FitSettings
@@ -400,7 +396,6 @@ def test_the_first_weights_of_coarse_are_ones_where_those_of_others_are_eigenval
 # A script that is killed
 
 FEW = [f"{name}.{method}" for name in DATASETS for method in (ZERO_SHOT, "residual", FINE_TUNING)]
-SCRIPT = Path(__file__).parents[2] / "experiments/4_adapters/run.py"
 PARAMS = (
     "experiment.limit=40",
     "experiment.datasets=['digits','flags']",
@@ -412,22 +407,7 @@ PARAMS = (
     "AdaptersSettings.tuning_batch_size=10",
     "AdaptersSettings.tuning_rate=1e-4",
 )
-
-
-def start(out: Path, log: Path, *more: str | Path) -> subprocess.Popen:
-    words = [word for param in PARAMS for word in ("--param", param)]
-    command = [sys.executable, SCRIPT, "--out", out, "--device", "cpu", *words, *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    with log.open("w") as file:
-        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
-
-
-def killed_when(process: subprocess.Popen, log: Path, seen: Callable[[], object]) -> None:
-    while not seen():
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+WORDS = ["--device", "cpu", *(word for param in PARAMS for word in ("--param", param))]
 
 
 def finished(out: Path) -> set[str]:
@@ -445,22 +425,20 @@ def test_the_grid_is_killed_and_ends_as_one_that_nothing_stopped(tmp_path):
         found = (checkpoints / "picto" / DATASETS[1]).rglob("checkpoint.safetensors")
         return done <= finished(cut) and any(found)
 
-    killed_when(start(cut, log), log, training)
+    kill_when(training, log, "4", "--out", cut, *WORDS)
     assert finished(cut) == {cell for cell in FEW if not cell.endswith(FINE_TUNING)} | done
     assert any(checkpoints.rglob("checkpoint.safetensors"))
     assert not (cut / "4_adapters/table.md").exists()
 
     before = cells_of(cut)
-    process = start(cut, log, "--json", tmp_path / "told.json")
-    assert process.wait() == 0, log.read_text()
+    run_to_its_end("4", "--out", cut, "--json", tmp_path / "told.json", *WORDS)
     cells = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))["cells"]
     assert [cell["dataset"] for cell in cells if cell["measured"]] == [f"flags.{FINE_TUNING}"]
     now = cells_of(cut)
     assert before == {cell: now[cell] for cell in before}
     assert not [path for path in checkpoints.rglob("*") if path.is_file()]
 
-    process = start(whole, log)
-    assert process.wait() == 0, log.read_text()
+    run_to_its_end("4", "--out", whole, *WORDS)
     got, expected = (read_results(out / "4_adapters")["picto"] for out in (cut, whole))
     assert set(got) == set(expected) == set(FEW)
     for cell in FEW:

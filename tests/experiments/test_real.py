@@ -19,7 +19,7 @@ from transformers import AutoModel, Dinov2Config, Dinov2Model
 
 from residual import ResidualStore, load_dataset
 from residual.adapters import few_shot
-from residual.errors import ResidualError
+from residual.errors import LeftOutWarning, ResidualError
 from residual.experiments import read_results
 from residual.experiments.adapters import AdaptersSettings
 from residual.text import ZeroShotClassifier
@@ -111,7 +111,10 @@ def found(weights, pictures, tmp_path_factory):
     words += [word for param in params for word in ("--param", param)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("residual.experiments.base.save_figure", lambda *_: [])
-        with pytest.warns(UserWarning, match="aren't the pinned pictures"):
+        with (
+            pytest.warns(UserWarning, match="aren't the pinned pictures"),
+            pytest.warns(LeftOutWarning, match="no effect here: AdaptersSettings.tuning_precision"),
+        ):
             return run.main([*words, "--steps", run.QUICK, run.OWN, "3", run.AVG]), out
 
 

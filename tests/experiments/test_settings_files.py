@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from scripts import kill_when, run_to_its_end
 
 from residual.cli.command_settings import ExperimentOptions
 from residual.cli.settings import read_experiment_settings
@@ -194,44 +191,30 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 # A script that is killed
 
 PARAMS = ("experiment.limit=60", "experiment.datasets=['flags','letters']")
-
-
-def start(out: Path, log: Path, *more: str) -> subprocess.Popen:
-    words = [word for param in PARAMS for word in ("--param", param)]
-    command = [sys.executable, ROOT / "1_dimension/run.py", "--out", out, "--device", "cpu", *words, *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    with log.open("w") as file:
-        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+WORDS = ["--device", "cpu", *(word for param in PARAMS for word in ("--param", param))]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by a signal")
-def test_a_script_that_is_killed_goes_on_with_the_next_cell(tmp_path):
+def test_a_script_that_is_killed_goes_on_with_the_next_cell(tmp_path, capsys):
     cut, whole = tmp_path / "cut", tmp_path / "whole"
-    process = start(cut, tmp_path / "first.txt")
-    while not (found := list(cut.rglob("*.parquet"))):
-        assert process.poll() is None, (tmp_path / "first.txt").read_text()
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    kill_when(lambda: any(cut.rglob("*.parquet")), tmp_path / "log.txt", "1", "--out", cut, *WORDS)
     found = [path for path in cut.rglob("*.parquet") if not path.name.startswith(".")]
     assert 1 <= len(found) < 3
     assert not (cut / "1_dimension/table.md").exists()
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
-    process = start(cut, tmp_path / "second.txt", "--json", str(tmp_path / "told.json"))
-    assert process.wait() == 0, (tmp_path / "second.txt").read_text()
+    run_to_its_end("1", "--out", cut, "--json", tmp_path / "told.json", *WORDS)
+    shown = capsys.readouterr().out
     assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
     cells = json.loads((tmp_path / "told.json").read_text())["cells"]
     assert [cell["dataset"] for cell in cells] == ["mixed", "flags", "letters"]
     assert [cell["measured"] for cell in cells] == [False] * len(found) + [True] * (3 - len(found))
-    shown = (tmp_path / "second.txt").read_text()
     assert f"3 cells, {3 - len(found)} of them measured now; 16 figures in" in shown
     (table,) = tables_of_markdown((cut / "1_dimension/table.md").read_text(encoding="utf-8"))
     assert f"{table}" in shown
 
-    process = start(whole, tmp_path / "third.txt")
-    assert process.wait() == 0, (tmp_path / "third.txt").read_text()
+    run_to_its_end("1", "--out", whole, *WORDS)
     got, expected = (read_results(out / "1_dimension")["picto"] for out in (cut, whole))
     assert list(got) == list(expected) == ["mixed", "flags", "letters"]
     for name in expected:

@@ -59,7 +59,7 @@ def tune(place: str, model: str, kill_at: int, version: int) -> None:
 
 def save(place: str, model: str, kill_at: int, version: int) -> None:
     """An adapter over the one that was there."""
-    adapted(version).save_pretrained(place)
+    adapted(version).save_pretrained(place, overwrite=True)
 
 
 def adapted(version: int) -> AdaptedEncoder:
