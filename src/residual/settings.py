@@ -25,6 +25,7 @@ from residual.errors import ResidualError
 PAPER = "the paper"
 PAPER_IS = "Basile et al., TMLR 2025, arXiv 2411.00246"
 OWN = "this library"
+MOST_SEEDS = 1_000
 _ABOUT = "setting"
 
 

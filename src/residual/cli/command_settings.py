@@ -11,7 +11,7 @@ from residual.data import SPLITS, dataset_names
 from residual.experiments import EXPERIMENTS
 from residual.heads.comparison import ScoreboardSettings
 from residual.heads.descriptions import DescribeSettings
-from residual.settings import called, check_settings, setting
+from residual.settings import MOST_SEEDS, called, check_settings, setting
 from residual.spectral.geometry import GeometrySettings
 from residual.spectral.similarity import SimilaritySettings
 
@@ -46,7 +46,7 @@ class RunOptions:
     limit: int = setting(0, least=0)
     per_dataset: int = setting(200, least=1, only={"bases": ("mixed",)})
     seed: int = setting(0, least=0, below=2**62)
-    seeds: int = setting(SEEDS, least=1, most=1_000)
+    seeds: int = setting(SEEDS, least=1, most=MOST_SEEDS)
     batch_size: int = setting(64, least=1)
     on_error: str = setting("raise", choices=_ON_ERROR)
 
@@ -64,7 +64,7 @@ class TrainOptions(RunOptions):
     """
 
     method: str = setting("residual", choices=tuple(METHODS))
-    seeds: int = setting(0, least=0, most=1_000)
+    seeds: int = setting(0, least=0, most=MOST_SEEDS)
 
 
 @dataclass(frozen=True)

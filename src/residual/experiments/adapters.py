@@ -48,7 +48,7 @@ from residual.report.accuracies import (
 )
 from residual.report.geometry import records
 from residual.report.tables import METHOD_NAMES, SHOTS
-from residual.settings import PAPER, check_settings, setting
+from residual.settings import MOST_SEEDS, PAPER, check_settings, setting
 from residual.workflows.task import Adapted, Task, adapt, make_task
 from residual.workflows.train import Tuned, fine_tuned
 
@@ -100,7 +100,7 @@ class AdaptersSettings:
         choices=tuple(METHOD_NAMES),
         source=PAPER,
     )
-    seeds: int = setting(5, least=1, most=1_000)
+    seeds: int = setting(5, least=1, most=MOST_SEEDS)
     shots: tuple[int, ...] = setting((), least=1)
     epochs: int = setting(30, least=1, source=PAPER)
     patience: int = setting(5, least=1, source=PAPER)
@@ -115,7 +115,7 @@ class AdaptersSettings:
     )
     tuning_micro_batch: int | None = setting(None, least=1, only=_TUNED)
     tuning_precision: str = setting("32-true", choices=PRECISIONS, only=_TUNED)
-    tuning_seeds: int = setting(0, least=0, most=1_000, only=_TUNED)
+    tuning_seeds: int = setting(0, least=0, most=MOST_SEEDS, only=_TUNED)
     tuning_epochs: int = setting(0, least=0, only=_TUNED)
     init: str = setting("randn", choices=INITS, source=PAPER)
     mean: str = setting("drop", choices=MEANS, source=PAPER)

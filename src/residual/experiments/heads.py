@@ -25,7 +25,7 @@ from residual.heads.selections import COUNTINGS, SHARES, ablations, are_shares, 
 from residual.report.geometry import records
 from residual.report.scoreboards import LABELS, ablations_figure, matrix_figure, scoreboard_figure
 from residual.report.tables import METHOD_NAMES
-from residual.settings import PAPER, check_settings, setting
+from residual.settings import MOST_SEEDS, PAPER, check_settings, setting
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
 from residual.store.base import Store
@@ -71,7 +71,7 @@ class HeadsSettings:
         takes=f"a list of numbers, each above 0 and at most 1, {_SHOWN} and {_BEST} among them",
         source=PAPER,
     )
-    seeds: int = setting(10, least=2, most=1_000, source=PAPER)
+    seeds: int = setting(10, least=2, most=MOST_SEEDS, source=PAPER)
     seed: int = setting(0, least=0)
     atoms: int = setting(10, least=1, source=PAPER)
     rank: int = setting(80, least=1, source=PAPER)

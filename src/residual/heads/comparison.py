@@ -18,7 +18,7 @@ from residual.heads.scores import OutputCorrelations, check_whole, pursuit_score
 from residual.heads.selections import COUNTINGS, SHARES, are_shares, count_of, random_units, top_units
 from residual.intervals import t95, warn_of_few
 from residual.progress import Progress, named
-from residual.settings import PAPER, check_settings, setting
+from residual.settings import MOST_SEEDS, PAPER, check_settings, setting
 from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.store.shared import Seen, check_apart
@@ -64,7 +64,7 @@ class ScoreboardSettings:
     shares: tuple[float, ...] = setting(
         SHARES, holds=are_shares, takes="a list of numbers, each above 0 and at most 1", source=PAPER
     )
-    seeds: int = setting(10, least=2, most=1_000, source=PAPER)
+    seeds: int = setting(10, least=2, most=MOST_SEEDS, source=PAPER)
     seed: int = setting(0, least=0)
     mode: str = setting("zero", choices=MODES, source=PAPER)
     atoms: int = setting(10, least=1, source=PAPER)
