@@ -140,7 +140,8 @@ class Adapter(nn.Module, Method, ABC):
         as the encoder's own is (see `Linearization`, which is of an image tower as it pools itself).
 
         Raises:
-            ResidualError: the adapter can't be of this encoder: another width or number of units.
+            ResidualError: the adapter can't be of this encoder: another width or number of units; or its
+                weights or means aren't finite.
         """
 
     def fold(self, linearization: Linearization) -> FoldedMap:

@@ -275,6 +275,7 @@ class ResiDual(Reweighted):
             offsets[unit] = offset
             if unit not in linearization.constants:
                 matrices[unit] = matrix
+        check_finite(offsets, "The weights or means of the adapter")
         return linearization.rewritten(matrices, offsets)
 
     def to_saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
