@@ -62,8 +62,23 @@ def test_an_adapted_encoder_comes_out_equal(kind, again):
         pixels = random_pixels(2, dtype=torch.float32)
         got = again(adapted)
         torch.testing.assert_close(got(pixels), adapted(pixels))
-        assert got.encoder.module is got.module
+        torch.testing.assert_close(got.encoder.encode_image(pixels), encoder.encode_image(pixels))
+        assert_one_set_of_weights(got)
         assert got.method == adapted.method
+        beside = sum(len(pickle.dumps(part)) for part in (encoder, adapter, classifier))
+        weights = sum(each.nbytes for each in encoder.module.parameters())
+        assert len(pickle.dumps(got)) - beside < weights / 4
+        assert got.double().encoder.dtype == torch.float64
+        assert_one_set_of_weights(got)
+
+
+def assert_one_set_of_weights(adapted):
+    """The encoder behind, which runs without hooks, may have modules of its own; tensors it has none."""
+    behind, own = (
+        [id(each) for each in (*module.parameters(), *module.buffers())]
+        for module in (adapted.encoder.module, adapted.module)
+    )
+    assert behind == own != []
 
 
 @pytest.mark.parametrize("kind", ["hf CLIPModel", "hf BlipForImageTextRetrieval", "tiny folder"])
