@@ -163,8 +163,9 @@ def test_broken_images_are_listed(residual, tmp_path):
 
 
 def test_settings_and_refusals(residual, tmp_path):
-    (tmp_path / "it.gin").write_text("encode.dataset = 'letters'\nencode.split = 'val'\nencode.limit = 8\n")
-    words = ("encode", "--cfg", tmp_path / "it.gin", "--param", "encode.kinds=head")
+    bound = {"dataset": "letters", "split": "val", "kinds": "head"}
+    (tmp_path / "it.gin").write_text("\n".join(f"encode.{name} = {bound[name]!r}" for name in bound))
+    words = ("encode", "--cfg", tmp_path / "it.gin", "--param", "encode.limit=8")
     assert residual(*words, "--out", tmp_path / "store")[0] == 0
     store = ResidualStore.open(tmp_path / "store")
     assert (len(store), store.dataset, store.kinds) == (8, "letters/val", ("head",))
@@ -175,7 +176,8 @@ def test_settings_and_refusals(residual, tmp_path):
         (("--bases-only", "--check", "all"), "only a store can be checked for all"),
         (("--part", "3/2"), "A part is"),
         (("--kinds", "heads"), "Kinds of unit are"),
-        (("--dtype", "int8"), "dtype is 'float16' or 'float32'"),
+        (("--limit", "9"), "--limit is 9, and --param encode.limit is 8: leave out one"),
+        (("--dtype", "int8"), "--dtype takes 'float16' or 'float32'"),
         (("--param", "encode.colour=red"), "A setting can't be used"),
         (("--pooling", "middle"), "Unknown pooling 'middle'"),
     ):

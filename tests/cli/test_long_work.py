@@ -17,6 +17,16 @@ from residual.progress import listener, listening
 from residual.repositories import hub_bars
 from residual.workflows import kept
 
+
+@pytest.fixture
+def heard():
+    """Signals are as at a terminal, here and in processes that start here: a shell has Ctrl-C ignored in what
+    it runs in the background, and so `residual` would ignore it, too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 DATA = ("encode", "--dataset", "letters", "--split", "val", "--limit", "6", "--kinds", "head")
 
 
@@ -64,6 +74,7 @@ def test_quiet_leaves_out_notes_and_progress_and_nothing_else(residual, monkeypa
     assert listener() is None
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize(("number", "by"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
 def test_a_signal_says_what_is_kept_and_the_command_that_goes_on(residual, monkeypatch, tmp_path, number, by):
     out = tmp_path / "my store"
@@ -89,6 +100,7 @@ def test_a_signal_says_what_is_kept_and_the_command_that_goes_on(residual, monke
         assert residual(*words) == (143, "", f"residual: Stopped by SIGTERM. {told}")
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_process_that_is_interrupted(tmp_path):
     out = tmp_path / "store"
     words = ["encode", "--dataset", "letters", "--out", str(out), "--batch-size", "1"]

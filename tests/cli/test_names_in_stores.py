@@ -112,10 +112,11 @@ def test_a_dataset_that_a_store_names_is_neither_fetched_nor_opened(
         why = f"{noted}: pictures are left out and the template is 'a photo of a {{}}.'."
         way_out = "If you trust it, name it to load it: --dataset NAME.\n"
         few = ("--dictionary", texts_in(tmp_path), "--head", "7.0", "--atoms", 2, "--json", told)
-        code, shown, err = residual("describe", store, *few, "--page", tmp_path / "heads.html")
+        page_at = tmp_path / "heads.html"
+        code, shown, err = residual("describe", store, *few, "--page", page_at, "--overwrite")
         assert (code, err) == (0, f"{why}\n{way_out}")
         assert json.loads(told.read_text(encoding="utf-8"))["notes"] == [why]
-        page = (tmp_path / "heads.html").read_text(encoding="utf-8")
+        page = page_at.read_text(encoding="utf-8")
         assert "<img " not in page
         assert [sign for sign in ("\x1b", "\u202e") if sign in shown + page] == []
         board = ("--param", "ScoreboardSettings.shares=(0.5,)", "--param", "ScoreboardSettings.seeds=2")
@@ -146,7 +147,7 @@ def test_a_dataset_that_the_user_names_is_loaded_and_compared(picto, residual, t
     encode_dataset(picto, mine, tmp_path / "store")
     words = ("describe", tmp_path / "store", "--dictionary", texts_in(tmp_path))
     words += ("--head", "7.0", "--atoms", 2)
-    words += ("--page", tmp_path / "heads.html")
+    words += ("--page", tmp_path / "heads.html", "--overwrite")
     code, _, err = residual(*words, "--dataset", f"folder:{place}")
     assert (code, err) == (0, "")
     assert "<img " in (tmp_path / "heads.html").read_text(encoding="utf-8")

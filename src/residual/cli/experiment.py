@@ -55,7 +55,7 @@ def experiment(
 
     class-token: whether heads write the same directions into the class token and into patches.
     """
-    from residual.cli import explained
+    from residual.cli import again, explained
     from residual.cli.console import check_outputs, err, json_of, show_skipped, stages, write_result
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_experiment_settings
@@ -109,5 +109,6 @@ def experiment(
     if result["undrawn"]:
         err.print(f"figures failed: {result['undrawn']}")
     if result["failed"] or result["undrawn"]:
-        err.print("The same command tries these again.")
+        needed = ", with --overwrite" if not overwrite and again([]) else ""
+        err.print(f"The same command tries these again{needed}.")
         raise typer.Exit(1)
