@@ -70,6 +70,9 @@ def test_an_adapted_encoder_comes_out_equal(kind, again):
         assert len(pickle.dumps(got)) - beside < weights / 4
         assert got.double().encoder.dtype == torch.float64
         assert_one_set_of_weights(got)
+        others = {name: value.clone() for name, value in got.state_dict().items()}
+        got.load_state_dict(others, assign=True)
+        assert_one_set_of_weights(got)
 
 
 def assert_one_set_of_weights(adapted):

@@ -327,15 +327,22 @@ class AdaptedEncoder(nn.Module, EncoderLike):
             new = self._buffers[name]
             if old is not None and new is not None and torch.finfo(new.dtype).bits < 32:
                 self._buffers[name] = old.to(new.device, torch.promote_types(new.dtype, torch.float32))
-        for place, part in self.module.named_modules():  # the encoder's own has the same tensors
-            if part._buffers:
-                self.encoder.module.get_submodule(place)._buffers |= part._buffers
+        self._share()
         return self
+
+    def _share(self) -> None:
+        """Give the encoder's own modules the tensors of these, which may have been replaced."""
+        parts = dict(self.module.named_modules())
+        for place, own in self.encoder.module.named_modules():
+            if (part := parts.get(place)) is not None:  # it may have been exchanged or wrapped
+                for mine, theirs in ((own._buffers, part._buffers), (own._parameters, part._parameters)):
+                    mine.update({name: theirs[name] for name in mine if name in theirs})
 
 
 def _loaded(module: nn.Module, keys: Any) -> None:
     if isinstance(module, AdaptedEncoder):
         module.changed = True
+        module._share()
 
 
 def _frozen(adapter: Adapter) -> Adapter:
