@@ -39,8 +39,9 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 @cache
-def picture(shade: int, size: int = 3) -> bytes:
-    return png(np.full((size, size, 3), (shade, 255 - shade, 7), np.uint8))
+def picture(shade: int, size: int = 3, other: int = 0) -> bytes:
+    """One of its own for each shade of red and each `other`."""
+    return png(np.full((size, size, 3), (shade, other % 256, other // 256), np.uint8))
 
 
 def source_names(entry: HubEntry) -> list[str]:
@@ -61,10 +62,11 @@ def per_class(entry: HubEntry, source: str) -> int:
 
 
 def table(
-    labels: np.ndarray, kinds: Mapping[str, Any], image: str = "image", label: str = "label"
+    labels: np.ndarray, kinds: Mapping[str, Any], image: str = "image", label: str = "label", first: int = 0
 ) -> Dataset:
+    """A split; its pictures are numbered from `first` on, and none is as another."""
     columns: dict[str, Any] = {
-        image: [{"bytes": picture(i % 200), "path": None} for i in range(len(labels))],
+        image: [{"bytes": picture(i % 200, other=first + i), "path": None} for i in range(len(labels))],
         label: labels,
     }
     for name, kind in kinds.items():
@@ -85,7 +87,8 @@ def tables_of(entry: HubEntry, seed: int = 0, names: list[str] | None = None) ->
     tables = {}
     for source in (*entry.rows, *UNWANTED.get(entry.name, ())):
         labels = random.permutation(np.arange(len(names) * per_class(entry, source)) % len(names))
-        tables[source] = table(labels, kinds, entry.image, entry.label)
+        before = sum(map(len, tables.values()))
+        tables[source] = table(labels, kinds, entry.image, entry.label, before)
     return tables
 
 
@@ -111,7 +114,8 @@ def write_sketches(folder: Path, entry: HubEntry) -> None:
     with zipfile.ZipFile(folder / "data" / "ImageNet-Sketch.zip", "w") as archive:
         for place, wnid in enumerate(source_names(entry)):
             for number in range(per_class(entry, "train")):
-                archive.writestr(f"sketch/{wnid.upper()}/sketch_{number}.JPEG", picture(number))
+                name = f"sketch/{wnid.upper()}/sketch_{number}.JPEG"
+                archive.writestr(name, picture(number, other=place))
             if place < 5:
                 archive.writestr(f"__MACOSX/sketch/{wnid}/._sketch_0.JPEG", b"left by a packer")
 
