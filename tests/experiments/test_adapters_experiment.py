@@ -32,9 +32,9 @@ from residual.report.tables import METHOD_NAMES
 from residual.workflows.store_origin import classifier_of
 from residual.workflows.task import Task, adapt
 
-DATASETS, LIMIT = ("digits", "flags"), 40
+DATASETS, LIMIT = ("digits", "flags"), 20
 QUICK = (ZERO_SHOT, *ADAPTERS)
-SETTINGS = AdaptersSettings((ZERO_SHOT, *METHODS), seeds=2, epochs=2, tuning_batch_size=20, tuning_rate=1e-4)
+SETTINGS = AdaptersSettings((ZERO_SHOT, *METHODS), seeds=2, epochs=2, tuning_batch_size=10, tuning_rate=1e-4)
 CELLS = [f"{name}.{method}" for name in DATASETS for method in (*QUICK, FINE_TUNING)]
 COLUMNS = ["seed", "accuracy", "val_accuracy", "weights", "best_epoch", "epochs", "seconds"]
 PORTIONS = ["micro_batch", "checkpointing", "estimated_bytes"]
@@ -120,7 +120,7 @@ def test_a_row_for_each_seed_and_the_number_of_weights(made):
         "coarse_released": 48,
         "residual_star": None,
         "residual": sum(reference.bases.ranks),
-        "residual_released": 8 * LIMIT + 48 * 32,
+        "residual_released": (8 + 48) * LIMIT,
         FINE_TUNING: sum(each.numel() for each in encoder.image_parameters().values()),
     }
     for cell, table in made.tables.items():
@@ -218,7 +218,7 @@ def test_nothing_is_measured_twice(made):
 def test_other_settings_are_not_mixed_in(made, change, message):
     with pytest.raises(ResidualError, match=message):
         run(made.out, replace(SETTINGS, **change))
-    with pytest.raises(ResidualError, match=r"settings\.limit 40, not 30"):
+    with pytest.raises(ResidualError, match=r"settings\.limit 20, not 30"):
         run(made.out, limit=30)
 
 
@@ -397,14 +397,14 @@ def test_the_first_weights_of_coarse_are_ones_where_those_of_others_are_eigenval
 
 FEW = [f"{name}.{method}" for name in DATASETS for method in (ZERO_SHOT, "residual", FINE_TUNING)]
 PARAMS = (
-    "experiment.limit=40",
+    "experiment.limit=20",
     "experiment.datasets=['digits','flags']",
     "experiment.reference=letters",
     "AdaptersSettings.methods=['zero_shot','residual','fine_tuning']",
     "AdaptersSettings.seeds=2",
     "AdaptersSettings.tuning_seeds=1",
     "AdaptersSettings.epochs=2",
-    "AdaptersSettings.tuning_batch_size=10",
+    "AdaptersSettings.tuning_batch_size=5",
     "AdaptersSettings.tuning_rate=1e-4",
 )
 WORDS = ["--device", "cpu", *(word for param in PARAMS for word in ("--param", param))]
