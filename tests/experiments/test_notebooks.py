@@ -17,12 +17,12 @@ from residual.experiments import EXPERIMENTS
 ROOT = Path(__file__).parents[2] / "experiments"
 NOTEBOOKS = sorted(ROOT.glob("*/*.ipynb"))
 FEW = {
-    "experiment.limit": 30,
-    "experiment.datasets": ["emoji-groups", "flags"],
+    "experiment.limit": 20,
+    "experiment.datasets": ["emoji-groups"],
     "experiment.reference": "letters",
 }
 BRIEFLY = {
-    "3": {"HeadsSettings.dictionary": "attributes", "HeadsSettings.seeds": 2, "HeadsSettings.atoms": 3},
+    "3": {"HeadsSettings.dictionary": "attributes", "HeadsSettings.seeds": 2, "HeadsSettings.atoms": 2},
     "4": {"AdaptersSettings.seeds": 2, "AdaptersSettings.epochs": 1},
 }
 
