@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 _ROW = 1024
 _IN_CACHE = 2**18  # words that are mixed at a time on a CPU
-_SMALL = 2**22  # bytes that one thread sums as fast as several
 
 
 def sha256(*parts: bytes | bytearray | memoryview) -> str:
@@ -56,26 +53,15 @@ def _sums(value: Tensor) -> Tensor:
     if data.storage_offset() % 8:  # a slice of something else, whose words lie across our own
         data = data.clone()
     words = data[: len(data) // 8 * 8].view(torch.int64)
-    left_over = data[8 * len(words) :].long()
-    if value.is_cpu and value.nbytes <= _SMALL:
-        return torch.from_numpy(np.stack(_sums_of(words.numpy(), left_over.numpy())))
-    return torch.stack(_sums_of(words, left_over))
-
-
-def _sums_of(words: Any, left_over: Any) -> list[Any]:
-    """Of tensors, or of arrays, whose steps start faster."""
     whole = len(words) // _ROW * _ROW
-    rows = words[:whole].reshape(-1, _ROW)
-    return [_mixed(part) for part in (rows.sum(1), rows.sum(0), words[whole:], left_over)]
+    rows = words[:whole].view(-1, _ROW)
+    parts = rows.sum(1), rows.sum(0), words[whole:], data[8 * len(words) :].long()
+    return torch.stack([_mixed(part) for part in parts])
 
 
-def _mixed(values: Any) -> Any:
+def _mixed(values: Tensor) -> Tensor:
     """One number modulo 2⁶⁴ a row. Upper bits go into lower ones, or two signs could make up for each other;
     weights are odd, so that no single change is lost.
     """
     mixed = values ^ (values >> 31 & 0x1FFFFFFFF)
-    n = values.shape[-1]
-    places = (
-        torch.arange(n, device=values.device) if isinstance(values, Tensor) else np.arange(n, dtype=np.int64)
-    )
-    return (mixed * (2 * places + 1)).sum(-1)
+    return (mixed * (2 * torch.arange(values.shape[-1], device=values.device) + 1)).sum(-1)
