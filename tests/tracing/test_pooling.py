@@ -55,13 +55,13 @@ def same(got: Tensor, expected: Tensor) -> None:
 
 
 def last_hidden_state(encoder, pixels: Tensor) -> Tensor:
-    """What leaves the last block, from a plain forward pass."""
+    """What leaves the last block, from a plain forward pass; with older transformers, first of several."""
     seen = []
     hook = encoder.parts.blocks[-1].block.register_forward_hook(lambda _, args, output: seen.append(output))
     with torch.no_grad():
         encoder.encode_image(pixels)
     hook.remove()
-    return seen[0]
+    return seen[0][0] if isinstance(seen[0], tuple) else seen[0]
 
 
 def normed_and_projected(encoder, tokens: Tensor) -> Tensor:
