@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 PROTOCOLS = ("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "memory")
+READ_ONLY = ("http", "https")
 _LIBRARIES = {"http": "aiohttp requests", "https": "aiohttp requests", "s3": "s3fs", "gs": "gcsfs"}
 _LIBRARIES |= {"gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
 

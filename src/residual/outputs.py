@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from residual.addresses import READ_ONLY, check_address, file_system
 from residual.errors import AtWorkError, ExistingError, ForeignError, ResidualError
 from residual.files import is_partial, local_path, make_folder
 from residual.products import (
@@ -235,6 +236,25 @@ def check_place(path: Path, folder: bool = False) -> os.stat_result | None:
     if not os.access(there, os.W_OK | os.X_OK):
         raise ResidualError(f"{str(path)!r} can't be written: the folder {str(there)!r} is closed to you.")
     return about
+
+
+def check_stores(place: str | Path) -> str | Path:
+    """Find out before the long work whether stores can be kept in a folder or at an address; gives the
+    folder without `~`, and the address as it is.
+
+    Raises:
+        ResidualError: they can't, as far as is known.
+    """
+    address = os.fspath(place)
+    if (protocol := check_address(address)) is None:
+        check_place(folder := local_path(place), folder=True)
+        return folder
+    if protocol in READ_ONLY:
+        raise ResidualError(f"Nothing can be written to {address!r}: {protocol}:// is for reading.")
+    _, root = file_system(address)
+    if protocol == "file":
+        check_place(Path(root), folder=True)
+    return address
 
 
 def _and_above(place: Path) -> Iterator[Path]:

@@ -3,10 +3,14 @@
 import json
 import re
 
+import pandas as pd
 import pytest
 
+from residual import load_dataset, load_encoder
 from residual.experiments import read_results
 from residual.report.geometry import tables_of_markdown
+from residual.workflows.kept import of_stores
+from residual.workflows.task import Pictures
 
 CHEAP = ("--param", "experiment.limit=24", "--param", "experiment.reference=letters", "--device", "cpu")
 FLAGS = ("--param", "experiment.datasets=['flags']")
@@ -62,6 +66,28 @@ def test_again_it_shows_the_same_table_and_measures_nothing(made, residual, tmp_
     again = json.loads((tmp_path / "deep/again.json").read_text())
     assert [cell["measured"] for cell in again["cells"]] == [False, False]
     assert again["summary"] == told["summary"]
+
+
+def test_stores_may_be_at_an_address(made, residual, tmp_path):
+    out, place = tmp_path / "out", "memory://grid/stores"
+    words = ("experiment", "class-token", "--out", out, "--stores", place, *CHEAP)
+    words += ("--param", "experiment.datasets=['letters']")
+    assert residual(*words, "--dry-run")[0] == 0
+    assert residual(*words)[0] == 0
+    assert list(out.iterdir()) == [out / "class_token"]
+    wanted = read_results(made[0] / "class_token")["picto"]["letters"]
+    pd.testing.assert_frame_equal(read_results(out / "class_token")["picto"]["letters"], wanted)
+    assert of_stores(place) == f"24 of 24 samples in {place}/picto/letters-train-24"
+    code, shown, err = residual(*words, "--dry-run")
+    assert (code, err) == (0, "")
+    assert ", 0 kB of disk for stores" in shown
+    again = load_dataset("letters", "train").sample(24)
+    store = Pictures(load_encoder("picto", "cpu"), stores=place, limit=24).encode(again, "encode", 24)
+    assert store.complete
+    for wrong, why in ((f"{place}::x", "no address"), ("https://host/stores", "is for reading")):
+        code, _, err = residual(*words[:4], "--stores", wrong)
+        assert code == 2
+        assert why in err
 
 
 def test_other_settings_in_the_same_place_are_refused(made, residual, tmp_path):

@@ -20,6 +20,10 @@ def experiment(
     out: Annotated[
         Path, typer.Option(help="Results, figures and stores go here; what is there isn't made again.")
     ] = Path("results"),
+    stores: Annotated[
+        str | None,
+        typer.Option(help="Keep coordinates in this folder, or at this address. [default: OUT/stores]"),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only look up what is needed; exit code 1 if something can't be had."),
@@ -41,6 +45,8 @@ def experiment(
 
         residual experiment 2 --out results --json 2.json
 
+        residual experiment 2 --out results --stores s3://bucket/stores
+
         residual experiment 1 --cfg experiments/1_dimension/paper.gin --dry-run
 
         residual experiment class-token --param "experiment.datasets=['letters']"
@@ -61,15 +67,18 @@ def experiment(
     from residual.cli.settings import read_experiment_settings
     from residual.experiments import experiment_of, look_up, run_experiment
     from residual.files import local_path
-    from residual.outputs import Output
+    from residual.outputs import Output, check_stores
     from residual.products import EXPERIMENT
     from residual.report.geometry import tables_of_markdown
     from residual.report.preflight import by_reason, in_bytes, preflight_tables
     from residual.workflows.kept import joined, of_cells, of_stores
 
     out = local_path(out)
+    kept_in = None if stores is None else check_stores(stores)
     number, kind = experiment_of(number)
-    plan, settings = read_experiment_settings(number, cfg or [], param or [], out=out, device=device)
+    plan, settings = read_experiment_settings(
+        number, cfg or [], param or [], out=out, device=device, stores=kept_in
+    )
     folder = out / kind.folder
     results = Output("--out", None if dry_run else folder, EXPERIMENT)
     check_outputs(overwrite, results, json_of(json, "experiment"))
@@ -87,7 +96,7 @@ def experiment(
         err.print(f"missing: {problem}")
     if dry_run:
         raise typer.Exit(1 if needs.problems() else 0)
-    with stages(lambda: joined(of_cells(folder), of_stores(out / "stores"))) as show:
+    with stages(lambda: joined(of_cells(folder), of_stores(plan.place_of_stores))) as show:
         result = run_experiment(
             kind(settings), plan, show, lacking=needs.lacking, explain=lambda error: explained(error)[0]
         )

@@ -60,10 +60,10 @@ OnError = Annotated[
 ImageColumn = Annotated[str | None, typer.Option(help="Of hf: and disk:, the column of images.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Of hf: and disk:, the column of labels.")]
 Stores = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="Keep coordinates in this folder, and read those that are there, so that what is stopped goes "
-        "on. [default: memory]"
+        help="Keep coordinates in this folder or at this address, and read those that are there, so that "
+        "what is stopped goes on. [default: memory]"
     ),
 ]
 Figures = Annotated[Path | None, typer.Option(help="Draw into this folder, PNG and SVG.")]

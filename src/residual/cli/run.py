@@ -71,8 +71,7 @@ def run(
     from residual.cli.settings import read_run_settings
     from residual.data import dataset_names
     from residual.encoders import load_encoder
-    from residual.files import local_path
-    from residual.outputs import Output, check_place
+    from residual.outputs import Output, check_stores
     from residual.products import PAGES
     from residual.report import write_suite_page
     from residual.workflows.kept import joined, of_datasets, of_stores
@@ -87,23 +86,22 @@ def run(
     datasets = dataset_names() if every else [options.dataset]
     files = (*(f"{name}.html" for name in datasets), "index.html", "table.md") if every else ("index.html",)
     check_outputs(overwrite, json_of(json, "run"), Output("--report", report, PAGES, files))
-    if stores:
-        check_place(stores := local_path(stores), folder=True)
+    kept_in = None if stores is None else check_stores(stores)
     summaries: list[dict[str, Any]] = []
     drawn: list[Path] = []
 
     def kept() -> str:
-        return joined(of_datasets(summaries, [json, report]), of_stores(stores) if stores else "")
+        return joined(of_datasets(summaries, [json, report]), of_stores(kept_in) if kept_in else "")
 
     with steps() as step:
         try:
-            with stages(kept, stores is not None, "" if stores else "--stores DIR") as show:
+            with stages(kept, kept_in is not None, "" if kept_in else "--stores DIR") as show:
                 model = load_encoder(options.encoder, device=device)
                 pages = RunPages(model, show)
                 for done in run_tasks(
                     model, datasets, fittings, held_out=options.hold_out, limit=options.limit,
                     bases=options.bases, per_dataset=options.per_dataset, batch_size=options.batch_size,
-                    on_error=options.on_error, stores=stores, progress=show,
+                    on_error=options.on_error, stores=kept_in, progress=show,
                 ):  # fmt: skip
                     summaries.append(done.summary)
                     # After each dataset, so that what is done is kept if a later one stops the run.

@@ -234,9 +234,10 @@ def read_describe_settings(
 
 
 def read_experiment_settings(
-    number: str, files: Sequence[Path], params: Sequence[str], *, out: Path, device: str | None
+    number: str, files: Sequence[Path], params: Sequence[str], **given: Any
 ) -> tuple[Plan, Any]:
-    """What an experiment goes over, and how it measures; by default the embedded encoder and its suite."""
+    """What an experiment goes over, and how it measures; by default the embedded encoder and its suite.
+    `given` is what of the plan no setting says."""
     bound, kind = Bound(f"experiment {number}", files, params), EXPERIMENTS[number]
     measures, without = kind.settings_of, f"experiment {number} does nothing by it"
     bound.check_used(bound.idle() | {f"{called(measures)}.{name}": without for name in kind.unused})
@@ -244,7 +245,7 @@ def read_experiment_settings(
     options |= {name: tuple(options[name]) for name in ("encoders", "datasets")}
     options["workers"] = None if options["workers"] < 0 else options["workers"]
     defaults = {name: default_of(measures, name) for name in kind.unused}
-    return Plan(out=out, device=device, **options), bound.made(measures, **defaults)
+    return Plan(**given, **options), bound.made(measures, **defaults)
 
 
 def list_settings(

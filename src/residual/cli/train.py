@@ -85,7 +85,7 @@ def train(
     from residual.encoders import load_encoder
     from residual.errors import ResidualError
     from residual.files import local_path
-    from residual.outputs import Output, check_place
+    from residual.outputs import Output, check_stores
     from residual.products import ADAPTER, FIGURES
     from residual.report import (
         check_matplotlib,
@@ -120,16 +120,15 @@ def train(
         Output("--figures", figures, FIGURES, figure_files(["lambdas"])),
     )
     out = local_path(out)
-    if stores:
-        check_place(stores := local_path(stores), folder=True)
-    kept = partial(_kept, stores, out / "training")
-    with stages(kept, keeper="" if stores else "--stores DIR") as show:
+    kept_in = None if stores is None else check_stores(stores)
+    kept = partial(_kept, kept_in, out / "training")
+    with stages(kept, keeper="" if kept_in else "--stores DIR") as show:
         model = load_encoder(options.encoder, device=device)
         done = train_on(
             model, options.dataset, options.method, how, held_out=options.hold_out,
             limit=options.limit, bases=options.bases,
             per_dataset=options.per_dataset, batch_size=options.batch_size, on_error=options.on_error,
-            stores=stores, folder=out / "training", logger=logger, progress=show,
+            stores=kept_in, folder=out / "training", logger=logger, progress=show,
             overwrite=overwrite,
         )  # fmt: skip
     adapter, units, classifier = done.adapter, done.task.stores["train"].units, done.task.classifier
@@ -157,7 +156,7 @@ def train(
                 stdout.print(f"{path}")
 
 
-def _kept(stores: Path | None, trainings: Path) -> str:
+def _kept(stores: str | Path | None, trainings: Path) -> str:
     """What there is to go on from."""
     from residual.workflows.kept import joined, of_stores, of_trainings
 

@@ -29,6 +29,7 @@ class Plan:
 
     Args:
         out: the folder of all results: a folder for each experiment, and `stores` that they share.
+        stores: where these are instead, a folder or an address.
         encoders: names as `load_encoder` takes them.
         datasets: names as `load_dataset` takes them.
         reference: the dataset that the others are held against: ImageNet in the paper, a mixture here. It may
@@ -61,6 +62,7 @@ class Plan:
     most_skipped: int = 100
     most_skipped_share: float | int = 0.01
     device: str | None = None
+    stores: str | Path | None = None
 
     def __post_init__(self):
         if not self.encoders:
@@ -92,6 +94,11 @@ class Plan:
         """A dataset, by default of the plan's split, cut to its limit; `every_class` as `sample` takes it."""
         dataset, limit = load_dataset(name, split or self.split, stream=self.stream), self.limit_of(name)
         return dataset.sample(limit, every_class=every_class) if limit else dataset
+
+    @property
+    def place_of_stores(self) -> str | Path:
+        """The folder or the address that stores are in."""
+        return self.out / "stores" if self.stores is None else self.stores
 
     @property
     def allowance(self) -> Allowance:
@@ -146,7 +153,7 @@ class Work:
         dataset = {key: whole["dataset"][key] for key in ("name", "split", "samples", "checksum")}
         return {"encoder": whole["encoder"], "dataset": dataset}
 
-    def place(self, name: str, pooling: str = "own", split: str | None = None) -> Path:
+    def place(self, name: str, pooling: str = "own", split: str | None = None) -> str | Path:
         """Where a dataset's coordinates are kept."""
         limit = self.plan.limit_of(name)
         about = [
@@ -155,7 +162,7 @@ class Work:
             *([str(limit)] if limit else []),
             *([pooling] if pooling != "own" else []),
         ]
-        return store_path(self.plan.out / "stores", self.name, *about)
+        return store_path(self.plan.place_of_stores, self.name, *about)
 
     def _store(self, name: str, pooling: str = "own", split: str | None = None) -> ResidualStore:
         """A dataset's coordinates, encoded now or before."""

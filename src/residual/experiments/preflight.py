@@ -20,6 +20,8 @@ from residual.experiments.results import shown
 from residual.files import shareable
 from residual.report.preflight import in_bytes
 from residual.repositories import Hub
+from residual.store.manifest import MANIFEST
+from residual.store.storage import Storage
 
 _BYTES = 2  # of a coordinate that is stored
 _HELD = 4  # of one in memory
@@ -33,14 +35,14 @@ class Preflight:
         encoders, datasets: each of the plan's.
         stores: bytes of the coordinates that are still to be stored, where sizes are known.
         memory: bytes, about, that the largest cell takes, where sizes are known.
-        place: the folder that results and stores go to.
+        place: the folder that stores go to, results with them by default; None where it is an address.
     """
 
     encoders: tuple[EncoderFiles, ...]
     datasets: tuple[DatasetFacts, ...]
     stores: int
     memory: int
-    place: Path
+    place: Path | None
 
     @property
     def errors(self) -> dict[str, ResidualError]:
@@ -83,7 +85,7 @@ class Preflight:
 
     def _shortages(self) -> Iterator[str]:
         for what, needed, free in (
-            ("disk for results and stores", self.stores, _free_disk(self.place)),
+            ("disk for results and stores", self.stores, _free_disk(self.place) if self.place else None),
             ("disk for what is fetched", self.absent, _free_disk(_cache()) if self.absent else None),
             ("memory", self.memory, _memory()),
         ):
@@ -111,11 +113,18 @@ def look_up(experiment: Experiment, plan: Plan) -> Preflight:
                 limit = plan.limit_of(facts.name)
                 samples = min(samples, limit) if limit else samples
                 layer = samples * 2 * (encoder.width or 0)  # numbers of its heads and of its MLP
-                if not work.place(facts.name, split=split).exists():
+                if not _is_there(work.place(facts.name, split=split)):
                     stores += _BYTES * layer * (encoder.layers or 0)
                 layers = experiment.layers_held(encoder.layers or 0)
                 memory = max(memory, (encoder.size or 0) + _HELD * layer * layers)
-    return Preflight(encoders, datasets, stores, memory, plan.out)
+    place = Storage(plan.place_of_stores).local
+    return Preflight(encoders, datasets, stores, memory, place)
+
+
+def _is_there(store: str | Path) -> bool:
+    """Whether a store is begun."""
+    storage = Storage(store)
+    return storage.local.exists() if storage.local else storage.size(MANIFEST) is not None
 
 
 def needed_parts(experiment: Experiment, plan: Plan) -> dict[str, tuple[str, ...]]:

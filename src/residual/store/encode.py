@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from residual.addresses import check_address
 from residual.data import ImageDataset, PixelDataset, as_dataset
 from residual.data.own import OwnDataset
 from residual.encoders.changes import EncoderLike, checked_encoder
@@ -266,9 +267,17 @@ def kept_tokens(encoder: Encoder, dataset: ImageDataset, pooling: str) -> int | 
         return trace(encoder, pixels, pooling=pooling)[0].mean.shape[1]
 
 
-def store_path(folder: str | os.PathLike[str], encoder: str, *about: str) -> Path:
-    """Where one of several stores is kept in a folder: by encoder, and by what it is about."""
-    return Path(folder) / safe_name(encoder) / safe_name("-".join(about))
+def store_path(folder: str | os.PathLike[str], encoder: str, *about: str) -> str | Path:
+    """Where one of several stores is kept in a folder or at an address: by encoder, and by what it is about.
+
+    Example:
+        >>> store_path("s3://bucket/stores", "picto", "letters", "train")
+        's3://bucket/stores/picto/letters-train'
+    """
+    names = safe_name(encoder), safe_name("-".join(about))
+    if check_address(where := os.fspath(folder)) is None:
+        return Path(folder).joinpath(*names)
+    return "/".join((where.rstrip("/"), *names))
 
 
 def outputs_of(

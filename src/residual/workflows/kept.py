@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import safe_open
 
 from residual.adapters.fine_tuning.checkpoints import KIND, file_of
+from residual.addresses import file_system
 from residual.errors import NoStoreError
 from residual.files import parse_json
 from residual.spectral.unit_moments import UnitMoments
@@ -28,10 +29,19 @@ def of_store(address: str) -> str:
     return f"{len(store):,} of {store.layout.samples:,} samples in {address}" if len(store) else ""
 
 
-def of_stores(folder: Path) -> str:
-    """Of the stores in a folder, each."""
-    found = sorted(folder.glob("*/*"))
-    return ", ".join(filter(None, (of_store(str(each)) for each in found)))
+def of_stores(folder: str | Path) -> str:
+    """Of the stores in a folder or at an address, each."""
+    return ", ".join(filter(None, map(of_store, _stores_in(folder))))
+
+
+def _stores_in(folder: str | Path) -> list[str]:
+    """Where those are that `store_path` gives."""
+    if isinstance(folder, Path):
+        return [str(each) for each in sorted(folder.glob("*/*"))]
+    files, root = file_system(folder)
+    files.invalidate_cache()
+    found = [store for encoder in files.ls(root, detail=False) for store in files.ls(encoder, detail=False)]
+    return ["/".join((folder.rstrip("/"), *each.rstrip("/").rsplit("/", 2)[-2:])) for each in sorted(found)]
 
 
 def of_moments(out: str) -> str:

@@ -64,7 +64,7 @@ def run_tasks(
     per_dataset: int = 200,
     batch_size: int = 64,
     on_error: str = "raise",
-    stores: Path | None = None,
+    stores: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Generator[Run]:
     """Adapt `encoder` to each dataset, a name or splits of your own, by each method of `fittings`.

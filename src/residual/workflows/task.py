@@ -102,7 +102,8 @@ class Pictures:
         encoder: with a text tower, or without (then the class means of the train outputs classify).
         batch_size: pictures at a time.
         on_error: see `encode_dataset`.
-        stores: a folder that coordinates are kept in, and read from if they are there; None for memory.
+        stores: a folder or an address that coordinates are kept in, and read from if they are there; None for
+            memory.
         progress: told of every batch.
         limit: at most so many of each split that isn't a mixture, see `load_splits`; 0 for all.
     """
@@ -110,7 +111,7 @@ class Pictures:
     encoder: Encoder
     batch_size: int = 64
     on_error: str = "raise"
-    stores: Path | None = None
+    stores: str | Path | None = None
     progress: Progress | None = None
     limit: int = 0
 
@@ -249,7 +250,7 @@ def encode_task(
     on_error: str = "raise",
     progress: Progress | None = None,
     *,
-    stores: Path | None = None,
+    stores: str | Path | None = None,
     held_out: Sequence[str] = (),
     limit: int = 0,
 ) -> Task:
@@ -277,7 +278,7 @@ def reference_from(
     on_error: str = "raise",
     progress: Progress | None = None,
     *,
-    stores: Path | None = None,
+    stores: str | Path | None = None,
 ) -> Reference:
     """Principal components of all heads and MLPs of `encoder`, and of its output.
 

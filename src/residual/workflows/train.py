@@ -83,7 +83,7 @@ def train_on(
     per_dataset: int = 200,
     batch_size: int = 64,
     on_error: str = "raise",
-    stores: Path | None = None,
+    stores: str | Path | None = None,
     folder: Path | None = None,
     logger: str | None = None,
     overwrite: bool = False,
