@@ -10,6 +10,8 @@ import torch
 
 from residual.errors import ResidualError
 
+_share: list[int] = []  # of the cores, where it isn't all
+
 
 def find_device(wanted: str | torch.device | None) -> torch.device:
     """The device that was asked for, or the best one there is.
@@ -32,7 +34,13 @@ def find_device(wanted: str | torch.device | None) -> torch.device:
 
 def cores() -> int:
     """Those that this process may use, which on a shared machine aren't all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([own, *_share])
+
+
+def take_cores(count: int) -> None:
+    """Use so many at most from now on: others of this machine are at work beside this process."""
+    _share[:] = [max(1, count)]
 
 
 def free_memory(device: torch.device) -> int | None:

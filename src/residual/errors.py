@@ -194,6 +194,13 @@ class AtWorkError(ResidualError):
     """Another process is writing to the same place."""
 
 
+class WorkerDiedError(ResidualError):
+    """A process that did a part of the work ended in the middle of it."""
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(message, hint or "Call the same again: it goes on behind what is kept.")
+
+
 class LaterVersionError(ResidualError):
     """A file that a later version of the library wrote, which this one can't read whole."""
 
