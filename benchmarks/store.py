@@ -42,7 +42,7 @@ from residual.store.forward import Encoded, Part, Pixels, read_pixels
 from residual.store.layout import Layout
 from residual.store.manifest import identity_of
 from residual.store.storage import Storage
-from residual.store.writer import Writer
+from residual.store.writer import Writer, begin
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 
@@ -224,7 +224,8 @@ def write_random(encoder: Encoder, samples: int, place: Path) -> None:
     kinds = ("emb", "mlp", "head")
     layout = Layout.of(linearization, None, kinds, samples, "float16")
     what = identity_of(encoder, dataset, "own", kinds, "float16")
-    writer = Writer(Storage(place), what, dataset, linearization, layout, Part(1, 1))
+    begun = begin(Storage(place), what, dataset, linearization, layout, Part(1, 1), "own")
+    writer = Writer(begun.storage, begun.manifest)
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randn(2**26, generator=generator).half()
     for start in range(0, samples, 256):
@@ -236,7 +237,7 @@ def write_random(encoder: Encoder, samples: int, place: Path) -> None:
             fields[name] = numbers[at : at + math.prod(shape)].view(shape)
         fields["mean"], fields["std"] = fields["mean"].float() / 10, fields["std"].float().abs() + 1
         positions = list(range(start, start + count))
-        writer.add(Encoded(Pixels(positions, [], [0] * count), Coordinates(**fields)))
+        writer.add(Encoded(Pixels(positions, [], [0] * count), Coordinates(**fields)), lambda: None)
     writer.close()
 
 

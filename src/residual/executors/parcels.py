@@ -4,6 +4,7 @@ who get them in memory that they share need no copy.
 
 from __future__ import annotations
 
+import copyreg
 import io
 import mmap
 import os
@@ -38,9 +39,12 @@ def packed(value: Any, pickler: Any = ForkingPickler) -> list[Any]:
     """
     beside: list[Any] = []
     content = io.BytesIO()
-    takes = pickler(content, 5, True, beside.append) if pickler is ForkingPickler else None
-    takes = takes or pickler(content, protocol=5, buffer_callback=beside.append)
-    takes.dispatch_table = ChainMap({Tensor: _sent}, takes.dispatch_table)
+    if pickler is ForkingPickler:
+        takes = pickler(content, 5, True, beside.append)
+        takes.dispatch_table = ChainMap({Tensor: _sent}, copyreg.dispatch_table)  # torch's own go once only
+    else:
+        takes = pickler(content, protocol=5, buffer_callback=beside.append)
+        takes.dispatch_table = ChainMap({Tensor: _sent}, takes.dispatch_table)
     try:
         takes.dump(value)
     except Exception as error:
@@ -49,7 +53,7 @@ def packed(value: Any, pickler: Any = ForkingPickler) -> list[Any]:
             "Functions and classes that an encoder or a dataset holds must be those of a module, found there "
             "by their name.",
         ) from error
-    return [content.getvalue(), *(buffer.raw() for buffer in beside)]
+    return [content.getvalue(), *(_bytes_of(buffer.raw()) for buffer in beside)]
 
 
 def unpacked(parts: list[Any]) -> Any:
@@ -106,6 +110,10 @@ class Parcel:
             self._file.close()
         if self._folder is not None:
             self._folder.cleanup()
+
+
+def _bytes_of(buffer: memoryview) -> np.ndarray:
+    return np.frombuffer(buffer, np.uint8) if buffer.nbytes else np.empty(0, np.uint8)
 
 
 def _sent(tensor: Tensor) -> tuple[Any, ...]:

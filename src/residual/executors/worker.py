@@ -13,6 +13,7 @@ import torch
 
 from residual.devices import take_cores
 from residual.errors import ResidualError
+from residual.executors.parcels import packed, unpacked
 
 _SLOW = "residual.store.encode"  # with it comes most of what takes seconds to import
 _kept: dict[str, Any] = {}  # of one run, by its key
@@ -20,9 +21,9 @@ _kept: dict[str, Any] = {}  # of one run, by its key
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a task: its result, or the error that it ended with; and what it warned of."""
+    """What came of a task: its result (packed), or the error that it ended with; and what it warned of."""
 
-    result: Any
+    result: list[Any]
     error: ResidualError | None = None
     warned: tuple[tuple[type[Warning], str], ...] = ()
 
@@ -38,7 +39,7 @@ class Outcome:
                 warnings.warn(text, category, stacklevel=4)
         if self.error is not None:
             raise self.error
-        return self.result
+        return unpacked(self.result)
 
 
 def begin(cpus: int) -> None:
@@ -58,9 +59,9 @@ def perform(
             if key not in _kept:
                 _kept.clear()  # of an earlier run: it may be large
                 _kept[key] = context_of()()
-            result, error = work(_kept[key], task), None
+            result, error = packed(work(_kept[key], task)), None
         except ResidualError as wrong:
-            result, error = None, wrong
+            result, error = [], wrong
     told = tuple(
         (each.category, str(each.message)) for each in seen if issubclass(each.category, UserWarning)
     )

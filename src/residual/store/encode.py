@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,6 +21,7 @@ from residual.data.own import OwnDataset
 from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.executors import Executor, opened
 from residual.files import safe_name, shareable
 from residual.progress import Progress
 from residual.store.arrays import CheckedArrays
@@ -27,11 +29,12 @@ from residual.store.base import MemoryStore
 from residual.store.disk import ResidualStore
 from residual.store.encoding import Allowance, Encoding, Part
 from residual.store.forward import Pixels, encode_batches, read_pixels
+from residual.store.job import Bench, Job, Work, write_elsewhere
 from residual.store.layout import Layout
 from residual.store.manifest import identity_of
 from residual.store.resume import check_choice, check_images, check_weights, readable_again, spread
 from residual.store.storage import Storage
-from residual.store.writer import Writer
+from residual.store.writer import Begun, begin
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.token_choice import resolve
@@ -82,6 +85,7 @@ def encode_dataset(
     on_error: str = ...,
     allowance: Allowance | None = ...,
     check: str = ...,
+    executor: Executor | str | None = ...,
     progress: Progress | None = ...,
 ) -> ResidualStore: ...
 
@@ -105,6 +109,7 @@ def encode_dataset(
     on_error: str = "raise",
     allowance: Allowance | None = None,
     check: str = "some",
+    executor: Executor | str | None = None,
     progress: Progress | None = None,
 ) -> MemoryStore | ResidualStore:
     """Run `encoder` over pictures and keep the coordinates of every sample.
@@ -132,7 +137,11 @@ def encode_dataset(
         allowance: with "skip", how many may be left out; None for any number.
         check: where a store is there already, whether it is of the same images: 64 of those that it holds are
             looked at again, spread evenly over them, or "all". Those that couldn't be read are tried again.
-        progress: called with the number of samples done and their total, after every batch.
+        executor: where it runs, see `residual.executors.executor_of`: "gpus", "processes:4", "ray" and so on.
+            Several workers write one store, the same as here, and all must see its `path` and the pictures.
+            The encoder is sent to them as it is, in its precision, and runs on the best device of each.
+        progress: called with the number of samples done and their total, after every batch; with an
+            `executor`, as shards become whole.
 
     Raises:
         UnreadableImageError: with `on_error="raise"`; names the sample.
@@ -162,56 +171,73 @@ def encode_dataset(
     dataset.check()
     if len(dataset) == 0:
         raise ResidualError(f"Dataset {dataset.full_name} has no samples.")
+    if path is None and executor is not None:
+        raise ResidualError("An executor's workers write into a store: give a path for it.")
     if path is None:
         return _into_memory(encoder, dataset, settings, progress)
     if dtype not in DTYPES:
         raise ResidualError(f"dtype is {' or '.join(map(repr, DTYPES))}, got {dtype!r}.")
-    mine = Part(*part)
-    storage, weights = Storage(path), encoder.rounded_fingerprint
-    linearization = Linearization.of(encoder, pooling=pooling)
-    tokens = kept_tokens(encoder, dataset, pooling)
-    layout = Layout.of(linearization, tokens, settings.kinds, len(dataset), dtype)
-    identity = identity_of(encoder, dataset, pooling, settings.kinds, dtype)
-    writer = Writer(storage, identity, dataset, linearization, layout, mine, asked)
-    layout = writer.layout
-    skipped = _look_again(writer, encoder, dataset, settings, check)
-    total = sum(len(layout.samples_of(shard)) for shard in mine.share(layout.shards))
-    done = total - sum(len(layout.samples_of(shard)) for shard in writer.pending)
-    if progress is not None:
-        progress("encode", done, total)
-    batches = [batch for shard in writer.pending for batch in settings.batches(layout.samples_of(shard))]
-    try:
-        if batches:
-            how = settings, linearization, DTYPES[dtype]
-            for encoded in encode_batches(encoder, dataset, batches, *how, skipped=skipped):
-                writer.add(encoded, lambda: check_weights(encoder, weights))
-                done += len(encoded.read.positions) + len(encoded.read.skipped)
-                if progress is not None:
-                    progress("encode", done, total)
-    finally:
-        writer.close()
-    store = ResidualStore.open(path, cut_off=True)
+    how = settings, dtype, Part(*part), asked, check
+    with opened(executor) as elsewhere:
+        if elsewhere is not None:
+            elsewhere.workers()  # which take seconds to begin
+        store = _onto_disk(encoder, dataset, path, *how, elsewhere, progress)
     if store.complete and not len(store):
         raise ResidualError(f"None of the {len(dataset)} images of {dataset.full_name} can be read.")
     return store
 
 
+def _onto_disk(
+    encoder: Encoder,
+    dataset: ImageDataset,
+    path: str | os.PathLike[str],
+    settings: Encoding,
+    dtype: str,
+    part: Part,
+    asked: str,
+    check: str,
+    executor: Executor | None,
+    progress: Progress | None,
+) -> ResidualStore:
+    storage, weights = Storage(path), encoder.rounded_fingerprint
+    linearization = Linearization.of(encoder, pooling=settings.pooling)
+    tokens = kept_tokens(encoder, dataset, settings.pooling)
+    layout = Layout.of(linearization, tokens, settings.kinds, len(dataset), dtype)
+    identity = identity_of(encoder, dataset, settings.pooling, settings.kinds, dtype)
+    begun = begin(storage, identity, dataset, linearization, layout, part, asked)
+    begun, skipped = _look_again(begun, encoder, dataset, settings, check)
+    total, left = (sum(map(len, map(begun.layout.samples_of, shards)))
+                   for shards in (part.share(begun.layout.shards), begun.pending))  # fmt: skip
+    report = partial(progress or (lambda *_: None), "encode")
+    report(total - left, total)
+    if begun.pending and executor is not None:
+        work = Work.of(encoder, dataset, settings, begun.layout.samples_of(begun.pending[0]))
+        place = os.fspath(path) if storage.local is None else os.path.abspath(storage.local)
+        job = Job(work, place, begun.manifest, skipped)
+        write_elsewhere(job, begun, executor, lambda done: report(total - left + done, total))
+    elif begun.pending:
+        job = Job(Work(encoder, dataset, settings, weights), os.fspath(path), begun.manifest, skipped)
+        bench = Bench(job, storage, encoder, linearization)
+        bench.write(begun.pending, lambda done: report(total - left + done, total))
+    begun.finish()
+    return ResidualStore.open(path, cut_off=True)
+
+
 def _look_again(
-    writer: Writer, encoder: Encoder, dataset: ImageDataset, settings: Encoding, check: str
-) -> dict[int, str]:
+    begun: Begun, encoder: Encoder, dataset: ImageDataset, settings: Encoding, check: str
+) -> tuple[Begun, dict[int, str]]:
     """Whether the shards that are there are of these images; what couldn't be read and now can comes in.
 
-    Gives what still can't be read, by position, and why.
+    Gives what still can't be read, too, by position, and why.
     """
-    arrays = CheckedArrays(writer.storage, writer.manifest, writer.whole, {})
+    arrays = CheckedArrays(begun.storage, begun.manifest, begun.whole, {})
     held = arrays.positions if check == "all" else spread(arrays.positions)
     digests = dict(zip(held.tolist(), arrays.read("digest", held).tolist(), strict=True))
-    check_images(encoder, dataset, digests, settings.on_error, writer.storage.address)
+    check_images(encoder, dataset, digests, settings.on_error, begun.storage.address)
     again = readable_again(encoder, dataset, list(arrays.skipped), settings)
-    writer.write_again(position // writer.layout.rows for position in again)
     skipped = {position: arrays.skipped[position] for position in arrays.skipped.keys() - set(again)}
     settings.check_skipped(dataset, skipped)
-    return skipped
+    return begun.write_again(position // begun.layout.rows for position in again), skipped
 
 
 def _into_memory(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from residual.store.layout import Layout, pack_ids, zarr_files
 from residual.store.manifest import (
     LINEARIZATION,
     MANIFEST,
+    MOST_BYTES,
     OWN_FILES,
     RECEIPTS,
     UNITS,
@@ -37,10 +39,54 @@ from residual.tracing.linearization import Linearization
 _WAITING = 2  # whole shards in memory that aren't on the disk yet
 
 
-class Writer:
-    """Writes the shards of a store, or of one part of it; goes on where an earlier writer stopped.
+@dataclass(frozen=True)
+class Begun:
+    """A store that is begun: what is whole of a part of it, and what isn't.
 
-    Several writers of different parts may be at work at once.
+    Args:
+        storage: it is on.
+        manifest: of it.
+        whole: receipts by shard, of this part.
+        pending: shards to be written, of this part.
+    """
+
+    storage: Storage
+    manifest: StoreManifest
+    whole: dict[int, Receipt]
+    pending: list[int]
+
+    @property
+    def layout(self) -> Layout:
+        """Of its arrays."""
+        return self.manifest.layout
+
+    def write_again(self, shards: Iterable[int]) -> Begun:
+        """With whole shards among those to be written, whose samples are others now: their receipts, which
+        would speak for other files, are gone.
+        """
+        again = set(shards)
+        for shard in again:
+            self.storage.remove(Receipt.file(shard))
+        whole = {shard: receipt for shard, receipt in self.whole.items() if shard not in again}
+        return replace(self, whole=whole, pending=sorted({*self.pending, *again}))
+
+    def finish(self) -> None:
+        """Where all parts are whole, whoever wrote them, take away what killed writers left behind."""
+        receipts = self.storage.sizes(RECEIPTS)
+        if all(Receipt.file(shard) in receipts for shard in range(self.layout.shards)):
+            self.storage.sweep()
+
+
+def begin(
+    storage: Storage,
+    identity: dict[str, Any],
+    dataset: ImageDataset,
+    linearization: Linearization,
+    layout: Layout,
+    part: Part,
+    asked: str,
+) -> Begun:
+    """Begin a store, or go on with the one that is there.
 
     Args:
         storage: for the store.
@@ -48,63 +94,60 @@ class Writer:
         dataset: for labels and ids.
         linearization: goes into the store.
         layout: of its arrays, if the store is a new one.
-        part: which shards to write.
+        part: which shards are to be written. Several parts may be begun at once.
         asked: the name of the pooling that it was asked for by, as version 0.1 noted it.
 
     Raises:
         ResidualError: there is a store of something else, or what is there is no store.
     """
+    sizes = storage.sizes()
+    manifest = read_manifest(storage)
+    if manifest is not None:
+        check_identity(manifest.identity, identity, storage.address, asked)
+    elif foreign := [name for name in sizes if name.partition("/")[0] not in OWN_FILES]:
+        raise ResidualError(
+            f"{storage.address!r} isn't empty and no store, {foreign[0]!r} is in it: choose another folder."
+        )
+    if part.of == 1:  # nobody else is at work
+        storage.sweep()
+    if manifest is None or not manifest.files.keys() <= sizes.keys():
+        what = identity if manifest is None else manifest.identity  # older ones have names with paths
+        manifest = _written(storage, what, dataset, linearization, manifest.layout if manifest else layout)
+    share = part.share(manifest.layout.shards)
+    receipts = {
+        shard: _whole(manifest, shard, data, sizes.get)
+        for shard, data in packed_receipts(storage, share, sizes).items()
+    }
+    whole = {shard: receipt for shard, receipt in receipts.items() if receipt is not None}
+    return Begun(storage, manifest, whole, [shard for shard in share if shard not in whole])
 
-    def __init__(
-        self,
-        storage: Storage,
-        identity: dict[str, Any],
-        dataset: ImageDataset,
-        linearization: Linearization,
-        layout: Layout,
-        part: Part,
-        asked: str,
-    ):
-        self.storage = storage
-        sizes = storage.sizes()
-        manifest = read_manifest(storage)
-        if manifest is not None:
-            check_identity(manifest.identity, identity, storage.address, asked)
-            layout = manifest.layout
-        elif foreign := [name for name in sizes if name.partition("/")[0] not in OWN_FILES]:
-            raise ResidualError(
-                f"{storage.address!r} isn't empty and no store, {foreign[0]!r} is in it: choose another "
-                "folder."
-            )
-        if part.of == 1:  # nobody else is at work
-            storage.sweep()
-        self.layout = layout
-        if manifest is None or not manifest.files.keys() <= sizes.keys():
-            of = identity if manifest is None else manifest.identity  # older ones have names with paths
-            manifest = self._begin(of, dataset, linearization)
+
+def whole_receipt(storage: Storage, manifest: StoreManifest, shard: int) -> Receipt | None:
+    """The receipt of a shard, if that is whole; nothing of the others is looked at."""
+    name = Receipt.file(shard)
+    if storage.size(name) is None:
+        return None
+    return _whole(manifest, shard, storage.read(name, MOST_BYTES), storage.size)
+
+
+class Writer:
+    """Writes shards of a store that is begun; several writers of different shards may be at work at once.
+
+    Args:
+        storage: of the store.
+        manifest: of the store.
+    """
+
+    def __init__(self, storage: Storage, manifest: StoreManifest):
+        self.storage, self.manifest, self.layout = storage, manifest, manifest.layout
         now = versions()
         self.other_versions = {name: now[name] for name in now if manifest.versions.get(name) != now[name]}
-        self.manifest = manifest
-        share = part.share(layout.shards)
-        packed = packed_receipts(storage, share, sizes)
-        self.whole = {
-            shard: receipt
-            for shard, data in packed.items()
-            if (receipt := self._whole(shard, data, sizes)) is not None
-        }
-        self.pending = [shard for shard in share if shard not in self.whole]
-        self._again: set[int] = set()
         self._shard: _Shard | None = None
         self._thread = ThreadPoolExecutor(1, "residual-writer")
         self._waiting: deque[Future[None]] = deque()
 
-    def write_again(self, shards: Iterable[int]) -> None:
-        """Make whole shards of this part again, whose samples are others now."""
-        self._again |= set(shards)
-        self.pending = sorted({*self.pending, *self._again})
-
     def add(self, encoded: Encoded, check: Callable[[], None]) -> None:
-        """Take in the next samples; those of a shard come in order, and shards in the order of `pending`.
+        """Take in the next samples; those of a shard come in order, and one shard after another.
 
         `check` is called before one that is whole is written, which it may refuse.
         """
@@ -126,40 +169,9 @@ class Writer:
                 self._waiting.popleft().result()
         finally:
             self._thread.shutdown(cancel_futures=True)
-        receipts = self.storage.sizes(RECEIPTS)  # of all parts, whoever wrote them
-        if all(Receipt.file(shard) in receipts for shard in range(self.layout.shards)):
-            self.storage.sweep()
-
-    def _begin(
-        self, identity: dict[str, Any], dataset: ImageDataset, linearization: Linearization
-    ) -> StoreManifest:
-        """Write the manifest and then all that isn't of samples; a writer that died here is made up for."""
-        arrays = {"label": np.asarray(dataset.labels, np.int64), **pack_ids(dataset.sample_ids)}
-        if dataset.groups is not None:
-            arrays["group"] = dataset.groups
-        files = zarr_files(self.layout, arrays)
-        files[LINEARIZATION] = linearization.pack()
-        files[UNITS] = f"{linearization.units.table.to_json(orient='records', indent=1)}\n".encode()
-        checksums = {name: sha256(files[name]) for name in sorted(files)}
-        manifest = StoreManifest(identity, self.layout, versions(), checksums)
-        self.storage.write(MANIFEST, manifest.pack())
-        for name in sorted(files):
-            self.storage.write(name, files[name])
-        return manifest
-
-    def _whole(self, shard: int, packed: bytes, sizes: dict[str, int]) -> Receipt | None:
-        """The receipt, if what it says is there; one that is damaged or of another store says nothing."""
-        try:
-            receipt = self.manifest.receipt(shard, packed, Receipt.file(shard))
-        except DamagedStoreError:
-            return None
-        there = (sizes.get(self.layout.file(name, shard)) == size for name, size in receipt.sizes.items())
-        return receipt if all(there) else None
 
     def _write(self, shard: _Shard) -> None:
         sizes, checksums, chunks = {}, {}, {}
-        if shard.number in self._again:  # the receipt must not speak for files that are others
-            self.storage.remove(Receipt.file(shard.number))
         for name, values in shard.values.items():
             array = self.layout.arrays[name]
             data = array.pack(values)
@@ -168,6 +180,40 @@ class Writer:
         of, versions = self.manifest.mark, self.other_versions
         receipt = Receipt(of, shard.number, sizes, checksums, shard.skipped, versions, chunks)
         self.storage.write(Receipt.file(shard.number), receipt.pack())
+
+
+def _written(
+    storage: Storage,
+    identity: dict[str, Any],
+    dataset: ImageDataset,
+    linearization: Linearization,
+    layout: Layout,
+) -> StoreManifest:
+    """Write the manifest and then all that isn't of samples; a writer that died here is made up for."""
+    arrays = {"label": np.asarray(dataset.labels, np.int64), **pack_ids(dataset.sample_ids)}
+    if dataset.groups is not None:
+        arrays["group"] = dataset.groups
+    files = zarr_files(layout, arrays)
+    files[LINEARIZATION] = linearization.pack()
+    files[UNITS] = f"{linearization.units.table.to_json(orient='records', indent=1)}\n".encode()
+    checksums = {name: sha256(files[name]) for name in sorted(files)}
+    manifest = StoreManifest(identity, layout, versions(), checksums)
+    storage.write(MANIFEST, manifest.pack())
+    for name in sorted(files):
+        storage.write(name, files[name])
+    return manifest
+
+
+def _whole(
+    manifest: StoreManifest, shard: int, packed: bytes, size_of: Callable[[str], int | None]
+) -> Receipt | None:
+    """The receipt, if what it says is there; one that is damaged or of another store says nothing."""
+    try:
+        receipt = manifest.receipt(shard, packed, Receipt.file(shard))
+    except DamagedStoreError:
+        return None
+    there = (size_of(manifest.layout.file(name, shard)) == size for name, size in receipt.sizes.items())
+    return receipt if all(there) else None
 
 
 class _Shard:
