@@ -44,13 +44,13 @@ class Nursery:
             env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         )
 
-    def start(self, place: Path, **how) -> int:
+    def start(self, place: Path | str, **how) -> int:
         return self._ask({"start": {"place": str(place), **how}})
 
     def wait(self, number: int) -> int:
         return self._ask({"wait": number})
 
-    def run(self, place: Path, **how) -> int:
+    def run(self, place: Path | str, **how) -> int:
         return self.wait(self.start(place, **how))
 
     def close(self) -> None:

@@ -7,18 +7,34 @@ them; an address may come from others.
 from __future__ import annotations
 
 import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from residual.errors import ResidualError
-from residual.libraries import unusable
+from residual.errors import ResidualError, UnreachableAddressError
+from residual.files import shareable
+from residual.libraries import first_line, unusable
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 PROTOCOLS = ("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "memory")
 READ_ONLY = ("http", "https")
-_LIBRARIES = {"http": "aiohttp requests", "https": "aiohttp requests", "s3": "s3fs", "gs": "gcsfs"}
+_LIBRARIES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
 _LIBRARIES |= {"gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
+_EXTRAS = {"aiohttp": "'residual-vit[web]'", "s3fs": "'residual-vit[s3]'"}  # which they come with
+AT_ONCE = 64  # requests to a server
+# What S3 and its library call the faults of buckets, credentials and networks.
+_NO_BUCKET = ("NoSuchBucket", "InvalidBucketName")
+_BAD_KEY = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
+_NO_KEY = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
+_NO_KEY |= {"SSOError", "TokenRetrievalError", "LoginError", "NoAuthTokenError"}
+_NETWORK = {"HTTPClientError", "ConnectionError", "TimeoutError", "ClientPayloadError", "gaierror"}
+_ELSEWHERE = "Another service than Amazon's is named by AWS_ENDPOINT_URL."
+_CREDENTIALS = (
+    "Credentials are looked for as by Amazon's own programs: in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+    f"or by AWS_PROFILE. {_ELSEWHERE}"
+)
 
 
 def check_address(address: str) -> str | None:
@@ -38,8 +54,12 @@ def check_address(address: str) -> str | None:
     return protocol if is_url else None
 
 
-def file_system(address: str) -> tuple[AbstractFileSystem, str]:
+def file_system(address: str, listings: bool = True) -> tuple[AbstractFileSystem, str]:
     """The file system and the path in it; asked for anew at each use, since a fork or a thread needs its own.
+
+    Args:
+        address: of a file or a folder.
+        listings: whether what an object store listed once may be given again, though others write there.
 
     Raises:
         ResidualError: as `check_address`; or the protocol's library isn't installed.
@@ -52,14 +72,83 @@ def file_system(address: str) -> tuple[AbstractFileSystem, str]:
         return LocalFileSystem(), str(LocalFileSystem._strip_protocol(address))
     try:  # as `fsspec.url_to_fs`, which takes what is between the colons of a host for protocols
         kind = get_filesystem_class(protocol)
-        return kind(**kind._get_kwargs_from_urls(address)), str(kind._strip_protocol(address))
+        how = {"use_listings_cache": listings, "config_kwargs": {"max_pool_connections": AT_ONCE}}
+        how = kind._get_kwargs_from_urls(address) | (how if protocol == "s3" else {})
+        return kind(**how), str(kind._strip_protocol(address))
     except ImportError as error:
-        needed, cause = _LIBRARIES[protocol], error.__cause__
-        missing = isinstance(cause, ModuleNotFoundError) and cause.name in needed.split()
-        if cause is not None and not missing:
-            raise unusable(needed.split()[0], repr(address), needed, cause) from error
-        raise ResidualError(
-            f"{address!r} needs a library that isn't installed ({error}): pip install {needed}."
-        ) from error
+        needed = _LIBRARIES[protocol]
+        install, cause = _EXTRAS.get(needed, needed), error.__cause__ or error
+        raise unusable(needed, repr(address), install, cause) from error
     except Exception as error:
         raise ResidualError(f"{address!r} is no address that can be read: {error}.") from error
+
+
+@contextmanager
+def remote_errors(address: str, doing: str, kept: str = "") -> Generator[None]:
+    """Turn whatever a file system that isn't this machine's raises into one sentence, without what may not be
+    shown; each has exceptions of its own, and some of them are no `OSError`.
+
+    Args:
+        address: of what is asked for.
+        doing: what failed: "can't be read".
+        kept: a sentence on what is kept.
+
+    Raises:
+        FileNotFoundError: as it is, but where it is the bucket that isn't there.
+        UnreachableAddressError: in place of any other.
+    """
+    try:
+        yield
+    except (ResidualError, TypeError, AttributeError, NameError):  # the last three would be faults of ours
+        raise
+    except Exception as error:
+        if isinstance(error, FileNotFoundError) and _code(error)[0] not in _NO_BUCKET:
+            raise
+        why, way = _why_and_way_out(address, error)
+        type(
+            file_system(address)[0]
+        ).clear_instance_cache()  # it keeps credentials, which may be others next time
+        raise UnreachableAddressError(f"{shareable(address)!r} {doing}: {why}.{kept}", way) from error
+
+
+def is_past_the_end(error: BaseException) -> bool:
+    """Whether a server refused a range because the file ends in front of it."""
+    return _code(error)[1] == 416
+
+
+def _why_and_way_out(address: str, error: Exception) -> tuple[str, str]:
+    """What is wrong, and the way out."""
+    code, status = _code(error)
+    kinds = {base.__name__ for cause in _causes(error) for base in type(cause).__mro__}
+    named = f" ({code})" if code and not code.isdigit() else ""
+    s3 = _CREDENTIALS if check_address(address) == "s3" else ""
+    if code in _NO_BUCKET:
+        bucket = address.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        return f"there is no bucket {bucket!r}", f"Make it first, or mend the address. {_ELSEWHERE}"
+    if kinds & _NO_KEY:
+        return f"there are no credentials for it ({first_line(error).rstrip('.')})", s3
+    if code in _BAD_KEY:
+        return f"the server doesn't take these credentials{named}", s3
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return f"these credentials don't allow it{named}", f"Ask its owner for access, or use others. {s3}"
+    if status >= 500:
+        return f"the server fails, asked several times ({code or status})", "Try the same again later."
+    if kinds & _NETWORK and not status:
+        return "the server can't be reached or breaks off, tried several times", "Try the same again later."
+    return getattr(error, "strerror", None) or first_line(error), ""
+
+
+def _code(error: BaseException) -> tuple[str, int]:
+    """How S3 names an error, and its status of HTTP; ("", 0) of what isn't an answer of S3."""
+    for cause in _causes(error):
+        if isinstance(answer := getattr(cause, "response", None), dict):
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            return str(answer.get("Error", {}).get("Code", "")), int(status)
+    return "", 0
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

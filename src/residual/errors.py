@@ -118,6 +118,10 @@ class NoStoreError(ResidualError):
         super().__init__(message, "`encode_dataset` makes one.")
 
 
+class UnreachableAddressError(ResidualError):
+    """An object store, or another server, that can't be reached, fails, or doesn't let one in."""
+
+
 class DamagedStoreError(ResidualError):
     """A file of a store that isn't what was written."""
 

@@ -680,13 +680,17 @@ def test_one_shard_of_several_is_missing(tmp_path):
 def test_protocols_without_their_library_and_those_that_are_not_read(tmp_path, monkeypatch):
     def missing(address):
         assert not refused, "fsspec saw it"
-        raise ImportError("Install s3fs to access S3")
+        library = {"s3": "s3fs", "https": "aiohttp", "gs": "gcsfs"}[address]
+        raise ImportError(f"Install {library}") from ModuleNotFoundError(name=library)
 
     refused = False
     monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
-    for protocol, library in (("s3", "s3fs"), ("https", "aiohttp requests"), ("gs", "gcsfs")):
-        with pytest.raises(ResidualError, match=rf"a library that isn't installed .*pip install {library}\."):
-            ShardsDataset(f"{protocol}://bucket/x.tar", "train")
+    for protocol, install in (("s3", r"'residual-vit\[s3\]'"), ("https", r".*\[web\]'"), ("gs", "gcsfs")):
+        for opened in (lambda address: ShardsDataset(address, "train"), Storage):
+            with pytest.raises(
+                ResidualError, match=rf"needs \w+, which isn't installed: pip install {install}\."
+            ):
+                opened(f"{protocol}://bucket/x.tar")
     refused = True
     for address in (
         "nope://x.tar",

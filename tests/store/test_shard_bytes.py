@@ -50,9 +50,9 @@ def cut(data, longest: int) -> tuple[int, int]:
 
 
 def reader(data: bytes, seen: list[range]):
-    def read(start, length):
-        seen.append(range(start, start + length))
-        return bytes(data[start : start + length])
+    def read(pieces):
+        seen.extend(range(start, start + length) for start, length in pieces)
+        return [bytes(data[start : start + length]) for start, length in pieces]
 
     return read
 

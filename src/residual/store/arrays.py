@@ -9,12 +9,12 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from residual.errors import DamagedStoreError, ResidualError
+from residual.errors import DamagedStoreError, ResidualError, UnreachableAddressError
 from residual.hashing import sha256
 from residual.progress import Progress
 from residual.store.layout import unpack_ids, whole_array
 from residual.store.manifest import MANIFEST, MOST_BYTES, Receipt, StoreManifest, read_manifest
-from residual.store.shard_file import BadChunkError, ForeignChunkError
+from residual.store.shard_file import BadChunkError, ForeignChunkError, Read
 from residual.store.storage import MOST_BYTES as MOST_OF_FILE
 from residual.store.storage import Storage
 
@@ -126,7 +126,7 @@ class CheckedArrays:
             return np.empty(0, array.dtype)
         data = self.checked_file(file, min(array.size_of(n), MOST_OF_FILE))
         try:
-            return array.unpack(lambda start, count: data[start : start + count], len(data), range(n))
+            return array.unpack(in_memory(data), len(data), range(n))
         except BadChunkError as error:
             raise DamagedStoreError(f"{self.storage.address}/{file} holds no {n:,} numbers.") from error
 
@@ -136,46 +136,61 @@ class CheckedArrays:
         Raises:
             DamagedStoreError: what is read isn't what was written; names the file and the samples.
         """
-        self._check_description(name)
+        if len(positions):
+            self._check_description(name)
         array, shard_rows = self.layout.arrays[name], self.layout.rows
         tail = list(array.tail)
         if layers is not None and array.layer_axis is not None:
             tail[array.layer_axis] = len(layers)
-        result = np.empty((len(positions), *tail), array.dtype)
+        pieces: list[tuple[int, range, np.ndarray]] = []  # of a shard some rows, and where they go
         shards = positions // shard_rows
         for shard in np.unique(shards).tolist():
             targets = np.flatnonzero(shards == shard)
             rows = positions[targets] - shard * shard_rows
-            self._check_own(name, shard)
             chunks = np.unique(rows // array.chunk_rows)
             for run in np.split(chunks, np.flatnonzero(np.diff(chunks) > 1) + 1):  # nothing in between
-                inside = np.isin(rows // array.chunk_rows, run)
-                first, last = int(rows[inside].min()), int(rows[inside].max())
-                try:
-                    values = self._unpacked(name, shard, range(first, last + 1), layers)
-                except BadChunkError as error:
-                    raise DamagedStoreError(str(self._damage(name, shard, error))) from error
-                if len(values) == len(result) and np.array_equal(rows, np.arange(first, last + 1)):
-                    return values
-                result[targets[inside]] = values[rows[inside] - first]
+                inside = targets[np.isin(rows // array.chunk_rows, run)]
+                own = positions[inside] - shard * shard_rows
+                pieces.append((shard, range(int(own.min()), int(own.max()) + 1), inside))
+        result = np.empty((len(positions), *tail), array.dtype)
+        fetched = self.storage.several(lambda piece: self._part(name, piece[0], piece[1], layers), pieces)
+        for (shard, rows_read, targets), values in zip(pieces, fetched, strict=True):
+            own = positions[targets] - shard * shard_rows
+            if len(values) == len(positions) and np.array_equal(own, rows_read):
+                return values
+            result[targets] = values[own - rows_read.start]
         return result
+
+    def read_each(
+        self, names: Sequence[str], positions: np.ndarray, layers: Sequence[int] | None = None
+    ) -> dict[str, np.ndarray]:
+        """`read` of several arrays, by name."""
+        if len(positions):
+            self._check_description(names[0])  # and of all, before several look at that at once
+        values = self.storage.several(lambda name: self.read(name, positions, layers), names)
+        return dict(zip(names, values, strict=True))
+
+    def _part(self, name: str, shard: int, rows: range, layers: Sequence[int] | None) -> np.ndarray:
+        self._check_own(name, shard)
+        try:
+            return self._unpacked(name, shard, rows, layers)
+        except BadChunkError as error:
+            raise DamagedStoreError(str(self._damage(name, shard, error))) from error
 
     def verify(self, progress: Progress | None) -> list[Damage]:
         """Read every chunk of every file."""
         checks: list[tuple[str, Callable[[], object]]] = [(MANIFEST, self._check_manifest)]
         checks += [(name, partial(self.checked_file, name)) for name in self.manifest.files]
         checks += [(Receipt.file(shard), partial(self._check_receipt, shard)) for shard in self.receipts]
-        damages = []
-        for name, check in checks:
-            try:
-                check()
-            except (ResidualError, OSError):
-                damages.append(Damage(name, (), "isn't what was written"))
+        found = self.storage.several(_is_right, (check for _, check in checks))
+        names = [name for (name, _), right in zip(checks, found, strict=True) if not right]
+        damages = [Damage(name, (), "isn't what was written") for name in names]
         for shard in sorted({*self.spoilt, *self._without_receipt()}):
             reason = "isn't what was written" if shard in self.spoilt else "is missing, its shard is there"
             damages.append(Damage(Receipt.file(shard), self._ids(self.layout.samples_of(shard)), reason))
-        for done, shard in enumerate(sorted(self.receipts), start=1):
-            damages += [damage for name in self.layout.arrays for damage in self._damages(name, shard)]
+        found_in = self.storage.several(self._damages_of, sorted(self.receipts))
+        for done, of_shard in enumerate(found_in, start=1):
+            damages += of_shard
             if progress is not None:
                 progress("verify", done, len(self.receipts))
         return damages
@@ -204,20 +219,31 @@ class CheckedArrays:
                 raise DamagedStoreError(str(damage))
         self._own.add(file)
 
+    def _damages_of(self, shard: int) -> list[Damage]:
+        """What is wrong with the files of one shard."""
+        return [damage for name in self.layout.arrays for damage in self._damages(name, shard)]
+
     def _damages(self, name: str, shard: int) -> list[Damage]:
         """What is wrong with the file of one shard of an array, by the samples of its chunks."""
-        if wrong := self._wrong_size(name, shard):
+        if self.storage.local is not None and (wrong := self._wrong_size(name, shard)):
             return [wrong]
         file, samples = self.layout.file(name, shard), self.layout.samples_of(shard)
+        receipt = self.receipts[shard]
         try:
-            if sha256(self.storage.read(file)) == self.receipts[shard].checksums[name]:
-                return []
+            data = self.storage.read(file, receipt.sizes[name])
+        except UnreachableAddressError:
+            raise
         except (ResidualError, OSError):
-            return [Damage(file, self._ids(samples), "can't be read")]
-        each, damages = self.layout.arrays[name].chunk_rows, []
-        for start in range(0, len(samples), each):
+            return [self._wrong_size(name, shard) or Damage(file, self._ids(samples), "can't be read")]
+        if sha256(data) == receipt.checksums[name]:
+            return []
+        if len(data) != receipt.sizes[name]:
+            return [self._of_size(name, shard, len(data))]
+        array, checksums, damages = self.layout.arrays[name], receipt.chunks.get(name), []
+        for start in range(0, len(samples), array.chunk_rows):
+            rows = range(start, min(start + array.chunk_rows, len(samples)))
             try:
-                self._unpacked(name, shard, range(start, min(start + each, len(samples))))
+                array.unpack(in_memory(data), len(data), rows, checksums=checksums)
             except BadChunkError as error:
                 if (damage := self._damage(name, shard, error)) not in damages:
                     damages.append(damage)
@@ -226,25 +252,35 @@ class CheckedArrays:
     def _unpacked(
         self, name: str, shard: int, rows: range, layers: Sequence[int] | None = None
     ) -> np.ndarray:
-        """Some rows of a shard, of all layers or of some."""
-        if wrong := self._wrong_size(name, shard):
-            raise DamagedStoreError(str(wrong))
+        """Some rows of a shard, of all layers or of some.
+
+        Of a server nothing is asked for but chunks, where their checksums are known, and the size if they are
+        wrong.
+        """
         receipt, file = self.receipts[shard], self.layout.file(name, shard)
+        here = self.storage.local is not None
+        if here and (wrong := self._wrong_size(name, shard)):
+            raise DamagedStoreError(str(wrong))
+        array, size, checksums = self.layout.arrays[name], receipt.sizes[name], receipt.chunks.get(name)
         try:
             with self.storage.reader(file) as read:
-                checksums = receipt.chunks.get(name)
-                return self.layout.arrays[name].unpack(read, receipt.sizes[name], rows, layers, checksums)
-        except OSError as error:
+                return array.unpack(read, size, rows, layers, checksums, here or checksums is None)
+        except (BadChunkError, OSError) as error:
+            if wrong := None if here else self._wrong_size(name, shard):
+                raise DamagedStoreError(str(wrong)) from error
+            if isinstance(error, BadChunkError):
+                raise
             where = f"{self.storage.address}/{file}"
             raise DamagedStoreError(f"{where} can't be read ({error.strerror or error}).") from error
 
     def _wrong_size(self, name: str, shard: int) -> Damage | None:
-        file, expected = self.layout.file(name, shard), self.receipts[shard].sizes[name]
-        size = self.storage.size(file)
-        if size == expected:
-            return None
+        size = self.storage.size(self.layout.file(name, shard))
+        return None if size == self.receipts[shard].sizes[name] else self._of_size(name, shard, size)
+
+    def _of_size(self, name: str, shard: int, size: int | None) -> Damage:
+        expected = self.receipts[shard].sizes[name]
         reason = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
-        return Damage(file, self._ids(self.layout.samples_of(shard)), reason)
+        return Damage(self.layout.file(name, shard), self._ids(self.layout.samples_of(shard)), reason)
 
     def _damage(self, name: str, shard: int, error: BadChunkError) -> Damage:
         spoilt = self.layout.samples_of(shard)[error.rows.start : error.rows.stop]
@@ -261,8 +297,9 @@ class CheckedArrays:
     def _check_description(self, name: str) -> None:
         """Refuse an array that is described otherwise than it was; looked at once."""
         if name not in self._described:
-            for file in ("zarr.json", f"{name}/zarr.json"):
+            for file in {"zarr.json", f"{name}/zarr.json"} - self._described:
                 self.checked_file(file)
+                self._described.add(file)
             self._described.add(name)
 
     def _check_manifest(self) -> None:
@@ -272,3 +309,23 @@ class CheckedArrays:
     def _check_receipt(self, shard: int) -> None:
         name = Receipt.file(shard)
         self.manifest.receipt(shard, self.storage.read(name, MOST_BYTES), name)
+
+
+def in_memory(data: bytes) -> Read:
+    """Gives pieces of a file that was read whole."""
+    return lambda pieces: [data[start : start + count] for start, count in pieces]
+
+
+def _is_right(check: Callable[[], object]) -> bool:
+    """Whether a file is what was written.
+
+    Raises:
+        UnreachableAddressError: nobody knows.
+    """
+    try:
+        check()
+    except UnreachableAddressError:
+        raise
+    except (ResidualError, OSError):
+        return False
+    return True

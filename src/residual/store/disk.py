@@ -175,9 +175,8 @@ class ResidualStore(Store):
         kinds = self._kinds(kinds)
         positions = self._positions(samples)
         wanted = [name for name in _FIELDS if KIND_OF.get(name) in (None, *kinds)]
-        return self._coordinates(
-            {name: self._arrays.read(name, positions) for name in wanted if name in self.layout.arrays}
-        )
+        held = [name for name in wanted if name in self.layout.arrays]
+        return self._coordinates(self._arrays.read_each(held, positions))
 
     def contributions(
         self, samples: Samples | None = None, units: UnitsLike | None = None
@@ -205,7 +204,7 @@ class ResidualStore(Store):
         """
         chosen = self.units.iloc[self.linearization.units.checked(units)]
         positions = self._positions(samples)
-        values = {name: self._arrays.read(name, positions) for name in ("mean", "std")}
+        values = self._arrays.read_each(("mean", "std"), positions)
         for name, kind in KIND_OF.items():
             array, of_kind = self.layout.arrays.get(name), chosen[chosen["kind"] == kind]
             if array is None or not len(of_kind):

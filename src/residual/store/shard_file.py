@@ -18,7 +18,8 @@ import numpy as np
 _CRC = 4
 _ABSENT = 2**64 - 1
 
-Read = Callable[[int, int], bytes | memoryview]  # so many bytes of a file from a place on
+# Several pieces of a file, each so many bytes from a place on, asked for at once; shorter where it ends.
+Read = Callable[[Sequence[tuple[int, int]]], Sequence[bytes | memoryview]]
 
 
 class BadChunkError(ValueError):
@@ -92,7 +93,7 @@ class ShardedArray:
         """
         count, each = self.chunks_of(len(values)), self.chunk_bytes + _CRC
         data = bytearray(self.size_of(len(values)))
-        index = np.full((math.prod(self.counts), 2), _ABSENT, "<u8")
+        index = self._packed_index(len(data))
         for number, place in enumerate(itertools.islice(self._places(), count)):
             start = number * each
             chunk = self._chunk_in(data, start)
@@ -100,7 +101,6 @@ class ShardedArray:
             chunk[len(part) :] = fill_of(np.dtype(self.dtype))
             chunk[: len(part)] = part
             data[start + self.chunk_bytes : start + each] = _crc(chunk)
-            index[number] = start, each
         data[count * each : -_CRC] = index.tobytes()
         data[-_CRC:] = _crc(index)
         return data
@@ -118,20 +118,22 @@ class ShardedArray:
         rows: range,
         layers: Sequence[int] | None = None,
         checksums: str | None = None,
+        indexed: bool = True,
     ) -> np.ndarray:
         """Some rows of a shard, all of them or some layers.
 
         Args:
-            read: gives the bytes of the file from a place on, so many.
+            read: gives pieces of the file.
             size: of the file.
             rows: which, in the shard.
             layers: which, ascending; None for all there is.
             checksums: of the chunks, from `checksums`; None where they aren't known.
+            indexed: look into the index; else chunks are where `pack` puts them, and `checksums` tell if not.
 
         Raises:
             BadChunkError: a chunk that is needed, or the index, isn't what was written.
         """
-        index = self._index(read, size)
+        index = self._index(read, size) if indexed else self._packed_index(size)
         axis = None if layers is None or self.layer_axis is None else self.layer_axis + 1
         shape = [len(rows), *self.tail]
         if layers is not None and axis is not None:
@@ -140,9 +142,10 @@ class ShardedArray:
         if (index[[number for number, _ in wanted], 0] == _ABSENT).any():
             raise BadChunkError(range(self.rows))
         result = np.empty(shape, self.dtype)
-        for run in self._runs(wanted, index):
-            begin, end = index[run[0][0], 0], index[run[-1][0]].sum()
-            data = read(int(begin), int(end - begin))
+        runs = list(self._runs(wanted, index))
+        ends = [(int(index[run[0][0], 0]), int(index[run[-1][0]].sum())) for run in runs]
+        pieces = read([(begin, end - begin) for begin, end in ends])
+        for run, (begin, _), data in zip(runs, ends, pieces, strict=True):
             for number, place in run:
                 inside = self._slices(place)
                 at, known = int(index[number, 0] - begin), checksums and checksums[8 * number :][:8]
@@ -170,7 +173,7 @@ class ShardedArray:
 
     def _index(self, read: Read, size: int) -> np.ndarray:
         """`(chunks, 2)`: where each is and how long, or absent; nothing in it leads out of the file."""
-        data = read(size - self.index_bytes, self.index_bytes) if size >= self.index_bytes else b""
+        [data] = read([(size - self.index_bytes, self.index_bytes)]) if size >= self.index_bytes else [b""]
         if len(data) != self.index_bytes:
             raise BadChunkError(range(self.rows))
         index = np.frombuffer(data, "<u8", (self.index_bytes - _CRC) // 8).reshape(-1, 2)
@@ -178,6 +181,14 @@ class ShardedArray:
         outside = (there[:, 1] != each).any() or (there[:, 0] > max(0, size - self.index_bytes - each)).any()
         if outside or data[-_CRC:] != _crc(index):
             raise BadChunkError(range(self.rows))
+        return index
+
+    def _packed_index(self, size: int) -> np.ndarray:
+        """As `pack` makes it, for a file of that size."""
+        each = self.chunk_bytes + _CRC
+        count = (size - self.index_bytes) // each
+        index = np.full((math.prod(self.counts), 2), _ABSENT, "<u8")
+        index[:count, 0], index[:count, 1] = np.arange(count) * each, each
         return index
 
     def _checked_chunk(

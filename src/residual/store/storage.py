@@ -1,7 +1,8 @@
 """What a store is kept on: a local folder or any fsspec address. A file there is whole or isn't there.
 
 Local files are written beside their path, brought to the disk (`fsync`) and renamed, so that what has been
-written survives a kill and a power cut. Object stores put whole objects by themselves.
+written survives a kill and a power cut. Object stores put whole objects by themselves; each look at one is a
+request, so that sizes come from listings, and several are asked for at once.
 """
 
 from __future__ import annotations
@@ -10,37 +11,57 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from residual.addresses import check_address, file_system
+from residual.addresses import AT_ONCE, check_address, file_system, is_past_the_end, remote_errors
 from residual.errors import DamagedStoreError, ResidualError
-from residual.files import is_partial, local_path, make_folder, replacing, sweep, sync_folder
+from residual.files import is_partial, local_path, make_folder, replacing, shareable, sweep, sync_folder
+from residual.store.shard_file import Read
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 MOST_BYTES = 2**32  # of a file that is read whole; a linearization of the largest encoders has half of that
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_THREADS = 8
+_KEPT = " What is complete is kept."
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Storage:
-    """A folder of files by name (`a/b`), at a path or an fsspec address.
+    """A folder of files by name (`a/b`), at a path or an fsspec address. It may be pickled, and used by any
+    thread and behind a fork.
+
+    Args:
+        address: a path or an address; credentials are those of the environment.
 
     Raises:
         ResidualError: an address of a kind that isn't known or whose library isn't installed.
     """
 
     def __init__(self, address: str | os.PathLike[str]):
-        self.address = os.fspath(address)
+        self._asked = os.fspath(address)
+        self.address = self._asked  # as it may be shown
         self.local: Path | None = None
         self._inside: set[str] = set()  # files that were seen to be in the folder
         if (protocol := check_address(self.address)) is None:
             self.local = local_path(self.address)
             return
-        self._fs, self._root = file_system(self.address)
+        _, self._root = file_system(self.address, listings=False)
         if protocol == "file":
             self.local = Path(self._root)
+        else:
+            self.address = shareable(self._asked)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Storage, (self._asked,)
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
         """The whole file, if it has `most` bytes.
@@ -49,17 +70,19 @@ class Storage:
             FileNotFoundError: it isn't there.
             DamagedStoreError: it is larger; it is no file, such as a pipe or a device; or it is a link that
                 leads out of the store's folder.
+            UnreachableAddressError: a server doesn't give it.
         """
         if self.local is not None:
             return self._checked(self.local, name, most).read_bytes()
-        self._check_size(name, self._fs.size(self._at(name)), most)
-        return self._fs.cat_file(self._at(name))
+        return self.read_all([name], most)[0]
 
     @contextlib.contextmanager
-    def reader(self, name: str) -> Generator[Callable[[int, int], bytes | memoryview]]:
-        """Gives a function that reads so many bytes of a file from a place on."""
+    def reader(self, name: str) -> Generator[Read]:
+        """Gives a function that reads several pieces of a file, each so many bytes from a place on; fewer
+        where it ends before.
+        """
         if self.local is None:
-            yield lambda start, count: self._fs.cat_file(self._at(name), start=start, end=start + count)
+            yield lambda pieces: self._pieces([(name, *piece) for piece in pieces])
             return
         with self._checked(self.local, name).open("rb", buffering=0) as file:
 
@@ -68,16 +91,25 @@ class Storage:
                 file.seek(start)
                 return room[: file.readinto(room) or 0]
 
-            yield read
+            yield lambda pieces: [read(*piece) for piece in pieces]
 
-    def read_all(self, names: list[str], most: int) -> list[bytes]:
-        """Several files as `read` gives them, at once where that is faster."""
-        if self.local is not None or not names:
+    def read_all(self, names: Sequence[str], most: int) -> list[bytes]:
+        """Several files as `read` gives them, at once where each is a request."""
+        if self.local is not None:
             return [self.read(name, most) for name in names]
-        for name, size in zip(names, self._fs.sizes([self._at(name) for name in names]), strict=True):
-            self._check_size(name, size, most)
-        contents = self._fs.cat([self._at(name) for name in names])
-        return [contents[self._at(name)] for name in names]
+        contents = self._pieces([(name, 0, most + 1) for name in names])
+        for name, content in zip(names, contents, strict=True):
+            if len(content) > most:
+                self._check_size(name, self.size(name), most)
+        return contents
+
+    def several(self, function: Callable[[T], R], each: Iterable[T]) -> Iterator[R]:
+        """`function` of each, in order; of several at once where it waits for a server."""
+        if self.local is not None:
+            yield from map(function, each)
+            return
+        with ThreadPoolExecutor(_THREADS, "residual-requests") as pool:
+            yield from pool.map(function, each)
 
     def write(self, name: str, data: bytes | bytearray) -> None:
         """Write the whole file, or nothing.
@@ -85,14 +117,23 @@ class Storage:
         Raises:
             ResidualError: the disk is full, or it can't be written to.
         """
+        self.write_all({name: data})
+
+    def write_all(self, files: Mapping[str, bytes | bytearray]) -> None:
+        """Write several files as `write` does, at once where each is a request: then some may be there, and
+        others not, when it fails.
+
+        Raises:
+            ResidualError: as `write`.
+        """
         try:
             if self.local is None:
-                self._fs.makedirs(self._at(name).rpartition("/")[0], exist_ok=True)
-                self._fs.pipe_file(self._at(name), bytes(data))
-            else:
-                path = self.local / name
-                make_folder(path.parent)
-                with replacing(path) as beside:
+                with self._errors("can't be written to", _KEPT):
+                    self._fs.pipe({self._at(name): bytes(data) for name, data in files.items()})
+                return
+            for name, data in files.items():
+                make_folder((self.local / name).parent)
+                with replacing(self.local / name) as beside:
                     beside.write_bytes(data)
         except OSError as error:
             if error.errno in _FULL:
@@ -101,7 +142,7 @@ class Storage:
                     "same again, it goes on from there."
                 ) from error
             raise ResidualError(
-                f"{self.address!r} can't be written to ({error.strerror or error}). What is complete is kept."
+                f"{self.address!r} can't be written to ({error.strerror or error}).{_KEPT}"
             ) from error
 
     def remove(self, name: str) -> None:
@@ -112,7 +153,8 @@ class Storage:
         """
         try:
             if self.local is None:
-                self._fs.rm_file(self._at(name))
+                with self._errors(f"keeps {name}, which can't be removed"):
+                    self._fs.rm_file(self._at(name))
             else:
                 (self.local / name).unlink()
                 sync_folder((self.local / name).parent)
@@ -122,16 +164,26 @@ class Storage:
             ) from error
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, or None where there is none."""
+        """Bytes of a file, or None where there is none.
+
+        Raises:
+            UnreachableAddressError: a server doesn't tell.
+        """
         try:
             if self.local is not None:
                 return (self.local / name).stat().st_size
-            return self._fs.size(self._at(name))
+            with self._errors("can't be read"):
+                return self._fs.size(self._at(name))
         except OSError:
             return None
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Bytes of every file below a folder, by name, partly written ones left out."""
+        """Bytes of every file below a folder, by name, partly written ones left out: of an object store one
+        request for every 1,000.
+
+        Raises:
+            UnreachableAddressError: a server doesn't tell.
+        """
         if self.local is not None:
             sizes, start = {}, self.local / folder
             self._check_inside(start, folder)
@@ -140,9 +192,10 @@ class Storage:
                     if stat.S_ISREG((about := path.stat()).st_mode):
                         sizes[path.relative_to(self.local).as_posix()] = about.st_size
         else:
-            self._fs.invalidate_cache()
-            start = self._at(folder).rstrip("/")
-            listed: dict[str, dict[str, Any]] = self._fs.find(start, detail=True)
+            listed: dict[str, dict[str, Any]] = {}
+            with contextlib.suppress(FileNotFoundError), self._errors("can't be listed"):
+                self._fs.invalidate_cache()
+                listed = self._fs.find(self._at(folder).rstrip("/"), detail=True)
             cut = len(self._root.rstrip("/")) + 1
             sizes = {name[cut:]: about["size"] for name, about in listed.items()}
         return {name: size for name, size in sorted(sizes.items()) if not is_partial(name)}
@@ -154,6 +207,27 @@ class Storage:
 
     def __repr__(self) -> str:
         return f"Storage({self.address!r})"
+
+    @property
+    def _fs(self) -> AbstractFileSystem:
+        return file_system(self._asked, listings=False)[0]
+
+    def _errors(self, doing: str, kept: str = "") -> contextlib.AbstractContextManager[None]:
+        return remote_errors(self._asked, doing, kept)
+
+    def _pieces(self, asked: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Of files that aren't on this machine, each so many bytes from a place on: a request each."""
+        paths = [self._at(name) for name, _, _ in asked]
+        starts, ends = [start for _, start, _ in asked], [start + count for _, start, count in asked]
+        how = {"batch_size": AT_ONCE} if self._fs.async_impl else {}
+        with self._errors("can't be read"):
+            got = self._fs.cat_ranges(paths, starts, ends, on_error="return", **how)
+            for place, piece in enumerate(got):
+                if isinstance(piece, Exception):
+                    if not is_past_the_end(piece):
+                        raise piece
+                    got[place] = b""
+            return got
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"

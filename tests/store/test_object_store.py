@@ -1,0 +1,346 @@
+"""Stores in a bucket of a real S3 server: requests are few, fail and are asked again, and processes die."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+import torch
+from kills import Nursery
+from s3_server import BROKEN, BUSY, DROPPED, FORBIDDEN, KEYS, Bucket, counts, forget, serving
+from store_files import files_of, same_coordinates, same_encoder, same_files, small_shards
+from tiny import TinyImages
+
+from residual.errors import DamagedStoreError, NoStoreError, ResidualError, UnreachableAddressError
+from residual.store.disk import ResidualStore
+from residual.store.encode import encode_dataset
+from residual.store.storage import Storage
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked and killed")
+
+N, ROWS = 20, 8
+SHARDS, ARRAYS = 3, 6
+STORE = "s3://bucket/kept"
+
+
+@pytest.fixture(scope="module")
+def served():
+    with serving() as (proxy, bucket):
+        yield proxy, bucket
+
+
+@pytest.fixture
+def proxy(served):
+    yield served[0]
+    served[0].fault = None
+
+
+@pytest.fixture
+def bucket(served) -> Bucket:
+    return served[1]
+
+
+@pytest.fixture(scope="module", autouse=True)  # it starts while others are at work
+def nursery(served, tmp_path_factory):
+    made = Nursery(Path(__file__).with_name("s3_nursery.py"), tmp_path_factory.mktemp("s3") / "errors.txt")
+    yield made
+    made.close()
+
+
+def encode(path, n: int = N, **how) -> ResidualStore:
+    with pytest.MonkeyPatch.context() as patch:
+        small_shards(patch, ROWS)
+        dataset = TinyImages(n, broken=(3, n // 2))
+        return encode_dataset(same_encoder(), dataset, path, batch_size=16, on_error="skip", **how)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The same store on a disk."""
+    path = tmp_path_factory.mktemp("disk") / "store"
+    encode(path)
+    return path
+
+
+@pytest.fixture
+def store(served, expected) -> str:
+    """One that is whole, at an address."""
+    if not served[1].names("kept"):
+        for name, data in files_of(expected).items():
+            served[1].put(f"kept/{name}", data)
+    return STORE
+
+
+# Requests
+
+
+def test_a_store_is_written_and_read_in_few_requests(proxy, bucket, expected):
+    """The table of docs/stores.md, for shards of one file an array."""
+    with proxy.counted() as write:
+        encode("s3://bucket/counted")
+    same_files(bucket.files("counted"), files_of(expected))
+    rest = len(bucket.names("counted")) - SHARDS * (ARRAYS + 1)  # what isn't of samples
+    # looked for, written, opened
+    assert counts(write) == {
+        "HEAD": 1, "LIST": 4, "GET": 2 + SHARDS, "PUT": SHARDS * (ARRAYS + 1) + rest
+    }  # fmt: skip
+    with proxy.counted() as opened:
+        store = ResidualStore.open("s3://bucket/counted")
+    assert counts(opened) == {"LIST": 1, "GET": 1 + SHARDS}
+    with proxy.counted() as first:
+        read = store.read()
+    assert counts(first) == {"GET": (ARRAYS - 1) * (SHARDS + 1) + 1}  # all but digests; the descriptions once
+    with proxy.counted() as again:
+        store.read()
+    assert counts(again) == {"GET": (ARRAYS - 1) * SHARDS}
+    same_coordinates(read, ResidualStore.open(expected).read())
+    with proxy.counted() as resumed:
+        encode("s3://bucket/counted")
+    assert counts(resumed) == {"LIST": 3, "GET": 2 * (1 + SHARDS) + 2 + SHARDS}
+    with proxy.counted() as verified:
+        assert store.verify() == []
+    assert counts(verified) == {"GET": len(bucket.names("counted"))}
+
+
+def test_of_a_shard_only_the_chunks_that_are_asked_for_are_fetched(proxy, bucket, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("residual.store.layout.CHUNK_BYTES", 1100)  # a layer of 16 samples
+        made = encode_dataset(same_encoder(), TinyImages(64), "s3://bucket/ranges", batch_size=64)
+    z = made.layout.arrays["z"]
+    assert (z.chunk_rows, z.chunk_tail[0]) == (16, 1)
+    made.linearization  # noqa: B018 (read once)
+    made.contributions([0], ["1.2"])
+    with proxy.counted() as seen:
+        made.contributions(slice(20, 30), ["1.2", "1.3"])
+    [of_z] = [request for request in seen if "/z/" in request.key]
+    assert of_z.status == 206
+    assert of_z.bytes == z.chunk_bytes + 4 < z.size_of(64) / 10
+    assert counts(seen) == {"GET": 3}  # and of the mean and the standard deviation
+
+
+# Writers
+
+
+def test_two_writers_at_once_and_what_each_sees_of_the_other(nursery, bucket, expected):
+    how = {"n": N, "rows": ROWS}
+    mine = Storage("s3://bucket/shared")
+    assert mine.sizes() == {}
+    writers = [nursery.start("s3://bucket/shared", part=[part, 2], **how) for part in (1, 2)]
+    assert [nursery.wait(writer) for writer in writers] == [0, 0]
+    same_files(bucket.files("shared"), files_of(expected))
+    assert {name: len(data) for name, data in files_of(expected).items()} == mine.sizes()
+    bucket.put("shared/label/c/0", b"x")
+    assert (mine.size("label/c/0"), mine.read("label/c/0"), mine.sizes()["label/c/0"]) == (1, b"x", 1)
+
+
+def killing(number: int, writers: list[int]):
+    """Kill a process at one of its uploads."""
+    seen = 0
+
+    def wrong(request):
+        nonlocal seen
+        seen += request.method == "PUT"
+        if request.method == "PUT" and seen == number:
+            os.kill(writers[0], signal.SIGKILL)
+
+    return wrong
+
+
+def test_killed_at_uploads_again_and_again(nursery, proxy, bucket, expected):
+    """The request comes to the server, its answer to nobody; some steps further each time."""
+    how, reached = {"n": N, "rows": ROWS}, []
+    for steps in (1, 20, 14):
+        proxy.fault = killing(steps, writers := [])
+        writers.append(nursery.start("s3://bucket/killed", **how))
+        assert nursery.wait(writers[0]) == -9
+        proxy.fault = None
+        receipts = [name for name in bucket.names("killed") if name.startswith("receipts/")]
+        reached.append(len(receipts))
+        if receipts:
+            with pytest.warns(UserWarning, match="isn't complete"):
+                assert ResidualStore.open("s3://bucket/killed").verify() == []
+    assert reached == sorted(reached)
+    assert 0 < reached[-1] < SHARDS
+    assert nursery.run("s3://bucket/killed", **how) == 0
+    same_files(bucket.files("killed"), files_of(expected))
+
+
+# Failing servers
+
+
+def unreachable(said: str):
+    return pytest.raises(UnreachableAddressError, match=said)
+
+
+def failing(faults, method: str = ""):
+    """Answer some of the requests so, by their number."""
+    seen = 0
+
+    def wrong(request):
+        nonlocal seen
+        if request.method in (method or request.method):
+            seen += 1
+            return faults.get(seen)
+        return None
+
+    return wrong
+
+
+def test_what_fails_now_and_then_is_asked_again(proxy, bucket, expected):
+    forget()
+    proxy.fault = failing({2: BROKEN, 20: BUSY, 40: DROPPED})
+    with proxy.counted() as seen:
+        encode("s3://bucket/again")
+    assert [request.status for request in seen if request.status not in (200, 206, 404)] == [500, 503, 0]
+    same_files(bucket.files("again"), files_of(expected))
+    proxy.fault = failing({9: DROPPED})
+    assert ResidualStore.open("s3://bucket/again").verify() == []
+
+
+@pytest.mark.parametrize(("fault", "said"), [(BUSY, "SlowDown"), (DROPPED, "")])
+def test_a_server_that_never_comes_back_costs_nothing_that_is_whole(proxy, bucket, fault, said, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    forget()
+    name = f"gone{fault[0]}"
+    proxy.fault = failing(dict.fromkeys(range(2 * ARRAYS + 16, 1000), fault), "PUT")
+    broken = f"fails, asked several times \\({said}\\)" if said else "can't be reached or breaks off"
+    with unreachable(f"{name}' can't be written to: the server {broken}.* What is complete is kept"):
+        encode(f"s3://bucket/{name}")
+    proxy.fault = None
+    with pytest.warns(UserWarning, match="isn't complete: .* of 20 samples"):
+        store = ResidualStore.open(f"s3://bucket/{name}")
+    proxy.fault = failing(dict.fromkeys(range(1, 1000), fault))
+    for call in (store.verify, store.read, lambda: ResidualStore.open(STORE), lambda: encode(STORE)):
+        with unreachable(rf"can't be (read|listed): the server {broken}.* later\.$"):
+            call()  # no damage, and nobody is told to remove anything
+
+
+# What isn't as it was written
+
+
+def test_changed_missing_and_foreign_objects_are_found(bucket, store, expected):
+    good = files_of(expected)
+    opened = ResidualStore.open(store)
+    whole = opened.read()
+    name = "z/c/1/0/0/0"
+    changed = bytearray(good[name])
+    changed[100] ^= 1
+    for data, said in (
+        (bytes(changed), "holds a changed byte"),
+        (good["z/c/2/0/0/0"], "isn't the file that was written, but one like it"),
+        (good[name][:-30], f"has {len(good[name]) - 30:,} bytes instead of {len(good[name]):,}"),
+        (good[name][:50], f"has 50 bytes instead of {len(good[name]):,}"),
+        (b"", f"has 0 bytes instead of {len(good[name]):,}"),
+        (None, "is missing"),
+        (good[name] + b"more", f"has {len(good[name]) + 4:,} bytes instead of"),
+    ):
+        bucket.delete(f"kept/{name}") if data is None else bucket.put(f"kept/{name}", data)
+        [damage] = opened.verify()
+        assert (damage.file, damage.samples[0]) == (name, "tiny/8")
+        assert damage.reason.startswith(said)
+        if len(data or b"") > len(good[name]):  # no chunk of it is another
+            same_coordinates(opened.read(), whole)
+            continue
+        with pytest.raises(DamagedStoreError, match=rf"^{name} {said}.*'tiny/8'"):
+            opened.read()
+        same_coordinates(opened.read(slice(0, 7)), whole[:7])
+    bucket.put(f"kept/{name}", good[name])
+    for name, reason in (
+        ("receipts/000001.json", "isn't what was written"),
+        ("units.json", "isn't what was"),
+    ):
+        bucket.put(f"kept/{name}", good[name][:-9])
+        [damage] = opened.verify()
+        assert damage.file == name
+        assert reason in damage.reason
+        bucket.put(f"kept/{name}", good[name])
+    assert opened.verify() == []
+
+
+# Credentials and buckets
+
+
+WAY = r"in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by AWS_PROFILE\. .* named by AWS_ENDPOINT_URL\."
+
+
+def test_no_bucket_no_access_and_no_credentials_are_said(proxy, monkeypatch, tmp_path):
+    calls = (ResidualStore.open, encode)
+    for call in calls:
+        with unreachable(r"no bucket 'nowhere'\. Make it first, .* AWS_ENDPOINT"):
+            call("s3://nowhere/store")
+        with pytest.raises(ResidualError, match=r"'s3://N[^']*' can't be (read|listed): "):
+            call("s3://No bucket/b")
+    with pytest.raises(NoStoreError, match="There is no store at 's3://bucket/empty'"):
+        ResidualStore.open("s3://bucket/empty")
+    proxy.fault = lambda request: FORBIDDEN
+    for call in calls:
+        with unreachable(rf"these credentials don't allow it \(AccessDenied\).*{WAY}"):
+            call("s3://bucket/store")
+    proxy.fault = lambda request: (403, "InvalidAccessKeyId", f"{request.key} of {KEYS}")
+    for call in calls:
+        with unreachable(r"doesn't take these credentials \(InvalidAccessK") as caught:
+            call("s3://bucket/store")
+        assert not any(value in str(caught.value) for value in KEYS.values())
+    proxy.fault = None
+    with monkeypatch.context() as patch:
+        for variable in KEYS:
+            patch.delenv(variable)
+        forget()
+        for call in calls:
+            with unreachable(rf"there are no credentials for it .*{WAY}"):
+                call("s3://bucket/store")
+        patch.setenv("AWS_PROFILE", "work")
+        with unreachable(r"no credentials for it \(The config profile \(work\)"):
+            ResidualStore.open("s3://bucket/empty")
+        (tmp_path / "credentials").write_text(
+            f"[work]\naws_access_key_id={KEYS['AWS_ACCESS_KEY_ID']}\naws_secret_access_key=any\n"
+        )
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+        with pytest.raises(NoStoreError, match="There is no store at 's3://bucket/empty'"):
+            ResidualStore.open("s3://bucket/empty")  # in the same process
+    forget()
+
+
+def test_credentials_are_nowhere(bucket, store):
+    shown = Storage("s3://me:password@bucket/kept").address
+    assert shown == "s3://bucket/kept"
+    opened = ResidualStore.open(store)
+    kept = [*bucket.files("kept").values(), repr(opened).encode(), pickle.dumps(opened)]
+    assert not any(value.encode() in data for value in KEYS.values() for data in kept)
+
+
+# Processes
+
+
+def _mean_of(store: ResidualStore, number: int) -> torch.Tensor:
+    return store.read([number]).mean
+
+
+class Rows(torch.utils.data.Dataset):
+    def __init__(self, store: ResidualStore):
+        self.store = store
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        return _mean_of(self.store, number)
+
+
+def test_an_open_store_may_be_forked_and_pickled(store):
+    opened = ResidualStore.open(store)
+    right = opened.read(range(4)).mean
+    forked = torch.utils.data.DataLoader(
+        Rows(opened), batch_size=2, num_workers=2, multiprocessing_context="fork"
+    )
+    assert torch.equal(torch.cat(list(forked))[:, 0], right)
+    same_coordinates(pickle.loads(pickle.dumps(opened)).read(), opened.read())
+    with ProcessPoolExecutor(1, get_context("fork")) as pool:
+        assert torch.equal(pool.submit(_mean_of, opened, 2).result(60), right[2:3])
