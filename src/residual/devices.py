@@ -32,6 +32,12 @@ def find_device(wanted: str | torch.device | None) -> torch.device:
     return device
 
 
+def best_dtype(device: torch.device) -> torch.dtype:
+    """What models run in there unless another is asked for: bfloat16 on a GPU that has it, else float32."""
+    half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if half else torch.float32
+
+
 def cores() -> int:
     """Those that this process may use, which on a shared machine aren't all."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

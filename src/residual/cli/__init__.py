@@ -28,6 +28,7 @@ from residual.errors import (
     TooManySkippedError,
     UnclearColumnError,
     UnreadableImageError,
+    WorkerDiedError,
     is_out_of_memory,
     printable,
 )
@@ -49,6 +50,7 @@ HINTS: dict[type[ResidualError], str] = {
     "TrainSettings.missing=ignore).",
     OtherResultError: "Choose another folder (--out, --stores), or remove it.",
     ExistingError: "To replace it: --overwrite.",
+    WorkerDiedError: "Run the same again: it goes on behind what is kept.",
 }
 quiet = False  # whether the command that runs leaves out progress and notes
 OUTPUTS: list[Output] = []  # what the command that runs may write

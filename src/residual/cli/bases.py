@@ -22,6 +22,7 @@ def bases(
         str | None, typer.Option(help="Kinds of unit, with commas between. [default: head, or the parts']")
     ] = None,
     device: o.Device = None,
+    on: o.On = None,
     json: o.Json = None,
     overwrite: o.Overwrite = False,
 ) -> None:
@@ -32,6 +33,8 @@ def bases(
         residual bases letters-train --out bases.safetensors
 
         residual bases imagenet-train --kinds head,mlp --out bases.safetensors
+
+        residual bases s3://bucket/imagenet --on ray --out bases.safetensors
 
         residual bases part-1.moments part-2.moments --out bases.safetensors
     """
@@ -44,6 +47,6 @@ def bases(
 
     check_outputs(overwrite, Output("--out", out, BASES), json_of(json, "bases"))
     with stages() as show:
-        result = bases_of(sources, out, kinds, device, named(show, "bases"), overwrite=overwrite)
+        result = bases_of(sources, out, kinds, device, named(show, "bases"), on=on, overwrite=overwrite)
     stdout.print(result["sentence"])
     write_result(json, result)

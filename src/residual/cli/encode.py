@@ -51,6 +51,7 @@ def encode(
         typer.Option(min=0, help="Processes that read images. [default: the cores, on a GPU; else a thread]"),
     ] = None,
     device: o.Device = None,
+    on: o.On = None,
     on_error: Annotated[
         str | None,
         typer.Option(help="An image that can't be read: raise, or skip and list. [default: raise]"),
@@ -73,11 +74,19 @@ def encode(
 ) -> None:
     """Run an encoder over a split once and keep every image's coordinates; or only their bases.
 
-    Stopped by anything and called again, it goes on where it was.
+    Stopped by anything and called again, it goes on where it was, here or elsewhere.
 
     Examples:
 
         residual encode --dataset letters --split train --out letters-train
+
+    On all GPUs of this machine; or on a Ray cluster, into a folder that all of its nodes see, or a bucket:
+
+        residual encode --dataset imagenet --out imagenet --on gpus
+
+        residual encode --dataset imagenet --out /shared/imagenet --on ray
+
+        residual encode --dataset imagenet --out s3://bucket/imagenet --on ray://head:10001
 
     The third of eight writers of one store:
 
@@ -105,7 +114,7 @@ def encode(
     with stages(kept) as show:
         stage = f"{chosen.dataset}: encode {chosen.split}"
         result = encode_split(
-            out, part=part, check=check, bases_only=bases_only, overwrite=overwrite, device=device,
+            out, part=part, check=check, bases_only=bases_only, overwrite=overwrite, device=device, on=on,
             columns=columns,
             progress=named(show, stage), **vars(chosen),
         )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from residual.devices import find_device
+from residual.devices import best_dtype, find_device
 from residual.encoders import transformers_models
 from residual.encoders.encoder import Encoder
 from residual.encoders.families import FAMILIES, open_clip, timm, torchvision
@@ -59,8 +59,7 @@ def load_encoder(
     name = encoder_name(name)
     device = find_device(device)
     if dtype is None:
-        half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        dtype = torch.bfloat16 if half else torch.float32
+        dtype = best_dtype(device)
     loaded = _load(name, ALIASES[name].spec if name in ALIASES else name, dtype, classifier)
     return Encoder(
         name=name,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -14,15 +15,18 @@ from residual.data import ImageDataset, Manifest
 from residual.devices import find_device
 from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.errors import ResidualError
+from residual.executors import Executor, opened
 from residual.files import shareable, shareable_split
 from residual.progress import Progress
 from residual.spectral.bases import Origin, SpectralBases, whole_note
 from residual.spectral.pca import PCA, IncrementalPCA
+from residual.spectral.sums import ImagesBench, ImagesJob, Piece, StoresJob, in_order
 from residual.spectral.unit_moments import UnitMoments
-from residual.store.base import Store
+from residual.store.base import Store, parts_of
 from residual.store.encoding import Encoding, Part
 from residual.store.form import FormError, check_form, check_range
 from residual.store.forward import encode_batches
+from residual.store.job import Work, cut
 from residual.store.resume import check_images, check_weights, readable_again, spread
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
@@ -38,6 +42,7 @@ def fit_bases(
     kinds: Sequence[str] = ("head",),
     *,
     device: str | torch.device | None = None,
+    executor: Executor | str | None = None,
     progress: Progress | None = None,
 ) -> SpectralBases:
     """Principal bases of the contributions of all units of these kinds.
@@ -50,6 +55,9 @@ def fit_bases(
         store: coordinates; several stores of one encoder count as one.
         kinds: "head", "mlp", "emb".
         device: where covariances are taken; by default the GPU if there is one, else the CPU.
+        executor: where samples are read and summed, see `residual.executors.executor_of`. All of its workers
+            must see the stores. Sums are merged in the order of the samples, and so are the same for as many
+            workers each time.
         progress: told of the samples that are done.
 
     Raises:
@@ -67,8 +75,18 @@ def fit_bases(
     moments = UnitMoments.of_store(stores[0], kinds, find_device(device))
     for other in stores[1:]:
         moments.add_store(other)
-    for batch in _batches(stores, progress):
-        moments.update(batch)
+    if executor is None:
+        for batch in _batches(stores, progress):
+            moments.update(batch)
+        return moments.compute()
+    with opened(executor) as elsewhere:
+        pieces = [Piece(k, part) for k, one in enumerate(stores) for part in parts_of(len(one), _ROWS)]
+        total = sum(map(len, stores))
+        tasks = cut(pieces, total, elsewhere.workers())
+        for contents in in_order(elsewhere.run(StoresJob(stores, moments.kinds), StoresJob.sums, tasks)):
+            moments.take_in(contents)
+            if progress is not None:
+                progress("fit bases", moments.origin.samples, total)
     return moments.compute()
 
 
@@ -112,6 +130,7 @@ def stream_moments(
     *,
     part: tuple[int, int] = (1, 1),
     checkpoint: str | Path | None = None,
+    executor: Executor | str | None = None,
     progress: Progress | None = None,
 ) -> UnitMoments:
     """Moments of the units of `settings.kinds` over `dataset`; `.compute()` gives their bases.
@@ -125,7 +144,10 @@ def stream_moments(
         part: `(number, of)`: only that of so many equal parts of the dataset; the parts' moments merge.
         checkpoint: a file in which the state is kept once a minute. If it is there already, the run goes on
             from it, to the same bytes, and looks at some images again, as `encode_dataset` does.
-        progress: told of the images that are done, after every batch.
+        executor: where it runs, see `encode_dataset`. Workers keep nothing: their sums come here and are
+            merged in order, and so the checkpoint is that of all of them, and one process goes on from it as
+            well. What a stop loses are the tasks at work. The sums are the same but for rounding.
+        progress: told of the images that are done, after every batch, or every task of an `executor`.
 
     Raises:
         UnreadableImageError: with `on_error="raise"`; names the sample.
@@ -151,37 +173,72 @@ def stream_moments(
             position for position in done if dataset.sample_ids[position] in moments.progress["skipped"]
         ]
         again = readable_again(encoder, dataset, left_out, settings)
-    if progress is not None:
-        progress("encode", moments.progress["done"], len(samples))
-    saved, looked_at = time.monotonic(), set(spread(samples).tolist())
     batches = [range(position, position + 1) for position in again]
     batches += settings.batches(samples[moments.progress["done"] :])
-    precision = torch.promote_types(encoder.dtype, torch.float32)
-    for encoded in encode_batches(
-        encoder, dataset, batches, settings, linearization, precision, str(encoder.device)
-    ):
-        read = encoded.read
-        if encoded.coordinates is not None:
-            moments.update(encoded.coordinates)
-        for position, digest in zip(read.positions, read.digests, strict=True):
-            moments.progress["skipped"].pop(dataset.sample_ids[position], None)
-            if position in looked_at:
-                moments.progress["digests"].append([position, digest])
-        for position, reason in read.skipped.items():
-            moments.progress["skipped"][dataset.sample_ids[position]] = reason
-        if again:
-            again.pop()
-        else:
-            moments.progress["done"] += len(read.positions) + len(read.skipped)
-        if progress is not None:
-            progress("encode", moments.progress["done"], len(samples))
-        if checkpoint is not None and time.monotonic() - saved > SECONDS_BETWEEN:
-            check_weights(encoder, weights)
-            moments.save(checkpoint, unfinished=True)
-            saved = time.monotonic()
-    check_weights(encoder, weights)
+    tally = _Tally(moments, dataset, samples, len(again), checkpoint, progress)
+    if executor is not None and batches:
+        left_out: dict[int, str] = {}
+        with opened(executor) as elsewhere:
+            tasks = cut(batches, sum(map(len, batches)), elsewhere.workers())
+            work = Work.of(encoder, dataset, settings, [position for batch in tasks[0] for position in batch])
+            for summed in in_order(elsewhere.run(ImagesJob(work, origin), ImagesBench.sums, tasks)):
+                settings.check_skipped(dataset, left_out := left_out | summed.skipped)
+                moments.take_in(summed.contents)
+                tally.add(*summed[1:])
+    else:
+        precision = torch.promote_types(encoder.dtype, torch.float32)
+        how = batches, settings, linearization, precision, str(encoder.device)
+        for encoded in encode_batches(encoder, dataset, *how):
+            if encoded.coordinates is not None:
+                moments.update(encoded.coordinates)
+            read = encoded.read
+            tally.add(read.positions, read.digests, read.skipped, lambda: check_weights(encoder, weights))
+        check_weights(encoder, weights)
     del moments.progress["digests"]
     return moments
+
+
+class _Tally:
+    """How far moments are, noted in them; and in a checkpoint, once a minute."""
+
+    def __init__(
+        self,
+        moments: UnitMoments,
+        dataset: ImageDataset,
+        samples: range,
+        again: int,
+        checkpoint: str | Path | None,
+        progress: Progress | None,
+    ):
+        self.moments, self.dataset, self.samples, self.again = moments, dataset, samples, again
+        self.checkpoint, self.saved = checkpoint, time.monotonic()
+        self.looked_at = set(spread(samples).tolist())
+        self.tell = partial(progress or (lambda *_: None), "encode")
+        self.tell(moments.progress["done"], len(samples))
+
+    def add(
+        self,
+        positions: Sequence[int],
+        digests: Sequence[int],
+        skipped: Mapping[int, str],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Note the next images; `check` is called before a checkpoint is written, which it may refuse."""
+        noted, ids = self.moments.progress, self.dataset.sample_ids
+        for position, digest in zip(positions, digests, strict=True):
+            noted["skipped"].pop(ids[position], None)
+            if position in self.looked_at:
+                noted["digests"].append([position, digest])
+        noted["skipped"] |= {ids[position]: reason for position, reason in skipped.items()}
+        count = len(positions) + len(skipped)
+        before = min(count, self.again)  # of an earlier run, which come first
+        self.again -= before
+        noted["done"] += count - before
+        self.tell(noted["done"], len(self.samples))
+        if self.checkpoint is not None and time.monotonic() - self.saved > SECONDS_BETWEEN:
+            check()
+            self.moments.save(self.checkpoint, unfinished=True)
+            self.saved = time.monotonic()
 
 
 def _resumed(

@@ -30,6 +30,7 @@ from residual.tracing.units import KINDS, checked_kinds
 from residual.versions import told_by_version
 
 _NOTE = {"split": str, "kinds": [str], "held": [str], "counts": [int], "progress": {}}
+Contents = tuple[int, list[tuple[int, dict[str, Tensor]]]]
 _ROOM = 2**23  # numbers in float64 that are held of a group of units' features at a time: 64 MB
 
 
@@ -143,6 +144,20 @@ class UnitMoments:
             datasets=self.origin.datasets + other.origin.datasets,
             samples=self.origin.samples + other.origin.samples,
         )
+
+    @property
+    def contents(self) -> Contents:
+        """What was seen, without the linearization: for another process that has that."""
+        return self.origin.samples, [(group.moments.count, group.moments.state) for group in self.groups]
+
+    def take_in(self, contents: Contents) -> None:
+        """Take in the `contents` of moments of the same units of the same encoder."""
+        samples, states = contents
+        for group, (count, state) in zip(self.groups, states, strict=True):
+            more = Moments(len(group.units), group.width, self.device, scatter=group.whole)
+            more.go_on(count, state)
+            group.moments.merge(more)
+        self.origin = replace(self.origin, samples=self.origin.samples + samples)
 
     def compute(self) -> SpectralBases:
         """The bases.

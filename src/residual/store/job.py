@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -27,6 +28,8 @@ from residual.store.resume import check_weights
 from residual.store.storage import Storage
 from residual.store.writer import Begun, Writer, whole_receipt
 from residual.tracing.linearization import Linearization
+
+T = TypeVar("T")
 
 SAMPLES_OF_A_TASK = 2**15  # each begins and ends a pipeline; what a death loses is a shard, not a task
 _PROBES = 8  # samples that the first one to be read is looked for among
@@ -168,7 +171,7 @@ def write_task(bench: Bench, shards: Sequence[int]) -> dict[int, str]:
     return skipped | (bench.write(left) if left else {})
 
 
-def cut(pending: Sequence[int], samples: int, workers: int) -> list[Sequence[int]]:
+def cut(pending: Sequence[T], samples: int, workers: int) -> list[Sequence[T]]:
     """Work in pieces for so many workers: each gets as many of them, of much the same size.
 
     Args:

@@ -16,6 +16,7 @@ from residual.data.load import dataset_name
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
+from residual.executors import Executor, opened
 from residual.files import shareable
 from residual.outputs import check_file, check_folder
 from residual.products import BASES, MOMENTS, STORE
@@ -27,6 +28,7 @@ from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
 from residual.store.encoding import Encoding
 from residual.store.resume import check_choice
+from residual.store.site import site_of
 from residual.store.storage import Storage
 
 
@@ -40,6 +42,7 @@ def encode_split(
     stream: bool = False,
     columns: Mapping[str, Any] | None = None,
     device: str | None = None,
+    on: str | None = None,
     bases_only: bool = False,
     overwrite: bool = False,
     pooling: str = "own",
@@ -60,7 +63,8 @@ def encode_split(
         encoder: its name.
         limit: only the first so many images; 0 for all.
         stream: fetch images of the hub while they are read, see `load_dataset`.
-        device: where to compute.
+        device: where to compute, in this process.
+        on: other processes that it runs in, see `residual.executors.executor_of`.
         bases_only: fit bases; of a part of several, leave its moments.
         overwrite: whether these may replace earlier ones; a store is gone on with.
         pooling, dtype, batch_size, on_error, check: see `encode_dataset`; "all" is for stores.
@@ -79,25 +83,32 @@ def encode_split(
     check_choice(check)
     if bases_only and check == "all":
         raise ResidualError("Bases alone keep digests of some images: only a store can be checked for all.")
+    check_on(on, device)
     settings = Encoding(pooling, split_kinds(kinds), batch_size, None if workers < 0 else workers, on_error)
     if bases_only:
         check_file(out, BASES if chosen == (1, 1) else MOMENTS, overwrite)
     elif (place := Storage(out).local) is not None:
         check_folder(place, STORE)
     dataset = dataset_name(dataset)
-    model = load_encoder(encoder, device=device)
-    images = load_dataset(dataset, split, stream=stream, **(columns or {}))
-    if limit:
-        some, every = np.unique(images.labels[:limit]), np.unique(images.labels)
-        images = images.subset(range(min(limit, len(images))))
-        if len(some) < len(every):
-            images.notes += (f"The first {limit:,} are of {len(some)} of its {len(every)} classes alone.",)
-    watch = _Watch(progress)
-    made = (
-        _bases_of_images(model, images, settings, out, chosen, watch, overwrite)
-        if bases_only
-        else _store_of_images(model, images, settings, out, chosen, watch, dtype, check)
-    )
+    with opened(on) as executor:
+        if executor is not None:
+            executor.workers()  # which take seconds to begin
+        model = load_encoder(encoder, device=device if executor is None else "cpu")
+        images = load_dataset(dataset, split, stream=stream, **(columns or {}))
+        if limit:
+            some, every = np.unique(images.labels[:limit]), np.unique(images.labels)
+            images = images.subset(range(min(limit, len(images))))
+            if len(some) < len(every):
+                few = f"The first {limit:,} are of {len(some)} of its {len(every)} classes alone."
+                images.notes += (few,)
+        if executor is not None:  # in the precision that suits where it runs, where that may have a GPU
+            model.to(dtype=site_of(executor).dtype)
+        watch = _Watch(progress)
+        made = (
+            _bases_of_images(model, images, settings, out, chosen, executor, watch, overwrite)
+            if bases_only
+            else _store_of_images(model, images, settings, out, chosen, executor, watch, dtype, check)
+        )
     made["sentence"] = " ".join([f"{made['sentence']}; {watch.sentence()}.", *images.notes])
     return {**made, "notes": list(images.notes), "encoder": shareable(model.name), **watch.result()}
 
@@ -108,13 +119,15 @@ def _store_of_images(
     settings: Encoding,
     out: str,
     part: tuple[int, int],
+    executor: Executor | None,
     progress: Progress,
     dtype: str,
     check: str,
 ) -> dict[str, Any]:
     store = encode_dataset(
-        encoder, images, out, dtype=dtype, part=part, check=check, progress=progress, **asdict(settings)
-    )
+        encoder, images, out, dtype=dtype, part=part, check=check, executor=executor, progress=progress,
+        **asdict(settings),
+    )  # fmt: skip
     size = sum(store.storage.sizes().values())
     state = "complete" if store.complete else "not complete yet"
     return {
@@ -135,11 +148,13 @@ def _bases_of_images(
     settings: Encoding,
     out: str,
     part: tuple[int, int],
+    executor: Executor | None,
     progress: Progress,
     overwrite: bool,
 ) -> dict[str, Any]:
     checkpoint = unfinished(out)
-    moments = stream_moments(encoder, images, settings, part=part, checkpoint=checkpoint, progress=progress)
+    how = {"part": part, "checkpoint": checkpoint, "executor": executor, "progress": progress}
+    moments = stream_moments(encoder, images, settings, **how)
     if part == (1, 1):
         made = moments.compute()
         made.save(out, overwrite)
@@ -169,6 +184,7 @@ def bases_of(
     device: str | None,
     progress: Progress | None = None,
     *,
+    on: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Fit bases from stores, or from the moments that parts of a run left.
@@ -177,16 +193,19 @@ def bases_of(
         ExistingError, ForeignError: earlier bases are there already, see `overwrite`; or something else is.
         ResidualError: they are of different encoders, or not all of one sort.
     """
+    check_on(on, device)
     check_file(out, BASES, overwrite)
     files = [source for source in sources if Path(source).is_file()]
     if files and len(files) < len(sources):
         raise ResidualError(f"Stores and files of moments can't be mixed: {', '.join(sources)}.")
     start = time.perf_counter()
+    if files and on is not None:
+        raise ResidualError(f"Moments are merged here: nothing of {', '.join(files)} can run elsewhere.")
     if files:
         made = _merged(files, kinds)
     else:
         stores = [ResidualStore.open(source) for source in sources]
-        made = fit_bases(stores, split_kinds(kinds or "head"), device=device, progress=progress)
+        made = fit_bases(stores, split_kinds(kinds or "head"), device=device, executor=on, progress=progress)
     made.save(out, overwrite)
     seconds = time.perf_counter() - start
     return {
@@ -206,6 +225,19 @@ def _merged(files: Sequence[str], kinds: str | None) -> SpectralBases:
     if kinds and set(split_kinds(kinds)) != set(moments.kinds):
         raise ResidualError(f"These moments are of {', '.join(moments.kinds)}: leave out other kinds.")
     return moments.compute()
+
+
+def check_on(on: str | None, device: str | None) -> None:
+    """Refuse a device of this process where the work runs in others.
+
+    Raises:
+        ResidualError: both are said.
+    """
+    if on is not None and device is not None:
+        raise ResidualError(
+            f"Work on {on!r} runs on the best device of each worker, and {device!r} is one of this process.",
+            "Say one of both.",
+        )
 
 
 def split_kinds(kinds: str) -> tuple[str, ...]:
