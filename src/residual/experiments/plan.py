@@ -118,6 +118,7 @@ class Work:
     def __init__(self, plan: Plan, name: str, progress: Progress):
         self.plan, self.name, self.progress = plan, name, progress
         self.dataset = lru_cache(maxsize=None)(self._dataset)
+        self.identity = lru_cache(maxsize=None)(self._identity)
         self.store = lru_cache(maxsize=4)(self._store)  # the reference, and those at hand
         self.skipped: dict[str, tuple[str, ...]] = {}  # by dataset and split, ids of what can't be read
 
@@ -147,7 +148,7 @@ class Work:
         plan = self.plan
         return Encoding(pooling, kinds, plan.batch_size, plan.workers, plan.on_error, plan.allowance)
 
-    def identity(self, name: str, split: str | None = None) -> dict[str, Any]:
+    def _identity(self, name: str, split: str | None = None) -> dict[str, Any]:
         """What the coordinates of a dataset are of: encoder, and dataset by checksum."""
         whole = identity_of(self.encoder, self.dataset(name, split), "own", KINDS, "float16")
         dataset = {key: whole["dataset"][key] for key in ("name", "split", "samples", "checksum")}
