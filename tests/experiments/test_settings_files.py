@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import fields
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from scripts import kill_when, run_to_its_end
 
 from residual.cli.command_settings import ExperimentOptions
 from residual.cli.settings import read_experiment_settings
@@ -17,11 +13,10 @@ from residual.cli.settings_files import read_bindings
 from residual.data import dataset_names, hub_dataset_names, load_dataset
 from residual.encoders.names import ALIASES
 from residual.errors import ResidualError
-from residual.experiments import EXPERIMENTS, Plan, read_results
+from residual.experiments import EXPERIMENTS, Plan
 from residual.experiments.adapters import AdaptersSettings
 from residual.experiments.head_studies import STUDIES
 from residual.experiments.heads import HeadsSettings
-from residual.report.geometry import tables_of_markdown
 from residual.spectral import GeometrySettings, SimilaritySettings
 
 ROOT = Path(__file__).parents[2] / "experiments"
@@ -188,39 +183,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         read("1", tmp_path / "bad.gin")
 
 
-# A script that is killed
-
-PARAMS = ("experiment.limit=40", "experiment.datasets=['flags']", "experiment.reference=letters")
-WORDS = ["--device", "cpu", *(word for param in PARAMS for word in ("--param", param))]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by a signal")
-def test_a_script_that_is_killed_goes_on_with_the_next_cell(tmp_path, capsys):
-    cut, whole = tmp_path / "cut", tmp_path / "whole"
-    kill_when(lambda: any(cut.rglob("*.parquet")), tmp_path / "log.txt", "1", "--out", cut, *WORDS)
-    found = [path for path in cut.rglob("*.parquet") if not path.name.startswith(".")]
-    assert len(found) == 1
-    assert not (cut / "1_dimension/table.md").exists()
-    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
-
-    run_to_its_end("1", "--out", cut, "--json", tmp_path / "told.json", *WORDS)
-    shown = capsys.readouterr().out
-    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
-    cells = json.loads((tmp_path / "told.json").read_text())["cells"]
-    assert [cell["dataset"] for cell in cells] == ["letters", "flags"]
-    assert [cell["measured"] for cell in cells] == [False, True]
-    assert "2 cells, 1 of them measured now; 14 figures in" in shown
-    (table,) = tables_of_markdown((cut / "1_dimension/table.md").read_text(encoding="utf-8"))
-    assert f"{table}" in shown
-
-    run_to_its_end("1", "--out", whole, *WORDS)
-    got, expected = (read_results(out / "1_dimension")["picto"] for out in (cut, whole))
-    assert list(got) == list(expected) == ["letters", "flags"]
-    for name in expected:
-        pd.testing.assert_frame_equal(got[name], expected[name])
-    files = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
-    assert [str(path) for path in files if (cut / path).read_bytes() != (whole / path).read_bytes()] == []
+# What is cut off
 
 
 @pytest.mark.parametrize("param", ["experiment.datasets=['flags'", "experiment.reference='''letters"])
