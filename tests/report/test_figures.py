@@ -96,25 +96,20 @@ def texts(figure: Figure) -> Iterator[Text]:
             yield text
 
 
-def is_all_on_the_page(figure: Figure) -> None:
+def texts_fit(figure: Figure) -> None:
+    """All of it is on the page, and no text lies on another."""
     renderer, page = drawn(figure).get_renderer(), figure.bbox
-    for text in texts(figure):
-        box = text.get_window_extent(renderer)
-        inside = box.x0 >= -1, box.y0 >= -1, box.x1 <= page.x1 + 1, box.y1 <= page.y1 + 1
-        assert all(inside), f"{text.get_text()!r} at {box.extents} of {page.extents}"
-    width, height = figure.get_size_inches()
-    tight = figure.get_tightbbox(renderer)
-    assert min(tight.x0, tight.y0, width - tight.x1, height - tight.y1) > -0.02
-
-
-def no_texts_overlap(figure: Figure) -> None:
-    renderer = drawn(figure).get_renderer()
     boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts(figure)]
     for place, (name, box) in enumerate(boxes):
+        inside = box.x0 >= -1, box.y0 >= -1, box.x1 <= page.x1 + 1, box.y1 <= page.y1 + 1
+        assert all(inside), f"{name!r} at {box.extents} of {page.extents}"
         for other, its in boxes[:place]:
             across = min(box.x1, its.x1) - max(box.x0, its.x0)
             down = min(box.y1, its.y1) - max(box.y0, its.y0)
             assert min(across, down) < 1.5, f"{name!r} lies on {other!r}"
+    width, height = figure.get_size_inches()
+    tight = figure.get_tightbbox(renderer)
+    assert min(tight.x0, tight.y0, width - tight.x1, height - tight.y1) > -0.02
 
 
 def is_labelled(figure: Figure, label: str | None) -> None:
@@ -129,8 +124,7 @@ def is_labelled(figure: Figure, label: str | None) -> None:
 
 def is_good(figure: Figure, label: str | None = None) -> None:
     is_labelled(figure, label)
-    is_all_on_the_page(figure)
-    no_texts_overlap(figure)
+    texts_fit(figure)
 
 
 def written(figure: Figure) -> list[str]:
@@ -187,7 +181,7 @@ def test_shapes_of_some_kinds_only(shapes):
     for kinds in (("mlp",), ("emb", "head")):
         figure = geometry_figure(shapes[shapes["kind"].isin(kinds)], "some")
         assert [axes.get_xlabel() for axes in figure.axes] == ["layer"] * 6
-        is_all_on_the_page(figure)
+        texts_fit(figure)
 
 
 def test_units_without_a_dimension_leave_gaps(shapes):
@@ -278,8 +272,8 @@ def test_large_and_small_numbers_fit_into_their_cells():
     for scale in (1e-5, 1234.5):
         table = wide(4, 6)
         table["value"] *= scale
-        no_texts_overlap(grid_figure(table, "x", "t"))
-        no_texts_overlap(layers_figure({"a": table, "b": table}, "x", "t"))
+        texts_fit(grid_figure(table, "x", "t"))
+        texts_fit(layers_figure({"a": table, "b": table}, "x", "t"))
 
 
 def luminance(colour: np.ndarray) -> float:
@@ -305,7 +299,7 @@ def test_all_figures_of_an_analysis(shapes, similar):
     title = f"picto: letters/val and {'/house-numbers-train' * 3}"
     figures = analysis_figures(shapes, "tiny", similar, title)
     assert list(figures) == ["shapes", "heads-linear_dimension", "heads-two_nn", "similarity"]
-    is_all_on_the_page(figures["similarity"])
+    texts_fit(figures["similarity"])
     assert list(analysis_figures(shapes[shapes["kind"] == "mlp"], "tiny")) == ["shapes"]
     assert not analysis_figures(shapes[shapes["kind"] == "emb"], "tiny")
 
