@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import copy
+import gc
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any library that reads it is imported
@@ -20,6 +23,35 @@ def pytest_configure(config):
     """Tiny stores are few samples, often the same to fit, choose and test."""
     for kind in ("FewSamplesWarning", "SharedSamplesWarning"):
         config.addinivalue_line("filterwarnings", f"ignore::residual.errors.{kind}")
+
+
+def pytest_collection_finish():
+    """What was imported stays: the search for what nobody holds any more needn't look at it each time."""
+    gc.collect()
+    gc.freeze()
+
+
+_READ = {}
+
+
+@pytest.fixture(scope="module")
+def picto_once():
+    """The embedded encoder is read once, and who loads it gets a copy: reading is most of a short command."""
+    from residual.encoders import load
+
+    read = load._load
+
+    def copied(name, spec, *how):
+        if spec not in load.EMBEDDED:
+            return read(name, spec, *how)
+        if (spec, *how) not in _READ:
+            _READ[spec, *how] = read(name, spec, *how)
+        kept = _READ[spec, *how]
+        return replace(kept, module=copy.deepcopy(kept.module))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "_load", copied)
+        yield
 
 
 @pytest.fixture

@@ -6,6 +6,11 @@ from residual import encode_dataset, load_dataset, load_encoder
 from residual.cli import main
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _once(picto_once):
+    pass
+
+
 @pytest.fixture
 def residual(monkeypatch, capsys):
     """Run the command in this process: exit code, stdout, stderr."""

@@ -9,6 +9,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from pictures import write_folder
 
 from residual import cli
 from residual.cli import console
@@ -60,9 +61,10 @@ def test_a_log_gets_a_line_a_minute_at_most():
 
 def test_quiet_leaves_out_notes_and_progress_and_nothing_else(residual, monkeypatch, tmp_path):
     monkeypatch.setattr(console, "_A_MINUTE", 0.0)
-    words = ("datasets", "digits", "--split", "test", "--manifest", tmp_path / "manifest.json", "--overwrite")
+    data = f"folder:{write_folder(tmp_path / 'digits')}"
+    words = ("datasets", data, "--split", "test", "--manifest", tmp_path / "manifest.json", "--overwrite")
     code, shown, err = residual(*words)
-    assert (code, "digits: read test: 359 of 359, done in" in err, "The manifest of 359" in err) == (
+    assert (code, "digits: read test: 6 of 6, done in" in err, "The manifest of 6" in err) == (
         0,
         True,
         True,

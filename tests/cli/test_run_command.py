@@ -264,7 +264,7 @@ def test_version(residual):
 def test_several_datasets_with_their_pages(residual, tmp_path, monkeypatch):
     """ResiDual is above zero-shot on two of the suite; pages and tables are there."""
     monkeypatch.setattr("residual.data.dataset_names", lambda: ("digits", "textures"))
-    pages, few = tmp_path / "pages", ("--param", "run.per_dataset=50", "--seeds", "2", "--limit", "120")
+    pages, few = tmp_path / "pages", ("--param", "run.per_dataset=20", "--seeds", "2", "--limit", "120")
     code, shown, _ = residual("run", "--all", *few, "--json", tmp_path / "all.json", "--report", pages)
     assert code == 0
     results = json.loads((tmp_path / "all.json").read_text())

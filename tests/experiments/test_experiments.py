@@ -523,7 +523,7 @@ def test_the_row_of_the_reference_compares_its_halves(made):
 
 
 def test_halves_of_the_reference_are_more_alike_than_another_dataset(tmp_path):
-    plan = plan_in(tmp_path, limit=250)
+    plan = plan_in(tmp_path, limit=150)
     halves, other = (measure("2", plan, name)["spectral_cosine"] for name in ("letters", "flags"))
     assert halves.between(0, 1).all()
     assert other.between(0, 1).all()

@@ -48,7 +48,7 @@ def test_the_python_of_the_readme_runs(capsys, tmp_path, monkeypatch):
     code = "\nprint('-----')\n".join(block for block in BLOCKS if "pictures, labels=labels" not in block)
     whole = 'load_dataset("letters", name)'
     assert whole in code
-    code = code.replace(whole, f"{whole}.sample(300)")  # fewer run the same code
+    code = code.replace(whole, f"{whole}.sample(150)")  # fewer run the same code
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     splitting, training = capsys.readouterr().out.split("-----\n")
