@@ -12,11 +12,15 @@ import numpy as np
 from residual.errors import DamagedStoreError, ResidualError, UnreachableAddressError
 from residual.hashing import sha256
 from residual.progress import Progress
-from residual.store.layout import unpack_ids, whole_array
+from residual.store.layout import WHOLE
 from residual.store.manifest import MANIFEST, MOST_BYTES, Receipt, StoreManifest, read_manifest
-from residual.store.shard_file import BadChunkError, ForeignChunkError, Read
-from residual.store.storage import MOST_BYTES as MOST_OF_FILE
+from residual.store.positions import Positions
+from residual.store.sample_ids import IdTexts
+from residual.store.shard_file import BadChunkError, ForeignChunkError, in_memory
 from residual.store.storage import Storage
+from residual.store.whole import WholeArray, WholeFiles
+
+_AT_ONCE = 2**20  # samples that are read at a time where all are wanted
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class CheckedArrays:
     ):
         self.storage, self.manifest, self.receipts, self.spoilt = storage, manifest, receipts, spoilt
         self.layout = manifest.layout
-        self._described: set[str] = set()
+        self.files = WholeFiles(storage, manifest)
         self._own: set[str] = set()  # files of version 0.1 that were seen to be those that were written
 
     @cached_property
@@ -65,11 +69,9 @@ class CheckedArrays:
         }
 
     @cached_property
-    def positions(self) -> np.ndarray:
+    def positions(self) -> Positions:
         """Where the samples that could be read are along the arrays, of whole shards only."""
-        shards = [self.layout.samples_of(shard) for shard in sorted(self.receipts)]
-        positions = np.array([position for shard in shards for position in shard], np.int64)
-        return positions[~np.isin(positions, list(self.skipped))]
+        return Positions([self.layout.samples_of(shard) for shard in sorted(self.receipts)], self.skipped)
 
     @property
     def holes(self) -> list[range]:
@@ -78,57 +80,38 @@ class CheckedArrays:
         return [range(before + 1, shard) for before, shard in known if before + 1 < shard]
 
     @cached_property
-    def ids(self) -> list[str]:
+    def ids(self) -> IdTexts:
         """Of all samples."""
-        ends = self.whole("sample_id_end", self.layout.samples)
-        if ends[0] < 0 or (np.diff(ends) < 0).any():
-            raise DamagedStoreError(f"{self.storage.address}/sample_id_end holds no places in a text.")
-        return unpack_ids(self.whole("sample_id", int(ends[-1])).tobytes(), ends)
+        return IdTexts(self.files, self.layout.samples)
 
     def numbers(self, name: str, names: Sequence[str]) -> np.ndarray:
         """The labels or groups of the samples that could be read, each the number of a name.
 
         Raises:
-            DamagedStoreError: as `checked_file`; or a number has no name.
+            DamagedStoreError: they aren't what was written, or aren't there; or a number has no name.
         """
-        values = self.whole(name, self.layout.samples)
-        if values.min() < 0 or values.max() >= len(names):
-            where = f"{self.storage.address}/{name}"
-            raise DamagedStoreError(f"{where} holds {values.min()} to {values.max()}, of {len(names)} names.")
-        return values[self.positions]
+        result, done = np.empty(len(self.positions), WHOLE[name]), 0
+        for start, values in WholeArray(self.files, name, self.layout.samples).blocks():
+            if values.min() < 0 or values.max() >= len(names):
+                held = f"{values.min()} to {values.max()}, of {len(names)} names"
+                raise DamagedStoreError(f"{self.files.where(name)} holds {held}.")
+            kept = values[self.positions.within(range(start, start + len(values))) - start]
+            result[done : done + len(kept)] = kept
+            done += len(kept)
+        return result
 
-    def checked_file(self, name: str, most: int = MOST_OF_FILE) -> bytes:
-        """A file that isn't of samples, if it is what was written; of so many bytes at most.
+    def all_of(self, name: str) -> np.ndarray:
+        """An array at all positions.
 
         Raises:
-            DamagedStoreError: it isn't, or isn't there.
+            DamagedStoreError: as `read`.
         """
-        where = f"{self.storage.address}/{name}"
-        try:
-            data = self.storage.read(name, most)
-        except FileNotFoundError as error:
-            raise DamagedStoreError(f"{where} is missing.") from error
-        except OSError as error:
-            raise DamagedStoreError(f"{where} can't be read ({error.strerror or error}).") from error
-        if sha256(data) != self.manifest.files[name]:
-            raise DamagedStoreError(f"{where} is damaged: it isn't what was written.")
-        return data
-
-    def whole(self, name: str, n: int) -> np.ndarray:
-        """An array that is one file, such as the labels, of `n` numbers.
-
-        Raises:
-            DamagedStoreError: as `checked_file`; or it is of another number.
-        """
-        self._check_description(name)
-        array, file = whole_array(name, n), f"{name}/c/0"
-        if not n or file not in self.manifest.files:
-            return np.empty(0, array.dtype)
-        data = self.checked_file(file, min(array.size_of(n), MOST_OF_FILE))
-        try:
-            return array.unpack(in_memory(data), len(data), range(n))
-        except BadChunkError as error:
-            raise DamagedStoreError(f"{self.storage.address}/{file} holds no {n:,} numbers.") from error
+        array, n = self.layout.arrays[name], len(self.positions)
+        result = np.empty((n, *array.tail), array.dtype)
+        for start in range(0, n, _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            result[part] = self.read(name, self.positions[part])
+        return result
 
     def read(self, name: str, positions: np.ndarray, layers: Sequence[int] | None = None) -> np.ndarray:
         """An array at some positions, of all layers or some (ascending).
@@ -137,15 +120,16 @@ class CheckedArrays:
             DamagedStoreError: what is read isn't what was written; names the file and the samples.
         """
         if len(positions):
-            self._check_description(name)
+            self.files.check_description(name)
         array, shard_rows = self.layout.arrays[name], self.layout.rows
         tail = list(array.tail)
         if layers is not None and array.layer_axis is not None:
             tail[array.layer_axis] = len(layers)
         pieces: list[tuple[int, range, np.ndarray]] = []  # of a shard some rows, and where they go
         shards = positions // shard_rows
-        for shard in np.unique(shards).tolist():
-            targets = np.flatnonzero(shards == shard)
+        order = np.argsort(shards, kind="stable")
+        for targets in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1) if len(order) else ():
+            shard = int(shards[targets[0]])
             rows = positions[targets] - shard * shard_rows
             chunks = np.unique(rows // array.chunk_rows)
             for run in np.split(chunks, np.flatnonzero(np.diff(chunks) > 1) + 1):  # nothing in between
@@ -166,7 +150,7 @@ class CheckedArrays:
     ) -> dict[str, np.ndarray]:
         """`read` of several arrays, by name."""
         if len(positions):
-            self._check_description(names[0])  # and of all, before several look at that at once
+            self.files.check_description(names[0])  # and of all, before several look at that at once
         values = self.storage.several(lambda name: self.read(name, positions, layers), names)
         return dict(zip(names, values, strict=True))
 
@@ -180,7 +164,7 @@ class CheckedArrays:
     def verify(self, progress: Progress | None) -> list[Damage]:
         """Read every chunk of every file."""
         checks: list[tuple[str, Callable[[], object]]] = [(MANIFEST, self._check_manifest)]
-        checks += [(name, partial(self.checked_file, name)) for name in self.manifest.files]
+        checks += [(name, partial(self.files.check, name)) for name in self.manifest.files]
         checks += [(Receipt.file(shard), partial(self._check_receipt, shard)) for shard in self.receipts]
         found = self.storage.several(_is_right, (check for _, check in checks))
         names = [name for (name, _), right in zip(checks, found, strict=True) if not right]
@@ -290,17 +274,9 @@ class CheckedArrays:
         """Of those that could be read; where the ids themselves are damaged, their positions."""
         readable = [position for position in samples if position not in self.skipped]
         try:
-            return tuple(self.ids[position] for position in readable)
+            return tuple(self.ids.of(np.array(readable, np.int64)))
         except ResidualError:
             return tuple(f"number {position}" for position in readable)
-
-    def _check_description(self, name: str) -> None:
-        """Refuse an array that is described otherwise than it was; looked at once."""
-        if name not in self._described:
-            for file in {"zarr.json", f"{name}/zarr.json"} - self._described:
-                self.checked_file(file)
-                self._described.add(file)
-            self._described.add(name)
 
     def _check_manifest(self) -> None:
         if read_manifest(self.storage) != self.manifest:
@@ -309,11 +285,6 @@ class CheckedArrays:
     def _check_receipt(self, shard: int) -> None:
         name = Receipt.file(shard)
         self.manifest.receipt(shard, self.storage.read(name, MOST_BYTES), name)
-
-
-def in_memory(data: bytes) -> Read:
-    """Gives pieces of a file that was read whole."""
-    return lambda pieces: [data[start : start + count] for start, count in pieces]
 
 
 def _is_right(check: Callable[[], object]) -> bool:

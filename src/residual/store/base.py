@@ -14,19 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
+from residual.store.positions import Samples, positions_of
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.units import KINDS, UnitsLike
-
-Samples = slice | Sequence[int] | np.ndarray
-
-
-def positions_of(samples: Samples, n: int) -> np.ndarray:
-    """Where some of `n` samples are: a slice, positions in any order and more than once, or a mask."""
-    if isinstance(samples, slice):
-        return np.ascontiguousarray(np.arange(n)[samples])
-    chosen = np.asarray(samples)
-    return np.arange(n)[chosen if chosen.size else chosen.astype(np.int64)]
 
 
 def parts_of(n: int, size: int) -> list[slice]:
@@ -47,7 +38,7 @@ class Store(ABC):
     Attributes:
         linearization: from coordinates to contributions.
         labels: `(n,)`, int64.
-        sample_ids: one a sample.
+        sample_ids: one a sample; a tuple, or for over a million what stands for one (see `ResidualStore`).
         digests: `(n,)`, uint64: what tells each sample's image from others.
         groups: `(n,)`, int64, where the dataset has groups, else None.
         reasons: why each of the samples that could not be read could not, by id.
@@ -62,7 +53,7 @@ class Store(ABC):
 
     linearization: Linearization
     labels: np.ndarray
-    sample_ids: tuple[str, ...]
+    sample_ids: Sequence[str]
     digests: np.ndarray
     groups: np.ndarray | None = None
     reasons: dict[str, str] = field(default_factory=dict)

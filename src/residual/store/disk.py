@@ -19,7 +19,7 @@ from residual.files import shareable
 from residual.progress import Progress
 from residual.read_ahead import ahead
 from residual.store.arrays import CheckedArrays, Damage
-from residual.store.base import MemoryStore, Samples, Store, parts_of, positions_of
+from residual.store.base import MemoryStore, Samples, Store, parts_of
 from residual.store.manifest import (
     LINEARIZATION,
     MANIFEST,
@@ -28,6 +28,7 @@ from residual.store.manifest import (
     packed_receipts,
     read_manifest,
 )
+from residual.store.sample_ids import MOST_IN_MEMORY, SampleIds
 from residual.store.storage import Storage
 from residual.tracing.coordinates import KIND_OF, Coordinates
 from residual.tracing.linearization import Linearization
@@ -126,7 +127,7 @@ class ResidualStore(Store):
     @cached_property
     def linearization(self) -> Linearization:
         """From coordinates to contributions."""
-        data, where = self._arrays.checked_file(LINEARIZATION), f"{self.storage.address}/{LINEARIZATION}"
+        data, where = self._arrays.files.read(LINEARIZATION), f"{self.storage.address}/{LINEARIZATION}"
         linearization = Linearization.unpack(data, where)
         if not self.layout.is_for(linearization):
             raise DamagedStoreError(f"{where} isn't of an encoder with such coordinates.")
@@ -143,19 +144,22 @@ class ResidualStore(Store):
         return self._arrays.numbers("group", self.group_names) if self.group_names else None
 
     @cached_property
-    def sample_ids(self) -> tuple[str, ...]:
-        """One a sample."""
-        return tuple(self._arrays.ids[position] for position in self._arrays.positions)
+    def sample_ids(self) -> Sequence[str]:
+        """One a sample: a tuple; of over a million, what is equal to it and read as it is asked for."""
+        ids = SampleIds(self._arrays.ids, self._arrays.positions)
+        return ids if len(ids) > MOST_IN_MEMORY else tuple(ids)
 
     @cached_property
     def reasons(self) -> dict[str, str]:
         """Why each of the samples that could not be read could not, by id."""
-        return {self._arrays.ids[position]: reason for position, reason in self._arrays.skipped.items()}
+        skipped = self._arrays.skipped
+        ids = self._arrays.ids.of(np.fromiter(skipped, np.int64, len(skipped)))
+        return dict(zip(ids, skipped.values(), strict=True))
 
     @cached_property
     def digests(self) -> np.ndarray:
         """`(n,)`, uint64: what tells each image from others; 0 of pixels in stores of version 0.1."""
-        return self._arrays.read("digest", self._arrays.positions)
+        return self._arrays.all_of("digest")
 
     def __len__(self) -> int:
         return len(self._arrays.positions)
@@ -254,7 +258,7 @@ class ResidualStore(Store):
 
     def _positions(self, samples: Samples | None) -> np.ndarray:
         positions = self._arrays.positions
-        return positions if samples is None else positions[positions_of(samples, len(self))]
+        return positions[:] if samples is None else positions[samples]
 
     def _coordinates(self, values: dict[str, np.ndarray]) -> Coordinates:
         fields: dict[str, Any] = {

@@ -231,7 +231,7 @@ def _look_again(
     Gives what still can't be read, too, by position, and why.
     """
     arrays = CheckedArrays(begun.storage, begun.manifest, begun.whole, {})
-    held = arrays.positions if check == "all" else spread(arrays.positions)
+    held = arrays.positions[:] if check == "all" else spread(arrays.positions)
     digests = dict(zip(held.tolist(), arrays.read("digest", held).tolist(), strict=True))
     check_images(encoder, dataset, digests, settings.on_error, begun.storage.address)
     again = readable_again(encoder, dataset, list(arrays.skipped), settings)

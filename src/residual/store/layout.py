@@ -8,9 +8,9 @@ file is there in every array. Inside a shard, chunks are of some samples and lay
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,7 @@ class Layout:
         kinds: Sequence[str],
         samples: int,
         dtype: str,
+        shard_bytes: int = SHARD_BYTES,
     ) -> Layout:
         """For the coordinates of an encoder.
 
@@ -74,12 +75,13 @@ class Layout:
             kinds: of unit.
             samples: `n`.
             dtype: of `z`, `mlp`, `emb`: "float16" or "float32".
+            shard_bytes: of the coordinates of a shard, at most; with more than by default, more samples, too.
         """
         tails = _tails(linearization, tokens)
         tails = {name: tail for name, tail in tails.items() if KIND_OF.get(name) in (None, *kinds)}
         dtypes = {name: "float32" if name in _KEPT_IN_FLOAT32 else dtype for name in tails}
         each = sum(bytes_of(tail, dtypes[name]) for name, tail in tails.items())
-        rows = _power_of_two(SHARD_BYTES // each, MOST_ROWS)
+        rows = _power_of_two(shard_bytes // each, max(MOST_ROWS, MOST_ROWS * shard_bytes // SHARD_BYTES))
         while rows // 2 >= samples:  # no larger than needed
             rows //= 2
         arrays = {name: _cut(name, rows, tail, dtypes[name]) for name, tail in tails.items()}
@@ -100,6 +102,17 @@ class Layout:
     def samples_of(self, shard: int) -> range:
         """The samples of a shard."""
         return range(shard * self.rows, min((shard + 1) * self.rows, self.samples))
+
+    def sizes_of(self, n: int) -> tuple[dict[str, int], dict[str, int]]:
+        """Of a shard of `n` samples, by array: bytes of its file, and digits of its chunks' checksums."""
+        if n not in self._sizes:
+            sizes = {name: array.size_of(n) for name, array in self.arrays.items()}
+            self._sizes[n] = sizes, {name: 8 * array.chunks_of(n) for name, array in self.arrays.items()}
+        return self._sizes[n]
+
+    @cached_property
+    def _sizes(self) -> dict[int, tuple[dict[str, int], dict[str, int]]]:
+        return {}  # of a whole shard, and of the last
 
     def file(self, name: str, shard: int) -> str:
         """The file of a shard of an array."""
@@ -184,9 +197,9 @@ def _described(name: str, samples: int, rows: int, about: dict[str, Any]) -> Sha
     return array
 
 
-def zarr_files(layout: Layout, whole: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """What isn't of samples, made by zarr in memory: the description of every array, and the `whole` arrays,
-    each in one shard.
+def zarr_files(layout: Layout, whole: Mapping[str, np.ndarray]) -> dict[str, bytes | bytearray]:
+    """What isn't of coordinates: the description of every array, made by zarr in memory, and the `whole`
+    arrays, each in one shard.
     """
     import zarr
     from zarr.codecs import Crc32cCodec
@@ -195,8 +208,8 @@ def zarr_files(layout: Layout, whole: Mapping[str, np.ndarray]) -> dict[str, byt
     files: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(files), zarr_format=3)
 
-    def create(name: str, shape: Any, dtype: str, shard: Any, chunk: Any) -> Any:
-        return group.create_array(
+    def create(name: str, shape: Any, dtype: str, shard: Any, chunk: Any) -> None:
+        group.create_array(
             name,
             shape=shape,
             dtype=dtype,
@@ -211,8 +224,22 @@ def zarr_files(layout: Layout, whole: Mapping[str, np.ndarray]) -> dict[str, byt
         create(name, (layout.samples, *array.tail), array.dtype, (array.rows, *array.tail), array.chunk)
     for name, values in whole.items():
         array = whole_array(name, len(values))
-        create(name, values.shape, array.dtype, (array.rows,), array.chunk)[...] = values
-    return {name: value.to_bytes() for name, value in files.items()}
+        create(name, values.shape, array.dtype, (array.rows,), array.chunk)
+    described = {name: value.to_bytes() for name, value in files.items()}
+    packed = {
+        f"{name}/c/0": whole_array(name, len(values)).pack(values)
+        for name, values in whole.items()
+        if len(values)
+    }
+    return described | packed
+
+
+def listed_chunks(files: Mapping[str, bytes | bytearray], whole: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """The chunks' checksums in what `zarr_files` made of arrays that have several, to read them in part."""
+    arrays = {name: whole_array(name, len(values)) for name, values in whole.items()}
+    return {
+        name: array.checksums(files[f"{name}/c/0"]) for name, array in arrays.items() if array.counts[0] > 1
+    }
 
 
 def whole_array(name: str, n: int) -> ShardedArray:
@@ -223,17 +250,12 @@ def whole_array(name: str, n: int) -> ShardedArray:
 
 def pack_ids(ids: Sequence[str]) -> dict[str, np.ndarray]:
     """Texts as two arrays of numbers: their bytes one after another, and where each ends."""
-    texts = [text.encode(errors="surrogateescape") for text in ids]
-    return {
-        "sample_id": np.frombuffer(b"".join(texts), np.uint8),
-        "sample_id_end": np.cumsum([len(text) for text in texts], dtype=np.int64),
-    }
-
-
-def unpack_ids(text: bytes, ends: np.ndarray) -> list[str]:
-    """Read what `pack_ids` made."""
-    pairs = itertools.pairwise([0, *ends.tolist()])
-    return [text[start:end].decode(errors="surrogateescape") for start, end in pairs]
+    lengths, text = np.empty(len(ids), np.int64), bytearray()
+    for number, each in enumerate(ids):
+        data = each.encode(errors="surrogateescape")
+        lengths[number] = len(data)
+        text += data
+    return {"sample_id": np.frombuffer(text, np.uint8), "sample_id_end": np.cumsum(lengths)}
 
 
 def _power_of_two(wanted: int, most: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -38,6 +38,7 @@ OWN_FILES = {
 MOST_BYTES = 2**24  # of a manifest or a receipt
 _SIGNATURE = b',\n "checksum": "%s"\n}\n'
 _LONGEST_REASON = 500
+_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 _IDENTITY = {
     "encoder": {"name": str, "weights": str, "split": str, "precision": str, "preprocessing": str},
     "dataset": {
@@ -160,12 +161,15 @@ class StoreManifest:
         layout: of its arrays.
         versions: of libraries, see `versions`.
         files: SHA-256 by name.
+        chunks: the chunks' checksums of each array that isn't of coordinates and has several, such as the
+            labels of many samples (`listed_chunks`); none in stores of version 0.1.
     """
 
     identity: dict[str, Any]
     layout: Layout
     versions: dict[str, str]
     files: dict[str, str]
+    chunks: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def mark(self) -> str:
@@ -192,26 +196,27 @@ class StoreManifest:
         check_form(content, {**_RECEIPT, "versions": {str: str}}, "isn't a receipt: it")
         if (content["of"], content["shard"]) != (self.mark, shard):
             raise FormError(f"is of another {'store' if content['of'] != self.mark else 'shard'}")
-        samples, arrays, chunks = self.layout.samples_of(shard), self.layout.arrays, content.get("chunks", {})
-        positions = {str(position): position for position in samples}
-        sizes = {name: array.size_of(len(samples)) for name, array in arrays.items()}
-        counts = {name: 8 * array.chunks_of(len(samples)) for name, array in arrays.items()}
+        samples, chunks = self.layout.samples_of(shard), content.get("chunks", {})
+        sizes, counts = self.layout.sizes_of(len(samples))
         check_form(chunks, {str: str}, "isn't a receipt: its list of chunks")
+        listed: dict[str, str] = content["skipped"]
+        skipped = {int(held) if _NUMBER.fullmatch(held) else -1: why for held, why in listed.items()}
         if (
             content["sizes"] != sizes
-            or content["checksums"].keys() != arrays.keys()
+            or content["checksums"].keys() != sizes.keys()
             or (chunks and {name: len(held) for name, held in chunks.items()} != counts)
-            or not content["skipped"].keys() <= positions.keys()
+            or len(skipped) != len(listed)
+            or not all(position in samples for position in skipped)
         ):
             raise FormError("isn't a receipt of a shard that is laid out so")
-        skipped = {positions[position]: reason for position, reason in content["skipped"].items()}
         versions = content["versions"]
         return Receipt(self.mark, shard, sizes, content["checksums"], skipped, versions, chunks)
 
     def pack(self) -> bytes:
         """As signed JSON."""
         content = {"format": FORMAT, **self.identity, "layout": self.layout.as_json()}
-        data = signed({**content, "versions": self.versions, "files": self.files})
+        chunks = {"chunks": self.chunks} if self.chunks else {}
+        data = signed({**content, "versions": self.versions, "files": self.files, **chunks})
         if len(data) > MOST_BYTES:
             raise ResidualError(
                 f"The names of classes and groups are too many for a store: {len(data):,} bytes."
@@ -238,15 +243,17 @@ class StoreManifest:
             )
         try:
             check_form(content, _MANIFEST, "its content")
+            check_form(content.get("chunks", {}), {str: str}, "its list of chunks")
             layout = Layout.from_json(content.get("layout"))
             _check_agreement(content, layout)
         except FormError as error:
             raise DamagedStoreError(f"{where} isn't the manifest of a store: {error}.") from error
-        check_fields(content, (*_MANIFEST, "format", "layout"), where)
+        check_fields(content, (*_MANIFEST, "format", "layout", "chunks"), where)
         for name, form in _IDENTITY.items():
             check_fields(content[name], (*form, "licence"), where, name)
         check_fields(content["layout"], layout.as_json(), where, "layout")
-        return cls({name: content[name] for name in _IDENTITY}, layout, content["versions"], content["files"])
+        identity = {name: content[name] for name in _IDENTITY}
+        return cls(identity, layout, content["versions"], content["files"], content.get("chunks", {}))
 
 
 def _check_agreement(content: dict[str, Any], layout: Layout) -> None:

@@ -15,16 +15,20 @@ from residual.errors import OtherResultError, ResidualError, UnreadableImageErro
 from residual.hashing import row_sums
 from residual.store.encoding import Encoding
 from residual.store.forward import read_pixels
+from residual.store.positions import Positions
 
 SAMPLE = 64
 CHECKS = ("some", "all")
 _AT_ONCE = 64  # pixels that are moved to the encoder's device
 
 
-def spread(positions: Sequence[int] | np.ndarray, count: int = SAMPLE) -> np.ndarray:
+def spread(positions: Sequence[int] | np.ndarray | Positions, count: int = SAMPLE) -> np.ndarray:
     """`count` of some positions, evenly over them and the same every time; all where there are no more."""
-    held = np.asarray(positions, np.int64)
-    return held[np.unique(np.linspace(0, len(held) - 1, min(count, len(held))).round().astype(np.int64))]
+    last = len(positions) - 1
+    places = np.unique(np.linspace(0, last, min(count, last + 1)).round().astype(np.int64))
+    if isinstance(positions, np.ndarray | Positions):
+        return positions[places]
+    return np.array([positions[place] for place in places.tolist()], np.int64)
 
 
 def check_images(

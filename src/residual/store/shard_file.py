@@ -105,7 +105,7 @@ class ShardedArray:
         data[-_CRC:] = _crc(index)
         return data
 
-    def checksums(self, packed: bytearray) -> str:
+    def checksums(self, packed: bytes | bytearray) -> str:
         """The chunks' CRC-32C in what `pack` made, in their order, eight hex digits each."""
         each = self.chunk_bytes + _CRC
         ends = range(each, len(packed) - self.index_bytes + 1, each)
@@ -148,7 +148,7 @@ class ShardedArray:
         for run, (begin, _), data in zip(runs, ends, pieces, strict=True):
             for number, place in run:
                 inside = self._slices(place)
-                at, known = int(index[number, 0] - begin), checksums and checksums[8 * number :][:8]
+                at, known = int(index[number, 0] - begin), _listed(checksums, number)
                 chunk = self._checked_chunk(data, at, range(inside[0].start, inside[0].stop), known)
                 low, high = max(rows.start, inside[0].start), min(rows.stop, inside[0].stop)
                 part = chunk[low - inside[0].start : high - inside[0].start]
@@ -165,7 +165,8 @@ class ShardedArray:
     ) -> list[tuple[int, tuple[int, ...]]]:
         """The chunks that hold any of it, by number and place in the grid."""
         first, last = rows.start // self.chunk_rows, (rows.stop - 1) // self.chunk_rows
-        chunks = [(number, place) for number, place in enumerate(self._places()) if first <= place[0] <= last]
+        places = itertools.product(range(first, last + 1), *map(range, self.counts[1:]))
+        chunks = list(enumerate(places, start=first * math.prod(self.counts[1:])))
         if layers is None or axis is None:
             return chunks
         among = {layer // self.chunk[axis] for layer in layers}
@@ -227,6 +228,16 @@ class ShardedArray:
             run.append((number, place))
         if run:
             yield run
+
+
+def in_memory(data: bytes) -> Read:
+    """Gives pieces of a file that was read whole."""
+    return lambda pieces: [data[start : start + count] for start, count in pieces]
+
+
+def _listed(checksums: str | None, number: int) -> str | None:
+    """That of one chunk, where they are known."""
+    return checksums[8 * number : 8 * number + 8] if checksums else None
 
 
 def bytes_of(shape: tuple[int, ...], dtype: str) -> int:

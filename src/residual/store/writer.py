@@ -18,7 +18,7 @@ from residual.errors import DamagedStoreError, ResidualError
 from residual.hashing import sha256
 from residual.store.encoding import Part
 from residual.store.forward import Encoded
-from residual.store.layout import Layout, pack_ids, zarr_files
+from residual.store.layout import Layout, listed_chunks, pack_ids, zarr_files
 from residual.store.manifest import (
     LINEARIZATION,
     MANIFEST,
@@ -197,7 +197,7 @@ def _written(
     files[LINEARIZATION] = linearization.pack()
     files[UNITS] = f"{linearization.units.table.to_json(orient='records', indent=1)}\n".encode()
     checksums = {name: sha256(files[name]) for name in sorted(files)}
-    manifest = StoreManifest(identity, layout, versions(), checksums)
+    manifest = StoreManifest(identity, layout, versions(), checksums, listed_chunks(files, arrays))
     storage.write(MANIFEST, manifest.pack())
     for name in sorted(files):
         storage.write(name, files[name])
