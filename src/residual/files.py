@@ -89,8 +89,9 @@ def sweep(folder: Path, stem: str = "", below: bool = False) -> None:
     """
     if os.name != "posix":
         return
-    for path in (folder.rglob if below else folder.glob)(f".*{_PARTIAL}"):
-        if path.name[1:].startswith(stem) and path.is_file():
+    partial = [folder / name for name in files_below(folder) if is_partial(name)] if below else None
+    for path in folder.glob(f".*{_PARTIAL}") if partial is None else partial:
+        if path.name.startswith(f".{stem}") and path.is_file():
             with suppress(OSError):  # it is locked, or gone by now
                 handle = os.open(path, os.O_RDWR)
                 try:
@@ -98,6 +99,22 @@ def sweep(folder: Path, stem: str = "", below: bool = False) -> None:
                     path.unlink()
                 finally:
                     os.close(handle)
+
+
+def files_below(folder: str | Path, within: str = "") -> dict[str, int]:
+    """Bytes of every regular file in a folder and those in it, by name below it; links to folders aren't
+    followed, and what is gone by then or can't be looked at isn't there.
+    """
+    found: dict[str, int] = {}
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = within + entry.name
+            with suppress(OSError):  # another writer's, renamed since; a link to itself
+                if entry.is_dir(follow_symlinks=False):
+                    found |= files_below(entry.path, f"{name}/")
+                elif stat.S_ISREG((about := entry.stat()).st_mode):
+                    found[name] = about.st_size
+    return found
 
 
 def is_partial(name: str) -> bool:

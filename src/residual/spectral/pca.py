@@ -131,8 +131,8 @@ class Moments:
     """Count, mean and scatter of the rows of `b` matrices `(n, f)` that come in batches, in float64.
 
     Products are summed around a shift, the mean of the first batch, which needs no copy of the scatter a
-    batch; the shift is taken out at the end. Two of these are merged by the formula of Chan, Golub and
-    LeVeque (1979). The order of batches does not matter beyond rounding.
+    batch; the shift is taken out at the end. Another's sums, around a shift of its own, are moved to this
+    one's and added. The order of batches does not matter beyond rounding.
 
     Args:
         many: `b`.
@@ -206,15 +206,19 @@ class Moments:
         self._check_width(other.width)
         if not other.count:
             return
-        device, total = self._shift.device, self.count + other.count
-        mean, step = self.mean, other.mean.to(device) - self.mean
-        scatter, more = self.scatter, other.scatter
-        if scatter is not None:
-            if more is None:
-                raise ResidualError("Moments with a scatter can't take in others without.")
-            between = step[:, :, None] * step[:, None, :]
-            scatter = scatter + more.to(device) + between * (self.count * other.count / total)
-        self.restore(total, mean + step * (other.count / total), scatter)
+        if self._products is not None and other._products is None:
+            raise ResidualError("Moments with a scatter can't take in others without.")
+        device = self._shift.device
+        if not self.count:
+            self._shift = other._shift.to(device, copy=True)
+        step = other._shift.to(device) - self._shift
+        total = other._total.to(device)
+        more = total + other.count * step  # the other's rows around this one's shift
+        if self._products is not None and other._products is not None:
+            self._products += other._products.to(device)
+            self._products.baddbmm_(torch.stack([step, total], 2), torch.stack([more, step], 1))
+        self._total += more
+        self.count += other.count
 
     @property
     def state(self) -> dict[str, Tensor]:

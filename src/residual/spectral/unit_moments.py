@@ -131,7 +131,7 @@ class UnitMoments:
             )
 
     def merge(self, other: UnitMoments) -> None:
-        """Take in all that another one has seen.
+        """Take in all that another one has seen; a dataset of both, as of two parts, is named once.
 
         Raises:
             ResidualError: it is of another encoder or of other units.
@@ -141,7 +141,7 @@ class UnitMoments:
             group.moments.merge(more.moments)
         self.origin = replace(
             self.origin,
-            datasets=self.origin.datasets + other.origin.datasets,
+            datasets=tuple(dict.fromkeys(self.origin.datasets + other.origin.datasets)),
             samples=self.origin.samples + other.origin.samples,
         )
 

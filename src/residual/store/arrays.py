@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from residual.errors import DamagedStoreError, ResidualError, UnreachableAddressError
 from residual.hashing import sha256
 from residual.progress import Progress
+from residual.store.damage import Damage, Verified, chosen
 from residual.store.layout import WHOLE
 from residual.store.manifest import MANIFEST, MOST_BYTES, Receipt, StoreManifest, read_manifest
 from residual.store.positions import Positions
@@ -21,20 +21,6 @@ from residual.store.storage import Storage
 from residual.store.whole import WholeArray, WholeFiles
 
 _AT_ONCE = 2**20  # samples that are read at a time where all are wanted
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A file that isn't what was written, the samples whose numbers it spoils, and what is wrong."""
-
-    file: str
-    samples: tuple[str, ...]
-    reason: str
-
-    def __str__(self) -> str:
-        ids = self.samples
-        spoilt = f" Spoilt: {len(ids)} samples, {ids[0]!r} to {ids[-1]!r}." if ids else ""
-        return f"{self.file} {self.reason}.{spoilt}"
 
 
 class CheckedArrays:
@@ -161,23 +147,24 @@ class CheckedArrays:
         except BadChunkError as error:
             raise DamagedStoreError(str(self._damage(name, shard, error))) from error
 
-    def verify(self, progress: Progress | None) -> list[Damage]:
-        """Read every chunk of every file."""
+    def verify(self, progress: Progress | None = None, sample: int | None = None, seed: int = 0) -> Verified:
+        """Read every chunk of every file; or of so many shards, and of what isn't of shards."""
+        shards, bad = chosen(list(self.receipts), sample, seed), []
         checks: list[tuple[str, Callable[[], object]]] = [(MANIFEST, self._check_manifest)]
         checks += [(name, partial(self.files.check, name)) for name in self.manifest.files]
-        checks += [(Receipt.file(shard), partial(self._check_receipt, shard)) for shard in self.receipts]
+        checks += [(Receipt.file(shard), partial(self._check_receipt, shard)) for shard in shards]
         found = self.storage.several(_is_right, (check for _, check in checks))
         names = [name for (name, _), right in zip(checks, found, strict=True) if not right]
         damages = [Damage(name, (), "isn't what was written") for name in names]
         for shard in sorted({*self.spoilt, *self._without_receipt()}):
             reason = "isn't what was written" if shard in self.spoilt else "is missing, its shard is there"
             damages.append(Damage(Receipt.file(shard), self._ids(self.layout.samples_of(shard)), reason))
-        found_in = self.storage.several(self._damages_of, sorted(self.receipts))
-        for done, of_shard in enumerate(found_in, start=1):
+        for done, of_shard in enumerate(self.storage.several(self._damages_of, shards), start=1):
             damages += of_shard
+            bad += [shards[done - 1]] * bool(of_shard)
             if progress is not None:
-                progress("verify", done, len(self.receipts))
-        return damages
+                progress("verify", done, len(shards))
+        return Verified(damages, shards, len(self.receipts), bad)
 
     def _without_receipt(self) -> list[int]:
         """Whole shards in front of others whose receipt was lost: a writer leaves none behind."""

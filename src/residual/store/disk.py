@@ -18,8 +18,9 @@ from residual.errors import DamagedStoreError, NoStoreError, ResidualError
 from residual.files import shareable
 from residual.progress import Progress
 from residual.read_ahead import ahead
-from residual.store.arrays import CheckedArrays, Damage
+from residual.store.arrays import CheckedArrays
 from residual.store.base import MemoryStore, Samples, Store, parts_of
+from residual.store.damage import Verified
 from residual.store.manifest import (
     LINEARIZATION,
     MANIFEST,
@@ -247,14 +248,22 @@ class ResidualStore(Store):
         """
         return MemoryStore.of(self, self.read().to(dtype=torch.float32))
 
-    def verify(self, progress: Progress | None = None) -> list[Damage]:
+    def verify(
+        self, progress: Progress | None = None, *, sample: int | None = None, seed: int = 0
+    ) -> Verified:
         """Read every chunk of every file. What isn't as it was written comes back, with the samples that it
-        spoils.
+        spoils: a list of damages, empty where nothing is wrong.
 
         Args:
             progress: told of "verify", in shards.
+            sample: read so many shards only, chosen at random, beside all that isn't of coordinates; what
+                comes back says which (`.shards`), and what that shows of the others (`.shown`).
+            seed: of the choice.
+
+        Raises:
+            ResidualError: `sample` is below 1.
         """
-        return self._arrays.verify(progress)
+        return self._arrays.verify(progress, sample, seed)
 
     def _positions(self, samples: Samples | None) -> np.ndarray:
         positions = self._arrays.positions

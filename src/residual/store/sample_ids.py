@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from operator import eq, index
-from typing import Any, overload
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 
@@ -87,12 +87,12 @@ class SampleIds(Sequence[str]):
         return len(self._positions)
 
     @overload
-    def __getitem__(self, which: int) -> str: ...
+    def __getitem__(self, which: SupportsIndex) -> str: ...
 
     @overload
     def __getitem__(self, which: slice) -> tuple[str, ...]: ...
 
-    def __getitem__(self, which: int | slice) -> str | tuple[str, ...]:
+    def __getitem__(self, which: SupportsIndex | slice) -> str | tuple[str, ...]:
         if isinstance(which, slice):
             return tuple(self._texts.of(self._positions[which]))
         return self._texts.of(self._positions[[index(which)]])[0]

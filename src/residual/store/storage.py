@@ -20,7 +20,16 @@ import numpy as np
 
 from residual.addresses import AT_ONCE, check_address, file_system, is_past_the_end, remote_errors
 from residual.errors import DamagedStoreError, ResidualError
-from residual.files import is_partial, local_path, make_folder, replacing, shareable, sweep, sync_folder
+from residual.files import (
+    files_below,
+    is_partial,
+    local_path,
+    make_folder,
+    replacing,
+    shareable,
+    sweep,
+    sync_folder,
+)
 from residual.store.shard_file import Read
 
 if TYPE_CHECKING:
@@ -185,12 +194,8 @@ class Storage:
             UnreachableAddressError: a server doesn't tell.
         """
         if self.local is not None:
-            sizes, start = {}, self.local / folder
-            self._check_inside(start, folder)
-            for path in start.rglob("*"):
-                with contextlib.suppress(OSError):  # another writer's, renamed since; a link to itself
-                    if stat.S_ISREG((about := path.stat()).st_mode):
-                        sizes[path.relative_to(self.local).as_posix()] = about.st_size
+            self._check_inside(self.local / folder, folder)
+            sizes = files_below(self.local / folder, f"{folder}/" if folder else "")
         else:
             listed: dict[str, dict[str, Any]] = {}
             with contextlib.suppress(FileNotFoundError), self._errors("can't be listed"):
