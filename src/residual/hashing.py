@@ -55,8 +55,10 @@ def _sums(value: Tensor) -> Tensor:
     words = data[: len(data) // 8 * 8].view(torch.int64)
     whole = len(words) // _ROW * _ROW
     rows = words[:whole].view(-1, _ROW)
-    parts = rows.sum(1), rows.sum(0), words[whole:], data[8 * len(words) :].long()
-    return torch.stack([_mixed(part) for part in parts])
+    sums = (rows.sum(1), rows.sum(0)) if whole else (words[:0], words[:0])
+    parts = *sums, words[whole:], data[8 * len(words) :].long()
+    nothing = torch.zeros((), dtype=torch.int64, device=data.device)  # as the sum over nothing is, without it
+    return torch.stack([_mixed(part) if len(part) else nothing for part in parts])
 
 
 def _mixed(values: Tensor) -> Tensor:
