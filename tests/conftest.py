@@ -10,6 +10,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any library that reads it is imported
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each, in what they start, too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    gc.disable()  # until all tests are collected: what they import stays
 
 import jaxtyping
 import pytest
@@ -29,6 +30,7 @@ def pytest_collection_finish():
     """What was imported stays: the search for what nobody holds any more needn't look at it each time."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 _READ = {}

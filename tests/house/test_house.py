@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -17,7 +18,11 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "residual"
 MODULES = sorted(SOURCE.rglob("*.py"))
 ROOMS = sorted(folder.parent.name for folder in SOURCE.glob("*/__init__.py"))
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
 
 
 def place(path: Path, node: ast.AST) -> str:
@@ -50,7 +55,7 @@ def test_public_names_of_a_room_exist_and_have_docstrings(room):
 def test_type_checkers_see_the_public_names():
     blocks = [
         node
-        for node in TREES[SOURCE / "__init__.py"].body
+        for node in trees()[SOURCE / "__init__.py"].body
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     ]
     seen = {
@@ -89,7 +94,7 @@ def test_a_library_room_knows_no_command():
     command = re.compile(r"(?<![-\w])--[a-z]|`residual [a-z]+")
     found = [
         f"{place(path, node)}: {node.value!r}"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         if path.relative_to(SOURCE).parts[0] not in ("cli", "experiments", "workflows")
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and command.search(node.value)
@@ -102,7 +107,7 @@ def test_module_level_names_say_what_they_are():
     riddles = {"Place", "KeptEncoder", "reading", "told", "found", "held", "here", "elsewhere"}
     found = [
         place(path, node)
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in tree.body
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name.strip("_") in riddles
     ]
@@ -112,7 +117,7 @@ def test_module_level_names_say_what_they_are():
 def test_nothing_is_unpickled_evaluated_or_given_to_a_shell():
     found = [
         f"{place(path, node)}: {ast.unparse(node)}"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if is_unsafe(node)
     ]
