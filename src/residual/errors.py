@@ -198,6 +198,14 @@ class AtWorkError(ResidualError):
     """Another process is writing to the same place."""
 
 
+class NoPlaceError(ResidualError):
+    """Workers are to write stores, and there is no place for them."""
+
+    def __init__(self, message: str = "", hint: str = ""):
+        message = message or "Workers write coordinates into stores, in a place that all of them reach."
+        super().__init__(message, hint or 'Name one: stores="s3://bucket/stores", or a folder.')
+
+
 class WorkerDiedError(ResidualError):
     """A process that did a part of the work ended in the middle of it."""
 

@@ -112,7 +112,12 @@ def save_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], note: 
     Raises:
         ResidualError: the place can't be written to, or the note holds NaN or infinity.
     """
-    write_parts(path, packed_parts(kind, tensors, {_VERSIONS: own_version(), **note}))
+    write_parts(path, file_parts(kind, tensors, note))
+
+
+def file_parts(kind: str, tensors: dict[str, Tensor], note: dict[str, Any]) -> list[bytes | memoryview]:
+    """What `save_tensors` writes."""
+    return packed_parts(kind, tensors, {_VERSIONS: own_version(), **note})
 
 
 def write_parts(path: str | Path, parts: list[bytes | memoryview]) -> None:

@@ -37,7 +37,7 @@ def test_a_dry_run_lists_everything_that_is_missing(residual, tmp_path):
 
 
 def test_what_can_be_measured_is_and_the_same_command_tries_the_rest(residual, monkeypatch, tmp_path):
-    monkeypatch.setattr("residual.experiments.base.save_figure", lambda *_: [])
+    monkeypatch.setattr("residual.experiments.running.save_figure", lambda *_: [])
     out, gone = tmp_path / "out", tmp_path / "gone"
     words = ("experiment", "class-token", *CHEAP, "--out", out, "--json", tmp_path / "it.json")
     words += ("--param", f"experiment.datasets=['folder:{gone}','flags']")

@@ -12,7 +12,7 @@ from hub_server import running_hub
 from saved import transformers_folder
 
 from residual.data.hub import hub_entries
-from residual.experiments import EXPERIMENTS, base, plan
+from residual.experiments import EXPERIMENTS, plan, running
 from residual.heads import linear
 
 ROOT = Path(__file__).parents[2] / "experiments"
@@ -58,7 +58,7 @@ def test_the_papers_experiments_run(residual, folders, tmp_path):
         hub_server.at(patch, hub, tmp_path / "kept")
         patch.setattr(plan, "load_dataset", cache(plan.load_dataset))
         patch.setattr(linear, "_STEPS", 3)
-        patch.setattr(base, "save_figure", first_of_each_folder(base.save_figure))
+        patch.setattr(running, "save_figure", first_of_each_folder(running.save_figure))
         for repo, _, reference in MODELS.values():
             files = {path.name: path.read_bytes() for path in (folders / repo).iterdir()}
             lacking = {name: data for name, data in files.items() if not name.endswith(".safetensors")}

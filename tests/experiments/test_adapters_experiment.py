@@ -183,7 +183,7 @@ def test_outputs_are_kept_of_the_first_seed(made, method):
 @pytest.mark.parametrize("how", [{"limit": 39}, {"limit": 0}, {"reference": "textures"}])
 def test_outputs_of_other_pictures_are_not_given(made, how):
     other = Work(plan(made.out, **how), "picto", lambda *_: None)
-    assert outputs_path(made.out, "picto", "digits.linear", "test").is_file()
+    assert (made.out / outputs_path("picto", "digits.linear", "test")).is_file()
     assert read_outputs(other, "digits.linear", "test") is None
 
 
@@ -191,9 +191,9 @@ def test_outputs_that_are_not_there_or_damaged(made, tmp_path):
     same = Work(plan(made.out), "picto", lambda *_: None)
     assert read_outputs(same, "digits.lora", "test") is None
     assert read_outputs(same, "digits.linear", "train") is None
-    path = outputs_path(tmp_path, "picto", "digits.linear", "test")
+    path = tmp_path / outputs_path("picto", "digits.linear", "test")
     path.parent.mkdir(parents=True)
-    path.write_bytes(outputs_path(made.out, "picto", "digits.linear", "test").read_bytes()[:-7])
+    path.write_bytes((made.out / outputs_path("picto", "digits.linear", "test")).read_bytes()[:-7])
     with pytest.raises(ResidualError, match=re.escape(path.name)):
         read_outputs(Work(plan(tmp_path), "picto", lambda *_: None), "digits.linear", "test")
 

@@ -27,9 +27,9 @@ from residual import ResidualStore, decompose, encoders, load_dataset, load_enco
 from residual.encoders.encoder import Encoder
 from residual.errors import OtherResultError, ResidualError
 from residual.experiments import EXPERIMENTS, Plan, Results, read_results, run_experiment
-from residual.experiments.base import _note
 from residual.experiments.plan import Work
 from residual.experiments.results import shown, write_table
+from residual.experiments.running import _note
 from residual.spectral import (
     GeometrySettings,
     SimilaritySettings,
@@ -101,7 +101,7 @@ def made(tmp_path_factory) -> tuple[Path, dict[str, dict], dict[str, dict]]:
 @pytest.fixture
 def copied(made, tmp_path, monkeypatch) -> Path:
     """A copy of all results, without the stores; figures are made, but not drawn again."""
-    monkeypatch.setattr("residual.experiments.base.save_figure", lambda *_: [])
+    monkeypatch.setattr("residual.experiments.running.save_figure", lambda *_: [])
     for kind in (EXPERIMENTS[number] for number in NUMBERS):
         shutil.copytree(made[0] / kind.folder, tmp_path / "out" / kind.folder)
     return tmp_path / "out"
@@ -672,7 +672,7 @@ def test_two_folders_of_one_name_stay_apart_and_nothing_tells_where_they_are(tmp
         said.extend([name, *(text.get_text() for text in figure.findobj(Text))])
         return [folder / f"{name}.svg"]
 
-    monkeypatch.setattr("residual.experiments.base.save_figure", save)
+    monkeypatch.setattr("residual.experiments.running.save_figure", save)
     one, other = (f"folder:{write_folder(tmp_path / name / 'pictures', each=8)}" for name in ("one", "other"))
     plan = plan_in(tmp_path / "out", reference=one, datasets=(other,))
     told = run("1", plan)

@@ -32,7 +32,7 @@ def made(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
     out = tmp_path_factory.mktemp("studies")
     plan = Plan(out, ("picto",), ("digits",), "letters", limit=LIMIT, device="cpu")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("residual.experiments.base.save_figure", lambda *_: [])
+        patch.setattr("residual.experiments.running.save_figure", lambda *_: [])
         told = run_experiment(EXPERIMENTS["3"](SETTINGS), plan, lambda *_: None)
     assert told["failed"] == []
     assert told["tables"] == ["table.md", "accuracy.md", *(f"{name}.md" for name in STUDIES)]

@@ -172,7 +172,7 @@ def test_an_encoder_that_fails_leaves_the_others(tmp_path, monkeypatch):
         return load_encoder(name, device=device)
 
     monkeypatch.setattr("residual.experiments.plan.load_encoder", load)
-    monkeypatch.setattr("residual.experiments.base.save_figure", lambda *_: [])
+    monkeypatch.setattr("residual.experiments.running.save_figure", lambda *_: [])
     kind, plan = EXPERIMENTS["2"], Plan(tmp_path, ("clip_b", "picto"), ("flags",), "letters", limit=12)
     told = run_experiment(kind(kind.settings_of()), plan, lambda *_: None)
     assert [cell["encoder"] for cell in told["cells"]] == ["picto", "picto"]

@@ -110,7 +110,7 @@ def found(weights, pictures, tmp_path_factory):
     ]
     words += [word for param in params for word in ("--param", param)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("residual.experiments.base.save_figure", lambda *_: [])
+        patch.setattr("residual.experiments.running.save_figure", lambda *_: [])
         with (
             pytest.warns(UserWarning, match="aren't the pinned pictures"),
             pytest.warns(LeftOutWarning, match="no effect here: AdaptersSettings.tuning_precision"),

@@ -39,7 +39,7 @@ def run(number: str, out, encoder: str, limit: int) -> dict:
 
 @pytest.mark.parametrize("number", ["3", "4"])
 def test_an_encoder_without_text_has_every_class(number, vision_only, tmp_path, monkeypatch):
-    monkeypatch.setattr("residual.experiments.base.save_figure", lambda *_: [])
+    monkeypatch.setattr("residual.experiments.running.save_figure", lambda *_: [])
     assert len(np.unique(load_dataset("digits", "train").sample(10).labels)) < 10
     told = run(number, tmp_path, vision_only, 10)
     assert told["failed"] == []
@@ -49,7 +49,7 @@ def test_an_encoder_without_text_has_every_class(number, vision_only, tmp_path, 
 
 
 def test_heads_are_chosen_by_as_few_as_four(tmp_path, monkeypatch):
-    monkeypatch.setattr("residual.experiments.base.save_figure", lambda *_: [])
+    monkeypatch.setattr("residual.experiments.running.save_figure", lambda *_: [])
     assert run("3", tmp_path, "picto", 4)["failed"] == []
     with pytest.raises(ResidualError, match="needs 4 at least, and digits/val has 3"):
         run("3", tmp_path / "fewer", "picto", 3)

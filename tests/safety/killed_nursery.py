@@ -18,7 +18,7 @@ from tiny import tiny_encoder  # noqa: E402
 import residual.store.layout  # noqa: E402
 from residual.adapters import AdaptedEncoder, LinearMap  # noqa: E402
 from residual.experiments import EXPERIMENTS, Plan  # noqa: E402
-from residual.experiments.base import run_experiment  # noqa: E402
+from residual.experiments.running import run_experiment  # noqa: E402
 from residual.experiments.similarity import SimilaritySettings  # noqa: E402
 from residual.spectral import fit  # noqa: E402
 from residual.text import ZeroShotClassifier  # noqa: E402

@@ -20,6 +20,7 @@ from residual.errors import (
     ExistingError,
     LeftOutWarning,
     MissingClassError,
+    NoPlaceError,
     NoStoreError,
     OtherResultError,
     ResidualError,
@@ -49,6 +50,7 @@ HINTS: dict[type[ResidualError], str] = {
     MissingClassError: "Add some, or train without them: --param FitSettings.missing=ignore (of fine_tuning: "
     "TrainSettings.missing=ignore).",
     OtherResultError: "Choose another folder (--out, --stores), or remove it.",
+    NoPlaceError: "Name one, a folder or an address: --stores PLACE.",
     ExistingError: "To replace it: --overwrite.",
     WorkerDiedError: "Run the same again: it goes on behind what is kept.",
 }

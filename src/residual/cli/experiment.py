@@ -28,6 +28,7 @@ def experiment(
         bool,
         typer.Option("--dry-run", help="Only look up what is needed; exit code 1 if something can't be had."),
     ] = False,
+    on: o.On = None,
     device: o.Device = None,
     json: o.Json = None,
     overwrite: o.Overwrite = False,
@@ -45,7 +46,9 @@ def experiment(
 
         residual experiment 2 --out results --json 2.json
 
-        residual experiment 2 --out results --stores s3://bucket/stores
+    On a Ray cluster, cell by cell; stores lie where all of its nodes reach:
+
+        residual experiment 4 --on ray --stores s3://bucket/stores
 
         residual experiment 1 --cfg experiments/1_dimension/paper.gin --dry-run
 
@@ -98,8 +101,9 @@ def experiment(
         raise typer.Exit(1 if needs.problems() else 0)
     with stages(lambda: joined(of_cells(folder), of_stores(plan.place_of_stores))) as show:
         result = run_experiment(
-            kind(settings), plan, show, lacking=needs.lacking, explain=lambda error: explained(error)[0]
-        )
+            kind(settings), plan, show, lacking=needs.lacking, explain=lambda error: explained(error)[0],
+            executor=on,
+        )  # fmt: skip
     for table in tables_of_markdown((folder / "table.md").read_text(encoding="utf-8")):
         stdout.print(table)
         stdout.print()

@@ -46,6 +46,7 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Pictures encoded at a time. [default: 64]")
     ] = None,
+    on: o.On = None,
     device: o.Device = None,
     on_error: o.OnError = None,
     cfg: o.Cfg = None,
@@ -67,6 +68,10 @@ def train(
         residual train --dataset letters --method fine_tuning --out tuned --logger tensorboard
 
         residual train --dataset folder:pictures --hold-out '*/sketch/*' --out mine
+
+    On all GPUs of this machine, a seed each:
+
+        residual train --method fine_tuning --seeds 8 --on gpus --stores stores --out tuned
     """
     from residual.adapters.methods import ADAPTERS, FINE_TUNING
     from residual.adapters.recipes import Fitting
@@ -83,7 +88,8 @@ def train(
     from residual.cli.console import out as stdout
     from residual.cli.settings import read_train_settings
     from residual.encoders import load_encoder
-    from residual.errors import ResidualError
+    from residual.errors import NoPlaceError, ResidualError
+    from residual.executors import opened
     from residual.files import local_path
     from residual.outputs import Output, check_stores
     from residual.products import ADAPTER, FIGURES
@@ -98,6 +104,8 @@ def train(
         sentence,
     )
     from residual.report.figures import figure_files
+    from residual.store.site import site_of
+    from residual.workflows.encode import check_on
     from residual.workflows.train import logger_of, train_on
 
     if figures:
@@ -122,14 +130,18 @@ def train(
     out = local_path(out)
     kept_in = None if stores is None else check_stores(stores)
     kept = partial(_kept, kept_in, out / "training")
-    with stages(kept, keeper="" if kept_in else "--stores DIR") as show:
-        model = load_encoder(options.encoder, device=device)
+    if on and kept_in is None:
+        raise NoPlaceError()
+    check_on(on, device)
+    with stages(kept, keeper="" if kept_in else "--stores DIR") as show, opened(on) as executor:
+        dtype = None if executor is None else site_of(executor).dtype
+        model = load_encoder(options.encoder, device=device, dtype=dtype)
         done = train_on(
             model, options.dataset, options.method, how, held_out=options.hold_out,
             limit=options.limit, bases=options.bases,
             per_dataset=options.per_dataset, batch_size=options.batch_size, on_error=options.on_error,
             stores=kept_in, folder=out / "training", logger=logger, progress=show,
-            overwrite=overwrite,
+            overwrite=overwrite, executor=executor,
         )  # fmt: skip
     adapter, units, classifier = done.adapter, done.task.stores["train"].units, done.task.classifier
     with steps() as step:

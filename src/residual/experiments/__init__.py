@@ -2,13 +2,14 @@
 
 from residual.errors import unknown_name
 from residual.experiments.adapters import Adapters
-from residual.experiments.base import Experiment, run_experiment
+from residual.experiments.base import Experiment
 from residual.experiments.dimension import Dimension
 from residual.experiments.head_pages import part_of
 from residual.experiments.heads import Heads
 from residual.experiments.plan import Plan
 from residual.experiments.preflight import Preflight, look_up
 from residual.experiments.results import Results, read_results
+from residual.experiments.running import run_experiment
 from residual.experiments.similarity import ClassToken, Similarity
 
 EXPERIMENTS: dict[str, type[Experiment]] = {

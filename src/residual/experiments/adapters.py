@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,26 +12,21 @@ import pandas as pd
 from torch import Tensor
 
 from residual.adapters import adapted_output, compute_scores
-from residual.adapters.adapter_settings import INITS, MEANS
-from residual.adapters.fit_settings import PRECISIONS, FitSettings, TrainSettings
 from residual.adapters.methods import (
     ADAPTERS,
     FINE_TUNING,
-    METHODS,
     AdapterSettings,
     Reference,
     make_adapter,
 )
-from residual.adapters.recipes import RECIPES, Fitting, fitting
 from residual.adapters.scores import Scores
 from residual.data import SPLITS
 from residual.encoders.encoder import Encoder
-from residual.encoders.names import encoder_name
-from residual.errors import ResidualError
+from residual.experiments.adapters_settings import PAPERS_BATCH, AdaptersSettings
 from residual.experiments.base import Experiment, Page, Tables
 from residual.experiments.few_shots import ZERO_SHOT, few_shot_rows
 from residual.experiments.plan import Plan, Work
-from residual.experiments.results import outputs_path, save_outputs, write_table
+from residual.experiments.results import leave_outputs, write_table
 from residual.files import safe_name, write_text
 from residual.intervals import OVER_SEEDS
 from residual.progress import Progress
@@ -48,118 +42,14 @@ from residual.report.accuracies import (
 )
 from residual.report.geometry import records
 from residual.report.tables import METHOD_NAMES, SHOTS
-from residual.settings import MOST_SEEDS, PAPER, check_settings, setting
 from residual.workflows.task import Adapted, Task, adapt, make_task
-from residual.workflows.train import Tuned, fine_tuned
+from residual.workflows.tuning import Tuned, fine_tuned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = f"accuracy on test in per cent, mean; {OVER_SEEDS} over draws, not over test pictures"
 _OVER_PICTURES = "accuracy on test in per cent; in brackets Wilson's 95 % interval over test pictures"
-_TUNED = {"methods": (FINE_TUNING,)}
-_PAPERS_BATCH = 128  # how cells have it noted, unless one number is given for all encoders
-
-
-def _are_sizes(sizes: int | dict | None) -> bool:
-    numbers = sizes.values() if isinstance(sizes, dict) else () if sizes is None else (sizes,)
-    return all(type(number) is int and number > 0 for number in numbers)
-
-
-@dataclass(frozen=True)
-class AdaptersSettings:
-    """What is compared; the defaults are the paper's, where it has any.
-
-    Args:
-        methods: "zero_shot", "linear", "spectral", "coarse", "residual_star", "residual", "fine_tuning"; and
-            "linear_released", "spectral_released", "coarse_released", "residual_released", as the published
-            code has them.
-        seeds: fits of each, which accuracies are means of.
-        shots: numbers of pictures of each class that methods but fine-tuning are fitted on besides, see
-            `few_shot_rows`; every seed draws its own.
-        epochs: of all methods, at most.
-        patience: epochs without a better validation accuracy before any method stops.
-        batch_size: of all methods but fine-tuning.
-        tuning_rate: the learning rate of fine-tuning.
-        tuning_precision: of fine-tuning, see `TrainSettings`.
-        tuning_batch_size: of fine-tuning: None for the paper's, 128 and for BLIP 32; a number for all
-            encoders; or numbers by their names, the paper's for the others.
-        tuning_micro_batch: `micro_batch` of fine-tuning, see `TrainSettings`; results don't depend on it.
-        tuning_seeds, tuning_epochs: of fine-tuning, where other than those above; 0 for those.
-        init: of λ, see `AdapterSettings`.
-        mean: of the re-weighted units: "drop", as in the paper, or "keep".
-        recipe: of all methods but fine-tuning, see `fitting`; what `init` and `mean` have that isn't the
-            paper's wins over it.
-
-    Raises:
-        ResidualError: an unknown method, recipe or choice, or a number below 1.
-    """
-
-    methods: tuple[str, ...] = setting(
-        (ZERO_SHOT, *(name for name, each in METHODS.items() if not each.released)),
-        choices=tuple(METHOD_NAMES),
-        source=PAPER,
-    )
-    seeds: int = setting(5, least=1, most=MOST_SEEDS)
-    shots: tuple[int, ...] = setting((), least=1)
-    epochs: int = setting(30, least=1, source=PAPER)
-    patience: int = setting(5, least=1, source=PAPER)
-    batch_size: int = setting(64, least=1, source=PAPER)
-    tuning_rate: float | int = setting(1e-5, above=0, source=PAPER, only=_TUNED)
-    tuning_batch_size: int | dict | None = setting(
-        None,
-        holds=_are_sizes,
-        takes="a whole number, at least 1, such numbers by encoders' names, as {'clip_b': 64}, or None",
-        source=PAPER,
-        only=_TUNED,
-    )
-    tuning_micro_batch: int | None = setting(None, least=1, only=_TUNED)
-    tuning_precision: str = setting("32-true", choices=PRECISIONS, only=_TUNED)
-    tuning_seeds: int = setting(0, least=0, most=MOST_SEEDS, only=_TUNED)
-    tuning_epochs: int = setting(0, least=0, only=_TUNED)
-    init: str = setting("randn", choices=INITS, source=PAPER)
-    mean: str = setting("drop", choices=MEANS, source=PAPER)
-    recipe: str = setting("paper", choices=tuple(RECIPES), source=PAPER)
-
-    def __post_init__(self):
-        check_settings(self)
-        if not self.methods:
-            raise ResidualError("At least one method is needed, got none.")
-        for encoder in self.tuning_batch_size if isinstance(self.tuning_batch_size, dict) else ():
-            encoder_name(encoder)
-
-    def fitting(self, method: str, sampled: bool) -> Fitting:
-        """How a method is made and fitted. Of a sample of a dataset, classes may be missing."""
-        own = {"mean": self.mean, "init": self.init if self.init in ADAPTERS[method].inits else "ones"}
-        chosen = {name: value for name, value in own.items() if value != getattr(AdapterSettings, name)}
-        fit = {"batch_size": self.batch_size, **self._shared(0, sampled)}
-        return fitting(method, self.recipe, range(self.seeds), chosen, fit)
-
-    def fits(self, sampled: bool) -> list[FitSettings]:
-        """Of each seed. Of a sample of a dataset, classes may be missing."""
-        return [
-            FitSettings(batch_size=self.batch_size, **self._shared(seed, sampled))
-            for seed in range(self.seeds)
-        ]
-
-    def tunings(self, sampled: bool, encoder: str = "") -> list[TrainSettings]:
-        """The same for fine-tuning an encoder."""
-        sizes = self.tuning_batch_size
-        fits = [
-            TrainSettings(
-                learning_rate=self.tuning_rate,
-                batch_size=sizes.get(encoder) if isinstance(sizes, dict) else sizes,
-                micro_batch=self.tuning_micro_batch,
-                precision=self.tuning_precision,
-                **self._shared(seed, sampled),
-            )
-            for seed in range(self.tuning_seeds or self.seeds)
-        ]
-        return [replace(each, epochs=self.tuning_epochs or each.epochs) for each in fits]
-
-    def _shared(self, seed: int, sampled: bool) -> dict[str, Any]:
-        missing = "ignore" if sampled else "raise"
-        return {"epochs": self.epochs, "patience": self.patience, "seed": seed, "missing": missing}
 
 
 class Adapters(Experiment):
@@ -206,12 +96,22 @@ class Adapters(Experiment):
     @property
     def _batch_noted(self) -> int:
         size = self.settings.tuning_batch_size
-        return size if isinstance(size, int) else _PAPERS_BATCH
+        return size if isinstance(size, int) else PAPERS_BATCH
 
     def depends_on(self, plan: Plan, cell: str) -> tuple[tuple[str, str], ...]:
         """All splits of the dataset, and the reference, which components are of."""
         name, _, _ = cell.rpartition(".")
         return ((plan.reference, "train"), *((name, split) for split in SPLITS))
+
+    def stores(self, work: Work, cell: str) -> tuple[tuple[str, str, str], ...]:
+        """The reference only where its components are needed."""
+        reference, *own = super().stores(work, cell)
+        method = cell.rpartition(".")[2].partition(SHOTS)[0]
+        return (reference, *own) if method in ADAPTERS else tuple(own)
+
+    def check(self, work: Work, cell: str) -> None:
+        """There are pictures of every class, where a classifier needs them."""
+        work.check_classes(cell.rpartition(".")[0])
 
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
         """One method on one dataset, with its number of classes and of test pictures."""
@@ -221,20 +121,19 @@ class Adapters(Experiment):
     def _measured(self, work: Work, cell: str) -> pd.DataFrame:
         name, _, method = cell.rpartition(".")
         method, _, shots = method.partition(SHOTS)
-        work.check_classes(name)
         if method == FINE_TUNING:
             return self._tuned(work, name)
         if shots:
             return self._few(work, name, method, int(shots))
         if method == ZERO_SHOT:
             outputs = {split: work.store(name, split=split).output() for split in ("val", "test")}
-            task = _task(work, name)
+            task = work.once("task", _task, work, name)
             val = task.classifier.accuracy(outputs["val"], task.stores["val"].labels)
             row = {"seed": 0, "accuracy": task.zero_shot, "val_accuracy": val, "weights": 0}
             table = pd.DataFrame([{**row, "best_epoch": 0, "epochs": 0, "seconds": 0.0}])
         else:
             work.store(work.plan.reference, split="train")  # all is encoded before anything is made of it
-            task, reference = _task(work, name), _reference(work)
+            task, reference = work.once("task", _task, work, name), work.once("reference", _reference, work)
             how = self.settings.fitting(method, bool(work.plan.limit_of(name)))
             adapted = adapt(task, reference, method, how.fits, how.adapter, _named(work, cell))
             first, device = adapted[0].adapter, work.plan.device
@@ -251,16 +150,18 @@ class Adapters(Experiment):
         """One method on a few pictures of each class."""
         fits = self.settings.fits(bool(work.plan.limit_of(name)))
         if method == ZERO_SHOT:
-            return few_shot_rows(_task(work, name), method, shots, fits)
+            return few_shot_rows(work.once("task", _task, work, name), method, shots, fits)
         work.store(work.plan.reference, split="train")  # all is encoded before anything is made of it
-        task, how = _task(work, name), self.settings.fitting(method, bool(work.plan.limit_of(name)))
-        fitted = (_reference(work), how.adapter, _scores(work, name, method, how.adapter))
+        task = work.once("task", _task, work, name)
+        how = self.settings.fitting(method, bool(work.plan.limit_of(name)))
+        scores = work.once("scores", _scores, work, name, method, how.adapter)
+        fitted = (work.once("reference", _reference, work), how.adapter, scores)
         return few_shot_rows(task, method, shots, how.fits, fitted)
 
     def _tuned(self, work: Work, name: str) -> pd.DataFrame:
         """Fine-tuning, seed by seed."""
-        folder = work.plan.out / self.folder / "training" / safe_name(work.name) / safe_name(name)
-        task, done = _task(work, name), []
+        folder = self._training(work.plan, work.name, name) if work.plan.out.is_dir() else None
+        task, done = work.once("task", _task, work, name), []
         for each in fine_tuned(
             work.encoder, task, self.settings.tunings(bool(work.plan.limit_of(name)), work.name),
             encoding=work.encoding(),
@@ -269,15 +170,24 @@ class Adapters(Experiment):
             for split, output in each.outputs.items() if each.seed == 0 else ():
                 self._keep(work, f"{name}.{FINE_TUNING}", split, output, task)
             done.append(replace(each, encoder=work.encoder, outputs={}))
-        shutil.rmtree(folder, ignore_errors=True)  # the checkpoints: the cell is about to be written
         return _rows(done)
 
-    def _keep(self, work: Work, cell: str, split: str, features: Tensor, task: Task) -> None:
-        path = outputs_path(work.plan.out, work.name, cell, split)
+    def _training(self, plan: Plan, encoder: str, name: str) -> Path:
+        """Where checkpoints are."""
+        return plan.out / self.folder / "training" / safe_name(encoder) / safe_name(name)
+
+    def clear(self, plan: Plan, encoder: str, cell: str) -> None:
+        """The checkpoints."""
+        name, _, method = cell.rpartition(".")
+        if method == FINE_TUNING:
+            shutil.rmtree(self._training(plan, encoder, name), ignore_errors=True)
+
+    @staticmethod
+    def _keep(work: Work, cell: str, split: str, features: Tensor, task: Task) -> None:
         method = cell.rpartition(".")[2]
         classifier = task.classifier if method == ZERO_SHOT else task.classifier_for(method)
         logits = classifier.to(features.device).logits(features)
-        save_outputs(path, work, cell, split, features, logits, task.stores[split].labels)
+        leave_outputs(work, cell, split, features, logits, task.stores[split].labels)
 
     def tabulate(self, folder: Path, tables: Tables) -> None:
         """`table.md` and `table.tex`, a row a method and a column a dataset; the numbers as Parquet."""
@@ -372,24 +282,21 @@ def _by_shots(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, pd.Data
             yield str(dataset), frame
 
 
-@lru_cache(maxsize=1)
 def _task(work: Work, name: str) -> Task:
     datasets = {split: work.dataset(name, split) for split in SPLITS}
     stores = {split: work.store(name, split=split) for split in SPLITS}
     return make_task(work.encoder, name, datasets, stores, 0.0)
 
 
-@lru_cache(maxsize=1)
 def _reference(work: Work) -> Reference:
     return Reference.of(work.store(work.plan.reference, split="train"), work.plan.device)
 
 
-@lru_cache(maxsize=1)
 def _scores(work: Work, name: str, method: str, how: AdapterSettings) -> dict[str, Scores]:
-    adapter, device = make_adapter(method, _reference(work), how), work.plan.device
+    adapter, device = make_adapter(method, work.once("reference", _reference, work), how), work.plan.device
     return {
         split: compute_scores(adapter, store, device=device)
-        for split, store in _task(work, name).stores.items()
+        for split, store in work.once("task", _task, work, name).stores.items()
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from residual.experiments.base import Experiment, Page, Tables
 from residual.experiments.head_pages import overlap_pages, part_of, study_pages
 from residual.experiments.head_studies import SAMPLES, STUDIES, Studies, accuracies_of, text_rows, unit_row
 from residual.experiments.plan import Plan, Work
-from residual.experiments.results import read_outputs
+from residual.experiments.results import outputs_path, read_outputs
 from residual.heads.comparison import Scoreboard, ScoreboardSettings, scoreboard
 from residual.heads.selections import COUNTINGS, SHARES, ablations, are_shares, jaccard_table
 from residual.report.geometry import records
@@ -105,7 +105,6 @@ class Heads(Experiment):
     folder = "3_heads"
     settings_of = HeadsSettings
     later = ("alone", "counting", "studies")
-    _of_mlps: tuple[Work, pd.DataFrame] | None = None
 
     def depends_on(self, plan: Plan, cell: str) -> tuple[tuple[str, str], ...]:
         """All splits of the dataset, and the reference, which bases are of."""
@@ -118,21 +117,17 @@ class Heads(Experiment):
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
         """Every part of one dataset."""
         settings, device, encoder = self.settings, work.plan.device, work.encoder
-        fitted = [method for method in settings.adapted if method != "residual" and encoder.has_text]
-        outputs = {method: self._kept(work, cell, method) for method in fitted}  # before the long work
-        work.check_classes(cell)
-        images = work.dataset(cell, "train")
-        check_class_names(encoder, images.class_names, images.templates)
+        outputs = self._kept(work, cell)
         train, val, test = (work.store(cell, split=split) for split in ("train", "val", "test"))
         outputs["zero_shot"] = test.output()
         reference = work.store(work.plan.reference, split="train")
-        bases = self._bases(work)
+        bases = work.once("bases", self._bases, work)
         own = fit_bases(val, _BASES, device=device) if encoder.has_text else None
         heads = bases.select(val.units["unit"][val.units["kind"] == "head"].tolist())
-        classifier = classifier_of(train, encoder, images)
+        classifier = classifier_of(train, encoder, work.dataset(cell, "train"))
         texts, late = None, pd.DataFrame()
         if own is not None:
-            texts = self._texts(work)
+            texts = work.once("texts", self._texts, work)
             late = _late_heads(val, own, texts, settings.atoms, settings.rank)
         trained = coarse_weights(heads, train, val, classifier, settings.seed)
         adapter = None
@@ -170,38 +165,50 @@ class Heads(Experiment):
             if study == "mean":
                 table = compared("mean").rows
             else:
-                table = self._mlps(work, made) if study == "mlps" else made.measure(study)
+                table = work.once("mlps", made.mlps) if study == "mlps" else made.measure(study)
             if len(table):  # an encoder without text names nothing
                 parts[study] = table
         return pd.concat([table.assign(part=name) for name, table in parts.items()], ignore_index=True)
 
-    @lru_cache(maxsize=1)  # noqa: B019 (the same in every cell; one encoder at a time)
-    def _bases(self, work: Work) -> SpectralBases:
-        reference = work.store(work.plan.reference, split="train")
-        return fit_bases(reference, _BASES, device=work.plan.device)
+    def reads(self, encoder: str, cell: str) -> tuple[Path, ...]:
+        """The outputs that experiment 4 kept."""
+        kept = (method for method in self.settings.adapted if method != "residual")
+        return tuple(outputs_path(encoder, f"{cell}.{method}", "test") for method in kept)
 
-    @lru_cache(maxsize=1)  # noqa: B019
+    def stores(self, work: Work, cell: str) -> tuple[tuple[str, str, str], ...]:
+        """The dataset's before the reference."""
+        reference, *own = super().stores(work, cell)
+        return (*own, reference)
+
+    def check(self, work: Work, cell: str) -> None:
+        """Outputs of experiment 4 are kept; and a classifier can be made."""
+        self._kept(work, cell)
+        work.check_classes(cell)
+        images = work.dataset(cell, "train")
+        check_class_names(work.encoder, images.class_names, images.templates)
+
+    def _bases(self, work: Work) -> SpectralBases:
+        return fit_bases(work.store(work.plan.reference, split="train"), _BASES, device=work.plan.device)
+
     def _texts(self, work: Work) -> TextDictionary:
         return TextDictionary.encode(
             work.encoder, self.settings.dictionary, progress=work.stage("encode texts")
         )
 
-    def _mlps(self, work: Work, made: Studies) -> pd.DataFrame:
-        """Of the reference, and so measured once an encoder."""
-        if self._of_mlps is None or self._of_mlps[0] is not work:
-            self._of_mlps = work, made.measure("mlps")
-        return self._of_mlps[1]
-
-    @staticmethod
-    def _kept(work: Work, cell: str, method: str) -> Tensor:
-        """The test samples' output after a method, as experiment 4 kept it."""
-        kept = read_outputs(work, f"{cell}.{method}", "test")
-        if kept is None:
-            raise ResidualError(
-                f"No output of {work.name} after {method} on {cell} is kept in '{work.plan.out}': run "
-                "experiment 4 with the same folder, datasets and limit first."
-            )
-        return kept.features
+    def _kept(self, work: Work, cell: str) -> dict[str, Tensor]:
+        """The test samples' outputs after methods, as experiment 4 kept them."""
+        outputs = {}
+        for method in self.settings.adapted if work.encoder.has_text else ():
+            if method == "residual":
+                continue
+            kept = read_outputs(work, f"{cell}.{method}", "test")
+            if kept is None:
+                raise ResidualError(
+                    f"No output of {work.name} after {method} on {cell} is kept in '{work.plan.out}': run "
+                    "experiment 4 with the same folder, datasets and limit first."
+                )
+            outputs[method] = kept.features
+        return outputs
 
     @staticmethod
     def figures(tables: Tables) -> Iterable[tuple[str, Figure]]:

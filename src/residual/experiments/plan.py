@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
 
 from residual.adapters.matching import check_every_class
 from residual.data import ImageDataset, load_dataset
@@ -15,12 +17,17 @@ from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.encoders.names import encoder_name
 from residual.errors import ResidualError
+from residual.executors import Executor
+from residual.files import read_regular
 from residual.progress import Progress, named
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset, store_path
 from residual.store.encoding import Allowance, Encoding
 from residual.store.manifest import identity_of
+from residual.tensor_files import MOST_BYTES
 from residual.tracing.units import KINDS
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -113,10 +120,15 @@ class Work:
         plan: what it works on.
         name: of the encoder.
         progress: told of every batch.
+        dtype: of the encoder, see `load_encoder`.
     """
 
-    def __init__(self, plan: Plan, name: str, progress: Progress):
-        self.plan, self.name, self.progress = plan, name, progress
+    def __init__(self, plan: Plan, name: str, progress: Progress, dtype: torch.dtype | None = None):
+        self.plan, self.name, self.progress, self.dtype = plan, name, progress, dtype
+        # In place of the folder of results, what is read of it; stores are then encoded already.
+        self.files: Mapping[Path, bytes] | None = None
+        self.outputs: dict[Path, bytes] = {}  # files that a cell leaves in the folder of results
+        self._made: dict[str, tuple[tuple[Any, ...], Any]] = {}
         self.dataset = lru_cache(maxsize=None)(self._dataset)
         self.identity = lru_cache(maxsize=None)(self._identity)
         self.store = lru_cache(maxsize=4)(self._store)  # the reference, and those at hand
@@ -125,7 +137,7 @@ class Work:
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder."""
-        return load_encoder(self.name, device=self.plan.device)
+        return load_encoder(self.name, device=self.plan.device, dtype=self.dtype)
 
     def _dataset(self, name: str, split: str | None = None) -> ImageDataset:
         """Pictures of a dataset; of every class, where class means stand for texts."""
@@ -138,6 +150,28 @@ class Work:
             ResidualError: it can't: the limit leaves a class without pictures, and the encoder has no text.
         """
         check_every_class(self.encoder, self.dataset(name, "train"), self.plan.limit_of(name))
+
+    def once(self, name: str, make: Callable[..., T], *of: Any) -> T:
+        """`make(*of)`, which several cells need: made for the first of them, and of each name only the last
+        is kept."""
+        if name not in self._made or self._made[name][0] != of:
+            self._made.pop(name, None)  # it isn't held while the next is made
+            self._made[name] = of, make(*of)
+        return self._made[name][1]
+
+    def read(self, path: Path) -> bytes | None:
+        """A file in the folder of results, or None where there is none.
+
+        Raises:
+            ResidualError: it can't be read.
+        """
+        if self.files is not None:
+            return self.files.get(path)
+        whole = self.plan.out / path
+        try:
+            return read_regular(whole, MOST_BYTES) if whole.is_file() else None
+        except OSError as error:
+            raise ResidualError(f"{whole} can't be read ({error.strerror}).") from error
 
     def stage(self, what: str) -> Progress:
         """Progress of one stage."""
@@ -165,14 +199,24 @@ class Work:
         ]
         return store_path(self.plan.place_of_stores, self.name, *about)
 
-    def _store(self, name: str, pooling: str = "own", split: str | None = None) -> ResidualStore:
-        """A dataset's coordinates, encoded now or before."""
-        store = encode_dataset(
+    def encode(
+        self, name: str, pooling: str = "own", split: str | None = None, executor: Executor | None = None
+    ) -> ResidualStore:
+        """A dataset's coordinates, encoded now or before: here, or by an executor."""
+        return encode_dataset(
             self.encoder,
             self.dataset(name, split),
             self.place(name, pooling, split),
             progress=self.stage(f"encode {name}"),
+            executor=executor,
             **vars(self.encoding(pooling)),
         )
+
+    def _store(self, name: str, pooling: str = "own", split: str | None = None) -> ResidualStore:
+        """A dataset's coordinates, encoded now or before."""
+        if self.files is None:
+            store = self.encode(name, pooling, split)
+        else:
+            store = ResidualStore.open(self.place(name, pooling, split))
         self.skipped[f"{name}/{split or self.plan.split}"] = store.skipped
         return store

@@ -26,7 +26,7 @@ from residual.hashing import sha256
 from residual.libraries import library
 from residual.report.tables import METHOD_NAMES, SHOTS
 from residual.store.form import FormError, check_form
-from residual.tensor_files import MOST_BYTES, load_tensors, save_tensors
+from residual.tensor_files import MOST_BYTES, file_parts, unpack_tensors
 from residual.versions import own_version, told_by_version
 
 _NOTE, _VERSIONS, _CHECKSUM = "residual.cell", "residual.versions", "sha256"
@@ -292,13 +292,12 @@ class Outputs:
     labels: Int[Tensor, " n"]
 
 
-def outputs_path(out: Path, encoder: str, cell: str, split: str) -> Path:
-    """Where they are kept."""
-    return out / _OUTPUTS / safe_name(encoder) / f"{safe_name(cell)}-{split}.safetensors"
+def outputs_path(encoder: str, cell: str, split: str) -> Path:
+    """Where they are kept in the folder of results."""
+    return Path(_OUTPUTS) / safe_name(encoder) / f"{safe_name(cell)}-{split}.safetensors"
 
 
-def save_outputs(
-    path: Path,
+def leave_outputs(
     work: Work,
     cell: str,
     split: str,
@@ -306,10 +305,10 @@ def save_outputs(
     logits: Float[Tensor, "n c"],
     labels: Int[np.ndarray, " n"],
 ) -> None:
-    """Keep those of one split, with what they are of."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Leave those of one split to be kept, with what they are of."""
     tensors = {"features": features, "logits": logits, "labels": torch.tensor(labels)}
-    save_tensors(path, "outputs", tensors, {"of": _output_note(work, cell, split)})
+    parts = file_parts("outputs", tensors, {"of": _output_note(work, cell, split)})
+    work.outputs[outputs_path(work.name, cell, split)] = b"".join(parts)
 
 
 def read_outputs(work: Work, cell: str, split: str) -> Outputs | None:
@@ -318,10 +317,11 @@ def read_outputs(work: Work, cell: str, split: str) -> Outputs | None:
     Raises:
         ResidualError: the file is damaged.
     """
-    path = outputs_path(work.plan.out, work.name, cell, split)
-    if not path.is_file():
+    path = outputs_path(work.name, cell, split)
+    if (data := work.read(path)) is None:
         return None
-    tensors, note = load_tensors(path, "outputs", ("of",))
+    path = work.plan.out / path
+    tensors, note = unpack_tensors(data, "outputs", path, fields=("of",))
     try:
         check_form(note, {"of": {**_ABOUT, "dataset": {"name": str}}}, "its note")
         if _noted(note["of"]) != _output_note(work, cell, split):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,11 +46,14 @@ class Similarity(Experiment):
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
         """`compare_bases` of the reference and a dataset."""
         reference, store = work.store(work.plan.reference), work.store(cell)
-        anchors = self._anchors(work)
+        anchors = work.once("anchors", self._anchors, work)
         if cell == work.plan.reference:
             a, b = fit_halves(reference, KINDS, seed=self.settings.seed, device=work.plan.device)
         else:
-            a, b = self._reference(work), fit_bases(store, KINDS, device=work.plan.device)
+            a, b = (
+                work.once("reference", self._reference, work),
+                fit_bases(store, KINDS, device=work.plan.device),
+            )
         table = reference.units.merge(compare_bases(a, b, self.settings.explained, anchors), on="unit")
         if self.settings.published_anchors:
             how = self.settings.published_anchors, self.settings.seed, work.plan.device
@@ -60,11 +62,9 @@ class Similarity(Experiment):
             )
         return table.assign(halves=cell == work.plan.reference)
 
-    @lru_cache(maxsize=1)  # noqa: B019 (one encoder at a time, for as long as the experiment runs)
     def _reference(self, work: Work) -> SpectralBases:
         return fit_bases(work.store(work.plan.reference), KINDS, device=work.plan.device)
 
-    @lru_cache(maxsize=1)  # noqa: B019
     def _anchors(self, work: Work) -> Tensor:
         return anchors_of(work.store(work.plan.reference), self.settings.anchors, self.settings.seed)
 
@@ -122,10 +122,15 @@ class ClassToken(Experiment):
                 "SimilaritySettings would change nothing in it: leave that out."
             )
 
+    def stores(self, work: Work, cell: str) -> tuple[tuple[str, str, str], ...]:
+        """Of the class token, which may not be what the encoder pools."""
+        pooled_by_class_token = isinstance(work.encoder.parts.pool, TokenPool)
+        return ((cell, "own" if pooled_by_class_token else "cls", work.plan.split),)
+
     def measure(self, work: Work, cell: str) -> pd.DataFrame:
         """`compare_bases` of the two; patches are never stored, their moments are taken on the way."""
-        pooled_by_class_token = isinstance(work.encoder.parts.pool, TokenPool)
-        store = work.store(cell, "own" if pooled_by_class_token else "cls")
+        (of,) = self.stores(work, cell)
+        store = work.store(*of)
         encoding, stage = work.encoding("patches", KINDS), work.stage(f"encode patches of {cell}")
         patches = stream_moments(work.encoder, work.dataset(cell), encoding, progress=stage).compute()
         tokens = fit_bases(store, KINDS, device=work.plan.device)

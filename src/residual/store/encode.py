@@ -20,7 +20,7 @@ from residual.data import ImageDataset, PixelDataset, as_dataset
 from residual.data.own import OwnDataset
 from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.encoder import Encoder
-from residual.errors import ResidualError
+from residual.errors import NoPlaceError, ResidualError
 from residual.executors import Executor, opened
 from residual.files import safe_name, shareable
 from residual.progress import Progress
@@ -172,7 +172,7 @@ def encode_dataset(
     if len(dataset) == 0:
         raise ResidualError(f"Dataset {dataset.full_name} has no samples.")
     if path is None and executor is not None:
-        raise ResidualError("An executor's workers write into a store: give a path for it.")
+        raise NoPlaceError()
     if path is None:
         return _into_memory(encoder, dataset, settings, progress)
     if dtype not in DTYPES:

@@ -227,7 +227,7 @@ def _merged(files: Sequence[str], kinds: str | None) -> SpectralBases:
     return moments.compute()
 
 
-def check_on(on: str | None, device: str | None) -> None:
+def check_on(on: Executor | str | None, device: str | None) -> None:
     """Refuse a device of this process where the work runs in others.
 
     Raises:
@@ -235,7 +235,8 @@ def check_on(on: str | None, device: str | None) -> None:
     """
     if on is not None and device is not None:
         raise ResidualError(
-            f"Work on {on!r} runs on the best device of each worker, and {device!r} is one of this process.",
+            f"Work on {str(on)!r} runs on the best device of each worker, and {device!r} is one of this "
+            "process.",
             "Say one of both.",
         )
 

@@ -27,6 +27,7 @@ from residual.data import SPLITS, ImageDataset, MixedDataset, hold_out, load_dat
 from residual.data.layout import listed_once
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
+from residual.executors import Executor
 from residual.files import local_path, shareable
 from residual.libraries import version_of
 from residual.progress import Progress, named
@@ -106,6 +107,7 @@ class Pictures:
             memory.
         progress: told of every batch.
         limit: at most so many of each split that isn't a mixture, see `load_splits`; 0 for all.
+        executor: where they are encoded, into `stores`; None for this process.
     """
 
     encoder: Encoder
@@ -114,6 +116,7 @@ class Pictures:
     stores: str | Path | None = None
     progress: Progress | None = None
     limit: int = 0
+    executor: Executor | None = None
 
     def encode(self, dataset: ImageDataset, stage: str, limit: int = 0) -> Store:
         """Coordinates of a dataset.
@@ -121,14 +124,16 @@ class Pictures:
         Raises:
             ResidualError: see `encode_dataset`.
         """
-        path = None
-        if self.stores is not None:
-            about = [dataset.name, dataset.split, *([str(limit)] if limit else [])]
-            path = store_path(self.stores, self.encoder.name, *about)
-        return encode_dataset(
-            self.encoder, dataset, path, batch_size=self.batch_size, on_error=self.on_error,
-            progress=named(self.progress, stage),
-        )  # fmt: skip
+        how: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "on_error": self.on_error,
+            "progress": named(self.progress, stage),
+        }
+        if self.stores is None:
+            return encode_dataset(self.encoder, dataset, **how)
+        about = [dataset.name, dataset.split, *([str(limit)] if limit else [])]
+        path = store_path(self.stores, self.encoder.name, *about)
+        return encode_dataset(self.encoder, dataset, path, executor=self.executor, **how)
 
     def splits(self, datasets: Mapping[str, ImageDataset]) -> dict[str, Store]:
         """Coordinates of every split of a dataset.

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.adapters.adapter import Adapter, check_choice
 from residual.adapters.card import TrainingRecord
-from residual.adapters.early_stopping import FitResult
-from residual.adapters.fine_tuning import fine_tune
 from residual.adapters.fine_tuning.fine_tune import check_installed
 from residual.adapters.fine_tuning.log import LOGGERS
 from residual.adapters.fit_settings import FitSettings, TrainSettings
 from residual.adapters.methods import FINE_TUNING, AdapterSettings, Reference
 from residual.adapters.recipes import Fitting
-from residual.data import ImageDataset
 from residual.encoders.encoder import Encoder
-from residual.encoders.load import load_encoder
-from residual.errors import ResidualError
+from residual.errors import NoPlaceError, ResidualError
+from residual.executors import Executor, opened
 from residual.progress import Progress
-from residual.store.base import Store
-from residual.store.encode import outputs_of
-from residual.store.encoding import Encoding
-from residual.store.shared import Seen, warn_of_shared
 from residual.workflows.outcome import changes_of, outcome
 from residual.workflows.task import (
     MIXED,
@@ -46,19 +34,7 @@ from residual.workflows.task import (
     task_summary,
     title_of,
 )
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """One fine-tuned encoder: its accuracy and answers on "test", how training went, what it holds."""
-
-    seed: int
-    encoder: Encoder
-    accuracy: float
-    result: FitResult
-    weights: int
-    outputs: dict[str, Tensor]
-    answers: np.ndarray
+from residual.workflows.tuning import Tuned, fine_tuned
 
 
 @dataclass(frozen=True)
@@ -88,6 +64,7 @@ def train_on(
     logger: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    executor: Executor | str | None = None,
 ) -> Trained:
     """Train a method for the classes of a dataset, from its pictures on.
 
@@ -102,29 +79,40 @@ def train_on(
         batch_size, on_error, stores: see `encode_task`.
         folder, logger, overwrite: of fine-tuning, see `fine_tuned`.
         progress: told of every stage.
+        executor: where pictures are encoded and seeds of fine-tuning are trained, see
+            `residual.executors.executor_of`; None for this process. Adapters are fitted here in any case: it
+            takes seconds, on scores of all samples.
 
     Raises:
+        NoPlaceError: an executor without `stores`.
         ResidualError: see `encode_task`, `reference_from`, `adapt` and `fine_tune`.
     """
-    start, fits = time.perf_counter(), how.fits if isinstance(how, Fitting) else how
-    splits = load_splits(dataset, encoder, held_out, limit, method != FINE_TUNING, fits)
-    loading = time.perf_counter() - start
-    pictures = Pictures(encoder, batch_size, on_error, stores, progress, limit)
-    of_bases = pictures.of_bases(bases, per_dataset) if isinstance(how, Fitting) else None
-    start = time.perf_counter()
-    encoded = pictures.splits(splits)
-    loading += time.perf_counter() - start
-    task = make_task(encoder, title_of(dataset, splits), splits, encoded, loading, progress)
-    if of_bases is not None and isinstance(how, Fitting):
-        given = reference_of(of_bases, progress), method, how.fits, how.adapter
-        done = train_adapter(encoder, task, *given, progress, recipe=how.recipe)
-    else:
-        tunings = [] if isinstance(how, Fitting) else how
-        done = train_encoder(encoder, task, tunings, folder, logger, progress, overwrite=overwrite)
-    chosen = {"held_out": list(held_out), **({"limit": limit} if limit else {})}
-    done.summary.update(chosen, limit=limit)
-    done.summary["settings"].update(chosen)  # the record's settings
-    return done
+    if executor is not None and stores is None:
+        raise NoPlaceError()
+    with opened(executor) as elsewhere:
+        if elsewhere is not None:
+            elsewhere.workers()  # they begin to start
+        start, fits = time.perf_counter(), how.fits if isinstance(how, Fitting) else how
+        splits = load_splits(dataset, encoder, held_out, limit, method != FINE_TUNING, fits)
+        loading = time.perf_counter() - start
+        pictures = Pictures(encoder, batch_size, on_error, stores, progress, limit, elsewhere)
+        of_bases = pictures.of_bases(bases, per_dataset) if isinstance(how, Fitting) else None
+        start = time.perf_counter()
+        encoded = pictures.splits(splits)
+        loading += time.perf_counter() - start
+        task = make_task(encoder, title_of(dataset, splits), splits, encoded, loading, progress)
+        if of_bases is not None and isinstance(how, Fitting):
+            given = reference_of(of_bases, progress), method, how.fits, how.adapter
+            done = train_adapter(encoder, task, *given, progress, recipe=how.recipe)
+        else:
+            tunings = [] if isinstance(how, Fitting) else how
+            done = train_encoder(
+                encoder, task, tunings, folder, logger, progress, overwrite=overwrite, executor=elsewhere
+            )
+        chosen = {"held_out": list(held_out), **({"limit": limit} if limit else {})}
+        done.summary.update(chosen, limit=limit)
+        done.summary["settings"].update(chosen)  # the record's settings
+        return done
 
 
 def logger_of(method: str, logger: str | None) -> str | None:
@@ -184,11 +172,12 @@ def train_encoder(
     progress: Progress | None = None,
     *,
     overwrite: bool = False,
+    executor: Executor | None = None,
 ) -> Trained:
     """Fine-tune the encoder once for each of `tunings`, each time as it is loaded; the best on val is kept.
 
     Args:
-        encoder, task, tunings, folder, logger, progress, overwrite: see `fine_tuned`.
+        encoder, task, tunings, folder, logger, progress, overwrite, executor: see `fine_tuned`.
 
     Raises:
         ResidualError: see `fine_tune`.
@@ -197,8 +186,9 @@ def train_encoder(
         raise ResidualError("Fine-tuning needs settings of at least one training, got none.")
     start, original = time.perf_counter(), encoder.fingerprint
     trainings = fine_tuned(
-        encoder, task, tunings, folder=folder, logger=logger, overwrite=overwrite, progress=progress
-    )
+        encoder, task, tunings, folder=folder, logger=logger, overwrite=overwrite, progress=progress,
+        executor=executor,
+    )  # fmt: skip
     best = next(trainings)
     done = [replace(best, encoder=encoder)]  # only the best one's weights are held on to
     for each in trainings:
@@ -209,69 +199,6 @@ def train_encoder(
     record = _record(task, FINE_TUNING, summary)
     made = AdaptedEncoder(best.encoder, None, task.classifier, record, original, share=True)
     return Trained(made, None, summary, task)
-
-
-def fine_tuned(
-    encoder: Encoder,
-    task: Task,
-    tunings: Sequence[TrainSettings],
-    *,
-    encoding: Encoding | None = None,
-    splits: Sequence[str] = ("test",),
-    folder: Path | None = None,
-    logger: str | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Iterator[Tuned]:
-    """Fine-tune the encoder once for each of `tunings`, each time as it is loaded, in single precision.
-
-    Args:
-        encoder: one that can be loaded by its name again.
-        task: with datasets.
-        tunings: of each training.
-        encoding: how outputs are made afterwards.
-        splits: which outputs are wanted, "test" at least.
-        folder: for checkpoints and logs, a sub-folder a seed.
-        logger, overwrite: see `fine_tune`.
-        progress: told of every epoch.
-
-    Raises:
-        ResidualError: see `fine_tune`.
-    """
-    seen = {split: Seen.of(task.stores[split]) for split in ("train", "val")}
-    so = "the epoch is chosen by what was fitted"
-    warn_of_shared(seen["train"], seen["val"], "weights are fitted on", so)
-    pictures = {split: readable(task.datasets[split], store) for split, store in task.stores.items()}
-    for settings in tunings:
-        inside = None if progress is None else partial(_of_seed, progress, settings.seed)
-        tuned = load_encoder(
-            encoder.name, device=encoder.device, dtype=torch.float32, centering=encoder.centering
-        )
-        weights = sum(each.numel() for each in tuned.image_parameters().values())
-        result = fine_tune(
-            tuned, pictures["train"], pictures["val"], task.classifier, settings,
-            folder=None if folder is None else folder / f"seed-{settings.seed}", logger=logger,
-            overwrite=overwrite, device=encoder.device, progress=inside,
-        )  # fmt: skip
-        how = encoding or Encoding("own", ("head",))
-        outputs = {split: outputs_of(tuned, pictures[split], how, inside) for split in splits}
-        accuracy = task.classifier.accuracy(outputs["test"], task.stores["test"].labels)
-        answers = task.classifier.answers(outputs["test"]).cpu().numpy()
-        yield Tuned(settings.seed, tuned, accuracy, result, weights, outputs, answers)
-
-
-def _of_seed(progress: Progress, seed: int, stage: str, done: int, total: int) -> None:
-    """ "fine-tune, seed 0", and what else the stage's name says."""
-    what, *more = stage.split(", ", 1)
-    progress(", ".join([what, f"seed {seed}", *more]), done, total)
-
-
-def readable(dataset: ImageDataset, store: Store) -> ImageDataset:
-    """The pictures of a dataset that its store has, without those that could not be read."""
-    left_out = set(store.skipped)
-    if not left_out:
-        return dataset
-    return dataset.subset([k for k, sample in enumerate(dataset.sample_ids) if sample not in left_out])
 
 
 def _summary(
