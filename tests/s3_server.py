@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 
 import pytest
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 SECRET = "a-key-that-nobody-may-see"
@@ -53,7 +55,7 @@ class Proxy:
         self.fault: Callable[[Request], Fault | None] | None = None
         self._lock = Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, port))
-        self._server.daemon_threads = True
+        self._server.daemon_threads, self._server.handle_error = True, lambda *_: None  # a client that died
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
@@ -156,30 +158,26 @@ def _handler(proxy: Proxy, port: int) -> type[BaseHTTPRequestHandler]:
 
 
 class Bucket:
-    """A new bucket, looked into behind the proxy's back."""
+    """A new bucket in the server, which is of this process: looked into without a request."""
 
-    def __init__(self, port: int, name: str):
-        import boto3
-
-        self.name = name
-        self._client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}")
-        self._client.create_bucket(Bucket=name)
+    def __init__(self, name: str):
+        self._backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+        self.name = self._backend.create_bucket(name, "us-east-1").name
 
     def names(self, prefix: str) -> list[str]:
-        listed = self._client.list_objects_v2(Bucket=self.name, Prefix=f"{prefix}/").get("Contents", [])
-        return [each["Key"].removeprefix(f"{prefix}/") for each in listed]
-
-    def get(self, key: str) -> bytes:
-        return self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
+        keys = self._backend.buckets[self.name].keys
+        return sorted(key.removeprefix(f"{prefix}/") for key in keys if key.startswith(f"{prefix}/"))
 
     def put(self, key: str, data: bytes) -> None:
-        self._client.put_object(Bucket=self.name, Key=key, Body=data)
+        self._backend.put_object(self.name, key, data)
 
     def delete(self, key: str) -> None:
-        self._client.delete_object(Bucket=self.name, Key=key)
+        self._backend.delete_object(self.name, key)
 
     def files(self, prefix: str) -> dict[str, bytes]:
-        return {name: self.get(f"{prefix}/{name}") for name in self.names(prefix)}
+        return {
+            name: self._backend.get_object(self.name, f"{prefix}/{name}").value for name in self.names(prefix)
+        }
 
 
 @contextmanager
@@ -196,11 +194,12 @@ def serving(name: str = "bucket") -> Generator[tuple[Proxy, Bucket]]:
         for variable, value in {**KEYS, **NOWHERE_ELSE, "AWS_ENDPOINT_URL": proxy.url}.items():
             patch.setenv(variable, value)
         try:
-            yield proxy, Bucket(port, name)
+            yield proxy, Bucket(name)
         finally:
             forget()
             proxy.close()
             server.stop()
+            s3_backends[DEFAULT_ACCOUNT_ID].reset()
 
 
 def forget() -> None:

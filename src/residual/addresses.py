@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from residual.errors import ResidualError, UnreachableAddressError
@@ -111,6 +111,17 @@ def remote_errors(address: str, doing: str, kept: str = "") -> Generator[None]:
         raise UnreachableAddressError(f"{shareable(address)!r} {doing}: {why}.{kept}", way) from error
 
 
+def check_reached(address: str) -> None:
+    """Find out before long work, by one request, whether a folder's server answers and knows who asks.
+
+    Raises:
+        UnreachableAddressError: it doesn't.
+    """
+    with suppress(FileNotFoundError), remote_errors(address, "can't be read"):
+        system, root = file_system(address)
+        system.cat_file(f"{root.rstrip('/')}/manifest.json", start=0, end=1)
+
+
 def is_past_the_end(error: BaseException) -> bool:
     """Whether a server refused a range because the file ends in front of it."""
     return _code(error)[1] == 416
@@ -134,7 +145,9 @@ def _why_and_way_out(address: str, error: Exception) -> tuple[str, str]:
     if status >= 500:
         return f"the server fails, asked several times ({code or status})", "Try the same again later."
     if kinds & _NETWORK and not status:
-        return "the server can't be reached or breaks off, tried several times", "Try the same again later."
+        return "the server can't be reached or breaks off, tried several times", (
+            "Try the same again later." + (f" {_ELSEWHERE}" if s3 else "")
+        )
     return getattr(error, "strerror", None) or first_line(error), ""
 
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from residual.addresses import READ_ONLY, check_address, file_system
+from residual.addresses import PROTOCOLS, READ_ONLY, check_address, check_reached, file_system
 from residual.errors import AtWorkError, ExistingError, ForeignError, ResidualError
-from residual.files import is_partial, local_path, make_folder
+from residual.files import is_partial, local_path, make_folder, shareable
 from residual.products import (
     ADAPTER,
     FOLDERS,
@@ -76,7 +76,7 @@ def check_file(path: str | Path, kind: str, overwrite: bool = False) -> Path:
         ForeignError: there is something else.
         ResidualError: nothing can be written there.
     """
-    path = local_path(path)
+    path = _path_here(path)
     about = check_place(path)
     if about is None or not stat.S_ISREG(about.st_mode):
         return path
@@ -113,7 +113,7 @@ def check_folder(
         ForeignError: it holds something else.
         ResidualError: nothing can be written there.
     """
-    folder = local_path(folder)
+    folder = _path_here(folder)
     if check_place(folder, folder=True) is None:
         return folder
     with _place_errors(folder):
@@ -238,6 +238,18 @@ def check_place(path: Path, folder: bool = False) -> os.stat_result | None:
     return about
 
 
+def _path_here(path: str | Path) -> Path:
+    """A path on this machine, without `~`: an address, which a `Path` has lost a slash of, is none."""
+    protocol, is_url, rest = os.fspath(path).partition(":/")
+    if is_url and protocol in PROTOCOLS and not os.path.lexists(f"{protocol}:"):
+        address = f"{protocol}://{rest.lstrip('/')}"
+        raise ResidualError(
+            f"{shareable(address)!r} is an address, and only stores are written to one.",
+            "Give a path on this machine, and copy the file from there.",
+        )
+    return local_path(path)
+
+
 def check_stores(place: str | Path) -> str | Path:
     """Find out before the long work whether stores can be kept in a folder or at an address; gives the
     folder without `~`, and the address as it is.
@@ -251,9 +263,10 @@ def check_stores(place: str | Path) -> str | Path:
         return folder
     if protocol in READ_ONLY:
         raise ResidualError(f"Nothing can be written to {address!r}: {protocol}:// is for reading.")
-    _, root = file_system(address)
     if protocol == "file":
-        check_place(Path(root), folder=True)
+        check_place(Path(file_system(address)[1]), folder=True)
+    else:
+        check_reached(address)
     return address
 
 

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -126,33 +126,27 @@ class Storage:
         Raises:
             ResidualError: the disk is full, or it can't be written to.
         """
-        self.write_all({name: data})
+        with self._write_errors():
+            if self.local is None:
+                self._fs.pipe_file(self._at(name), bytes(data))
+            else:
+                make_folder((self.local / name).parent)
+                with replacing(self.local / name) as beside:
+                    beside.write_bytes(data)
 
-    def write_all(self, files: Mapping[str, bytes | bytearray]) -> None:
-        """Write several files as `write` does, at once where each is a request: then some may be there, and
-        others not, when it fails.
+    def write_all(self, files: Iterable[tuple[str, bytes | bytearray]]) -> None:
+        """Write several files as `write` does, at once where each is a request: when that fails, some of them
+        may be there.
 
         Raises:
             ResidualError: as `write`.
         """
-        try:
-            if self.local is None:
-                with self._errors("can't be written to", _KEPT):
-                    self._fs.pipe({self._at(name): bytes(data) for name, data in files.items()})
-                return
-            for name, data in files.items():
-                make_folder((self.local / name).parent)
-                with replacing(self.local / name) as beside:
-                    beside.write_bytes(data)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise ResidualError(
-                    f"The disk of {self.address!r} is full. What is complete is kept: make room and run the "
-                    "same again, it goes on from there."
-                ) from error
-            raise ResidualError(
-                f"{self.address!r} can't be written to ({error.strerror or error}).{_KEPT}"
-            ) from error
+        if self.local is None:
+            with self._write_errors():
+                self._fs.pipe({self._at(name): bytes(data) for name, data in files})
+            return
+        for name, data in files:
+            self.write(name, data)
 
     def remove(self, name: str) -> None:
         """Take a file away, for good.
@@ -219,6 +213,23 @@ class Storage:
 
     def _errors(self, doing: str, kept: str = "") -> contextlib.AbstractContextManager[None]:
         return remote_errors(self._asked, doing, kept)
+
+    @contextlib.contextmanager
+    def _write_errors(self) -> Generator[None]:
+        try:
+            with (
+                self._errors("can't be written to", _KEPT) if self.local is None else contextlib.nullcontext()
+            ):
+                yield
+        except OSError as error:
+            if error.errno in _FULL:
+                raise ResidualError(
+                    f"The disk of {self.address!r} is full. What is complete is kept: make room and run the "
+                    "same again, it goes on from there."
+                ) from error
+            raise ResidualError(
+                f"{self.address!r} can't be written to ({error.strerror or error}).{_KEPT}"
+            ) from error
 
     def _pieces(self, asked: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """Of files that aren't on this machine, each so many bytes from a place on: a request each."""

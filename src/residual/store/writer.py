@@ -6,7 +6,7 @@ A second thread makes the bytes and waits for the disk while the encoder works o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,6 +37,7 @@ from residual.store.storage import Storage
 from residual.tracing.linearization import Linearization
 
 _WAITING = 2  # whole shards in memory that aren't on the disk yet
+_REMOTE = 4  # and where each waits for a server
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,9 @@ class Writer:
         now = versions()
         self.other_versions = {name: now[name] for name in now if manifest.versions.get(name) != now[name]}
         self._shard: _Shard | None = None
-        self._thread = ThreadPoolExecutor(1, "residual-writer")
+        remote = storage.local is None
+        self._most = _REMOTE if remote else _WAITING
+        self._threads = ThreadPoolExecutor(_REMOTE if remote else 1, "residual-writer")
         self._waiting: deque[Future[None]] = deque()
 
     def add(self, encoded: Encoded, check: Callable[[], None]) -> None:
@@ -157,9 +160,10 @@ class Writer:
         self._shard.add(encoded)
         if self._shard.full:
             check()
-            while len(self._waiting) >= _WAITING:
+            while len(self._waiting) >= self._most:
                 self._waiting.popleft().result()
-            self._waiting.append(self._thread.submit(self._write, self._shard))
+            before = self._waiting[-1] if self._waiting else None
+            self._waiting.append(self._threads.submit(self._write, self._shard, before))
             self._shard = None
 
     def close(self) -> None:
@@ -168,15 +172,23 @@ class Writer:
             while self._waiting:
                 self._waiting.popleft().result()
         finally:
-            self._thread.shutdown(cancel_futures=True)
+            self._threads.shutdown(cancel_futures=True)
 
-    def _write(self, shard: _Shard) -> None:
+    def _write(self, shard: _Shard, before: Future[None] | None) -> None:
+        """The files of a shard, and when the one before is whole its receipt: there are none behind a gap."""
         sizes, checksums, chunks = {}, {}, {}
-        for name, values in shard.values.items():
-            array = self.layout.arrays[name]
-            data = array.pack(values)
-            self.storage.write(self.layout.file(name, shard.number), data)
-            sizes[name], checksums[name], chunks[name] = len(data), sha256(data), array.checksums(data)
+        arrays = self.layout.arrays
+
+        def packed() -> Iterator[tuple[str, bytearray]]:
+            for name, values in shard.values.items():
+                data = arrays[name].pack(values)
+                sizes[name], checksums[name] = len(data), sha256(data)
+                chunks[name] = arrays[name].checksums(data)
+                yield self.layout.file(name, shard.number), data
+
+        self.storage.write_all(packed())
+        if before is not None:
+            before.result()
         of, versions = self.manifest.mark, self.other_versions
         receipt = Receipt(of, shard.number, sizes, checksums, shard.skipped, versions, chunks)
         self.storage.write(Receipt.file(shard.number), receipt.pack())
@@ -199,8 +211,7 @@ def _written(
     checksums = {name: sha256(files[name]) for name in sorted(files)}
     manifest = StoreManifest(identity, layout, versions(), checksums, listed_chunks(files, arrays))
     storage.write(MANIFEST, manifest.pack())
-    for name in sorted(files):
-        storage.write(name, files[name])
+    storage.write_all(sorted(files.items()))
     return manifest
 
 

@@ -18,7 +18,7 @@ from residual.encoders.load import load_encoder
 from residual.errors import ResidualError
 from residual.executors import Executor, opened
 from residual.files import shareable
-from residual.outputs import check_file, check_folder
+from residual.outputs import check_file, check_folder, check_stores
 from residual.products import BASES, MOMENTS, STORE
 from residual.progress import Progress
 from residual.spectral.bases import SpectralBases
@@ -89,6 +89,8 @@ def encode_split(
         check_file(out, BASES if chosen == (1, 1) else MOMENTS, overwrite)
     elif (place := Storage(out).local) is not None:
         check_folder(place, STORE)
+    else:
+        check_stores(out)
     dataset = dataset_name(dataset)
     with opened(on) as executor:
         if executor is not None:
