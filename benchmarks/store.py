@@ -38,9 +38,12 @@ from residual.data import PixelDataset, load_dataset
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import wrap_encoder
-from residual.store.forward import Encoded, Part, Pixels, read_pixels
+from residual.store.encoding import Part
+from residual.store.forward import Encoded
 from residual.store.layout import Layout
 from residual.store.manifest import identity_of
+from residual.store.pieces import Pixels
+from residual.store.reading import read_pixels
 from residual.store.storage import Storage
 from residual.store.writer import Writer, begin
 from residual.tracing.coordinates import Coordinates

@@ -7,7 +7,7 @@ import operator
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -147,6 +147,15 @@ class ImageDataset:
         image = self.load(index)
         return image, digest64(f"{image.mode} {image.size}".encode(), image.tobytes())
 
+    def load_or_file(self, index: int, takes: Callable[[bytes], bool]) -> tuple[Any, int]:
+        """As `load_with_digest`; but the bytes of a sample's file, not decoded, where `takes` says so."""
+        return self.load_with_digest(index)
+
+    @property
+    def of_files(self) -> bool:
+        """Whether samples are image files, which `load_or_file` may give."""
+        return False
+
     def digest(self, index: int) -> int:
         """What tells the image of sample `index` from others, as `load_with_digest` gives it.
 
@@ -240,8 +249,18 @@ class FileDataset(ImageDataset, ABC):
 
     def load_with_digest(self, index: int) -> tuple[Image.Image, int]:
         """The same, and 64 bits of the SHA-256 of its file."""
+        return self.load_or_file(index, lambda content: False)
+
+    def load_or_file(self, index: int, takes: Callable[[bytes], bool]) -> tuple[Any, int]:
+        """See `ImageDataset`."""
         content = self.content(index)
-        return self._decoded(index, content), digest64(content)
+        made = content if takes(content) else self._decoded(index, content)
+        return made, digest64(content)
+
+    @property
+    def of_files(self) -> bool:
+        """They are."""
+        return True
 
     def _decoded(self, index: int, content: bytes) -> Image.Image:
         sample = self.sample_ids[index]
@@ -307,6 +326,13 @@ class _Subset(ImageDataset):
 
     def load_with_digest(self, index: int) -> tuple[Image.Image, int]:
         return self._parent.load_with_digest(self._indices[index])
+
+    def load_or_file(self, index: int, takes: Callable[[bytes], bool]) -> tuple[Any, int]:
+        return self._parent.load_or_file(self._indices[index], takes)
+
+    @property
+    def of_files(self) -> bool:
+        return self._parent.of_files
 
     def digest(self, index: int) -> int:
         return self._parent.digest(self._indices[index])

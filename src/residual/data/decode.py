@@ -34,14 +34,14 @@ _told: set[str] = set()  # where there are pictures of several frames
 _OF_PLUGINS = {*PLUGINS.values()}
 _ICONS = (b"\0\0\1\0", b"\0\0\2\0", b"icns")
 _BLP_OF_JPEG = b"BLP1\0\0\0\0"
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # but for those of a byte alone, and filling
+MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # but for those of a byte alone, and filling
 # What is found in the place of a picture.
 _INSTEAD = {b"version https://git-lfs": "it is what Git LFS keeps in its place: pull it"}
 _INSTEAD |= dict.fromkeys((b"<!doctype html", b"<html"), "it is a web page: download it again")
 _INSTEAD |= dict.fromkeys((b"<svg", b"<?xml"), "it is a drawing of lines or a text: save it as PNG")
 _PNG_INSIDE = re.compile(rb"\x89PNG\r\n\x1a\n....IHDR(.{8})", re.DOTALL)
 
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -156,7 +156,7 @@ def as_seen(image: Image.Image) -> Image.Image:
     """
     if image.mode == "F":
         raise ValueError("its pixels are fractions: save it with 8 bits")
-    turn = _TURNS.get(_orientation(image))
+    turn = TURNS.get(orientation_of(image))
     seen = _eight_bits(image)
     return on_white(seen if turn is None else seen.transpose(turn))
 
@@ -215,7 +215,7 @@ def _check_pixels(kind: str, width: int, height: int) -> None:
 def _scans(content: bytes) -> int:
     """Of a JPEG up to its end: a video or another picture may follow, and a preview be in it."""
     at, scans, left = 2, 0, MOST_READS
-    while left and (found := _MARKER.search(content, at)) and (marker := content[found.end() - 1]) != 0xD9:
+    while left and (found := MARKER.search(content, at)) and (marker := content[found.end() - 1]) != 0xD9:
         scans, left = scans + (marker == 0xDA), left - 1
         at = found.end()
         at += max(2, int.from_bytes(content[at : at + 2]))
@@ -235,7 +235,7 @@ def _tile(image: Any) -> int:
     return max(width * height, tiles * width * height - 4 * image.width * image.height)
 
 
-def _orientation(image: Image.Image) -> object:
+def orientation_of(image: Image.Image) -> object:
     """What EXIF says; nothing where it is damaged, for the picture itself may still be whole, and of a JPEG
     XL, which is turned as it is decoded unless it is made of a JPEG.
     """

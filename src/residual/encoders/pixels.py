@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from PIL import Image
 from torch import Tensor
 
@@ -37,7 +37,7 @@ class ToPixels:
     preprocess: Callable[[Image.Image], Tensor]
     size: tuple[int, int] | None
 
-    def __call__(self, picture: Any) -> Float[Tensor, "3 h w"]:
+    def __call__(self, picture: Any) -> Num[Tensor, "3 h w"]:
         """A PIL image or bytes `(h, w)`, `(h, w, 3)` or `(3, h, w)` are preprocessed; fractions `(3, h, w)`
         are pixels that are so already, and only looked at.
 

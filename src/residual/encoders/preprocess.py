@@ -1,7 +1,8 @@
 """From a PIL image to the pixels an encoder takes: what transformers' image processors do, step by step.
 
 Same numbers as theirs (tested), without their batch machinery: an image that has the right size already is
-only normalised. open_clip's and timm's models keep those libraries' own transforms.
+only normalised. open_clip's and timm's models keep those libraries' own transforms. `halves.py` parts both
+into what gives bytes and what normalises them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -32,7 +33,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
-_INTERPOLATIONS: dict[int, dict[str, Any]] = {
+INTERPOLATIONS: dict[int, dict[str, Any]] = {
     Image.Resampling.NEAREST.value: {"mode": "nearest-exact"},
     Image.Resampling.BILINEAR.value: {"mode": "bilinear", "antialias": True},
     Image.Resampling.BICUBIC.value: {"mode": "bicubic", "antialias": True},
@@ -158,20 +159,33 @@ class Preprocess:
         Raises:
             ResidualError: its size is out of bounds, see `check_size`, or would be when it is resized.
         """
+        return self.normalised(self.drawn(image))
+
+    def drawn(self, image: Image.Image) -> Num[Tensor, "3 h w"]:
+        """One image resized and cropped, in bytes; of `Unrounded`, in fractions of them where it was resized.
+
+        Raises:
+            ResidualError: as calling it.
+        """
         check_size(*image.size)
-        size = self._resized(image.height, image.width)
-        _check_resized(math.prod(size))
-        pixels = torch.from_numpy(np.array(_colours(image))).permute(2, 0, 1)  # (3, h, w), bytes
+        size = self.resized(image.height, image.width)
+        check_resized(math.prod(size))
+        pixels = bytes_of(colours(image))
         if size != (image.height, image.width):
             pixels = pixels if self.rounds else pixels.float()
-            pixels = interpolate(pixels[None], size, **_INTERPOLATIONS[self.interpolation])[0]
+            pixels = interpolate(pixels[None], size, **INTERPOLATIONS[self.interpolation])[0]
         if self.crop and self.crop != size:
-            pixels = _center_crop(pixels, *self.crop)
+            pixels = center_crop(pixels, *self.crop)
+        return pixels
+
+    def normalised(self, drawn: Num[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
+        """The pixels of what was drawn, on the device where that is: the same numbers on all of them."""
         mean = torch.tensor(self.mean).view(3, 1, 1) / self.rescale
         std = torch.tensor(self.std).view(3, 1, 1) / self.rescale
-        return (pixels.float() - mean) / std
+        return (drawn.float() - mean.to(drawn.device)) / std.to(drawn.device)
 
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that an image of these is resized to."""
         if self.resize is None:
             return height, width
         if isinstance(self.resize, tuple):
@@ -198,11 +212,11 @@ class Squared(Preprocess):
         whole = math.isqrt(patches) * side
         return cls((whole, whole), None, **how)
 
-    def __call__(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
+    def drawn(self, image: Image.Image) -> Num[Tensor, "3 h w"]:
         """See `Preprocess`."""
         if image.width != image.height:
-            warnings.warn(_SQUARED, stacklevel=2)
-        return super().__call__(image)
+            warnings.warn(_SQUARED, stacklevel=3)
+        return super().drawn(image)
 
 
 @dataclass(frozen=True)
@@ -217,6 +231,14 @@ class OnWhite:
         Raises:
             ResidualError: its size is out of bounds, see `check_size`, or would be when it is resized.
         """
+        return self.transform(self.checked(image))
+
+    def checked(self, image: Image.Image) -> Image.Image:
+        """An image in colours that isn't too large, nor will be.
+
+        Raises:
+            ResidualError: it is.
+        """
         check_size(*image.size)
         longer = max(image.size) / min(image.size)
         for step in getattr(self.transform, "transforms", ()):
@@ -225,8 +247,8 @@ class OnWhite:
                 sides = list(size) if isinstance(size, list | tuple) else [size]
                 # Only torchvision's own, which is a module, doesn't keep the picture's form.
                 fixed = len(sides) == 2 and isinstance(step, torch.nn.Module)
-                _check_resized(math.prod(sides) if fixed else max(sides) ** 2 * longer)
-        return self.transform(_colours(image))
+                check_resized(math.prod(sides) if fixed else max(sides) ** 2 * longer)
+        return colours(image)
 
 
 def _whole(size: Any) -> Any:
@@ -238,8 +260,8 @@ def _whole(size: Any) -> Any:
 
 def _check(resize: Any, crop: Any, interpolation: Any, mean: Any, std: Any, rescale: Any) -> None:
     """Refuse what `Preprocess` can't do; a config may have anything in its fields."""
-    if interpolation not in _INTERPOLATIONS:
-        known = ", ".join(f"{kind} ({mode['mode']})" for kind, mode in _INTERPOLATIONS.items())
+    if interpolation not in INTERPOLATIONS:
+        known = ", ".join(f"{kind} ({mode['mode']})" for kind, mode in INTERPOLATIONS.items())
         raise ResidualError(f"Resampling filter {interpolation} isn't known. Known: {known}.")
     sides = [*(resize if isinstance(resize, tuple) else [resize or 1]), *(crop or ())]
     if not all(isinstance(side, int) and 1 <= side <= _MOST_SIDE for side in sides):
@@ -253,7 +275,12 @@ def _check(resize: Any, crop: Any, interpolation: Any, mean: Any, std: Any, resc
         )
 
 
-def _check_resized(pixels: int | float) -> None:
+def check_resized(pixels: int | float) -> None:
+    """Refuse a picture that would be too large once it is resized.
+
+    Raises:
+        ResidualError: it would.
+    """
     if pixels > MOST_PIXELS:
         raise ResidualError(
             f"resized for its encoder it would have over {MOST_PIXELS / 1e6:.0f} million pixels: crop it, or "
@@ -261,14 +288,19 @@ def _check_resized(pixels: int | float) -> None:
         )
 
 
-def _colours(image: Image.Image) -> Image.Image:
+def bytes_of(image: Image.Image) -> UInt8[Tensor, "3 h w"]:
+    """An RGB image as a tensor."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def colours(image: Image.Image) -> Image.Image:
     """Those alone; white behind what transformers takes for transparent, which a palette with alpha isn't."""
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         return on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _center_crop(pixels: Tensor, height: int, width: int) -> Tensor:
+def center_crop(pixels: Tensor, height: int, width: int) -> Tensor:
     """The middle `height` by `width`; black around an image that is smaller. Rounds as transformers does."""
     tall, wide = max(height - pixels.shape[1], 0), max(width - pixels.shape[2], 0)
     pixels = torch.nn.functional.pad(pixels, (wide // 2, (wide + 1) // 2, tall // 2, (tall + 1) // 2))

@@ -23,7 +23,8 @@ from residual.spectral.pca import PCA, IncrementalPCA
 from residual.spectral.sums import ImagesBench, ImagesJob, Piece, StoresJob, in_order
 from residual.spectral.unit_moments import UnitMoments
 from residual.store.base import Store, parts_of
-from residual.store.encoding import Encoding, Part
+from residual.store.decoding import road
+from residual.store.encoding import CPU, Encoding, Part
 from residual.store.form import FormError, check_form, check_range
 from residual.store.forward import encode_batches
 from residual.store.job import Work, cut
@@ -32,7 +33,14 @@ from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.token_choice import resolve
 
-_PROGRESS = {"split": str, "part": [int], "done": int, "skipped": {str: str}, "digests": [[int]]}
+_PROGRESS = {
+    "split": str,
+    "part": [int],
+    "done": int,
+    "skipped": {str: str},
+    "digests": [[int]],
+    "decode": str,
+}
 SECONDS_BETWEEN = 60.0  # two checkpoints: what a kill loses at most
 _ROWS = 512  # read at a time
 
@@ -175,6 +183,9 @@ def stream_moments(
         again = readable_again(encoder, dataset, left_out, settings)
     batches = [range(position, position + 1) for position in again]
     batches += settings.batches(samples[moments.progress["done"] :])
+    # A run that goes on decodes as it began; parts may have been decoded otherwise.
+    decode = road(settings.decode, encoder, dataset, moments.progress.get("decode"))
+    settings, moments.progress["decode"] = replace(settings, decode=decode), decode
     tally = _Tally(moments, dataset, samples, len(again), checkpoint, progress)
     if executor is not None and batches:
         left_out: dict[int, str] = {}
@@ -194,7 +205,7 @@ def stream_moments(
             read = encoded.read
             tally.add(read.positions, read.digests, read.skipped, lambda: check_weights(encoder, weights))
         check_weights(encoder, weights)
-    del moments.progress["digests"]
+    del moments.progress["digests"], moments.progress["decode"]
     return moments
 
 
@@ -247,7 +258,7 @@ def _resumed(
     """The state in a checkpoint, if it is one of the same run."""
     kept = UnitMoments.load(checkpoint, fresh.device)
     fresh.check(kept)
-    kept.progress = {"digests": [], **kept.progress}  # version 0.1 kept none
+    kept.progress = {"digests": [], "decode": CPU, **kept.progress}  # version 0.1 kept none of these
     with whole_note(checkpoint):
         check_form(kept.progress, _PROGRESS, "the progress")
     same = [kept.progress[name] == fresh.progress[name] for name in ("split", "part")]

@@ -26,12 +26,15 @@ from residual.files import safe_name, shareable
 from residual.progress import Progress
 from residual.store.arrays import CheckedArrays
 from residual.store.base import MemoryStore
+from residual.store.decoding import road
 from residual.store.disk import ResidualStore
 from residual.store.encoding import Allowance, Encoding, Part
-from residual.store.forward import Pixels, encode_batches, read_pixels
+from residual.store.forward import encode_batches
 from residual.store.job import Bench, Job, Work, write_elsewhere
 from residual.store.layout import Layout
-from residual.store.manifest import identity_of
+from residual.store.manifest import decoded_on, identity_of, read_manifest
+from residual.store.pieces import Pixels
+from residual.store.reading import read_pixels
 from residual.store.resume import check_choice, check_images, check_weights, readable_again, spread
 from residual.store.storage import Storage
 from residual.store.writer import Begun, begin
@@ -61,6 +64,7 @@ def encode_dataset(
     workers: int | None = ...,
     on_error: str = ...,
     allowance: Allowance | None = ...,
+    decode: str = ...,
     progress: Progress | None = ...,
 ) -> MemoryStore: ...
 
@@ -84,6 +88,7 @@ def encode_dataset(
     workers: int | None = ...,
     on_error: str = ...,
     allowance: Allowance | None = ...,
+    decode: str = ...,
     check: str = ...,
     executor: Executor | str | None = ...,
     progress: Progress | None = ...,
@@ -108,6 +113,7 @@ def encode_dataset(
     workers: int | None = None,
     on_error: str = "raise",
     allowance: Allowance | None = None,
+    decode: str = "auto",
     check: str = "some",
     executor: Executor | str | None = None,
     progress: Progress | None = None,
@@ -135,6 +141,9 @@ def encode_dataset(
             on a GPU, and a thread for one on the CPU, which needs the cores itself.
         on_error: an image that can't be read stops the run ("raise") or is left out and listed ("skip").
         allowance: with "skip", how many may be left out; None for any number.
+        decode: where JPEG files are decoded and resized: "cpu", by Pillow; "gpu", by nvJPEG beside the
+            encoder, which gives slightly other pixels (docs/stores.md); "auto", as a store that is there was
+            begun, or else on the GPU where that can be had.
         check: where a store is there already, whether it is of the same images: 64 of those that it holds are
             looked at again, spread evenly over them, or "all". Those that couldn't be read are tried again.
         executor: where it runs, see `residual.executors.executor_of`: "gpus", "processes:4", "ray" and so on.
@@ -162,7 +171,7 @@ def encode_dataset(
     """
     encoder = checked_encoder(encoder)
     asked, pooling = pooling, resolve(pooling, encoder.parts, encoder.name).name
-    settings = Encoding(pooling, tuple(kinds), batch_size, workers, on_error, allowance)
+    settings = Encoding(pooling, tuple(kinds), batch_size, workers, on_error, allowance, decode)
     check_choice(check)
     dataset = as_dataset(
         dataset, labels=labels, groups=groups, class_names=class_names, image_column=image_column,
@@ -203,7 +212,10 @@ def _onto_disk(
     linearization = Linearization.of(encoder, pooling=settings.pooling)
     tokens = kept_tokens(encoder, dataset, settings.pooling)
     layout = Layout.of(linearization, tokens, settings.kinds, len(dataset), dtype)
-    identity = identity_of(encoder, dataset, settings.pooling, settings.kinds, dtype)
+    there = read_manifest(storage)
+    stored = None if there is None else decoded_on(there.identity)
+    settings = replace(settings, decode=road(settings.decode, encoder, dataset, stored))
+    identity = identity_of(encoder, dataset, settings.pooling, settings.kinds, dtype, settings.decode)
     begun = begin(storage, identity, dataset, linearization, layout, part, asked)
     begun, skipped = _look_again(begun, encoder, dataset, settings, check)
     total, left = (sum(map(len, map(begun.layout.samples_of, shards)))
@@ -318,7 +330,8 @@ def outputs_of(
     batches, skip = settings.batches(range(len(dataset))), settings.on_error == "skip"
     done, parts = 0, []
     with torch.inference_mode():
-        for read in read_pixels(encoder, dataset, batches, settings.workers, skip):
+        decode = road(settings.decode, encoder, dataset)
+        for read in read_pixels(encoder, dataset, batches, settings.workers, skip, decode):
             parts += [encoder.encode_image(pixels.to(encoder.device)).float() for pixels in read.pixels]
             done += len(read.positions) + len(read.skipped)
             if progress is not None:

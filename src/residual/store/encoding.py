@@ -10,6 +10,8 @@ from residual.errors import ResidualError, TooManySkippedError
 from residual.tracing.units import KINDS
 
 ON_ERROR = ("raise", "skip")
+AUTO, CPU, GPU = "auto", "cpu", "gpu"
+DECODE = (AUTO, CPU, GPU)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Encoding:
         workers: see `encode_dataset`.
         on_error: an image that can't be read stops the run ("raise") or is left out and listed ("skip").
         allowance: with "skip", how many may be; None for any number.
+        decode: where JPEGs are decoded: "cpu", "gpu" or "auto", see `encode_dataset`.
 
     Raises:
         ResidualError: a choice that isn't known.
@@ -61,10 +64,13 @@ class Encoding:
     workers: int | None = None
     on_error: str = "raise"
     allowance: Allowance | None = None
+    decode: str = AUTO
 
     def __post_init__(self):
         if self.on_error not in ON_ERROR:
             raise ResidualError(f"on_error is {' or '.join(map(repr, ON_ERROR))}, got {self.on_error!r}.")
+        if self.decode not in DECODE:
+            raise ResidualError(f"decode is {', '.join(map(repr, DECODE))}; got {self.decode!r}.")
         if self.batch_size < 1:
             raise ResidualError(f"batch_size must be at least 1, got {self.batch_size}.")
         if not self.kinds or not set(self.kinds) <= set(KINDS):

@@ -18,6 +18,7 @@ from residual.errors import DamagedStoreError, OtherResultError, ResidualError
 from residual.files import shareable
 from residual.hashing import sha256
 from residual.libraries import version_of
+from residual.store.encoding import CPU, GPU
 from residual.store.form import FormError, check_form
 from residual.store.layout import WHOLE, Layout
 from residual.store.storage import Storage
@@ -59,9 +60,15 @@ def versions() -> dict[str, str]:
 
 
 def identity_of(
-    encoder: Encoder, dataset: ImageDataset, pooling: str, kinds: tuple[str, ...], dtype: str
+    encoder: Encoder,
+    dataset: ImageDataset,
+    pooling: str,
+    kinds: tuple[str, ...],
+    dtype: str,
+    decode: str = CPU,
 ) -> dict[str, Any]:
-    """What a store is of; a run with another identity is refused."""
+    """What a store is of; a run with another identity is refused. Pillow's way to decode isn't noted."""
+    settings = {"pooling": pooling, "kinds": [kind for kind in KINDS if kind in kinds], "dtype": dtype}
     return {
         "encoder": {
             "name": shareable(encoder.name),
@@ -80,8 +87,13 @@ def identity_of(
             "groups": None if dataset.groups is None else sha256(dataset.groups.astype("<i8").tobytes()),
             "licence": dataset.licence,
         },
-        "settings": {"pooling": pooling, "kinds": [kind for kind in KINDS if kind in kinds], "dtype": dtype},
+        "settings": settings | ({} if decode == CPU else {"decode": decode}),
     }
+
+
+def decoded_on(identity: dict[str, Any]) -> str:
+    """Where the pictures of a store were decoded: "cpu" or "gpu"."""
+    return identity["settings"].get("decode", CPU)
 
 
 def check_identity(stored: dict[str, Any], wanted: dict[str, Any], where: str, asked: str) -> None:
@@ -115,6 +127,7 @@ def _in_words(identity: dict[str, Any]) -> dict[str, str]:
         "pooling": repr(settings["pooling"]),
         "kinds": ", ".join(settings["kinds"]),
         "dtype": settings["dtype"],
+        "pictures decoded on the": decoded_on(identity),
     }
 
 
@@ -250,7 +263,7 @@ class StoreManifest:
             raise DamagedStoreError(f"{where} isn't the manifest of a store: {error}.") from error
         check_fields(content, (*_MANIFEST, "format", "layout", "chunks"), where)
         for name, form in _IDENTITY.items():
-            check_fields(content[name], (*form, "licence"), where, name)
+            check_fields(content[name], (*form, "licence", "decode"), where, name)
         check_fields(content["layout"], layout.as_json(), where, "layout")
         identity = {name: content[name] for name in _IDENTITY}
         return cls(identity, layout, content["versions"], content["files"], content.get("chunks", {}))
@@ -261,6 +274,8 @@ def _check_agreement(content: dict[str, Any], layout: Layout) -> None:
     dataset, kinds = content["dataset"], content["settings"]["kinds"]
     if dataset["samples"] != layout.samples:
         raise FormError("the dataset and the layout are of different numbers of samples")
+    if content["settings"].get("decode", GPU) != GPU:
+        raise FormError("its pictures were decoded where none are")
     if not kinds or {KIND_OF[name] for name in layout.arrays if name in KIND_OF} != set(kinds):
         raise FormError("the kinds and the arrays differ")
     whole = [name for name in WHOLE if name != "group" or dataset["groups"] is not None]

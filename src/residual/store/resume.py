@@ -14,8 +14,8 @@ from residual.encoders.encoder import Encoder
 from residual.errors import OtherResultError, ResidualError, UnreadableImageError
 from residual.hashing import row_sums
 from residual.store.encoding import Encoding
-from residual.store.forward import read_pixels
 from residual.store.positions import Positions
+from residual.store.reading import read_pixels
 
 SAMPLE = 64
 CHECKS = ("some", "all")

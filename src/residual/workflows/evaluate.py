@@ -21,7 +21,7 @@ from residual.files import shareable
 from residual.finite import correct
 from residual.progress import Progress
 from residual.store.encoding import Encoding
-from residual.store.forward import read_pixels
+from residual.store.reading import read_pixels
 from residual.workflows.outcome import compared
 from residual.workflows.task import versions
 

@@ -17,7 +17,7 @@ from residual.data import ImageDataset, PixelDataset
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.read_ahead import ahead
-from residual.store.forward import read_pixels
+from residual.store.reading import read_pixels
 from residual.text.classifier import ZeroShotClassifier
 
 IN_MEMORY = 2 * 10**9  # bytes of pixels, of all pictures together; more are read again in every epoch
@@ -78,14 +78,15 @@ class OnDisk(Pictures):
         if not len(rest):
             return
         labels = self.labels[rest.to(self.labels.device)].split(size)
-        reading = _pixels(self.encoder, self.dataset.subset(rest.tolist()), size, self.workers)
+        device = self.encoder.device
+        reading = _pixels(self.encoder, self.dataset.subset(rest.tolist()), size, self.workers, device)
         # Worker processes are seeded from torch's random numbers as they start, and training goes on with
         # those after a break: it must not matter how often they were started.
         state = torch.get_rng_state()
         for number, pixels in enumerate(reading):
             if number == 0:
                 torch.set_rng_state(state)
-            yield pixels.to(self.encoder.device, non_blocking=True), labels[number]
+            yield pixels.to(device), labels[number]
 
 
 def read_pictures(
@@ -114,7 +115,8 @@ def read_pictures(
             for at in range(0, len(pixels), _AT_ONCE):
                 _check_finite(dataset, pixels[at : at + _AT_ONCE], at)
         elif small:
-            pixels = torch.cat(list(_pixels(encoder, dataset, _AT_ONCE, workers)))
+            cpu = torch.device("cpu")
+            pixels = torch.cat(list(_pixels(encoder, dataset, _AT_ONCE, workers, cpu)))
         else:
             made.append(OnDisk(encoder, dataset, workers))
             continue
@@ -122,11 +124,14 @@ def read_pictures(
     return made
 
 
-def _pixels(encoder: Encoder, dataset: ImageDataset, size: int, workers: int | None) -> Iterator[Tensor]:
-    """Pixels `(b, 3, h, w)` of a dataset in its order, on the CPU."""
+def _pixels(
+    encoder: Encoder, dataset: ImageDataset, size: int, workers: int | None, device: torch.device
+) -> Iterator[Tensor]:
+    """Pixels `(b, 3, h, w)` of a dataset in its order, on a device."""
     ranges = [range(at, min(at + size, len(dataset))) for at in range(0, len(dataset), size)]
-    for batch, read in zip(ranges, read_pixels(encoder, dataset, ranges, workers, skip=False), strict=True):
-        pixels = read.pixels[0] if len(read.pixels) == 1 else torch.cat(read.pixels)
+    reading = read_pixels(encoder, dataset, ranges, workers, skip=False, device=device)
+    for batch, read in zip(ranges, reading, strict=True):
+        (pixels,) = read.pixels
         _check_finite(dataset, pixels, batch.start)
         yield pixels
 

@@ -1,0 +1,215 @@
+"""Pictures off the disk, ahead of the encoder: in worker processes or one thread, to pixels where it is.
+
+Workers read small pieces (`pieces.py`) and hand over bytes: pictures that are resized and cropped, or whole
+files, which are decoded beside the encoder (`decoding.py`). They are normalised there.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from residual.data import ImageDataset, PixelDataset
+from residual.devices import cores
+from residual.encoders.encoder import Encoder
+from residual.encoders.halves import halves_of
+from residual.errors import ResidualError, UnreadableImageError
+from residual.libraries import first_line
+from residual.read_ahead import ahead
+from residual.store.decoding import decode_files
+from residual.store.encoding import CPU, GPU
+from residual.store.pieces import Files, Pixels, Reader
+
+_PIECE = 64  # images that a worker reads at a time
+MOST_PROCESSES = 256
+_MOST_WORKERS = 16
+
+
+def read_pixels(
+    encoder: Encoder,
+    dataset: ImageDataset,
+    batches: Sequence[range],
+    workers: int | None,
+    skip: bool,
+    decode: str = CPU,
+    device: torch.device | None = None,
+) -> Iterator[Pixels]:
+    """The samples of each batch in turn, read ahead: as one tensor of pixels, in the encoder's precision.
+
+    Args:
+        encoder: tells how images become pixels, in which precision and where.
+        dataset: of images, or of pixels that are in memory already (`PixelDataset`), which stay as they are.
+        batches: positions.
+        workers: processes; 0 for one thread; None for as many as the machine has cores where the encoder runs
+            on a GPU, and 0 where it needs the cores itself.
+        skip: leave out what can't be read, else stop there.
+        decode: "cpu", or "gpu" where `decoding.road` says that it can be.
+        device: where the pixels are to be; by default the encoder's.
+
+    Raises:
+        UnreadableImageError: without `skip`; names the sample.
+        ResidualError: `workers` is out of bounds; or a process ended early, most often since memory ran out.
+    """
+    on_gpu = encoder.device.type == "cuda"
+    if workers is None:
+        workers = min(_MOST_WORKERS, cores()) if on_gpu and not dataset.in_order else 0
+    if not 0 <= workers <= MOST_PROCESSES:
+        raise ResidualError(f"workers is from 0 to {MOST_PROCESSES}, got {workers}.")
+    place = _Place(encoder, dataset, decode, encoder.device if device is None else device)
+    reader = Reader(dataset, place.draw, place.geometry, on_gpu)
+    if isinstance(dataset, PixelDataset):
+        whole = ahead(reader.read, batches)
+    elif workers and _can_have_workers():
+        whole = _by_processes(reader, place, batches, workers)
+    else:
+        whole = ahead(lambda batch: place(reader.read(batch)), batches)
+    for batch in whole:
+        for position, reason in batch.skipped.items():
+            if not skip:
+                raise UnreadableImageError(dataset.sample_ids[position], reason)
+        place.settle(batch)
+        yield batch
+
+
+def _can_have_workers() -> bool:
+    """Whether processes can talk to each other here, for which they need semaphores."""
+    try:
+        multiprocessing.get_context().Lock()
+    except (OSError, ImportError) as error:
+        warnings.warn(
+            f"Pictures are read in one thread: worker processes can't be had here ({first_line(error)}), as "
+            "where /dev/shm is missing or closed.",
+            stacklevel=4,
+        )
+        return False
+    return True
+
+
+def _by_processes(reader: Reader, place: _Place, batches: Sequence[range], workers: int) -> Iterator[Pixels]:
+    pieces = [batch[start : start + _PIECE] for batch in batches for start in range(0, len(batch), _PIECE)]
+    loader = DataLoader(reader, batch_size=None, sampler=pieces, num_workers=workers)
+    begun: list[Iterator[Pixels]] = []
+
+    def joined(batch: range) -> Pixels:
+        try:
+            if not begun:
+                begun.append(iter(loader))
+            parts = [next(begun[0]) for _ in range(0, len(batch), _PIECE)]
+        except (OSError, RuntimeError) as error:  # what the reader itself trips over comes as a value
+            raise ResidualError(
+                f"A process that reads pictures couldn't be started or ended early ({first_line(error)}). "
+                "Most often memory has run out.",
+                "Have fewer of them, or none: workers=0.",
+            ) from error
+        whole = Pixels()
+        for part in parts:
+            if part.failed:
+                raise ResidualError(*part.failed)
+            whole.add(part.arrived())
+        return place(whole)
+
+    # Not in the main thread, where torch has the death of a worker raised wherever that thread is.
+    return ahead(joined, batches)
+
+
+class _Place:
+    """Makes pixels on a device of what was read.
+
+    On a GPU in a stream of its own, in the thread that reads ahead, beside what the encoder computes.
+
+    Args:
+        encoder: whose precision and preprocessing they are to have.
+        dataset: that they are of.
+        decode: see `read_pixels`.
+        device: where to.
+    """
+
+    def __init__(self, encoder: Encoder, dataset: ImageDataset, decode: str, device: torch.device):
+        halves = halves_of(encoder.preprocess)
+        self.dataset, self.dtype, self.device = dataset, encoder.dtype, device
+        self.normalise = None if halves is None else halves.normalise
+        self.draw = (
+            encoder.to_pixels if halves is None else replace(encoder.to_pixels, preprocess=halves.draw)
+        )
+        self.geometry = halves.geometry if halves is not None and decode == GPU else None
+        self.reader = Reader(dataset, self.draw, self.geometry, False)
+        self.stream: torch.cuda.Stream | None = None
+        self.done: dict[int, torch.cuda.Event] = {}
+
+    def __call__(self, read: Pixels) -> Pixels:
+        if not read.pixels:
+            return read
+        if self.device.type != "cuda":
+            self._make(read)
+            return read
+        if self.stream is None:
+            self.stream = torch.cuda.Stream(self.device)
+        with torch.cuda.stream(self.stream):
+            self._make(read)
+            self.done[id(read)] = self.stream.record_event()
+        return read
+
+    def settle(self, read: Pixels) -> None:
+        """Have the stream of the caller wait for what it is given."""
+        event = self.done.pop(id(read), None)
+        if event is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_event(event)
+            for pixels in read.pixels:
+                pixels.record_stream(current)
+
+    def _make(self, read: Pixels) -> None:
+        drawn, gone, at = list[Tensor](), list[int](), 0
+        for part in read.pixels:
+            if isinstance(part, Files):
+                decoded = self._decoded(part, read, at, gone)
+                at += len(part.lengths)
+            else:
+                decoded = [part.to(self.device, non_blocking=True)]
+                at += len(part)
+            drawn += decoded
+        for place in reversed(gone):
+            del read.positions[place], read.digests[place]
+        self._check_shapes(read.positions, drawn)
+        if {each.dtype for each in drawn} == {torch.uint8}:
+            drawn = [torch.cat(drawn) if len(drawn) > 1 else drawn[0]]
+        made = [self._normalised(each) for each in drawn]
+        read.pixels = [torch.cat(made) if len(made) > 1 else made[0]] if made else []
+
+    def _normalised(self, drawn: Tensor) -> Tensor:
+        if drawn.dtype == torch.uint8 and self.normalise is not None:
+            drawn = self.normalise(drawn)
+        return drawn.to(self.dtype)
+
+    def _decoded(self, files: Files, read: Pixels, first: int, gone: list[int]) -> list[Tensor]:
+        """Pictures as their decoder on the device makes them; Pillow what it refuses."""
+        if self.geometry is None:
+            raise ValueError("files were read that nothing here decodes")
+        drawn = list[Tensor]()
+        for at, picture in enumerate(decode_files(files.data, files.lengths, self.device), first):
+            if picture is not None:
+                one = self.geometry.drawn(picture)
+            else:
+                try:
+                    one = self.reader.one(read.positions[at], as_file=False)[0].to(self.device)
+                except UnreadableImageError as error:
+                    read.skipped[read.positions[at]] = error.reason
+                    gone.append(at)
+                    continue
+            if one.dtype != torch.uint8 and picture is not None and self.normalise is not None:
+                one = self.normalise(one)
+            drawn.append(one[None])
+        return drawn
+
+    def _check_shapes(self, positions: list[int], drawn: list[Tensor]) -> None:
+        at = 0
+        for part in drawn:
+            if part.shape[1:] != drawn[0].shape[1:]:
+                raise self.reader.odd(positions[at], part.shape[1:], drawn[0].shape[1:])
+            at += len(part)
