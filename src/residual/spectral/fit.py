@@ -33,14 +33,8 @@ from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.token_choice import resolve
 
-_PROGRESS = {
-    "split": str,
-    "part": [int],
-    "done": int,
-    "skipped": {str: str},
-    "digests": [[int]],
-    "decode": str,
-}
+_PROGRESS = {"split": str, "part": [int], "done": int, "skipped": {str: str}, "digests": [[int]]}
+_PROGRESS |= {"decode": str}
 SECONDS_BETWEEN = 60.0  # two checkpoints: what a kill loses at most
 _ROWS = 512  # read at a time
 
