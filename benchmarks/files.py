@@ -2,12 +2,12 @@
 
     python benchmarks/files.py --out benchmarks/results/files.json --folder /tmp/files
 
-Everything in one run. "roads": JPEG files like photographs (noise at many scales; some different ones, copied)
-to a store, decoded by Pillow in worker processes ("cpu") or by nvJPEG beside the encoder ("gpu"), in turns with
-`residual.trace` on pixels that are in memory already; then reading, decoding and resizing each alone. Encoders
-are open_clip's with random weights, in bfloat16 on a GPU, with open_clip's own preprocessing. "change": by how
-much pixels, features and accuracy differ between the roads. Without a GPU torchvision's decoder on the CPU
-stands in for nvJPEG.
+Everything in one run. "roads": JPEG files like photographs (noise at many scales; some different ones,
+copied) to a store, decoded by Pillow in worker processes ("cpu") or by nvJPEG beside the encoder ("gpu"), in
+turns with `residual.trace` on pixels that are in memory already; then reading, decoding and resizing each
+alone. Encoders are open_clip's with random weights, in bfloat16 on a GPU, with open_clip's own preprocessing.
+"change": by how much pixels, features and accuracy differ between the roads. Without a GPU torchvision's
+decoder on the CPU stands in for nvJPEG.
 """
 
 from __future__ import annotations
@@ -175,14 +175,10 @@ def alone(encoder: Encoder, dataset: ImageDataset, options: argparse.Namespace) 
     decoded = decode_files(data, lengths, device)
     pictures = [each for each in decoded if each is not None]
 
-    def resize() -> None:
-        for picture in pictures:
-            geometry.drawn(picture)
-
-    drawn = torch.stack([geometry.drawn(each) for each in pictures])
+    drawn = geometry.drawn(pictures)
     parts: dict[str, Callable[[], Any]] = {
         "decoding": lambda: decode_files(data, lengths, device),
-        "resizing": resize,
+        "resizing": lambda: geometry.drawn(pictures),
         "normalising": lambda: halves.normalise(drawn).to(encoder.dtype),
     }
     for name, work in parts.items():

@@ -25,6 +25,7 @@ from residual.encoders.preprocess import (
     center_crop,
     check_resized,
 )
+from residual.errors import ResidualError
 from residual.pictures import check_size
 
 _TO_TENSOR = ("ToTensor", "MaybeToTensor")
@@ -61,19 +62,30 @@ class Geometry:
         check_resized(tall * wide)
         return self.crop or (tall, wide)
 
-    def drawn(self, picture: UInt8[Tensor, "3 h w"]) -> Num[Tensor, "3 height width"]:
-        """A decoded picture as `Halves.draw` would have it, on the device where it is.
+    def drawn(self, pictures: Sequence[UInt8[Tensor, "3 _ _"]]) -> Num[Tensor, "n 3 height width"]:
+        """Decoded pictures as `Halves.draw` would have them, on the device where they are.
 
         On a GPU, which resizes in fractions, a byte may be another by one where they round otherwise.
+
+        Raises:
+            ResidualError: they aren't of one size then.
         """
+        made = [self._resized(picture) for picture in pictures]
+        for each in made:
+            if each.shape != made[0].shape:
+                raise ResidualError(
+                    f"After preprocessing a picture has the shape {tuple(each.shape)}, and one before it "
+                    f"{tuple(made[0].shape)}: an encoder's preprocessing has to crop pictures to one size."
+                )
+        whole = torch.stack(made)
+        return whole.round_().clamp_(0, 255).byte() if self.rounds and whole.is_floating_point() else whole
+
+    def _resized(self, picture: Tensor) -> Tensor:
+        """Not yet rounded on a GPU, where many small steps take longer than a few large ones."""
         size = self.resized(picture.shape[1], picture.shape[2])
-        pixels: Tensor = picture
+        pixels = picture.float() if picture.is_cuda or not self.rounds else picture
         if size != tuple(picture.shape[1:]):
-            inexact = picture.is_cuda or not self.rounds
-            how: dict[str, Any] = {"mode": self.filter, "antialias": True}
-            pixels = interpolate((picture.float() if inexact else picture)[None], size, **how)[0]
-            if inexact and self.rounds:
-                pixels = pixels.round_().clamp_(0, 255).byte()
+            pixels = interpolate(pixels[None], size, mode=self.filter, antialias=True)[0]
         return pixels if self.crop in (None, size) else self._cropped(pixels, *self.crop)
 
     def _cropped(self, pixels: Tensor, height: int, width: int) -> Tensor:

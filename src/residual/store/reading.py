@@ -10,6 +10,7 @@ import multiprocessing
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -149,7 +150,8 @@ class _Place:
             self._make(read)
             return read
         if self.stream is None:
-            self.stream = torch.cuda.Stream(self.device)
+            # First among equals: else each small step waits for a large one of the encoder's.
+            self.stream = torch.cuda.Stream(self.device, priority=-1)
         with torch.cuda.stream(self.stream):
             self._make(read)
             self.done[id(read)] = self.stream.record_event()
@@ -165,47 +167,49 @@ class _Place:
                 pixels.record_stream(current)
 
     def _make(self, read: Pixels) -> None:
-        drawn, gone, at = list[Tensor](), list[int](), 0
+        drawn, at = list[Tensor](), 0
+        lost = dict[int, str]()
         for part in read.pixels:
             if isinstance(part, Files):
-                decoded = self._decoded(part, read, at, gone)
+                drawn += self._decoded(part, read.positions[at : at + len(part.lengths)], lost)
                 at += len(part.lengths)
             else:
-                decoded = [part.to(self.device, non_blocking=True)]
+                drawn.append(part.to(self.device, non_blocking=True))
                 at += len(part)
-            drawn += decoded
-        for place in reversed(gone):
-            del read.positions[place], read.digests[place]
+        read.digests = [
+            digest for place, digest in zip(read.positions, read.digests, strict=True) if place not in lost
+        ]
+        read.positions = [place for place in read.positions if place not in lost]
+        read.skipped |= lost
         self._check_shapes(read.positions, drawn)
         if {each.dtype for each in drawn} == {torch.uint8}:
-            drawn = [torch.cat(drawn) if len(drawn) > 1 else drawn[0]]
+            drawn = [torch.cat(drawn)]
         made = [self._normalised(each) for each in drawn]
-        read.pixels = [torch.cat(made) if len(made) > 1 else made[0]] if made else []
+        read.pixels = [torch.cat(made)] if len(made) > 1 else made
 
     def _normalised(self, drawn: Tensor) -> Tensor:
         if drawn.dtype == torch.uint8 and self.normalise is not None:
             drawn = self.normalise(drawn)
         return drawn.to(self.dtype)
 
-    def _decoded(self, files: Files, read: Pixels, first: int, gone: list[int]) -> list[Tensor]:
-        """Pictures as their decoder on the device makes them; Pillow what it refuses."""
-        if self.geometry is None:
+    def _decoded(self, files: Files, positions: list[int], lost: dict[int, str]) -> list[Tensor]:
+        """Pictures as their decoder on the device makes them, and as Pillow does what that refuses; `lost`
+        takes in what neither reads.
+        """
+        if self.geometry is None or self.normalise is None:
             raise ValueError("files were read that nothing here decodes")
-        drawn = list[Tensor]()
-        for at, picture in enumerate(decode_files(files.data, files.lengths, self.device), first):
-            if picture is not None:
-                one = self.geometry.drawn(picture)
-            else:
+        decoded, parts = decode_files(files.data, files.lengths, self.device), list[Tensor]()
+        for taken, run in groupby(zip(positions, decoded, strict=True), lambda pair: pair[1] is not None):
+            if taken:
+                drawn = self.geometry.drawn([picture for _, picture in run if picture is not None])
+                parts.append(drawn if drawn.dtype == torch.uint8 else self.normalise(drawn))
+                continue
+            for position, _ in run:
                 try:
-                    one = self.reader.one(read.positions[at], as_file=False)[0].to(self.device)
+                    parts.append(self.reader.one(position, as_file=False)[0][None].to(self.device))
                 except UnreadableImageError as error:
-                    read.skipped[read.positions[at]] = error.reason
-                    gone.append(at)
-                    continue
-            if one.dtype != torch.uint8 and picture is not None and self.normalise is not None:
-                one = self.normalise(one)
-            drawn.append(one[None])
-        return drawn
+                    lost[position] = error.reason
+        return parts
 
     def _check_shapes(self, positions: list[int], drawn: list[Tensor]) -> None:
         at = 0
