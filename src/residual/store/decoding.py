@@ -22,7 +22,13 @@ from residual.libraries import first_line
 from residual.store.encoding import AUTO, CPU, GPU
 
 
-def road(asked: str, encoder: Encoder, dataset: ImageDataset, stored: str | None = None) -> str:
+def road(
+    asked: str,
+    encoder: Encoder,
+    dataset: ImageDataset,
+    stored: str | None = None,
+    lacks: str | None = None,
+) -> str:
     """Where the JPEGs of a dataset are decoded: "cpu" or "gpu".
 
     Args:
@@ -30,6 +36,7 @@ def road(asked: str, encoder: Encoder, dataset: ImageDataset, stored: str | None
         encoder: its device, and what it does to pictures.
         dataset: of files or not.
         stored: what a store that is there already was begun with.
+        lacks: what `lacking` says where the encoder is to run, if that is elsewhere.
 
     Raises:
         ResidualError: "gpu" is asked for and can't be had here, or a store was begun with it; says why.
@@ -37,7 +44,7 @@ def road(asked: str, encoder: Encoder, dataset: ImageDataset, stored: str | None
     wanted = stored if asked == AUTO and stored is not None else asked
     if wanted == CPU:
         return CPU
-    why = why_not(encoder, dataset)
+    why = why_not(encoder, dataset, lacks)
     if wanted == AUTO:
         return CPU if why else GPU
     if why:
@@ -51,21 +58,21 @@ def road(asked: str, encoder: Encoder, dataset: ImageDataset, stored: str | None
     return GPU
 
 
-def why_not(encoder: Encoder, dataset: ImageDataset) -> str:
-    """Why pictures of a dataset can't be decoded where an encoder is; "" where they can."""
+def why_not(encoder: Encoder, dataset: ImageDataset, lacks: str | None = None) -> str:
+    """Why pictures of a dataset can't be decoded where an encoder is; "" where they can. See `road`."""
     if not dataset.of_files:
         return f"{dataset.full_name} isn't made of image files"
     halves = halves_of(encoder.preprocess)
     if halves is None or halves.geometry is None:
         return f"what the preprocessing of {encoder.name} does isn't known step by step"
-    if encoder.device.type != "cuda":
-        return f"{encoder.name} runs on the {encoder.device.type}, and nvJPEG needs CUDA"
-    return _lacking(str(encoder.device))
+    return lacking(str(encoder.device)) if lacks is None else lacks
 
 
 @cache
-def _lacking(device: str) -> str:
-    """What is missing for decoding on a GPU, seen by a trial."""
+def lacking(device: str) -> str:
+    """What is missing for decoding on a device, seen by a trial; "" where nothing is."""
+    if torch.device(device).type != "cuda":
+        return f"the encoder runs on the {torch.device(device).type}, and nvJPEG needs CUDA"
     file = io.BytesIO()
     Image.new("RGB", (16, 16)).save(file, "JPEG")
     trial = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
