@@ -108,9 +108,9 @@ def roads(options: argparse.Namespace) -> dict[str, Any]:
         "workers": options.workers,
         "batch": options.batch,
     }
-    for model in options.models:
+    for model, batch in zip(options.models, options.batches, strict=True):
         encoder = encoder_of(model)
-        found[model] = one_model(encoder, dataset, options)
+        found[model] = one_model(encoder, dataset, batch, options)
         print(json.dumps({model: found[model]}), flush=True)
         if model == options.models[0]:
             found["alone"] = alone(encoder, dataset, options)
@@ -120,7 +120,9 @@ def roads(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def one_model(encoder: Encoder, dataset: ImageDataset, options: argparse.Namespace) -> dict[str, Any]:
+def one_model(
+    encoder: Encoder, dataset: ImageDataset, size: int, options: argparse.Namespace
+) -> dict[str, Any]:
     """Forward alone and every road, taking turns."""
     place, side = options.folder / "store", (encoder.image_size or (224, 224))[0]
     count = min(len(dataset), options.forward)
@@ -137,13 +139,13 @@ def one_model(encoder: Encoder, dataset: ImageDataset, options: argparse.Namespa
     for way in ways:  # weights are hashed and kernels chosen once
         some = dataset.subset(range(min(len(dataset), options.batch)))
         shutil.rmtree(place, ignore_errors=True)
-        residual.encode_dataset(encoder, some, place, batch_size=options.batch, decode=way)
+        residual.encode_dataset(encoder, some, place, batch_size=size, decode=way)
     seconds(forward)
     for _ in range(options.rounds):
         times["forward"].append(count / seconds(forward))
         for way in ways:
             shutil.rmtree(place, ignore_errors=True)
-            how: dict[str, Any] = {"batch_size": options.batch, "workers": options.workers, "decode": way}
+            how: dict[str, Any] = {"batch_size": size, "workers": options.workers, "decode": way}
             taken = seconds(lambda how=how: residual.encode_dataset(encoder, dataset, place, **how))
             times[way].append(len(dataset) / taken)
             print(encoder.name, {name: each[-1:] for name, each in times.items()}, flush=True)
@@ -154,6 +156,7 @@ def one_model(encoder: Encoder, dataset: ImageDataset, options: argparse.Namespa
             way: statistics.median([a / b for a, b in zip(times[way], times["forward"], strict=True)])
             for way in ways
         },
+        "batch": size,
         "not_on_the_gpu": why,
     }
 
@@ -337,7 +340,8 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--distinct", type=int, default=512)
     parser.add_argument("--forward", type=int, default=10_240)
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=256, help="of the forward alone, and of each part")
+    parser.add_argument("--batches", type=int, nargs="+", default=[64, 256], help="of each model's stores")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cifar", type=Path, help="a folder of pictures with train and test")

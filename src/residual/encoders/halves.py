@@ -65,37 +65,51 @@ class Geometry:
     def drawn(self, pictures: Sequence[UInt8[Tensor, "3 _ _"]]) -> Num[Tensor, "n 3 height width"]:
         """Decoded pictures as `Halves.draw` would have them, on the device where they are.
 
-        On a GPU, which resizes in fractions, a byte may be another by one where they round otherwise.
+        On a GPU, which resizes in fractions, a few bytes are others, most by one.
 
         Raises:
             ResidualError: they aren't of one size then.
         """
-        made = [self._resized(picture) for picture in pictures]
-        for each in made:
-            if each.shape != made[0].shape:
-                raise ResidualError(
-                    f"After preprocessing a picture has the shape {tuple(each.shape)}, and one before it "
-                    f"{tuple(made[0].shape)}: an encoder's preprocessing has to crop pictures to one size."
-                )
-        whole = torch.stack(made)
-        return whole.round_().clamp_(0, 255).byte() if self.rounds and whole.is_floating_point() else whole
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for place, picture in enumerate(pictures):
+            alike.setdefault(tuple(picture.shape), []).append(place)
+        # Together those of one size: each step on a GPU waits for one of the encoder's.
+        groups = list(alike.values())
+        made = [self._resized(torch.stack([pictures[place] for place in group])) for group in groups]
+        shapes = {tuple(each.shape[1:]): None for each in made}
+        if len(shapes) > 1:
+            one, other, *_ = shapes
+            raise ResidualError(
+                f"After preprocessing one picture has the shape {one}, and another {other}: an encoder's "
+                "preprocessing has to crop pictures to one size."
+            )
+        order = [place for group in groups for place in group]
+        whole = torch.cat(made)
+        if order != sorted(order):
+            whole = whole[torch.tensor(order).argsort().to(whole.device)]
+        return whole.byte() if self.rounds else whole
 
-    def _resized(self, picture: Tensor) -> Tensor:
-        """Not yet rounded on a GPU, where many small steps take longer than a few large ones."""
-        size = self.resized(picture.shape[1], picture.shape[2])
-        pixels = picture.float() if picture.is_cuda or not self.rounds else picture
-        if size != tuple(picture.shape[1:]):
-            pixels = interpolate(pixels[None], size, mode=self.filter, antialias=True)[0]
+    def _resized(self, pictures: Tensor) -> Tensor:
+        """Some of one size. In fractions, where bytes can't be: first in width, then in height, rounded after
+        each as Pillow does it.
+        """
+        size = self.resized(pictures.shape[2], pictures.shape[3])
+        exact = self.rounds and not self.to_even and not pictures.is_cuda
+        pixels = pictures if exact else pictures.float()
+        wide = (pictures.shape[2], size[1])
+        for step in (wide, size) if self.rounds and not exact else (size,):
+            if step != tuple(pixels.shape[2:]):
+                pixels = interpolate(pixels, step, mode=self.filter, antialias=True)
+                pixels = pixels.round_().clamp_(0, 255) if self.rounds and not exact else pixels
         return pixels if self.crop in (None, size) else self._cropped(pixels, *self.crop)
 
     def _cropped(self, pixels: Tensor, height: int, width: int) -> Tensor:
         if not self.to_even:
             return center_crop(pixels, height, width)
-        pixels = center_crop(pixels, max(height, pixels.shape[1]), max(width, pixels.shape[2]))  # pads
-        top, left = (
-            round((have - want) / 2) for have, want in zip(pixels.shape[1:], (height, width), strict=True)
-        )
-        return pixels[:, top : top + height, left : left + width]
+        tall, wide = pixels.shape[-2:]
+        pixels = center_crop(pixels, max(height, tall), max(width, wide))  # pads
+        top, left = round((pixels.shape[-2] - height) / 2), round((pixels.shape[-1] - width) / 2)
+        return pixels[..., top : top + height, left : left + width]
 
 
 @dataclass(frozen=True)

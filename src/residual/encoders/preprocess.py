@@ -302,10 +302,10 @@ def colours(image: Image.Image) -> Image.Image:
 
 def center_crop(pixels: Tensor, height: int, width: int) -> Tensor:
     """The middle `height` by `width`; black around an image that is smaller. Rounds as transformers does."""
-    tall, wide = max(height - pixels.shape[1], 0), max(width - pixels.shape[2], 0)
+    tall, wide = max(height - pixels.shape[-2], 0), max(width - pixels.shape[-1], 0)
     pixels = torch.nn.functional.pad(pixels, (wide // 2, (wide + 1) // 2, tall // 2, (tall + 1) // 2))
-    top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
-    return pixels[:, top : top + height, left : left + width]
+    top, left = (pixels.shape[-2] - height) // 2, (pixels.shape[-1] - width) // 2
+    return pixels[..., top : top + height, left : left + width]
 
 
 def _usual(folder: Path) -> str:

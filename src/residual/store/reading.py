@@ -7,8 +7,10 @@ files, which are decoded beside the encoder (`decoding.py`). They are normalised
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import groupby
 
@@ -30,6 +32,8 @@ from residual.store.pieces import Files, Pixels, Reader
 _PIECE = 64  # images that a worker reads at a time
 MOST_PROCESSES = 256
 _MOST_WORKERS = 16
+_MOST_READERS = 8  # of those that decode nothing; more of them only begin later
+_SWITCHES = 1e-4  # seconds
 
 
 def read_pixels(
@@ -59,7 +63,8 @@ def read_pixels(
     """
     on_gpu = encoder.device.type == "cuda"
     if workers is None:
-        workers = min(_MOST_WORKERS, cores()) if on_gpu and not dataset.in_order else 0
+        most = _MOST_READERS if decode == GPU else _MOST_WORKERS
+        workers = min(most, cores()) if on_gpu and not dataset.in_order else 0
     if not 0 <= workers <= MOST_PROCESSES:
         raise ResidualError(f"workers is from 0 to {MOST_PROCESSES}, got {workers}.")
     place = _Place(encoder, dataset, decode, encoder.device if device is None else device)
@@ -70,12 +75,26 @@ def read_pixels(
         whole = _by_processes(reader, place, batches, workers)
     else:
         whole = ahead(lambda batch: place(reader.read(batch)), batches)
-    for batch in whole:
-        for position, reason in batch.skipped.items():
-            if not skip:
-                raise UnreadableImageError(dataset.sample_ids[position], reason)
-        place.settle(batch)
-        yield batch
+    with _turns() if on_gpu else nullcontext():
+        for batch in whole:
+            for position, reason in batch.skipped.items():
+                if not skip:
+                    raise UnreadableImageError(dataset.sample_ids[position], reason)
+            place.settle(batch)
+            yield batch
+
+
+@contextmanager
+def _turns() -> Generator[None]:
+    """Have Python's threads take turns more often: the one that reads ahead takes many short ones, and would
+    wait 5 ms for each while another gives a GPU its work.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, _SWITCHES))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _can_have_workers() -> bool:
