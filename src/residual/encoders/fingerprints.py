@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from residual.encoders.wrappers import adapters_in
-from residual.hashing import bit_sums, sha256
+from residual.hashing import bit_sums, joined, sha256
 
 
 class Fingerprints:
@@ -46,7 +46,7 @@ class Fingerprints:
         held = dict(more) | module.state_dict()
         weights = {name: value.detach() for name, value in sorted(held.items()) if chosen(name)}
         about = [f"{name} {tuple(value.shape)}" for name, value in weights.items()]
-        state = settings, about, bit_sums(list(weights.values()))
+        state = settings, about, bit_sums(joined(weights.values()))
         if which not in self._kept or self._kept[which][0] != state:
             make = _rounded if which == "rounded" else _exact
             self._kept[which] = state, make(settings, dict(zip(about, weights.values(), strict=True)))

@@ -25,10 +25,13 @@ _ALIGNED = 16  # bytes
 
 @dataclass
 class Files:
-    """JPEGs that are still to be decoded, one after another in `data`, and how long each is."""
+    """JPEGs that are still to be decoded, one after another in `data`, and how long each is; and then the
+    pictures, None of what the decoder refused.
+    """
 
     data: Tensor
     lengths: list[int]
+    pictures: list[Tensor | None] = field(default_factory=list)
 
 
 @dataclass

@@ -10,7 +10,7 @@ import multiprocessing
 import sys
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import groupby
 
@@ -71,10 +71,11 @@ def read_pixels(
     reader = Reader(dataset, place.draw, place.geometry, on_gpu)
     if isinstance(dataset, PixelDataset):
         whole = ahead(reader.read, batches)
-    elif workers and _can_have_workers():
-        whole = _by_processes(reader, place, batches, workers)
-    else:
-        whole = ahead(lambda batch: place(reader.read(batch)), batches)
+    else:  # each step in a thread of its own
+        processes = workers and _can_have_workers()
+        whole = _by_processes(reader, batches, workers) if processes else ahead(reader.read, batches)
+        whole = whole if place.geometry is None else ahead(place.decode, whole)
+        whole = ahead(place, whole)
     with _turns() if on_gpu else nullcontext():
         for batch in whole:
             for position, reason in batch.skipped.items():
@@ -111,7 +112,7 @@ def _can_have_workers() -> bool:
     return True
 
 
-def _by_processes(reader: Reader, place: _Place, batches: Sequence[range], workers: int) -> Iterator[Pixels]:
+def _by_processes(reader: Reader, batches: Sequence[range], workers: int) -> Iterator[Pixels]:
     pieces = [batch[start : start + _PIECE] for batch in batches for start in range(0, len(batch), _PIECE)]
     loader = DataLoader(reader, batch_size=None, sampler=pieces, num_workers=workers)
     begun: list[Iterator[Pixels]] = []
@@ -132,7 +133,7 @@ def _by_processes(reader: Reader, place: _Place, batches: Sequence[range], worke
             if part.failed:
                 raise ResidualError(*part.failed)
             whole.add(part.arrived())
-        return place(whole)
+        return whole
 
     # Not in the main thread, where torch has the death of a worker raised wherever that thread is.
     return ahead(joined, batches)
@@ -141,7 +142,7 @@ def _by_processes(reader: Reader, place: _Place, batches: Sequence[range], worke
 class _Place:
     """Makes pixels on a device of what was read.
 
-    On a GPU in a stream of its own, in the thread that reads ahead, beside what the encoder computes.
+    On a GPU in a stream of its own, in threads that work ahead.
 
     Args:
         encoder: whose precision and preprocessing they are to have.
@@ -159,22 +160,29 @@ class _Place:
         )
         self.geometry = halves.geometry if halves is not None and decode == GPU else None
         self.reader = Reader(dataset, self.draw, self.geometry, False)
-        self.stream: torch.cuda.Stream | None = None
+        # First among equals: else each small step waits for a large one of the encoder's.
+        self.stream = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
         self.done: dict[int, torch.cuda.Event] = {}
 
-    def __call__(self, read: Pixels) -> Pixels:
-        if not read.pixels:
-            return read
-        if self.device.type != "cuda":
-            self._make(read)
-            return read
-        if self.stream is None:
-            # First among equals: else each small step waits for a large one of the encoder's.
-            self.stream = torch.cuda.Stream(self.device, priority=-1)
-        with torch.cuda.stream(self.stream):
-            self._make(read)
-            self.done[id(read)] = self.stream.record_event()
+    def decode(self, read: Pixels) -> Pixels:
+        """With pictures in place of files; None of those that the decoder refuses."""
+        with self._beside():
+            for part in read.pixels:
+                if isinstance(part, Files):
+                    part.pictures = decode_files(part.data, part.lengths, self.device)
         return read
+
+    def __call__(self, read: Pixels) -> Pixels:
+        """With one tensor of pixels."""
+        with self._beside():
+            if read.pixels:
+                self._make(read)
+            if self.stream is not None:
+                self.done[id(read)] = self.stream.record_event()
+        return read
+
+    def _beside(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
     def settle(self, read: Pixels) -> None:
         """Have the stream of the caller wait for what it is given."""
@@ -217,8 +225,8 @@ class _Place:
         """
         if self.geometry is None or self.normalise is None:
             raise ValueError("files were read that nothing here decodes")
-        decoded, parts = decode_files(files.data, files.lengths, self.device), list[Tensor]()
-        for taken, run in groupby(zip(positions, decoded, strict=True), lambda pair: pair[1] is not None):
+        parts, pairs = list[Tensor](), zip(positions, files.pictures, strict=True)
+        for taken, run in groupby(pairs, lambda pair: pair[1] is not None):
             if taken:
                 drawn = self.geometry.drawn([picture for _, picture in run if picture is not None])
                 parts.append(drawn if drawn.dtype == torch.uint8 else self.normalise(drawn))
