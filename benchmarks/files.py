@@ -239,7 +239,9 @@ def changed(encoder: Encoder, dataset: ImageDataset) -> dict[str, Any]:
         contents = [some.load_or_file(at, lambda content: True)[0] for at in batch]
         decoded = decode_files(*joined(contents), encoder.device)
         pairs = [
-            (one, geometry.drawn(two)) for one, two in zip(plain, decoded, strict=True) if two is not None
+            (one, geometry.drawn([two])[0])
+            for one, two in zip(plain, decoded, strict=True)
+            if two is not None
         ]
         one, two = (torch.stack(each) for each in zip(*pairs, strict=True))
         gap = (one.int() - two.int()).abs()
