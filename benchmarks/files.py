@@ -238,11 +238,8 @@ def changed(encoder: Encoder, dataset: ImageDataset) -> dict[str, Any]:
         plain = torch.stack([halves.draw(some.load(at)) for at in batch]).to(encoder.device)
         contents = [some.load_or_file(at, lambda content: True)[0] for at in batch]
         decoded = decode_files(*joined(contents), encoder.device)
-        pairs = [
-            (one, geometry.drawn([two])[0])
-            for one, two in zip(plain, decoded, strict=True)
-            if two is not None
-        ]
+        both = zip(plain, decoded, strict=True)
+        pairs = [(one, geometry.drawn([two])[0]) for one, two in both if two is not None]
         one, two = (torch.stack(each) for each in zip(*pairs, strict=True))
         gap = (one.int() - two.int()).abs()
         largest, total, count = max(largest, int(gap.max())), total + float(gap.sum()), count + gap.numel()

@@ -67,7 +67,10 @@ def test_tasks_come_back_with_their_number_and_share_what_is_large(processes):
 
 def test_an_error_and_a_warning_come_out_as_they_were(processes):
     with pytest.warns(UnderstoodWarning, match="taken so"):
-        assert sorted(processes.run(Numbers(1), troubled, ["warning"] * 2)) == [(0, "warning"), (1, "warning")]
+        assert sorted(processes.run(Numbers(1), troubled, ["warning"] * 2)) == [
+            (0, "warning"),
+            (1, "warning"),
+        ]
     with pytest.raises(UnreadableImageError, match="cut off") as caught:
         list(processes.run(Numbers(1), troubled, ["picture", "fine"]))
     assert (caught.value.sample_id, caught.value.reason) == ("a/b.jpg", "it is cut off")
