@@ -574,6 +574,89 @@ def _real_summary(experiment: str, columns: dict[str, int]) -> str:
     return _table(["dataset", *columns], lines)
 
 
+def simulation() -> str:
+    runs = [result(name)["simulation"] for name in ("scale-before", "scale")]
+    sizes = [f"{of['shards']:,} shards, {of['samples'] / 1e6:.0f} M samples" for of in runs]
+    steps = [step for step, value in runs[1].items() if isinstance(value, dict)]
+    rows = [[step, *(_step(of.get(step)) for of in runs)] for step in steps]
+    return _table(["", f"before: {sizes[0]}", f"now: {sizes[1]}"], rows)
+
+
+def _step(of: dict[str, float] | None) -> str:
+    return "" if of is None else f"{of['seconds']:.2f} s, {of['mb']:,} MB"
+
+
+def merging() -> str:
+    runs = [result(name)["merge"] for name in ("scale-before", "scale")]
+    rows = [[f"{runs[1]['merged']:,} tasks, tiny moments", "", *(f"{of['seconds']:.1f} s" for of in runs)]]
+    for model in ("ViT-B/16", "ViT-L/14", "ViT-H/14"):
+        cells = [f"{1000 * of[model]['seconds']:.0f} ms" for of in runs]
+        rows.append([f"one more task, heads of {model}", f"{runs[1][model]['mb']:.0f} MB", *cells])
+    return _table(["", "moments", "before", "now"], rows)
+
+
+def scale_stores() -> str:
+    rows = []
+    for row in result("scale-costs")["costs"]["rows"]:
+        sizes = [f"{row[what] / 1e12:.2f} TB" for what in ("read_bytes", "bytes")]
+        counts = [f"{row[what]:,}" for what in ("samples_per_shard", "shards", "objects")]
+        rows.append([row["dataset"], row["model"], *sizes, f"{row['shard_mb']:.0f} MB", *counts])
+    columns = ["files read", "store", "a shard", "samples of it", "shards", "objects"]
+    return _table(["dataset", "encoder", *columns], rows)
+
+
+def scale_money() -> str:
+    rows = []
+    for row in result("scale-costs")["costs"]["rows"]:
+        dollars, of_gpus = row["dollars"], row["of_gpus"]
+        times, most = [_hours(of_gpus[gpus]["hours"]) for gpus in ("1", "8", "64")], of_gpus["64"]
+        network = f"{most['read_gb_per_second']:.1f} in, {most['written_gb_per_second']:.1f} out"
+        money = [f"${dollars[what]:,.2f}" for what in ("gpus", "writing", "reading", "month")]
+        rows.append([row["dataset"], row["model"], *times, network, *money])
+    columns = [
+        "1 GPU",
+        "8",
+        "64",
+        "GB/s of 64",
+        "GPUs",
+        "PUTs to write",
+        "GETs to read it all",
+        "a month kept",
+    ]
+    return _table(["dataset", "encoder", *columns], rows)
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+
+
+def scale_cuts() -> str:
+    found, rows = result("scale-costs")["costs"], []
+    for row in found["cuts"]:
+        counts = [f"{row[what]:,}" for what in ("samples_per_shard", "shards", "objects")]
+        dollars = row["puts"] * found["prices"]["put_1000"] / 1000
+        rows.append([row["model"], f"{row['mb']:,} MB", *counts, f"${dollars:,.0f}"])
+    columns = ["shards up to", "samples a shard", "shards", "objects", "PUTs to write"]
+    return _table(["LAION-400M", *columns], rows)
+
+
+def scale_rates() -> str:
+    found = result("scale-costs")["costs"]["rates"]
+    rows = [[name, f"{each['images_per_second']:,.0f}", each["from"]] for name, each in found.items()]
+    return _table(["encoder", "images/s to the store", "from"], rows)
+
+
+def scale_commands() -> str:
+    found, costs = result("scale"), result("scale-costs")
+    prices = ", ".join(f"{name} ${value}" for name, value in costs["costs"]["prices"].items())
+    lines = [
+        f"`{found['command']}`: {found['cores']} cores, beside other work. {_versions('scale')[0]}",
+        f"`{costs['command']}`: {prices}.",
+        f"before: {result('scale-before')['command']}.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
 PAGES = {
     "real": (
         real_methods,
@@ -596,6 +679,7 @@ PAGES = {
     ),
     "speed": (speed, compiled, precision, accuracy, float8, commands),
     "stores": (encoding, packing, loading, bases, size, store_commands),
+    "scale": (simulation, merging, scale_stores, scale_money, scale_cuts, scale_rates, scale_commands),
     "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),
     "published": (released, untrained, centering, cosines, correlations, published_commands),
     "geometry": (dimensions, similarity, class_tokens, neighbours, whole_model, geometry_commands),

@@ -174,6 +174,7 @@ def test_settings_and_refusals(residual, tmp_path):
         (("--part", "9"), "A part looks like 2/8"),
         (("--check", "every"), "check is 'some' or 'all'"),
         (("--bases-only", "--check", "all"), "only a store can be checked for all"),
+        (("--bases-only", "--shard-mb", "128"), "Bases alone have no shards"),
         (("--part", "3/2"), "A part is"),
         (("--kinds", "heads"), "Kinds of unit are"),
         (("--limit", "9"), "--limit is 9, and --param encode.limit is 8: leave out one"),

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from store_files import same_encoder, small_shards
+from tiny import TinyImages
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import large_store
+import scale
 
 from residual.errors import DamagedStoreError, ResidualError
-from residual.store import ResidualStore
+from residual.store import ResidualStore, encode_dataset
 from residual.store.layout import pack_ids, whole_array, zarr_files
 from residual.store.manifest import MANIFEST, Receipt, StoreManifest, read_signed, signed
 from residual.store.positions import Positions, positions_of
@@ -214,3 +217,17 @@ def test_what_receipts_skip_is_of_their_shard(folder):
         content = {**read_signed(receipt.pack(), "receipt"), "skipped": {position: "why"}}
         with pytest.raises(DamagedStoreError, match="isn't a receipt of a shard that is laid out so"):
             manifest.receipt(3, signed(content), "receipt")
+
+
+def test_larger_shards_of_new_stores(tmp_path, monkeypatch):
+    for size, rows in ((64, 512), (256, 2048), (1024, 8192)):
+        assert scale.layout_of("ViT-L/14", 10**7, size * 2**20).rows == rows
+    small_shards(monkeypatch, 8)
+    encoder, images = same_encoder(), TinyImages(40)
+    store = encode_dataset(encoder, images, tmp_path / "store", shard_mb=128, batch_size=20)
+    assert (store.layout.rows, len(store), store.verify()) == (16, 40, [])
+    again = encode_dataset(encoder, images, tmp_path / "store")  # goes on as it was cut
+    assert (again.layout.rows, again.complete) == (16, True)
+    for size in (0, 1025):
+        with pytest.raises(ResidualError, match=r"A shard has 1 to 1,024 MB of coordinates"):
+            encode_dataset(encoder, images, tmp_path / "other", shard_mb=size)

@@ -42,6 +42,10 @@ def encode(
         str,
         typer.Option(help="Of the images that a store holds already, look at some (64) again, or at all."),
     ] = "some",
+    shard_mb: Annotated[
+        int,
+        typer.Option(min=1, max=1024, help="MB of a shard of a new store: larger ones make fewer files."),
+    ] = 64,
     bases_only: Annotated[
         bool, typer.Option("--bases-only", help="Store nothing: fit the principal components on the way.")
     ] = False,
@@ -114,8 +118,8 @@ def encode(
     with stages(kept) as show:
         stage = f"{chosen.dataset}: encode {chosen.split}"
         result = encode_split(
-            out, part=part, check=check, bases_only=bases_only, overwrite=overwrite, device=device, on=on,
-            columns=columns,
+            out, part=part, check=check, shard_mb=shard_mb, bases_only=bases_only, overwrite=overwrite,
+            device=device, on=on, columns=columns,
             progress=named(show, stage), **vars(chosen),
         )  # fmt: skip
     stdout.print(result["sentence"])

@@ -83,6 +83,7 @@ def encode_dataset(
     pooling: str = ...,
     kinds: Sequence[str] = ...,
     dtype: str = ...,
+    shard_mb: int = ...,
     part: tuple[int, int] = ...,
     batch_size: int = ...,
     workers: int | None = ...,
@@ -108,6 +109,7 @@ def encode_dataset(
     pooling: str = "own",
     kinds: Sequence[str] = KINDS,
     dtype: str = "float16",
+    shard_mb: int = 64,
     part: tuple[int, int] = (1, 1),
     batch_size: int = 64,
     workers: int | None = None,
@@ -134,6 +136,8 @@ def encode_dataset(
         pooling: which tokens, see `decompose`; noted as "own" where the encoder does that itself.
         kinds: the kinds of unit to keep: "emb", "mlp", "head".
         dtype: of stored coordinates, "float16" or "float32"; `mean` and `std` are always in float32.
+        shard_mb: of coordinates (2²⁰ bytes) in a shard of a new store, 1 to 1,024: what a kill loses at
+            most. Larger ones make fewer files, which tells on an object store; memory has to hold three.
         part: `(number, of)`, such as `(2, 8)` for the second of eight parts: several processes, on several
             machines if `path` is in reach of all, can each write one part of a store.
         batch_size: images at a time; changes speed and memory, not results (but for rounding).
@@ -186,7 +190,9 @@ def encode_dataset(
         return _into_memory(encoder, dataset, settings, progress)
     if dtype not in DTYPES:
         raise ResidualError(f"dtype is {' or '.join(map(repr, DTYPES))}, got {dtype!r}.")
-    how = settings, dtype, Part(*part), asked, check
+    if not 1 <= shard_mb <= 1024:
+        raise ResidualError(f"A shard has 1 to 1,024 MB of coordinates, got {shard_mb}.")
+    how = settings, dtype, shard_mb, Part(*part), asked, check
     with opened(executor) as elsewhere:
         if elsewhere is not None:
             elsewhere.workers()  # which take seconds to begin
@@ -202,6 +208,7 @@ def _onto_disk(
     path: str | os.PathLike[str],
     settings: Encoding,
     dtype: str,
+    shard_mb: int,
     part: Part,
     asked: str,
     check: str,
@@ -211,7 +218,7 @@ def _onto_disk(
     storage, weights = Storage(path), encoder.rounded_fingerprint
     linearization = Linearization.of(encoder, pooling=settings.pooling)
     tokens = kept_tokens(encoder, dataset, settings.pooling)
-    layout = Layout.of(linearization, tokens, settings.kinds, len(dataset), dtype)
+    layout = Layout.of(linearization, tokens, settings.kinds, len(dataset), dtype, shard_mb * 2**20)
     there = read_manifest(storage)
     stored = None if there is None else decoded_on(there.identity)
     settings = replace(settings, decode=road(settings.decode, encoder, dataset, stored))

@@ -48,6 +48,7 @@ def encode_split(
     pooling: str = "own",
     kinds: str = "emb,mlp,head",
     dtype: str = "float16",
+    shard_mb: int = 64,
     batch_size: int = 64,
     workers: int = -1,
     on_error: str = "raise",
@@ -67,7 +68,7 @@ def encode_split(
         on: other processes that it runs in, see `residual.executors.executor_of`.
         bases_only: fit bases; of a part of several, leave its moments.
         overwrite: whether these may replace earlier ones; a store is gone on with.
-        pooling, dtype, batch_size, on_error, check: see `encode_dataset`; "all" is for stores.
+        pooling, dtype, shard_mb, batch_size, on_error, check: see `encode_dataset`; "all" is for stores.
         kinds: of unit, with commas between.
         workers: as `encode_dataset` takes them, -1 for None.
         part: which of several, as "2/8".
@@ -83,6 +84,8 @@ def encode_split(
     check_choice(check)
     if bases_only and check == "all":
         raise ResidualError("Bases alone keep digests of some images: only a store can be checked for all.")
+    if bases_only and shard_mb != 64:
+        raise ResidualError(f"Bases alone have no shards, so none of {shard_mb} MB.")
     check_on(on, device)
     settings = Encoding(pooling, split_kinds(kinds), batch_size, None if workers < 0 else workers, on_error)
     if bases_only:
@@ -109,7 +112,9 @@ def encode_split(
         made = (
             _bases_of_images(model, images, settings, out, chosen, executor, watch, overwrite)
             if bases_only
-            else _store_of_images(model, images, settings, out, chosen, executor, watch, dtype, check)
+            else _store_of_images(
+                model, images, settings, out, chosen, executor, watch, dtype, shard_mb, check
+            )
         )
     made["sentence"] = " ".join([f"{made['sentence']}; {watch.sentence()}.", *images.notes])
     return {**made, "notes": list(images.notes), "encoder": shareable(model.name), **watch.result()}
@@ -124,11 +129,12 @@ def _store_of_images(
     executor: Executor | None,
     progress: Progress,
     dtype: str,
+    shard_mb: int,
     check: str,
 ) -> dict[str, Any]:
     store = encode_dataset(
-        encoder, images, out, dtype=dtype, part=part, check=check, executor=executor, progress=progress,
-        **asdict(settings),
+        encoder, images, out, dtype=dtype, shard_mb=shard_mb, part=part, check=check, executor=executor,
+        progress=progress, **asdict(settings),
     )  # fmt: skip
     size = sum(store.storage.sizes().values())
     state = "complete" if store.complete else "not complete yet"
