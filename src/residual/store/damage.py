@@ -36,8 +36,8 @@ class Verified(list[Damage]):
 
     Example:
         >>> from residual.store.damage import Verified
-        >>> Verified([], range(0, 10_000, 100), 10_000, []).shown.split(", ")[-2:]
-        ['with 95 % certainty fewer than 3 % of all are (the rule of three', '3 / 100).']
+        >>> Verified([], range(0, 10_000, 100), 10_000, []).shown.split(": ")[1]
+        'with 95 % certainty fewer than 3 % of all are (the rule of three, 3 / 100).'
     """
 
     def __init__(self, damages: Iterable[Damage], shards: Sequence[int], of: int, bad: Sequence[int]):
