@@ -269,7 +269,7 @@ def accuracies(encoder: Encoder, options: argparse.Namespace) -> dict[str, Any]:
     for road in (CPU, GPU):
         outputs, truth = features(encoder, tested, road, options)
         if encoder.has_text:
-            classifier = ZeroShotClassifier.from_encoder(encoder, tested.class_names, tested.templates)
+            classifier = ZeroShotClassifier.from_text(encoder, tested.class_names, tested.templates)
         else:
             means, labels = features(encoder, load_dataset(way, "train"), road, options)
             classifier = ZeroShotClassifier.from_class_means(
@@ -280,7 +280,7 @@ def accuracies(encoder: Encoder, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "tested": len(before),
         "accuracy": {road: float(each.float().mean()) for road, each in sides.items()},
-        "difference": list(map(float, paired_difference(before, after))),
+        "difference": paired_difference(before, after)._asdict(),
         "made right": int((~before & after).sum()),
         "made wrong": int((before & ~after).sum()),
     }
@@ -340,7 +340,7 @@ def main() -> None:
     parser.add_argument("--distinct", type=int, default=512)
     parser.add_argument("--forward", type=int, default=10_240)
     parser.add_argument("--batch", type=int, default=256, help="of the forward alone, and of each part")
-    parser.add_argument("--batches", type=int, nargs="+", default=[64, 256], help="of each model's stores")
+    parser.add_argument("--batches", type=int, nargs="+", default=[128, 256], help="of each model's stores")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cifar", type=Path, help="a folder of pictures with train and test")

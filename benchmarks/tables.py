@@ -105,12 +105,6 @@ def encoding() -> str:
     return _table(headings, rows)
 
 
-def loading() -> str:
-    found = result("store")["loading"]
-    rows = [[workers, f"{rate:,.0f}"] for workers, rate in found["images_per_second"].items()]
-    return _table([f"workers, of {found['cores']} cores", "images/s"], rows)
-
-
 def bases() -> str:
     rows = []
     for where, name in (("H100", "store"), ("two CPU cores", "store-cpu")):
@@ -678,7 +672,7 @@ PAGES = {
         adapters_commands,
     ),
     "speed": (speed, compiled, precision, accuracy, float8, commands),
-    "stores": (encoding, packing, loading, bases, size, store_commands),
+    "stores": (encoding, packing, bases, size, store_commands),
     "scale": (simulation, merging, scale_stores, scale_money, scale_cuts, scale_rates, scale_commands),
     "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),
     "published": (released, untrained, centering, cosines, correlations, published_commands),

@@ -18,6 +18,7 @@ from residual.spectral.similarity import SimilaritySettings
 SEEDS = 5  # fitted at once, they cost little more than one
 _ON_ERROR = ("raise", "skip")
 _DTYPES = ("float16", "float32")
+_DECODE = ("auto", "cpu", "gpu")
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class EncodeOptions:
         dtype: that coordinates are kept in.
         batch_size: images at a time.
         workers: processes that read images; -1 for as many as suit the device.
+        decode: where JPEG files are decoded: cpu, gpu, or auto for the GPU where that can be had.
         on_error: an image that can't be read: raise, or skip and list.
         limit: only the first so many images; 0 for all.
         stream: fetch images of the hub while they are read, and keep none.
@@ -93,6 +95,7 @@ class EncodeOptions:
     dtype: str = setting("float16", choices=_DTYPES)
     batch_size: int = setting(64, least=1)
     workers: int = setting(-1, least=-1)
+    decode: str = setting("auto", choices=_DECODE)
     on_error: str = setting("raise", choices=_ON_ERROR)
     limit: int = setting(0, least=0)
     stream: bool = False
@@ -116,6 +119,7 @@ class ExperimentOptions:
         stream: fetch images of the hub while they are read, and keep none.
         batch_size: images at a time.
         workers: processes that read images; -1 for as many as suit the device.
+        decode: where JPEG files are decoded: cpu, gpu, or auto for the GPU where that can be had.
         on_error: an image that can't be read: raise, or skip and list.
         most_skipped: so many images of a split may be left out.
         most_skipped_share: such a part of a split may be left out.
@@ -131,6 +135,7 @@ class ExperimentOptions:
     stream: bool = False
     batch_size: int = setting(64, least=1)
     workers: int = setting(-1, least=-1)
+    decode: str = setting("auto", choices=_DECODE)
     on_error: str = setting("skip", choices=_ON_ERROR)
     most_skipped: int = setting(100, least=0, only={"on_error": ("skip",)})
     most_skipped_share: float | int = setting(0.01, least=0, most=1, only={"on_error": ("skip",)})

@@ -54,6 +54,10 @@ def encode(
         int | None,
         typer.Option(min=0, help="Processes that read images. [default: the cores, on a GPU; else a thread]"),
     ] = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(help="JPEGs on the cpu (Pillow), the gpu (nvJPEG, faster), or auto. [default: auto]"),
+    ] = None,
     device: o.Device = None,
     on: o.On = None,
     on_error: Annotated[
@@ -110,6 +114,7 @@ def encode(
     chosen = read_encode_settings(
         cfg or [], param or [], bases_only, encoder=encoder, dataset=dataset, split=split, pooling=pooling,
         kinds=kinds, dtype=dtype, batch_size=batch_size, workers=workers, on_error=on_error, limit=limit,
+        decode=decode,
         stream=stream,
     )  # fmt: skip
     check_outputs(overwrite, json_of(json, "encode"))

@@ -46,7 +46,7 @@ class Plan:
         reference_limit: the same of the reference alone, the sample that bases are of.
         task_limit: the same of every split of the other datasets. Of two limits the lower counts.
         stream: fetch pictures of the hub while they are read, see `load_dataset`; each encoder does it anew.
-        batch_size, workers, on_error: see `encode_dataset`.
+        batch_size, workers, decode, on_error: see `encode_dataset`.
         most_skipped, most_skipped_share: how many images of a split may be left out, see `Allowance`.
         device: where to compute; by default the GPU if there is one, else the CPU.
 
@@ -65,6 +65,7 @@ class Plan:
     stream: bool = False
     batch_size: int = 64
     workers: int | None = None
+    decode: str = "auto"
     on_error: str = "skip"
     most_skipped: int = 100
     most_skipped_share: float | int = 0.01
@@ -180,7 +181,8 @@ class Work:
     def encoding(self, pooling: str = "own", kinds: tuple[str, ...] = KINDS) -> Encoding:
         """How images are encoded."""
         plan = self.plan
-        return Encoding(pooling, kinds, plan.batch_size, plan.workers, plan.on_error, plan.allowance)
+        how = plan.batch_size, plan.workers, plan.on_error, plan.allowance, plan.decode
+        return Encoding(pooling, kinds, *how)
 
     def _identity(self, name: str, split: str | None = None) -> dict[str, Any]:
         """What the coordinates of a dataset are of: encoder, and dataset by checksum."""

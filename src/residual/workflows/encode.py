@@ -51,6 +51,7 @@ def encode_split(
     shard_mb: int = 64,
     batch_size: int = 64,
     workers: int = -1,
+    decode: str = "auto",
     on_error: str = "raise",
     part: str = "1/1",
     check: str = "some",
@@ -68,7 +69,8 @@ def encode_split(
         on: other processes that it runs in, see `residual.executors.executor_of`.
         bases_only: fit bases; of a part of several, leave its moments.
         overwrite: whether these may replace earlier ones; a store is gone on with.
-        pooling, dtype, shard_mb, batch_size, on_error, check: see `encode_dataset`; "all" is for stores.
+        pooling, dtype, shard_mb, batch_size, decode, on_error, check: see `encode_dataset`; "all" is for
+            stores.
         kinds: of unit, with commas between.
         workers: as `encode_dataset` takes them, -1 for None.
         part: which of several, as "2/8".
@@ -87,7 +89,8 @@ def encode_split(
     if bases_only and shard_mb != 64:
         raise ResidualError(f"Bases alone have no shards, so none of {shard_mb} MB.")
     check_on(on, device)
-    settings = Encoding(pooling, split_kinds(kinds), batch_size, None if workers < 0 else workers, on_error)
+    readers = None if workers < 0 else workers
+    settings = Encoding(pooling, split_kinds(kinds), batch_size, readers, on_error, decode=decode)
     if bases_only:
         check_file(out, BASES if chosen == (1, 1) else MOMENTS, overwrite)
     elif (place := Storage(out).local) is not None:
