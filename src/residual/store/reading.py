@@ -67,7 +67,7 @@ def read_pixels(
         workers = min(most, cores()) if on_gpu and not dataset.in_order else 0
     if not 0 <= workers <= MOST_PROCESSES:
         raise ResidualError(f"workers is from 0 to {MOST_PROCESSES}, got {workers}.")
-    place = _Place(encoder, dataset, decode, encoder.device if device is None else device)
+    place = _OnDevice(encoder, dataset, decode, encoder.device if device is None else device)
     reader = Reader(dataset, place.draw, place.geometry, on_gpu)
     if isinstance(dataset, PixelDataset):
         whole = ahead(reader.read, batches)
@@ -139,7 +139,7 @@ def _by_processes(reader: Reader, batches: Sequence[range], workers: int) -> Ite
     return ahead(joined, batches)
 
 
-class _Place:
+class _OnDevice:
     """Makes pixels on a device of what was read.
 
     On a GPU in a stream of its own, in threads that work ahead.
