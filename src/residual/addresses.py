@@ -6,9 +6,11 @@ them; an address may come from others.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING
 
 from residual.errors import ResidualError, UnreachableAddressError
@@ -72,6 +74,7 @@ def file_system(address: str, listings: bool = True) -> tuple[AbstractFileSystem
         return LocalFileSystem(), str(LocalFileSystem._strip_protocol(address))
     try:  # as `fsspec.url_to_fs`, which takes what is between the colons of a host for protocols
         kind = get_filesystem_class(protocol)
+        _keep_over_forks(kind)
         how = {"use_listings_cache": listings, "config_kwargs": {"max_pool_connections": AT_ONCE}}
         how = kind._get_kwargs_from_urls(address) | (how if protocol == "s3" else {})
         return kind(**how), str(kind._strip_protocol(address))
@@ -81,6 +84,18 @@ def file_system(address: str, listings: bool = True) -> tuple[AbstractFileSystem
         raise unusable(needed, repr(address), install, cause) from error
     except Exception as error:
         raise ResidualError(f"{address!r} is no address that can be read: {error}.") from error
+
+
+@cache
+def _keep_over_forks(kind: type[AbstractFileSystem]) -> None:
+    """Have forked processes keep the connections that they inherit, unused: of one that is collected there
+    the process that it is from hears nothing more (they share an epoll), and waits until it times out.
+    """
+    inherited: list[AbstractFileSystem] = []
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=lambda: inherited.extend(kind._cache.values()), after_in_parent=inherited.clear
+        )
 
 
 @contextmanager
