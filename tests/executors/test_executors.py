@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import warnings
@@ -13,8 +12,8 @@ import pytest
 import torch
 
 import residual.errors
-from residual.errors import ResidualError, UnderstoodWarning, UnreadableImageError, WorkerDiedError
-from residual.executors import Executor, ProcessExecutor, executor_of, opened
+from residual.errors import ResidualError, UnderstoodWarning, UnreadableImageError
+from residual.executors import Executor, ProcessExecutor, executor_of
 from residual.executors.parcels import Parcel
 
 
@@ -43,15 +42,7 @@ def troubled(_: Numbers, task: str) -> str:
         raise UnreadableImageError("a/b.jpg", "it is cut off")
     if task == "warning":
         warnings.warn("taken so", UnderstoodWarning, stacklevel=1)
-    if task == "death":
-        os.kill(os.getpid(), signal.SIGKILL)
     return task
-
-
-@pytest.fixture(scope="module")
-def processes():
-    with opened("processes:2") as executor:
-        yield executor
 
 
 def test_tasks_come_back_with_their_number_and_share_what_is_large(processes):
@@ -74,12 +65,6 @@ def test_an_error_and_a_warning_come_out_as_they_were(processes):
     with pytest.raises(UnreadableImageError, match="cut off") as caught:
         list(processes.run(Numbers(1), troubled, ["picture", "fine"]))
     assert (caught.value.sample_id, caught.value.reason) == ("a/b.jpg", "it is cut off")
-
-
-def test_a_worker_that_dies_is_one_sentence_and_the_next_run_has_others(processes):
-    with pytest.raises(WorkerDiedError, match="One of 2 worker processes ended in the middle of its work"):
-        list(processes.run(Numbers(1), troubled, ["fine", "death"]))
-    assert list(processes.run(Numbers(1), troubled, ["fine"])) == [(0, "fine")]
 
 
 def test_a_script_without_a_guard_is_told_of_it(tmp_path):

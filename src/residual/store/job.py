@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import torch
 
-from residual.data import ImageDataset
+from residual.data import ImageDataset, PixelDataset
 from residual.devices import find_device
 from residual.encoders.encoder import Encoder
 from residual.errors import OtherResultError, ResidualError, UnreadableImageError
@@ -232,6 +232,8 @@ class _Seen:
 
 
 def _probe(dataset: ImageDataset, samples: Sequence[int]) -> tuple[int, int] | None:
+    if dataset.in_order or isinstance(dataset, PixelDataset):  # it comes from elsewhere; it is sent whole
+        return None
     for position in samples[:_PROBES]:
         try:
             return position, dataset.digest(position)
