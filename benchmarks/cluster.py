@@ -8,9 +8,9 @@ on this machine with one worker, in turns, from the first import to the finished
 "several workers" calls `encode_dataset` in this process (on one GPU), with all GPUs of this machine, a
 process each, and with Ray; from image files and from pixels in memory. Where there is no GPU, it does so on
 the CPU and with `--workers` processes. The receipts of the stores, which hold the SHA-256 of every file, must
-be the same. "whole" is over the call, with processes that start and all that is sent to them; "steady" is
-between a fifth and four fifths of the receipts, by their times. Weights are random: time doesn't depend on
-them.
+be the same. Each way has encoded a few before ("seconds of a few", which on files holds the start of its
+processes). "whole" is over the call, with all that is sent to workers; "steady" is between a fifth and four
+fifths of the receipts, by their times. Weights are random: time doesn't depend on them.
 """
 
 from __future__ import annotations
@@ -107,14 +107,14 @@ def compared(options: argparse.Namespace, encoder: Encoder, dataset: Any, ways: 
     """Each way once, from start to finish; then what they are of the plain one."""
     found: dict[str, Any] = {}
     expected = None
+    few = dataset.subset(range(min(len(dataset), 8 * options.batch_size)))
     for name, where in ways.items():
-        out = options.folder / "store"
-        shutil.rmtree(out, ignore_errors=True)
-        if where is None:  # the first batch of a process is slow, and no part of any rate
-            residual.encode_dataset(encoder, dataset.subset(range(min(len(dataset), options.batch_size))))
-        how = {"batch_size": options.batch_size, "executor": where}
-        whole = seconds(lambda out=out, how=how: residual.encode_dataset(encoder, dataset, out, **how))
+        out, how = options.folder / "store", {"batch_size": options.batch_size, "executor": where}
+        # What has begun and has seen a batch; on the first source, with the start of processes.
+        first = seconds(lambda out=out, how=how: again(encoder, few, out, **how))
+        whole = seconds(lambda out=out, how=how: again(encoder, dataset, out, **how))
         found[name] = {"whole": len(dataset) / whole, "steady": steady(out), "seconds": whole}
+        found[name]["seconds of a few, before"] = first
         print(name, found[name], flush=True)
         receipts = receipts_of(out)
         expected = expected or receipts
@@ -123,6 +123,11 @@ def compared(options: argparse.Namespace, encoder: Encoder, dataset: Any, ways: 
         for what in ("whole", "steady"):
             found[name][f"{what}, of plain"] = found[name][what] / found["plain"][what]
     return {"images a second": found, "stores": "the same bytes"}
+
+
+def again(encoder: Encoder, dataset: Any, out: Path, **how: Any) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    residual.encode_dataset(encoder, dataset, out, **how)
 
 
 def steady(store: Path) -> float:

@@ -128,7 +128,7 @@ def close(got, expected):
 
 
 def test_an_executor_needs_a_place(here):
-    with pytest.raises(ResidualError, match="give a path"):
+    with pytest.raises(ResidualError, match="place that all of them reach"):
         encode_dataset(same_encoder(), TinyImages(8), executor=here)
 
 

@@ -29,6 +29,7 @@ from residual.store.form import FormError, check_form, check_range
 from residual.store.forward import encode_batches
 from residual.store.job import Work, cut
 from residual.store.resume import check_images, check_weights, readable_again, spread
+from residual.store.site import site_of
 from residual.tracing.coordinates import Coordinates
 from residual.tracing.linearization import Linearization
 from residual.tracing.token_choice import resolve
@@ -177,27 +178,28 @@ def stream_moments(
         again = readable_again(encoder, dataset, left_out, settings)
     batches = [range(position, position + 1) for position in again]
     batches += settings.batches(samples[moments.progress["done"] :])
-    # A run that goes on decodes as it began; parts may have been decoded otherwise.
-    decode = road(settings.decode, encoder, dataset, moments.progress.get("decode"))
-    settings, moments.progress["decode"] = replace(settings, decode=decode), decode
-    tally = _Tally(moments, dataset, samples, len(again), checkpoint, progress)
-    if executor is not None and batches:
-        left_out: dict[int, str] = {}
-        with opened(executor) as elsewhere:
+    with opened(executor) as elsewhere:
+        lacks = None if elsewhere is None else site_of(elsewhere).lacks
+        # A run that goes on decodes as it began; parts may have been decoded otherwise.
+        decode = road(settings.decode, encoder, dataset, moments.progress.get("decode"), lacks)
+        settings, moments.progress["decode"] = replace(settings, decode=decode), decode
+        tally = _Tally(moments, dataset, samples, len(again), checkpoint, progress)
+        if elsewhere is not None and batches:
+            left_out: dict[int, str] = {}
             tasks = cut(batches, sum(map(len, batches)), elsewhere.workers())
             work = Work.of(encoder, dataset, settings, [position for batch in tasks[0] for position in batch])
             for summed in in_order(elsewhere.run(ImagesJob(work, origin), ImagesBench.sums, tasks)):
                 settings.check_skipped(dataset, left_out := left_out | summed.skipped)
                 moments.take_in(summed.contents)
                 tally.add(*summed[1:])
-    else:
-        precision = torch.promote_types(encoder.dtype, torch.float32)
-        how = batches, settings, linearization, precision, str(encoder.device)
-        for encoded in encode_batches(encoder, dataset, *how):
-            if encoded.coordinates is not None:
-                moments.update(encoded.coordinates)
-            read = encoded.read
-            tally.add(read.positions, read.digests, read.skipped, lambda: check_weights(encoder, weights))
+        else:
+            precision = torch.promote_types(encoder.dtype, torch.float32)
+            how = batches, settings, linearization, precision, str(encoder.device)
+            for encoded in encode_batches(encoder, dataset, *how):
+                if encoded.coordinates is not None:
+                    moments.update(encoded.coordinates)
+                read = encoded.read
+                tally.add(read.positions, read.digests, read.skipped, lambda: check_weights(encoder, weights))
         check_weights(encoder, weights)
     del moments.progress["digests"], moments.progress["decode"]
     return moments

@@ -36,6 +36,7 @@ from residual.store.manifest import decoded_on, identity_of, read_manifest
 from residual.store.pieces import Pixels
 from residual.store.reading import read_pixels
 from residual.store.resume import check_choice, check_images, check_weights, readable_again, spread
+from residual.store.site import site_of
 from residual.store.storage import Storage
 from residual.store.writer import Begun, begin
 from residual.tracing.coordinates import Coordinates
@@ -221,7 +222,8 @@ def _onto_disk(
     layout = Layout.of(linearization, tokens, settings.kinds, len(dataset), dtype, shard_mb * 2**20)
     there = read_manifest(storage)
     stored = None if there is None else decoded_on(there.identity)
-    settings = replace(settings, decode=road(settings.decode, encoder, dataset, stored))
+    lacks = None if executor is None else site_of(executor).lacks
+    settings = replace(settings, decode=road(settings.decode, encoder, dataset, stored, lacks))
     identity = identity_of(encoder, dataset, settings.pooling, settings.kinds, dtype, settings.decode)
     begun = begin(storage, identity, dataset, linearization, layout, part, asked)
     begun, skipped = _look_again(begun, encoder, dataset, settings, check)

@@ -8,6 +8,7 @@ import torch
 
 from residual.devices import best_dtype, find_device
 from residual.executors import Executor
+from residual.store.decoding import lacking
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,12 @@ class Site:
     Args:
         device: its best one.
         dtype: in which an encoder runs best there.
+        lacks: what is missing for pictures to be decoded there, see `lacking`.
     """
 
     device: str
     dtype: torch.dtype
+    lacks: str
 
 
 def site_of(executor: Executor) -> Site:
@@ -39,4 +42,4 @@ class _Nothing:
 
 def _look(_: None, __: None) -> Site:
     device = find_device(None)
-    return Site(device.type, best_dtype(device))
+    return Site(device.type, best_dtype(device), lacking(device.type))
