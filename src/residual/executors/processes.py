@@ -94,7 +94,7 @@ class ProcessExecutor:
             raise self._death() from error
         finally:
             parcel.close()
-            if not whole:
+            if not whole:  # an error, or whoever asked has stopped asking: tasks are still at work
                 self.close()
 
     def close(self) -> None:

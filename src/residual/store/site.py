@@ -32,7 +32,8 @@ def site_of(executor: Executor) -> Site:
     Raises:
         ResidualError: as `Executor.run`.
     """
-    return next(found for _, found in executor.run(_Nothing(), _look, [None]))
+    ((_, found),) = executor.run(_Nothing(), _look, [None])
+    return found
 
 
 class _Nothing:
