@@ -193,7 +193,7 @@ class Encoder(EncoderLike):
 
         Weights are rounded to bfloat16 first, so that the same model in float32 and in bfloat16 is the same.
         """
-        return self._image_digest("image")
+        return self._image_digest("image")()
 
     @property
     def rounded_fingerprint(self) -> str:
@@ -201,9 +201,13 @@ class Encoder(EncoderLike):
 
         A model is known by this one or by `fingerprint`.
         """
+        return self.rounded_fingerprint_begun()()
+
+    def rounded_fingerprint_begun(self) -> Callable[[], str]:
+        """Gives the same, of the weights as they are now, when it is called: a GPU goes on meanwhile."""
         return self._image_digest("rounded")
 
-    def _image_digest(self, which: str) -> str:
+    def _image_digest(self, which: str) -> Callable[[], str]:
         self._check_present()
         parts = self.parts
         pool = [type(parts.pool).__name__, *(getattr(parts.pool, name, "") for name in _POOL_SETTINGS)]
@@ -212,7 +216,7 @@ class Encoder(EncoderLike):
         hidden = [  # that a state_dict leaves out; positions and the like, whole numbers, don't count
             (name, value) for name, value in self.module.named_buffers() if value.is_floating_point()
         ]
-        return self._fingerprints.digest(self.module, which, settings, self.in_image_tower, hidden)
+        return self._fingerprints.begun(self.module, which, settings, self.in_image_tower, hidden)
 
     @property
     def text_fingerprint(self) -> str:

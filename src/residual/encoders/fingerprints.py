@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from residual.encoders.wrappers import adapters_in
-from residual.hashing import bit_sums, joined, sha256
+from residual.hashing import bit_sums, bit_sums_begun, joined, sha256
 
 
 class Fingerprints:
@@ -32,7 +32,19 @@ class Fingerprints:
         chosen: Callable[[str], bool],
         more: Iterable[tuple[str, Tensor]] = (),
     ) -> str:
-        """SHA-256 over settings and weights, seconds for a large model.
+        """SHA-256 over settings and weights, seconds for a large model; see `begun`."""
+        return self.begun(module, which, settings, chosen, more)()
+
+    def begun(
+        self,
+        module: nn.Module,
+        which: str,
+        settings: str,
+        chosen: Callable[[str], bool],
+        more: Iterable[tuple[str, Tensor]] = (),
+    ) -> Callable[[], str]:
+        """Gives the digest of the weights as they are now when it is called; where that is known already, a
+        GPU isn't waited for meanwhile.
 
         Args:
             module: the model.
@@ -46,11 +58,16 @@ class Fingerprints:
         held = dict(more) | module.state_dict()
         weights = {name: value.detach() for name, value in sorted(held.items()) if chosen(name)}
         about = [f"{name} {tuple(value.shape)}" for name, value in weights.items()]
-        state = settings, about, bit_sums(joined(weights.values()))
-        if which not in self._kept or self._kept[which][0] != state:
-            make = _rounded if which == "rounded" else _exact
-            self._kept[which] = state, make(settings, dict(zip(about, weights.values(), strict=True)))
-        return self._kept[which][1]
+        sums = bit_sums_begun(joined(weights.values()))
+
+        def digest() -> str:
+            state = settings, about, sums()
+            if which not in self._kept or self._kept[which][0] != state:
+                make = _rounded if which == "rounded" else _exact
+                self._kept[which] = state, make(settings, dict(zip(about, weights.values(), strict=True)))
+            return self._kept[which][1]
+
+        return digest
 
 
 def _exact(settings: str, weights: dict[str, Tensor]) -> str:

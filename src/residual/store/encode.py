@@ -226,6 +226,8 @@ def _onto_disk(
     settings = replace(settings, decode=road(settings.decode, encoder, dataset, stored, lacks))
     identity = identity_of(encoder, dataset, settings.pooling, settings.kinds, dtype, settings.decode)
     begun = begin(storage, identity, dataset, linearization, layout, part, asked)
+    if begun.whole or not begun.pending or executor is not None:
+        begun = begun.settled()
     begun, skipped = _look_again(begun, encoder, dataset, settings, check)
     total, left = (sum(map(len, map(begun.layout.samples_of, shards)))
                    for shards in (part.share(begun.layout.shards), begun.pending))  # fmt: skip
@@ -239,7 +241,7 @@ def _onto_disk(
     elif begun.pending:
         job = Job(Work(encoder, dataset, settings, weights), os.fspath(path), begun.manifest, skipped)
         bench = Bench(job, storage, encoder, linearization)
-        bench.write(begun.pending, lambda done: report(total - left + done, total))
+        bench.write(begun.pending, lambda done: report(total - left + done, total), begun.lacks)
     begun.finish()
     return ResidualStore.open(path, cut_off=True)
 
@@ -251,6 +253,8 @@ def _look_again(
 
     Gives what still can't be read, too, by position, and why.
     """
+    if not begun.whole:
+        return begun, {}
     arrays = CheckedArrays(begun.storage, begun.manifest, begun.whole, {})
     held = arrays.positions[:] if check == "all" else spread(arrays.positions)
     digests = dict(zip(held.tolist(), arrays.read("digest", held).tolist(), strict=True))

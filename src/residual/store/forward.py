@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,27 +67,43 @@ def encode_batches(
     left_out = dict(skipped or {})
     settings.check_skipped(dataset, left_out)
     skip, decode = settings.on_error == "skip", road(settings.decode, encoder, dataset)
-    for read in read_pixels(encoder, dataset, batches, settings.workers, skip, decode):
-        left_out |= read.skipped
-        settings.check_skipped(dataset, left_out)
-        coordinates = digests = None
-        if read.pixels:
-            with torch.inference_mode():
-                pixels = _moved(encoder, read.pixels)
-                coordinates, output = trace(encoder, pixels, pooling=settings.pooling)
-                digests = row_sums(pixels) if isinstance(dataset, PixelDataset) else None
-            if not checked:
-                _check_pixels(dataset, read)
-                _warn_of_raw(encoder, dataset, read)
-                check_sum(encoder, linearization, coordinates, output)
-                checked = True
-            coordinates = _narrowed(coordinates.only(settings.kinds), dtype)
-        begun = _Underway(dataset, read, coordinates, digests, keep)
+    reading = read_pixels(encoder, dataset, batches, settings.workers, skip, decode)
+    beside = _beside(encoder.device)
+    while True:
+        with beside():
+            if (read := next(reading, None)) is None:
+                break
+            left_out |= read.skipped
+            settings.check_skipped(dataset, left_out)
+            coordinates = digests = None
+            if read.pixels:
+                with torch.inference_mode():
+                    pixels = _moved(encoder, read.pixels)
+                    coordinates, output = trace(encoder, pixels, pooling=settings.pooling)
+                    digests = row_sums(pixels) if isinstance(dataset, PixelDataset) else None
+                if not checked:
+                    _check_pixels(dataset, read)
+                    _warn_of_raw(encoder, dataset, read)
+                    check_sum(encoder, linearization, coordinates, output)
+                    checked = True
+                coordinates = _narrowed(coordinates.only(settings.kinds), dtype)
+            begun = _Underway(dataset, read, coordinates, digests, keep)
         if waiting is not None:
             yield waiting.arrived()
         waiting = begun
     if waiting is not None:
         yield waiting.arrived()
+
+
+def _beside(device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """A stream of one's own on a GPU: what goes to its default one, as decoders do, would wait for all that
+    the encoder has yet to do there.
+    """
+    if device.type != "cuda":
+        return nullcontext
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return lambda: torch.cuda.stream(stream)
 
 
 def _check_pixels(dataset: ImageDataset, read: Pixels) -> None:
@@ -146,9 +163,16 @@ class _Underway:
                 self.copied = torch.cuda.Event()
                 self.copied.record()
 
+    def _hand_over(self) -> None:
+        """Coordinates that stay on the GPU are for another stream than the encoder's from now on."""
+        for each in vars(self.coordinates).values() if self.coordinates is not None else ():
+            if isinstance(each, Tensor) and each.is_cuda:
+                each.record_stream(torch.cuda.current_stream(each.device))
+
     def arrived(self) -> Encoded:
         if self.copied is not None:
             self.copied.synchronize()
+            self._hand_over()
         if self.coordinates is not None and not self.finite.all():
             first = self.read.positions[int(self.finite.logical_not().nonzero()[0, 0])]
             _check_pixels(self.dataset, self.read)

@@ -24,7 +24,7 @@ from residual.executors import Executor
 from residual.store.encoding import Encoding
 from residual.store.forward import encode_batches
 from residual.store.manifest import RECEIPTS, Receipt, StoreManifest, read_manifest
-from residual.store.resume import check_weights
+from residual.store.resume import weights_checked
 from residual.store.storage import Storage
 from residual.store.writer import Begun, Writer, whole_receipt
 from residual.tracing.linearization import Linearization
@@ -136,8 +136,14 @@ class Bench:
     encoder: Encoder
     linearization: Linearization
 
-    def write(self, shards: Sequence[int], tell: Callable[[int], object] = lambda _: None) -> dict[int, str]:
-        """Encode the samples of shards and write these; after a batch, `tell` hears how many are done.
+    def write(
+        self,
+        shards: Sequence[int],
+        tell: Callable[[int], object] = lambda _: None,
+        lacks: Callable[[], StoreManifest] | None = None,
+    ) -> dict[int, str]:
+        """Encode the samples of shards and write these; after a batch, `tell` hears how many are done. What
+        the store still `lacks` (`Begun`) is written meanwhile.
 
         Gives those that can't be read, by position, and why.
 
@@ -146,12 +152,12 @@ class Bench:
         """
         job, work, layout = self.job, self.job.work, self.job.manifest.layout
         dtype = getattr(torch, job.manifest.identity["settings"]["dtype"])
-        writer, skipped, done = Writer(self.storage, job.manifest), {}, 0
+        writer, skipped, done = Writer(self.storage, job.manifest, lacks), {}, 0
         batches = [batch for shard in shards for batch in work.settings.batches(layout.samples_of(shard))]
         how = batches, work.settings, self.linearization, dtype
         try:
             for encoded in encode_batches(self.encoder, work.dataset, *how, skipped=job.skipped):
-                writer.add(encoded, lambda: check_weights(self.encoder, work.weights))
+                writer.add(encoded, lambda: weights_checked(self.encoder, work.weights))
                 skipped |= encoded.read.skipped
                 done += len(encoded.read.positions) + len(encoded.read.skipped)
                 tell(done)

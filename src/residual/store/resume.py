@@ -5,7 +5,7 @@ Ids and labels are compared whole (`check_identity`); images are looked at again
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -107,8 +107,18 @@ def check_weights(encoder: Encoder, before: str) -> None:
     Raises:
         ResidualError: it has another one.
     """
-    if encoder.rounded_fingerprint != before:
-        raise ResidualError(
-            f"The weights of {encoder.name} changed while it encoded: what it gave is of two models.",
-            "Train a copy, copy.deepcopy(encoder.module), or wait until it is trained, and encode again.",
-        )
+    weights_checked(encoder, before)()
+
+
+def weights_checked(encoder: Encoder, before: str) -> Callable[[], None]:
+    """`check_weights` of the weights as they are now, which refuses when it is called."""
+    now = encoder.rounded_fingerprint_begun()
+
+    def check() -> None:
+        if now() != before:
+            raise ResidualError(
+                f"The weights of {encoder.name} changed while it encoded: what it gave is of two models.",
+                "Train a copy, copy.deepcopy(encoder.module), or wait until it is trained, and encode again.",
+            )
+
+    return check

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,19 @@ class Begun:
         manifest: of it.
         whole: receipts by shard, of this part.
         pending: shards to be written, of this part.
+        lacks: writes what isn't of samples of a new store, and gives its manifest in whole; None where that
+            is there.
     """
 
     storage: Storage
     manifest: StoreManifest
     whole: dict[int, Receipt]
     pending: list[int]
+    lacks: Callable[[], StoreManifest] | None = None
+
+    def settled(self) -> Begun:
+        """With all that isn't of samples written."""
+        return self if self.lacks is None else replace(self, manifest=self.lacks(), lacks=None)
 
     @property
     def layout(self) -> Layout:
@@ -111,16 +119,18 @@ def begin(
         )
     if part.of == 1:  # nobody else is at work
         storage.sweep()
+    lacks = None
     if manifest is None or not manifest.files.keys() <= sizes.keys():
-        what = identity if manifest is None else manifest.identity  # older ones have names with paths
-        manifest = _written(storage, what, dataset, linearization, manifest.layout if manifest else layout)
+        if manifest is None:  # older ones have names with paths
+            manifest = StoreManifest(identity, layout, versions(), {})
+        lacks = partial(_written, storage, manifest.identity, dataset, linearization, manifest.layout)
     share = part.share(manifest.layout.shards)
     receipts = {
         shard: _whole(manifest, shard, data, sizes.get)
         for shard, data in packed_receipts(storage, share, sizes).items()
     }
     whole = {shard: receipt for shard, receipt in receipts.items() if receipt is not None}
-    return Begun(storage, manifest, whole, [shard for shard in share if shard not in whole])
+    return Begun(storage, manifest, whole, [shard for shard in share if shard not in whole], lacks)
 
 
 def whole_receipt(storage: Storage, manifest: StoreManifest, shard: int) -> Receipt | None:
@@ -137,9 +147,15 @@ class Writer:
     Args:
         storage: of the store.
         manifest: of the store.
+        lacks: what is to be done before any shard's receipt is written, see `Begun`.
     """
 
-    def __init__(self, storage: Storage, manifest: StoreManifest):
+    def __init__(
+        self,
+        storage: Storage,
+        manifest: StoreManifest,
+        lacks: Callable[[], StoreManifest] | None = None,
+    ):
         self.storage, self.manifest, self.layout = storage, manifest, manifest.layout
         now = versions()
         self.other_versions = {name: now[name] for name in now if manifest.versions.get(name) != now[name]}
@@ -147,23 +163,26 @@ class Writer:
         remote = storage.local is None
         self._most = _REMOTE if remote else _WAITING
         self._threads = ThreadPoolExecutor(_REMOTE if remote else 1, "residual-writer")
-        self._waiting: deque[Future[None]] = deque()
+        self._waiting: deque[Future[Any]] = deque()
+        if lacks is not None:
+            self._waiting.append(self._threads.submit(lacks))
 
-    def add(self, encoded: Encoded, check: Callable[[], None]) -> None:
+    def add(self, encoded: Encoded, check: Callable[[], Callable[[], None]]) -> None:
         """Take in the next samples; those of a shard come in order, and one shard after another.
 
-        `check` is called before one that is whole is written, which it may refuse.
+        `check` is called when one is whole; what it gives is called before that is written, which it may
+        refuse.
         """
         if self._shard is None:
             first = min([*encoded.read.positions[:1], *encoded.read.skipped])
             self._shard = _Shard(self.layout, first // self.layout.rows)
         self._shard.add(encoded)
         if self._shard.full:
-            check()
+            checked = check()
             while len(self._waiting) >= self._most:
                 self._waiting.popleft().result()
             before = self._waiting[-1] if self._waiting else None
-            self._waiting.append(self._threads.submit(self._write, self._shard, before))
+            self._waiting.append(self._threads.submit(self._write, self._shard, checked, before))
             self._shard = None
 
     def close(self) -> None:
@@ -174,8 +193,9 @@ class Writer:
         finally:
             self._threads.shutdown(cancel_futures=True)
 
-    def _write(self, shard: _Shard, before: Future[None] | None) -> None:
+    def _write(self, shard: _Shard, checked: Callable[[], None], before: Future[Any] | None) -> None:
         """The files of a shard, and when the one before is whole its receipt: there are none behind a gap."""
+        checked()
         sizes, checksums, chunks = {}, {}, {}
         arrays = self.layout.arrays
 
