@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from residual.pictures import check_size
 _TO_TENSOR = ("ToTensor", "MaybeToTensor")
 _NOTHING = ("MaybeConvertMode", "ToRGB", "_convert_to_rgb")  # to a picture that has colours alone
 _SMOOTH = ("bilinear", "bicubic")
+_MOST_OF_A_MATRIX = 2048  # pixels of a side
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,11 @@ class Geometry:
         size = self.resized(pictures.shape[2], pictures.shape[3])
         exact = self.rounds and not self.to_even and not pictures.is_cuda
         pixels = pictures if exact else pictures.float()
-        wide = (pictures.shape[2], size[1])
-        for step in (wide, size) if self.rounds and not exact else (size,):
-            if step != tuple(pixels.shape[2:]):
-                pixels = interpolate(pixels, step, mode=self.filter, antialias=True)
-                pixels = pixels.round_().clamp_(0, 255) if self.rounds and not exact else pixels
+        if (exact or not self.rounds) and size != tuple(pixels.shape[2:]):
+            pixels = interpolate(pixels, size, mode=self.filter, antialias=True)
+        for axis in (3, 2):
+            if size[axis - 2] != pixels.shape[axis]:
+                pixels = _along(axis, pixels, size[axis - 2], self.filter).round_().clamp_(0, 255)
         return pixels if self.crop in (None, size) else self._cropped(pixels, *self.crop)
 
     def _cropped(self, pixels: Tensor, height: int, width: int) -> Tensor:
@@ -110,6 +112,22 @@ class Geometry:
         pixels = center_crop(pixels, max(height, tall), max(width, wide))  # pads
         top, left = round((pixels.shape[-2] - height) / 2), round((pixels.shape[-1] - width) / 2)
         return pixels[..., top : top + height, left : left + width]
+
+
+def _along(axis: int, pixels: Tensor, to: int, filter_: str) -> Tensor:
+    """Resized along one axis: by a matrix product, a third of the time on a GPU, where that isn't large."""
+    if (now := pixels.shape[axis]) > _MOST_OF_A_MATRIX:
+        size = (pixels.shape[2], to) if axis == 3 else (to, pixels.shape[3])
+        return interpolate(pixels, size, mode=filter_, antialias=True)
+    matrix = _matrix(now, to, filter_, pixels.device)
+    return pixels @ matrix if axis == 3 else matrix.mT @ pixels
+
+
+@lru_cache(256)
+def _matrix(now: int, to: int, filter_: str, device: torch.device) -> Float[Tensor, "now to"]:
+    """What resizing does to a row: it is linear, and this is what it does to the identity."""
+    identity = torch.eye(now, device=device)[None, None]
+    return interpolate(identity, (now, to), mode=filter_, antialias=True)[0, 0]
 
 
 @dataclass(frozen=True)

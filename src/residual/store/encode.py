@@ -40,7 +40,7 @@ from residual.store.site import site_of
 from residual.store.storage import Storage
 from residual.store.writer import Begun, begin
 from residual.tracing.coordinates import Coordinates
-from residual.tracing.linearization import Linearization
+from residual.tracing.linearization import linearization_of
 from residual.tracing.token_choice import resolve
 from residual.tracing.trace import trace
 from residual.tracing.units import KINDS
@@ -217,7 +217,7 @@ def _onto_disk(
     progress: Progress | None,
 ) -> ResidualStore:
     storage, weights = Storage(path), encoder.rounded_fingerprint
-    linearization = Linearization.of(encoder, pooling=settings.pooling)
+    linearization = linearization_of(encoder, encoder.parts, "image", settings.pooling)
     tokens = kept_tokens(encoder, dataset, settings.pooling)
     layout = Layout.of(linearization, tokens, settings.kinds, len(dataset), dtype, shard_mb * 2**20)
     there = read_manifest(storage)
@@ -269,7 +269,7 @@ def _into_memory(
     encoder: Encoder, dataset: ImageDataset, settings: Encoding, progress: Progress | None
 ) -> MemoryStore:
     weights = encoder.rounded_fingerprint  # as good as instant
-    linearization = Linearization.of(encoder, pooling=settings.pooling)
+    linearization = linearization_of(encoder, encoder.parts, "image", settings.pooling)
     wide = torch.promote_types(encoder.dtype, torch.float32)
     seen = Pixels()  # of all batches, without the pixels
     coordinates: Coordinates | None = None

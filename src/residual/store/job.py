@@ -27,7 +27,7 @@ from residual.store.manifest import RECEIPTS, Receipt, StoreManifest, read_manif
 from residual.store.resume import weights_checked
 from residual.store.storage import Storage
 from residual.store.writer import Begun, Writer, whole_receipt
-from residual.tracing.linearization import Linearization
+from residual.tracing.linearization import Linearization, linearization_of
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Work:
             )
         if self.probe is not None:
             self._check_seen(*self.probe)
-        return encoder, Linearization.of(encoder, pooling=self.settings.pooling)
+        return encoder, linearization_of(encoder, encoder.parts, "image", self.settings.pooling)
 
     def _check_seen(self, position: int, digest: int) -> None:
         what = f"{self.dataset.sample_ids[position]!r} of {self.dataset.full_name}"

@@ -37,8 +37,8 @@ from residual.store.manifest import (
 from residual.store.storage import Storage
 from residual.tracing.linearization import Linearization
 
-_WAITING = 2  # whole shards in memory that aren't on the disk yet
-_REMOTE = 4  # and where each waits for a server
+_WAITING = 4  # whole shards in memory that aren't on the disk yet
+_SENDING = 4  # of them at once, where each waits for a server
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,7 @@ class Writer:
         self.other_versions = {name: now[name] for name in now if manifest.versions.get(name) != now[name]}
         self._shard: _Shard | None = None
         remote = storage.local is None
-        self._most = _REMOTE if remote else _WAITING
-        self._threads = ThreadPoolExecutor(_REMOTE if remote else 1, "residual-writer")
+        self._threads = ThreadPoolExecutor(_SENDING if remote else 1, "residual-writer")
         self._waiting: deque[Future[Any]] = deque()
         if lacks is not None:
             self._waiting.append(self._threads.submit(lacks))
@@ -179,7 +178,7 @@ class Writer:
         self._shard.add(encoded)
         if self._shard.full:
             checked = check()
-            while len(self._waiting) >= self._most:
+            while len(self._waiting) >= _WAITING:
                 self._waiting.popleft().result()
             before = self._waiting[-1] if self._waiting else None
             self._waiting.append(self._threads.submit(self._write, self._shard, checked, before))
