@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ import torch
 import residual.errors
 from residual.errors import ResidualError, UnderstoodWarning, UnreadableImageError
 from residual.executors import Executor, ProcessExecutor, executor_of
+from residual.executors.cluster import last_started_here
 from residual.executors.parcels import Parcel
 
 
@@ -115,6 +117,34 @@ def test_executors_by_name():
     assert (cluster.wanted, cluster.accelerator) == (8, "H100")
     assert executor_of("ray:head:6379").address == "head:6379"
     assert executor_of(cluster) is cluster
+
+
+@pytest.fixture
+def free_port():
+    """Where nothing answers; until the socket listens."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        yield found
+
+
+@pytest.mark.parametrize("where", ["ray:127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_a_cluster_that_does_not_answer_is_named_at_once(free_port, where):
+    pytest.importorskip("ray", reason="the extra ray isn't installed")
+    with pytest.raises(ResidualError, match=r"no Ray cluster at .*127.0.0.1:[0-9]+ \(nothing answers there"):
+        executor_of(where.format(free_port.getsockname()[1])).workers()
+
+
+def test_what_is_left_of_a_cluster_that_ended_is_passed_over(free_port, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="the extra ray isn't installed")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert last_started_here() == "local"
+    address = f"127.0.0.1:{free_port.getsockname()[1]}"
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(address, encoding="utf-8")
+    assert last_started_here() == "local"
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "127.0.0.1")
+    free_port.listen()
+    assert last_started_here() == address
 
 
 def examples_of(kind: type) -> Exception:

@@ -72,10 +72,10 @@ On = Annotated[
     str | None,
     typer.Option(
         help="Run in several processes: gpus (all of this machine, or gpus:2), processes:4 (on its CPU), ray "
-        "(the Ray cluster that is there, or else one on this machine), ray://HOST:10001 or ray:HOST:6379. "
-        "What a worker of Ray has stands behind commas: ray,cpus=8,gpus=1,memory=32 (GB),accelerator=H100; "
-        "workers=16 cuts the work for a cluster that grows by need. [default: here; of Ray, 1 GPU and its "
-        "share of a node's CPUs, else 1 CPU]"
+        "(the Ray cluster of RAY_ADDRESS, or the last started here, or else a new one), ray://HOST:10001 "
+        "or ray:HOST:6379. What a worker of Ray has stands behind commas: ray,cpus=8,gpus=1,memory=32 "
+        "(GB),accelerator=H100; workers=16 cuts the work for a cluster that grows by need. [default: "
+        "here; of Ray, 1 GPU and its share of a node's CPUs, else 1 CPU]",
     ),
 ]
 Json = Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from residual.devices import cores
@@ -21,6 +24,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _TICK = 1.0  # seconds
+_ANSWERS = 5.0  # seconds
+_CLIENT_PORT = 10001
 _DEATHS = 30  # of one task, before it is taken for what kills its workers
 
 
@@ -31,9 +36,9 @@ class ClusterExecutor:
     version, and see the same files.
 
     Args:
-        address: "ray://HOST:10001" (Ray Client) or "HOST:6379"; None for the cluster that is there
-            (`RAY_ADDRESS`, or one on this machine), else one that is started on this machine and ended with
-            this. A program that has called `ray.init` is left connected as it is.
+        address: "ray://HOST:10001" (Ray Client) or "HOST:6379"; None for that of `RAY_ADDRESS`, or else the
+            one that this user started last on this machine, if it answers; or else one that is started on
+            this machine and ended with this. A program that has called `ray.init` is left connected as it is.
         cpus: a worker has; by default its GPU's share of its node's, and 1 without a GPU.
         gpus: a worker has; by default 1 where the cluster has any, else 0. Parts of one are taken.
         memory: gigabytes that a worker needs, for Ray to count with; None doesn't count.
@@ -141,22 +146,27 @@ class ClusterExecutor:
     def _join(self) -> None:
         if self._joined:
             return
-        ray, address = self._ray, self.address or os.environ.get("RAY_ADDRESS") or None
+        ray = self._ray
         if not ray.is_initialized():
             quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+            address = self.address or os.environ.get("RAY_ADDRESS", "")
+            if address in ("", "auto"):
+                address = last_started_here()
             try:
                 with _own_signals():
-                    try:
-                        ray.init(address or "auto", **quiet)
-                    except ConnectionError:
-                        if address:
-                            raise
+                    if address != "local":
+                        _check_answers(address)
+                        ray.init(address, **quiet)
+                    else:
                         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                         alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
                         ray.init("local", num_cpus=cores(), **alone, **quiet)
             except (OSError, RuntimeError, ValueError, TimeoutError) as error:
-                where = f" at {address}" if address else ""
-                raise ResidualError(f"There is no Ray cluster{where} ({first_line(error)}).") from error
+                raise ResidualError(
+                    f"There is no Ray cluster at {address} ({first_line(error)})."
+                    if address != "local"
+                    else f"No Ray cluster could be started on this machine ({first_line(error)})."
+                ) from error
             self._own = True
         self._joined = True
 
@@ -231,6 +241,39 @@ def _warmth() -> Callable[[], None]:
             warm()
 
     return warmth
+
+
+def _check_answers(address: str) -> None:
+    """Whether anything answers there: Ray itself tries for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    import ray
+
+    place = urlsplit(address if "://" in address else f"//{address}")
+    host, port = place.hostname, place.port or _CLIENT_PORT
+    own = ""
+    if "://" not in address and host in ("localhost", "127.0.0.1"):  # so does Ray, and there it looks
+        host = ray.util.get_node_ip_address()
+        own = f": on this machine Ray looks at {host}, its address in the network" * (host != place.hostname)
+    try:
+        socket.create_connection((host, port), timeout=_ANSWERS).close()
+    except OSError as error:
+        raise OSError(f"nothing answers there within {_ANSWERS:g} seconds{own}") from error
+
+
+def last_started_here() -> str:
+    """The address of the cluster that this user (or root) has started here last, if it answers; else "local",
+    for one to start.
+    """
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    file = Path(folder, "ray", "ray_current_cluster")
+    with suppress(OSError, ValueError):  # what is left of a cluster that has ended
+        if file.stat().st_uid in (0, os.getuid()):
+            _check_answers(address := file.read_text(encoding="utf-8").strip())
+            return address
+    return "local"
 
 
 @contextmanager

@@ -67,10 +67,11 @@ def executor_of(where: str | Executor) -> Executor:
 
     Args:
         where: "gpus" or "gpus:2" for GPUs of this machine, a process each; "processes:4" for processes on the
-            CPU; "ray" for the Ray cluster that is there (`RAY_ADDRESS`, or one on this machine), or else
-            one that is started on this machine alone; "ray://HOST:10001" for one that is reached through
-            Ray Client, "ray:HOST:6379" for one that this machine is part of. Behind each of Ray, with commas
-            between, what `ClusterExecutor` takes: "ray,cpus=8,memory=32". An `Executor` is given back.
+            CPU; "ray" for the Ray cluster of `RAY_ADDRESS`, or else the one that this user started last on
+            this machine, if it answers, or else one that is started here alone; "ray://HOST:10001" for one
+            that is reached through Ray Client, "ray:HOST:6379" for one that this machine is part of. Behind
+            each of Ray, with commas between, what `ClusterExecutor` takes: "ray,cpus=8,memory=32". An
+            `Executor` is given back.
 
     Raises:
         ResidualError: there is none of that name.
