@@ -8,13 +8,14 @@ What can't be told to be the library's own counts as somebody else's.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from residual.errors import ResidualError
-from residual.files import read_regular
+from residual.files import is_partial, read_regular
 
 MADE_BY = "residual-vit"  # what pages and figures note
 _MOST = 2**28  # bytes of JSON that are looked through
@@ -133,6 +134,9 @@ def kind_of(path: Path) -> str:
         return ""
 
 
+_BEGUN = re.compile(r"(seed-[0-9]+/?)?(csv(/metrics\.csv)?|(tensorboard|wandb)(/.+)?)?")
+
+
 @dataclass(frozen=True)
 class FolderKind:
     """A product that is a folder.
@@ -153,13 +157,20 @@ class FolderKind:
 
 
 def trained(folder: Path) -> bool:
-    """Whether trainings are in the folder, one a seed, or one."""
+    """Whether trainings are in the folder, one a seed, or one; or the logs of some that were stopped before
+    their first checkpoint."""
     names = [
         place / f"{name}.safetensors"
         for place in (folder, *sorted(folder.glob("seed-*")))
         for name in ("checkpoint", "finished")
     ]
-    return any(kind_of(path) == _CHECKPOINT for path in names)
+    return any(kind_of(path) == _CHECKPOINT for path in names) or (
+        folder.is_dir()
+        and all(
+            is_partial(path.name) or _BEGUN.fullmatch(path.relative_to(folder).as_posix())
+            for path in folder.rglob("*")
+        )
+    )
 
 
 def _any(folder: Path, kinds: tuple[str, ...], pattern: str = "*") -> bool:

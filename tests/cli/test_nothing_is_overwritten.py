@@ -126,6 +126,18 @@ def test_an_adapter_is_replaced_on_request_and_its_card_only_where_it_is_one(res
     assert "'mine' holds 'README.md': it is no place for an adapter" in error
 
 
+@pytest.mark.parametrize("left", ["", "seed-0", "seed-0/csv/metrics.csv", "seed-1/wandb/run/files/a.yaml"])
+def test_a_fine_tuning_stopped_before_its_first_checkpoint_goes_on(residual, inside, left):
+    place = inside / "mine/training" / left
+    (place.parent if place.suffix else place).mkdir(parents=True)
+    place.suffix and place.touch()
+    tune = ("train", "--dataset", "nowhere", "--out", "mine")
+    assert "nowhere" in residual(*tune, "--method", "fine_tuning")[2]
+    assert "holds a fine-tuning that hasn't come to its end" in residual(*tune)[2]
+    (inside / "mine/training/notes.txt").touch()
+    refused(residual, inside, *tune, "--method", "fine_tuning")
+
+
 def test_two_things_in_one_place_and_empty_places(residual, inside):
     train = ("train", "--encoder", "nowhere", "--out", "a", "--figures", "b/../a")
     assert "--out and --figures are both" in residual(*train)[2]

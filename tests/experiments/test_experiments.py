@@ -309,7 +309,7 @@ def test_other_settings_are_refused_by_name_and_nothing_is_changed(copied, numbe
 def test_the_same_name_with_other_weights_is_refused(copied, monkeypatch):
     encoder = load_encoder("picto", device="cpu")
     encoder.module.visual_projection.weight.data[0, 0] += 1
-    monkeypatch.setattr("residual.experiments.plan.load_encoder", lambda name, device: encoder)
+    monkeypatch.setattr("residual.experiments.plan.load_encoder", lambda name, **_: encoder)
     with pytest.raises(ResidualError, match=r"encoder\.weights \w{64}, not \w{64}"):
         run("2", plan_in(copied))
 

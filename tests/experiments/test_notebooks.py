@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from residual.cli import main
-from residual.experiments import EXPERIMENTS, base
+from residual.experiments import EXPERIMENTS
 
 ROOT = Path(__file__).parents[2] / "experiments"
 NOTEBOOKS = sorted(ROOT.glob("*/*.ipynb"))
@@ -52,7 +52,7 @@ def results(tmp_path_factory):
     """All experiments on a little of the offline suite; briefly trained, and what they draw is empty."""
     out = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "save_figure", empty)
+        patch.setattr("residual.experiments.running.save_figure", empty)
         for number in ("1", "2", "3", "4", "class-token"):
             params = FEW | BRIEFLY.get(number, {})
             words = [word for name, value in params.items() for word in ("--param", f"{name}={value}")]

@@ -13,7 +13,6 @@ from pictures import write_folder
 from residual import load_encoder
 from residual.adapters.fit_settings import TrainSettings
 from residual.errors import NoPlaceError, ResidualError
-from residual.executors import opened
 from residual.executors.parcels import packed, unpacked
 from residual.experiments import EXPERIMENTS, Plan, cells, run_experiment
 from residual.experiments.adapters import AdaptersSettings
@@ -22,16 +21,10 @@ from residual.workflows.train import train_on
 
 
 @pytest.fixture(scope="module")
-def processes():
-    with opened("processes:2") as executor:
-        yield executor
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory) -> dict[str, str]:
-    """60 pictures, and as many of which one can't be read."""
+    """Some pictures, and as many of which one can't be read."""
     root = tmp_path_factory.mktemp("pictures")
-    write_folder(root / "few", each=20)
+    write_folder(root / "few", each=10)
     shutil.copytree(root / "few", root / "broken")
     (root / "broken" / "digit 1" / "03.png").write_bytes(b"no picture")
     return {name: f"folder:{root / name}" for name in ("few", "broken")}
@@ -76,19 +69,19 @@ def undrawn(monkeypatch):
     monkeypatch.setattr("residual.experiments.running.save_figure", lambda *_: [])
 
 
-def test_cells_are_those_of_one_process(processes, data, tmp_path):
+def test_cells_are_those_of_one_process(data, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     of = {"reference": data["few"], "datasets": (data["broken"],)}
     heard: list[tuple[str, int, int]] = []
     one = ran(here, "2", most_skipped=0, **of)
-    many = ran(there, "2", None, processes, lambda *about: heard.append(about), most_skipped=0, **of)
+    many = ran(there, "2", None, "processes:1", lambda *about: heard.append(about), most_skipped=0, **of)
     assert many == one
     (failed,) = many["failed"]
     assert "1 images of" in failed["reason"]  # of a worker, which encoded it
     assert files(there) == files(here)
     assert heard[-1] == ("measure cells", 1, 1)
     more = {"most_skipped_share": 0.1, **of}
-    again = ran(there, "2", executor=processes, **more)
+    again = ran(there, "2", executor=Here(), **more)
     assert again == ran(here, "2", **more)
     assert [cell["measured"] for cell in again["cells"]] == [False, True]
     assert [len(ids) for ids in again["skipped"].values()] == [1]
@@ -138,18 +131,15 @@ def test_an_error_that_is_no_input_s_fails_its_cell_alone(data, tmp_path, monkey
     assert len(told["cells"]) == 1
 
 
-def test_seeds_of_fine_tuning_are_those_of_one_process(processes, data, tmp_path):
-    encoder, how = (
-        load_encoder("picto", device="cpu"),
-        [TrainSettings(seed=seed, epochs=1) for seed in (0, 1)],
-    )
-    name = data["broken"]
+def test_seeds_of_fine_tuning_are_those_of_one_process(data, tmp_path):
+    encoder, name = load_encoder("picto", device="cpu"), data["broken"]
+    how = [TrainSettings(seed=seed, epochs=1) for seed in (0, 1)]
     with pytest.raises(NoPlaceError, match="in a place that all of them reach"):
-        train_on(encoder, name, "fine_tuning", how, executor=processes)
+        train_on(encoder, name, "fine_tuning", how, executor=Here())
     done = []
-    for place, executor in (("here", None), ("there", processes)):
+    for place, executor in (("here", None), ("there", Here())):
         places = {"stores": tmp_path / place, "folder": tmp_path / f"{place}-training"}
-        more = {"limit": 20, "on_error": "skip", "executor": executor}
+        more = {"limit": 15, "on_error": "skip", "executor": executor}
         done.append(train_on(encoder, name, "fine_tuning", how, **places, **more))
     one, many = (each.summary for each in done)
     for told in (one, many):
