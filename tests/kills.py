@@ -55,7 +55,7 @@ class Nursery:
 
     def close(self) -> None:
         self._process.stdin.close()
-        self._process.wait(20)
+        self._process.wait(120)  # on a busy machine ending takes long, too
         self._process.stdout.close()
         self._log.close()
 
