@@ -14,10 +14,12 @@ import pytest
 import torch
 from store_files import files_of, same_encoder, same_files, small_shards
 from tiny import TinyImages
-from watched_images import WatchedImages
+from watched_images import DeadlySimilarity, WatchedImages
 
 from residual.errors import ResidualError, UnreadableImageError
 from residual.executors import ClusterExecutor
+from residual.experiments import Plan, run_experiment
+from residual.experiments.similarity import Similarity
 from residual.spectral.fit import fit_bases
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
@@ -120,6 +122,20 @@ def test_a_worker_and_a_node_are_killed_in_mid_task(cluster, executor, tmp_path)
         assert encoding.result(timeout=200).complete
     encode_dataset(same_encoder(), dataset, tmp_path / "plain", batch_size=4)
     same_files(files_of(store), files_of(tmp_path / "plain"))
+
+
+def test_a_worker_is_killed_in_the_middle_of_an_experiment(executor, tmp_path, monkeypatch):
+    monkeypatch.undo()  # workers cut the shards
+    monkeypatch.setattr("residual.experiments.running.save_figure", lambda *_: [])
+    told = []
+    for kind, place, where in ((Similarity, "plain", None), (DeadlySimilarity, "elsewhere", executor)):
+        over = {"datasets": ("flags",), "reference": "digits", "limit": 24}
+        plan = Plan(tmp_path / place, ("picto",), **over, device=None if where else "cpu")
+        told.append(run_experiment(kind(kind.settings_of()), plan, lambda *_: None, executor=where))
+    one, many = ([{**cell, "seconds": 0} for cell in each.pop("cells")] for each in told)
+    assert (many, told[1]) == (one, told[0])
+    assert (tmp_path / "killed").exists()
+    same_files(files_of(tmp_path / "elsewhere"), files_of(tmp_path / "plain"))
 
 
 def test_bases_of_a_store_and_an_error_as_it_was(executor, tmp_path):

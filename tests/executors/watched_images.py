@@ -1,5 +1,5 @@
-"""Pictures that take their time, and that end the process which reads a certain one, once; and an executor in
-this process, for what no process is needed for.
+"""Pictures that take their time, and that end the process which reads a certain one, once; an experiment that
+does so; and an executor in this process, for what no process is needed for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from tiny import TinyImages
 
 from residual.errors import UnreadableImageError
 from residual.executors.parcels import Parcel, packed, unpacked
+from residual.experiments.similarity import Similarity
 
 
 class WatchedImages(TinyImages):
@@ -49,6 +50,17 @@ class GoneImages(TinyImages):
             raise UnreadableImageError(self.sample_ids[index], "No such file or directory")
         self.seen = True
         return super().load(index)
+
+
+class DeadlySimilarity(Similarity):
+    """Experiment 2, of which the first worker to measure a cell dies with it in its hands."""
+
+    def measure(self, work, cell):
+        table = super().measure(work, cell)
+        if not (tombstone := work.plan.out.with_name("killed")).exists():
+            tombstone.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return table
 
 
 class Here:
