@@ -36,6 +36,7 @@ class RunOptions:
         seed: of the first fit.
         seeds: so many fits, from `seed` on.
         batch_size: pictures encoded at a time.
+        decode: where JPEG files are decoded: cpu, gpu, or auto for the GPU where that can be had.
         on_error: a picture that can't be read: raise, or skip and list.
     """
 
@@ -49,6 +50,7 @@ class RunOptions:
     seed: int = setting(0, least=0, below=2**62)
     seeds: int = setting(SEEDS, least=1, most=MOST_SEEDS)
     batch_size: int = setting(64, least=1)
+    decode: str = setting("auto", choices=_DECODE)
     on_error: str = setting("raise", choices=_ON_ERROR)
 
     def __post_init__(self):

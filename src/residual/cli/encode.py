@@ -54,10 +54,7 @@ def encode(
         int | None,
         typer.Option(min=0, help="Processes that read images. [default: the cores, on a GPU; else a thread]"),
     ] = None,
-    decode: Annotated[
-        str | None,
-        typer.Option(help="JPEGs on the cpu (Pillow), the gpu (nvJPEG, faster), or auto. [default: auto]"),
-    ] = None,
+    decode: o.Decode = None,
     device: o.Device = None,
     on: o.On = None,
     on_error: Annotated[

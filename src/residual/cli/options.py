@@ -54,6 +54,10 @@ Limit = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Of the first weights and the order of samples. [default: 0]")]
+Decode = Annotated[
+    str | None,
+    typer.Option(help="JPEGs on the cpu (Pillow), the gpu (nvJPEG, faster), or auto. [default: auto]"),
+]
 OnError = Annotated[
     str | None, typer.Option(help="A picture that can't be read: raise, or skip and list. [default: raise]")
 ]

@@ -39,6 +39,7 @@ def run(
     report: Annotated[Path | None, typer.Option(help="Write a page of pictures into this folder.")] = None,
     overwrite: o.Overwrite = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at a time. [default: 64]")] = None,
+    decode: o.Decode = None,
     device: o.Device = None,
     on_error: o.OnError = None,
     cfg: o.Cfg = None,
@@ -81,7 +82,7 @@ def run(
     options, fittings = read_run_settings(
         cfg or [], param or [], tuple(dict.fromkeys(method or RUN_METHODS)), every, dataset=dataset,
         encoder=encoder, bases=bases, recipe=recipe, hold_out=hold_out, limit=limit, seed=seed, seeds=seeds,
-        batch_size=batch_size, on_error=on_error,
+        batch_size=batch_size, decode=decode, on_error=on_error,
     )  # fmt: skip
     datasets = dataset_names() if every else [options.dataset]
     files = (*(f"{name}.html" for name in datasets), "index.html", "table.md") if every else ("index.html",)
@@ -101,7 +102,7 @@ def run(
                 for done in run_tasks(
                     model, datasets, fittings, held_out=options.hold_out, limit=options.limit,
                     bases=options.bases, per_dataset=options.per_dataset, batch_size=options.batch_size,
-                    on_error=options.on_error, stores=kept_in, progress=show,
+                    on_error=options.on_error, decode=options.decode, stores=kept_in, progress=show,
                 ):  # fmt: skip
                     summaries.append(done.summary)
                     # After each dataset, so that what is done is kept if a later one stops the run.

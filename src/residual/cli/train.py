@@ -46,6 +46,7 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Pictures encoded at a time. [default: 64]")
     ] = None,
+    decode: o.Decode = None,
     on: o.On = None,
     device: o.Device = None,
     on_error: o.OnError = None,
@@ -112,7 +113,8 @@ def train(
         check_matplotlib()
     options, how = read_train_settings(
         cfg or [], param or [], dataset=dataset, method=method, encoder=encoder, bases=bases, recipe=recipe,
-        hold_out=hold_out, limit=limit, seed=seed, seeds=seeds, batch_size=batch_size, on_error=on_error,
+        hold_out=hold_out, limit=limit, seed=seed, seeds=seeds, batch_size=batch_size, decode=decode,
+        on_error=on_error,
     )  # fmt: skip
     drawn = [name for name, adapter in ADAPTERS.items() if adapter.of_units]
     logger = logger_of(options.method, logger)
@@ -140,7 +142,7 @@ def train(
             model, options.dataset, options.method, how, held_out=options.hold_out,
             limit=options.limit, bases=options.bases,
             per_dataset=options.per_dataset, batch_size=options.batch_size, on_error=options.on_error,
-            stores=kept_in, folder=out / "training", logger=logger, progress=show,
+            decode=options.decode, stores=kept_in, folder=out / "training", logger=logger, progress=show,
             overwrite=overwrite, executor=executor,
         )  # fmt: skip
     adapter, units, classifier = done.adapter, done.task.stores["train"].units, done.task.classifier

@@ -180,7 +180,7 @@ def stream_moments(
     batches += settings.batches(samples[moments.progress["done"] :])
     with opened(executor) as elsewhere:
         lacks = None if elsewhere is None else site_of(elsewhere).lacks
-        # A run that goes on decodes as it began; parts may have been decoded otherwise.
+        # A run that goes on decodes as it began.
         decode = road(settings.decode, encoder, dataset, moments.progress.get("decode"), lacks)
         settings, moments.progress["decode"] = replace(settings, decode=decode), decode
         tally = _Tally(moments, dataset, samples, len(again), checkpoint, progress)
@@ -202,6 +202,8 @@ def stream_moments(
                 tally.add(read.positions, read.digests, read.skipped, lambda: check_weights(encoder, weights))
         check_weights(encoder, weights)
     del moments.progress["digests"], moments.progress["decode"]
+    if settings.decode != CPU:
+        moments.progress["roads"] = {shareable_split(dataset.shared_name): settings.decode}
     return moments
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
+from residual.files import shareable_split
 from residual.outputs import check_file
 from residual.products import MOMENTS
 from residual.spectral.bases import Origin, SpectralBases, whole_note
@@ -49,7 +50,8 @@ class UnitMoments:
         device: where to keep them.
 
     Attributes:
-        progress: what whoever fills this notes of how far it is; saved along.
+        progress: what whoever fills this notes of how far it is; saved along. `"roads"` in it tells of a
+            dataset whose pictures weren't decoded by Pillow where they were, see `decode` of `Encoding`.
 
     Raises:
         ResidualError: a kind isn't known, or isn't stored.
@@ -134,9 +136,20 @@ class UnitMoments:
         """Take in all that another one has seen; a dataset of both, as of two parts, is named once.
 
         Raises:
-            ResidualError: it is of another encoder or of other units.
+            ResidualError: it is of another encoder or of other units, or a dataset of both was decoded
+                otherwise.
         """
         self.check(other)
+        theirs, ours = (each._roads() for each in (other, self))
+        for name in theirs.keys() & ours.keys():
+            if ours[name] != theirs[name]:
+                raise ResidualError(
+                    f"The parts of {name} can't be merged: pictures of one were decoded on the {ours[name]}, "
+                    f"those of the other on the {theirs[name]}.",
+                    'Encode one of them again: decode="cpu" goes everywhere.',
+                )
+        elsewhere = {name: where for name, where in (ours | theirs).items() if where != "cpu"}
+        self.progress |= {"roads": elsewhere} if elsewhere else {}
         for group, more in zip(self.groups, other.groups, strict=True):
             group.moments.merge(more.moments)
         self.origin = replace(
@@ -144,6 +157,11 @@ class UnitMoments:
             datasets=tuple(dict.fromkeys(self.origin.datasets + other.origin.datasets)),
             samples=self.origin.samples + other.origin.samples,
         )
+
+    def _roads(self) -> dict[str, str]:
+        """Where the pictures of each dataset were decoded."""
+        told = self.progress.get("roads", {})
+        return {name: told.get(name, "cpu") for name in map(shareable_split, self.origin.datasets)}
 
     @property
     def contents(self) -> Contents:
@@ -227,6 +245,7 @@ class UnitMoments:
         state = {name.removeprefix("linearization."): got[name] for name in got if name.startswith("lin")}
         with whole_note(path):
             check_form(note, _NOTE, "the note")
+            check_form(note["progress"].get("roads", {}), {str: str}, "the roads")
             origin = Origin.of_json(note["origin"], path)
             made = cls(Linearization(state, note["split"]), note["kinds"], note["held"], origin, device)
             if len(note["counts"]) != len(made.groups):

@@ -64,6 +64,7 @@ def run_tasks(
     per_dataset: int = 200,
     batch_size: int = 64,
     on_error: str = "raise",
+    decode: str = "auto",
     stores: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Generator[Run]:
@@ -76,7 +77,7 @@ def run_tasks(
     `outcome` for `interval`, which is over seeds, `over_pictures` and `best`. `but` are settings that were
     chosen to be others than the recipe's; `changed` says of the first seed how many test pictures it made
     right, and wrong; `notes` how the splits were made, if they were. `held_out` and `limit`: see
-    `load_splits`, `stores`: see `Pictures`.
+    `load_splits`, `decode` and `stores`: see `Pictures`.
 
     Raises:
         ResidualError: see `encode_task`, `reference_from` and `adapt`.
@@ -89,13 +90,13 @@ def run_tasks(
     loaded = [load_splits(name, encoder, held_out, limit, fits=fits) for name in datasets]
     start = time.perf_counter()
     of_bases: Store | Reference = Pictures(
-        encoder, batch_size, on_error, stores, under(progress, "bases"), limit
+        encoder, batch_size, on_error, stores, under(progress, "bases"), limit, decode=decode
     ).of_bases(bases, per_dataset)
     bases_seconds = time.perf_counter() - start
     for data, splits in zip(datasets, loaded, strict=True):
         name, start = title_of(data, splits), time.perf_counter()
         inside = under(progress, name)
-        encoded = Pictures(encoder, batch_size, on_error, stores, inside, limit).splits(splits)
+        encoded = Pictures(encoder, batch_size, on_error, stores, inside, limit, decode=decode).splits(splits)
         task = make_task(encoder, name, splits, encoded, time.perf_counter() - start, inside)
         start = time.perf_counter()
         reference = of_bases = reference_of(

@@ -102,7 +102,7 @@ class Pictures:
     Args:
         encoder: with a text tower, or without (then the class means of the train outputs classify).
         batch_size: pictures at a time.
-        on_error: see `encode_dataset`.
+        on_error, decode: see `encode_dataset`.
         stores: a folder or an address that coordinates are kept in, and read from if they are there; None for
             memory.
         progress: told of every batch.
@@ -117,6 +117,7 @@ class Pictures:
     progress: Progress | None = None
     limit: int = 0
     executor: Executor | None = None
+    decode: str = "auto"
 
     def encode(self, dataset: ImageDataset, stage: str, limit: int = 0) -> Store:
         """Coordinates of a dataset.
@@ -127,6 +128,7 @@ class Pictures:
         how: dict[str, Any] = {
             "batch_size": self.batch_size,
             "on_error": self.on_error,
+            "decode": self.decode,
             "progress": named(self.progress, stage),
         }
         if self.stores is None:

@@ -59,6 +59,7 @@ def train_on(
     per_dataset: int = 200,
     batch_size: int = 64,
     on_error: str = "raise",
+    decode: str = "auto",
     stores: str | Path | None = None,
     folder: Path | None = None,
     logger: str | None = None,
@@ -76,7 +77,7 @@ def train_on(
         held_out, limit: see `load_splits`; pictures of fine-tuning, which are read many times, are fetched
             whole.
         bases, per_dataset: of an adapter, see `reference_from`.
-        batch_size, on_error, stores: see `encode_task`.
+        batch_size, on_error, decode, stores: see `Pictures`.
         folder, logger, overwrite: of fine-tuning, see `fine_tuned`.
         progress: told of every stage.
         executor: where pictures are encoded and seeds of fine-tuning are trained, see
@@ -95,7 +96,7 @@ def train_on(
         start, fits = time.perf_counter(), how.fits if isinstance(how, Fitting) else how
         splits = load_splits(dataset, encoder, held_out, limit, method != FINE_TUNING, fits)
         loading = time.perf_counter() - start
-        pictures = Pictures(encoder, batch_size, on_error, stores, progress, limit, elsewhere)
+        pictures = Pictures(encoder, batch_size, on_error, stores, progress, limit, elsewhere, decode)
         of_bases = pictures.of_bases(bases, per_dataset) if isinstance(how, Fitting) else None
         start = time.perf_counter()
         encoded = pictures.splits(splits)
