@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from residual.data import load_dataset
 from residual.data.jpeg import plain_jpeg
 from residual.encoders.preprocess import OnWhite, Preprocess, Unrounded
 from residual.errors import OtherResultError, ResidualError, UnreadableImageError
+from residual.spectral import UnitMoments, stream_moments
 from residual.store import ResidualStore, encode_dataset
 from residual.store.decoding import decode_files, road
 from residual.store.encoding import Encoding
@@ -50,6 +52,46 @@ def changed(content: bytes, old: bytes, new: bytes) -> bytes:
     return content.replace(old, new, 1)
 
 
+def segment(marker: int, body: bytes) -> bytes:
+    return b"\xff" + bytes([marker]) + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def with_segments(content: bytes, place: bytes, *added: bytes) -> bytes:
+    """In front of what begins with `place`."""
+    return changed(content, place, b"".join(added) + place)
+
+
+MOTOROLA = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
+INTEL = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
+XMP = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><a tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def odd_heads(whole: bytes) -> dict[str, tuple[str, bytes]]:
+    """What else stands in the heads of JPEGs."""
+    scan, tables, small = b"\xff\xda\0\x0c", b"\xff\xdb", file_of(photo(9, 9))
+    return {
+        "turned in front of all": ("Pillow", with_segments(whole, b"\xff\xe0", segment(0xE1, MOTOROLA))),
+        "turned behind all": ("Pillow", with_segments(whole, scan, segment(0xE1, INTEL))),
+        "turned behind a note": (
+            "Pillow",
+            with_segments(whole, scan, segment(0xE1, b"something"), segment(0xE1, MOTOROLA)),
+        ),
+        "turned by XMP": ("Pillow", with_segments(whole, scan, segment(0xE1, XMP))),
+        "filled up": ("Pillow", with_segments(whole, tables, b"\xff")),
+        "colours of Adobe's": (
+            "Pillow",
+            with_segments(whole, tables, segment(0xEE, b"Adobe\0d\0\0\0\0\0")),
+        ),
+        "the usual ones of Adobe's": (
+            "elsewhere",
+            with_segments(whole, tables, segment(0xEE, b"Adobe\0d\0\0\0\0\1")),
+        ),
+        "of the extended kind": ("Pillow", changed(whole, b"\xff\xc0\0\x11", b"\xff\xc1\0\x11")),
+        "a picture within": ("elsewhere", with_segments(whole, scan, segment(0xE3, small))),
+        "two frames": ("refused", with_segments(whole, scan, whole[whole.index(b"\xff\xc0") :][:19])),
+    }
+
+
 def files() -> dict[str, tuple[str, bytes]]:
     """What becomes of each: "elsewhere" decoded, "Pillow" alone, or "refused"."""
     whole, other = file_of(photo()), photo(seed=1)
@@ -63,6 +105,7 @@ def files() -> dict[str, tuple[str, bytes]]:
     made["a comment"] = "elsewhere", file_of(other, comment="a" * 300)
     made["upright"] = "elsewhere", turned(1)
     made |= {f"turned {number}": ("Pillow", turned(number)) for number in range(2, 9)}
+    made |= odd_heads(whole)
     made["progressive"] = "Pillow", file_of(other, progressive=True)
     made["grey"] = "Pillow", file_of(photo(mode="L"))
     made["CMYK"] = "Pillow", file_of(photo(mode="CMYK"))
@@ -209,6 +252,34 @@ def test_a_store_notes_its_road_and_auto_keeps_to_it(folder, tmp_path, monkeypat
     monkeypatch.undo()
     with pytest.raises(ResidualError, match="on the GPU, as this store was begun: the encoder runs on"):
         encode_dataset(encoder, some, tmp_path / "gpu")
+
+
+def test_moments_of_parts_that_were_decoded_otherwise_do_not_merge(folder, tmp_path, monkeypatch):
+    encoder = encoder_with(ENCODERS["transformers"])
+    some = folder.subset([at for at, name in enumerate(folder.sample_ids) if "sampled" in name])
+    encode = partial(stream_moments, encoder, some)
+    whole = encode(Encoding(kinds=("head",)), part=(1, 3))
+    assert "roads" not in whole.progress
+    monkeypatch.setattr("residual.store.decoding.lacking", lambda device: "")
+    for number in (2, 3):
+        encode(Encoding(kinds=("head",)), part=(number, 3)).save(tmp_path / str(number))
+    second, third = (UnitMoments.load(tmp_path / name) for name in "23")
+    second.merge(third)
+    with pytest.raises(ResidualError, match="pictures of one were decoded on the cpu, those"):
+        whole.merge(second)
+    other = UnitMoments.load(tmp_path / "2")
+    other.origin, other.progress = replace(other.origin, datasets=("other/train",)), {}
+    other.merge(second)  # another dataset may have been
+    with pytest.raises(ResidualError, match="pictures of one were decoded on the gpu, those of the other on"):
+        other.merge(whole)
+
+
+def test_large_pictures_take_bounded_memory(folder, monkeypatch):
+    monkeypatch.setattr("residual.store.reading._MOST_WAITING", 100)
+    monkeypatch.setattr("residual.encoders.halves._AT_ONCE", 61 * 90)
+    compare(encoder_with(ENCODERS["transformers"]), folder, (0, 0))
+    monkeypatch.setattr("residual.store.pieces._MOST_DECODED", 0)
+    compare(encoder_with(ENCODERS["open_clip"]), folder, (0, 0))
 
 
 def test_why_pictures_stay_on_the_cpu(folder):

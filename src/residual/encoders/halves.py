@@ -32,7 +32,8 @@ from residual.pictures import check_size
 _TO_TENSOR = ("ToTensor", "MaybeToTensor")
 _NOTHING = ("MaybeConvertMode", "ToRGB", "_convert_to_rgb")  # to a picture that has colours alone
 _SMOOTH = ("bilinear", "bicubic")
-_MOST_OF_A_MATRIX = 2048  # pixels of a side
+_MOST_OF_A_MATRIX = 2**19  # numbers, of 128 that are kept: 2 MB each
+_AT_ONCE = 2**24  # pixels that are resized at a time, in fractions: 200 MB
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,12 @@ class Geometry:
         for place, picture in enumerate(pictures):
             alike.setdefault(tuple(picture.shape), []).append(place)
         # Together those of one size: each step on a GPU waits for one of the encoder's.
-        groups = list(alike.values())
+        groups = [
+            group[start : start + most]
+            for (_, tall, wide), group in alike.items()
+            for most in [max(1, _AT_ONCE // (tall * wide))]
+            for start in range(0, len(group), most)
+        ]
         made = [self._resized(torch.stack([pictures[place] for place in group])) for group in groups]
         shapes = {tuple(each.shape[1:]): None for each in made}
         if len(shapes) > 1:
@@ -116,14 +122,14 @@ class Geometry:
 
 def _along(axis: int, pixels: Tensor, to: int, filter_: str) -> Tensor:
     """Resized along one axis: by a matrix product, a third of the time on a GPU, where that isn't large."""
-    if (now := pixels.shape[axis]) > _MOST_OF_A_MATRIX:
+    if (now := pixels.shape[axis]) * max(now, to) > _MOST_OF_A_MATRIX:
         size = (pixels.shape[2], to) if axis == 3 else (to, pixels.shape[3])
         return interpolate(pixels, size, mode=filter_, antialias=True)
     matrix = _matrix(now, to, filter_, pixels.device)
     return pixels @ matrix if axis == 3 else matrix.mT @ pixels
 
 
-@lru_cache(256)
+@lru_cache(128)
 def _matrix(now: int, to: int, filter_: str, device: torch.device) -> Float[Tensor, "now to"]:
     """What resizing does to a row: it is linear, and this is what it does to the identity."""
     identity = torch.eye(now, device=device)[None, None]

@@ -21,17 +21,19 @@ from residual.errors import ResidualError, UnreadableImageError
 from residual.libraries import first_line
 
 _ALIGNED = 16  # bytes
+_MOST_DECODED = 2**24  # pixels of a picture; 64 of them are 3 GB where they are decoded
 
 
 @dataclass
 class Files:
     """JPEGs that are still to be decoded, one after another in `data`, and how long each is; and then the
-    pictures, None of what the decoder refused.
+    pictures, None of what the decoder refused; resized and cropped if they are `drawn`.
     """
 
     data: Tensor
     lengths: list[int]
     pictures: list[Tensor | None] = field(default_factory=list)
+    drawn: bool = False
 
 
 @dataclass
@@ -209,6 +211,8 @@ class Reader(Dataset[Pixels]):
     def _travels(self, content: bytes) -> bool:
         """Whether a file is one to be decoded beside the encoder; what is too large is told by Pillow."""
         if self.geometry is None or (size := plain_jpeg(content)) is None:
+            return False
+        if size[0] * size[1] > _MOST_DECODED:
             return False
         try:
             self.geometry.check(*size)

@@ -34,6 +34,7 @@ MOST_PROCESSES = 256
 _MOST_WORKERS = 16
 _MOST_READERS = 8  # of those that decode nothing; more of them only begin later
 _SWITCHES = 1e-4  # seconds
+_MOST_WAITING = 2**28  # bytes of decoded pictures; more are made small at once
 
 
 def read_pixels(
@@ -170,7 +171,12 @@ class _OnDevice:
             for part in read.pixels:
                 if isinstance(part, Files):
                     part.pictures = decode_files(part.data, part.lengths, self.device)
+                    if sum(each.nbytes for each in part.pictures if each is not None) > _MOST_WAITING:
+                        part.pictures, part.drawn = list(map(self._small, part.pictures)), True
         return read
+
+    def _small(self, picture: Tensor | None) -> Tensor | None:
+        return None if picture is None or self.geometry is None else self.geometry.drawn([picture])[0]
 
     def __call__(self, read: Pixels) -> Pixels:
         """With one tensor of pixels."""
@@ -228,7 +234,8 @@ class _OnDevice:
         parts, pairs = list[Tensor](), zip(positions, files.pictures, strict=True)
         for taken, run in groupby(pairs, lambda pair: pair[1] is not None):
             if taken:
-                drawn = self.geometry.drawn([picture for _, picture in run if picture is not None])
+                pictures = [picture for _, picture in run if picture is not None]
+                drawn = torch.stack(pictures) if files.drawn else self.geometry.drawn(pictures)
                 parts.append(drawn if drawn.dtype == torch.uint8 else self.normalise(drawn))
                 continue
             for position, _ in run:
