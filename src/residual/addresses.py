@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "memory")
 READ_ONLY = ("http", "https")
+_BUCKETS = ("s3", "gs", "gcs")  # which an address of theirs begins with
 _LIBRARIES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
 _LIBRARIES |= {"gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
 _EXTRAS = {"aiohttp": "'residual-vit[web]'", "s3fs": "'residual-vit[s3]'"}  # which they come with
@@ -43,15 +44,23 @@ def check_address(address: str) -> str | None:
     """The protocol of an address; None of a path on this machine.
 
     Raises:
-        ResidualError: it is of no protocol that is read, or chains several by `::`.
+        ResidualError: it is of no protocol that is read, chains several by `::`, or has a password before a
+            bucket.
     """
     protocol, is_url, rest = address.partition("://")
     chained = "::" in re.sub(r"^([^/]*@)?\[[^]/]*\]", "", rest)  # where no host of IPv6 has them
     if "\0" in address or (is_url and (chained or protocol not in PROTOCOLS)):
-        shown = re.sub(r"\?[^/]*$", "?…", address)  # a signed one has a key there
+        shown = re.sub(r"(?<=://)[^/]*@", "…@", address)
+        shown = re.sub(r"\?[^/]*$", "?…", shown)  # a signed one has a key there
         raise ResidualError(
             f"{shown!r} is no address that is read. Read are paths and addresses of "
             f"{', '.join(f'{known}://' for known in PROTOCOLS)}, without '::'."
+        )
+    bucket = rest.partition("/")[0]
+    if protocol in _BUCKETS and ("@" in bucket or (":" in bucket and not bucket.startswith("arn:"))):
+        raise ResidualError(
+            f"No user or password is taken from an address: after {protocol}:// comes the bucket.",
+            _CREDENTIALS if protocol == "s3" else "",
         )
     return protocol if is_url else None
 
@@ -83,7 +92,7 @@ def file_system(address: str, listings: bool = True) -> tuple[AbstractFileSystem
         install, cause = _EXTRAS.get(needed, needed), error.__cause__ or error
         raise unusable(needed, repr(address), install, cause) from error
     except Exception as error:
-        raise ResidualError(f"{address!r} is no address that can be read: {error}.") from error
+        raise ResidualError(f"{shareable(address)!r} is no address that can be read: {error}.") from error
 
 
 @cache
@@ -120,9 +129,8 @@ def remote_errors(address: str, doing: str, kept: str = "") -> Generator[None]:
         if isinstance(error, FileNotFoundError) and _code(error)[0] not in _NO_BUCKET:
             raise
         why, way = _why_and_way_out(address, error)
-        type(
-            file_system(address)[0]
-        ).clear_instance_cache()  # it keeps credentials, which may be others next time
+        # It keeps credentials, which may be others next time.
+        type(file_system(address)[0]).clear_instance_cache()
         raise UnreachableAddressError(f"{shareable(address)!r} {doing}: {why}.{kept}", way) from error
 
 
@@ -156,7 +164,8 @@ def _why_and_way_out(address: str, error: Exception) -> tuple[str, str]:
     if code in _BAD_KEY:
         return f"the server doesn't take these credentials{named}", s3
     if isinstance(error, PermissionError) or status in (401, 403):
-        return f"these credentials don't allow it{named}", f"Ask its owner for access, or use others. {s3}"
+        way = f"Ask its owner for access, or use others. {s3}"
+        return f"these credentials don't allow it{named}", way.strip()
     if status >= 500:
         return f"the server fails, asked several times ({code or status})", "Try the same again later."
     if kinds & _NETWORK and not status:
@@ -167,11 +176,13 @@ def _why_and_way_out(address: str, error: Exception) -> tuple[str, str]:
 
 
 def _code(error: BaseException) -> tuple[str, int]:
-    """How S3 names an error, and its status of HTTP; ("", 0) of what isn't an answer of S3."""
+    """How S3 names an error, and its status of HTTP; ("", 0) of what is no answer of a server."""
     for cause in _causes(error):
         if isinstance(answer := getattr(cause, "response", None), dict):
             status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             return str(answer.get("Error", {}).get("Code", "")), int(status)
+        if isinstance(status := getattr(cause, "status", None), int):  # of aiohttp
+            return "", status
     return "", 0
 
 

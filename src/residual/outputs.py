@@ -262,7 +262,8 @@ def check_stores(place: str | Path) -> str | Path:
         check_place(folder := local_path(place), folder=True)
         return folder
     if protocol in READ_ONLY:
-        raise ResidualError(f"Nothing can be written to {address!r}: {protocol}:// is for reading.")
+        shown = shareable(address)
+        raise ResidualError(f"Nothing can be written to {shown!r}: {protocol}:// is for reading.")
     if protocol == "file":
         check_place(Path(file_system(address)[1]), folder=True)
     else:

@@ -346,6 +346,12 @@ def test_labels_and_ids_that_no_dataset_has(copy, name, values, read, message):
         getattr(ResidualStore.open(copy), read)
 
 
+def test_ids_without_their_bytes(copy):
+    rewritten(copy / "manifest.json", drop("files", "sample_id/c/0"))
+    with pytest.raises(DamagedStoreError, match=r"sample_id/c/0 is damaged: it holds no .* as written"):
+        ResidualStore.open(copy).sample_ids  # noqa: B018
+
+
 def test_a_linearization_of_another_encoder(copy):
     from residual.hashing import sha256
     from residual.tracing.linearization import Linearization

@@ -138,7 +138,8 @@ def encode_dataset(
         kinds: the kinds of unit to keep: "emb", "mlp", "head".
         dtype: of stored coordinates, "float16" or "float32"; `mean` and `std` are always in float32.
         shard_mb: of coordinates (2²⁰ bytes) in a shard of a new store, 1 to 1,024: what a kill loses at
-            most. Larger ones make fewer files, which tells on an object store; memory has to hold three.
+            most. Larger ones make fewer files, which tells on an object store; memory has to hold three, or
+            five on the way to one.
         part: `(number, of)`, such as `(2, 8)` for the second of eight parts: several processes, on several
             machines if `path` is in reach of all, can each write one part of a store.
         batch_size: images at a time; changes speed and memory, not results (but for rounding).
@@ -225,7 +226,7 @@ def _onto_disk(
     lacks = None if executor is None else site_of(executor).lacks
     settings = replace(settings, decode=road(settings.decode, encoder, dataset, stored, lacks))
     identity = identity_of(encoder, dataset, settings.pooling, settings.kinds, dtype, settings.decode)
-    begun = begin(storage, identity, dataset, linearization, layout, part, asked)
+    begun = begin(storage, there, identity, dataset, linearization, layout, part, asked)
     if begun.whole or not begun.pending or executor is not None:
         begun = begun.settled()
     begun, skipped = _look_again(begun, encoder, dataset, settings, check)

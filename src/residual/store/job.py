@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -171,7 +172,8 @@ def write_task(bench: Bench, shards: Sequence[int]) -> dict[int, str]:
 
     Gives what can't be read of all of them.
     """
-    receipts = [whole_receipt(bench.storage, bench.job.manifest, shard) for shard in shards]
+    whole = partial(whole_receipt, bench.storage, bench.job.manifest)
+    receipts = list(bench.storage.several(whole, shards))
     skipped = {at: why for receipt in receipts if receipt is not None for at, why in receipt.skipped.items()}
     left = [shard for shard, receipt in zip(shards, receipts, strict=True) if receipt is None]
     return skipped | (bench.write(left) if left else {})

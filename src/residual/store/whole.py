@@ -120,8 +120,10 @@ class WholeArray:
         """
         if not self._seen:
             self._files.check_description(self._name)
-        if not len(rows) or self._file not in self._files.manifest.files:
+        if not len(rows):
             return np.empty(0, self._array.dtype)
+        if self._file not in self._files.manifest.files:
+            raise self._no_such()
         if self._array.counts[0] == 1:
             if self._held is None:
                 self._held = self._whole()

@@ -81,6 +81,8 @@ class Begun:
 
     def finish(self) -> None:
         """Where all parts are whole, whoever wrote them, take away what killed writers left behind."""
+        if self.storage.local is None:  # nothing is ever left there
+            return
         receipts = self.storage.sizes(RECEIPTS)
         if all(Receipt.file(shard) in receipts for shard in range(self.layout.shards)):
             self.storage.sweep()
@@ -88,6 +90,7 @@ class Begun:
 
 def begin(
     storage: Storage,
+    manifest: StoreManifest | None,
     identity: dict[str, Any],
     dataset: ImageDataset,
     linearization: Linearization,
@@ -99,6 +102,7 @@ def begin(
 
     Args:
         storage: for the store.
+        manifest: of the store that was there a while ago, if there was one.
         identity: what the store is of; compared with that of a store that is there already.
         dataset: for labels and ids.
         linearization: goes into the store.
@@ -110,7 +114,8 @@ def begin(
         ResidualError: there is a store of something else, or what is there is no store.
     """
     sizes = storage.sizes()
-    manifest = read_manifest(storage)
+    if manifest is None and MANIFEST in sizes:  # of another writer, who began meanwhile
+        manifest = read_manifest(storage)
     if manifest is not None:
         check_identity(manifest.identity, identity, storage.address, asked)
     elif foreign := [name for name in sizes if name.partition("/")[0] not in OWN_FILES]:
@@ -135,10 +140,11 @@ def begin(
 
 def whole_receipt(storage: Storage, manifest: StoreManifest, shard: int) -> Receipt | None:
     """The receipt of a shard, if that is whole; nothing of the others is looked at."""
-    name = Receipt.file(shard)
-    if storage.size(name) is None:
+    try:
+        packed = storage.read(Receipt.file(shard), MOST_BYTES)
+    except FileNotFoundError:
         return None
-    return _whole(manifest, shard, storage.read(name, MOST_BYTES), storage.size)
+    return _whole(manifest, shard, packed, storage.size)
 
 
 class Writer:
@@ -199,8 +205,8 @@ class Writer:
         arrays = self.layout.arrays
 
         def packed() -> Iterator[tuple[str, bytearray]]:
-            for name, values in shard.values.items():
-                data = arrays[name].pack(values)
+            for name in list(shard.values):
+                data = arrays[name].pack(shard.values.pop(name))  # which memory holds once
                 sizes[name], checksums[name] = len(data), sha256(data)
                 chunks[name] = arrays[name].checksums(data)
                 yield self.layout.file(name, shard.number), data
