@@ -228,7 +228,7 @@ def write_random(encoder: Encoder, samples: int, place: Path) -> None:
     layout = Layout.of(linearization, None, kinds, samples, "float16")
     what = identity_of(encoder, dataset, "own", kinds, "float16")
     begun = begin(Storage(place), None, what, dataset, linearization, layout, Part(1, 1), "own")
-    writer = Writer(begun.storage, begun.manifest)
+    writer = Writer(begun.storage, begun.manifest, begun.lacks)
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randn(2**26, generator=generator).half()
     for start in range(0, samples, 256):

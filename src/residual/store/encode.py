@@ -138,8 +138,7 @@ def encode_dataset(
         kinds: the kinds of unit to keep: "emb", "mlp", "head".
         dtype: of stored coordinates, "float16" or "float32"; `mean` and `std` are always in float32.
         shard_mb: of coordinates (2²⁰ bytes) in a shard of a new store, 1 to 1,024: what a kill loses at
-            most. Larger ones make fewer files, which tells on an object store; memory has to hold three, or
-            five on the way to one.
+            most. Larger ones make fewer files, which tells on an object store; memory has to hold five.
         part: `(number, of)`, such as `(2, 8)` for the second of eight parts: several processes, on several
             machines if `path` is in reach of all, can each write one part of a store.
         batch_size: images at a time; changes speed and memory, not results (but for rounding).
