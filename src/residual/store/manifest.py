@@ -279,6 +279,8 @@ def _check_agreement(content: dict[str, Any], layout: Layout) -> None:
     if not kinds or {KIND_OF[name] for name in layout.arrays if name in KIND_OF} != set(kinds):
         raise FormError("the kinds and the arrays differ")
     whole = [name for name in WHOLE if name != "group" or dataset["groups"] is not None]
+    if not content.get("chunks", {}).keys() <= set(whole):
+        raise FormError("it lists chunks of arrays that it hasn't")
     files = {
         *("zarr.json", LINEARIZATION, UNITS),
         *(f"{name}/zarr.json" for name in [*layout.arrays, *whole]),

@@ -201,6 +201,8 @@ class Writer:
     def _write(self, shard: _Shard, checked: Callable[[], None], before: Future[Any] | None) -> None:
         """The files of a shard, and when the one before is whole its receipt: there are none behind a gap."""
         checked()
+        if before is not None and before.done():  # what failed there leaves no more files here
+            before.result()
         sizes, checksums, chunks = {}, {}, {}
         arrays = self.layout.arrays
 
