@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
 from store_files import files_of, same_encoder, same_files, small_shards
 from tiny import TinyImages
-from watched_images import DeadlySimilarity, WatchedImages
+from watched_images import DeadlySimilarity, WatchedImages, rest
 
 from residual.errors import ResidualError, UnreadableImageError
 from residual.executors import ClusterExecutor
@@ -152,3 +153,13 @@ def test_bases_of_a_store_and_an_error_as_it_was(executor, tmp_path):
 def test_what_no_node_has_is_refused(executor, cluster):
     with pytest.raises(ResidualError, match=r"No node of the Ray cluster at .* \(64 CPU\)"):
         ClusterExecutor(cluster.address, cpus=64).workers()
+
+
+def test_ctrl_c_while_it_waits_is_one(executor):
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        interrupted(executor)
+
+
+def interrupted(executor: ClusterExecutor) -> None:
+    Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    list(executor.run(dict, rest, [60.0]))

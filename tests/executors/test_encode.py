@@ -13,6 +13,7 @@ from watched_images import GoneImages, WatchedImages
 from residual.data import PixelDataset, load_dataset
 from residual.encoders.load import load_encoder
 from residual.errors import ResidualError, TooManySkippedError, WorkerDiedError
+from residual.executors import opened
 from residual.spectral.fit import fit_bases, stream_moments
 from residual.store.disk import ResidualStore
 from residual.store.encode import encode_dataset
@@ -79,13 +80,12 @@ def test_pixels_in_memory_and_a_part_of_a_store(processes, here, tmp_path):
 
 
 def test_a_worker_that_is_killed_loses_nothing(processes, tmp_path):
-    dataset = WatchedImages(64, tmp_path, deadly=37)
-    how = {"batch_size": 4, "executor": processes}
-    with pytest.raises(WorkerDiedError, match="One of 2 worker processes ended in the middle of its work"):
-        encode_dataset(same_encoder(), dataset, tmp_path / "elsewhere", **how)
+    dataset = WatchedImages(64, tmp_path, pause=0.02, deadly=60)
+    with opened("processes:1") as alone, pytest.raises(WorkerDiedError, match="ended in the middle of its"):
+        encode_dataset(same_encoder(), dataset, tmp_path / "elsewhere", batch_size=4, executor=alone)
     kept = ResidualStore.open(tmp_path / "elsewhere", cut_off=True)
     assert 0 < len(kept) < 64
-    encode_dataset(same_encoder(), dataset, tmp_path / "elsewhere", **how)
+    encode_dataset(same_encoder(), dataset, tmp_path / "elsewhere", batch_size=4, executor=processes)
     encode_dataset(same_encoder(), dataset, tmp_path / "plain", batch_size=4)
     same_files(files_of(tmp_path / "elsewhere"), files_of(tmp_path / "plain"))
 

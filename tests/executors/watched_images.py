@@ -63,6 +63,11 @@ class DeadlySimilarity(Similarity):
         return table
 
 
+def rest(_: object, seconds: float) -> None:
+    """Work that only takes its time."""
+    time.sleep(seconds)
+
+
 class Here:
     """An executor: tasks for three, done one after another, the last one first."""
 

@@ -118,6 +118,10 @@ class ClusterExecutor:
                     yield pending.pop(each), outcome.taken(told)
                 if tick is not None:
                     tick()
+        except SystemError as error:
+            if isinstance(error.__cause__, KeyboardInterrupt | SystemExit):  # as Ray's waiting wraps it
+                raise error.__cause__ from None
+            raise
         except ray.exceptions.RayTaskError:
             raise  # what the task itself raised
         except ray.exceptions.RayError as error:
