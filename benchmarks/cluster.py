@@ -20,6 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from residual.data import PixelDataset
 from residual.devices import best_dtype, find_device
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import wrap_encoder
+from residual.executors import opened
 
 DISTINCT = 300
 
@@ -84,14 +86,14 @@ def own_cost(options: argparse.Namespace) -> dict[str, Any]:
 def several(options: argparse.Namespace) -> dict[str, Any]:
     gpus = torch.cuda.device_count()
     workers = options.workers or gpus or 2
-    if gpus:
-        ways = {"plain": None, f"gpus:{workers}": f"gpus:{workers}", "ray": f"ray,workers={workers}"}
-    else:
-        ways = {
-            "plain": None,
-            f"processes:{workers}": f"processes:{workers}",
-            "ray": f"ray,workers={workers}",
-        }
+    own = f"gpus:{workers}" if gpus else f"processes:{workers}"
+    with ExitStack() as stack:  # each begun once, for both sources
+        places = {"plain": None, own: own, "ray": f"ray,workers={workers}"}
+        ways = {name: stack.enter_context(opened(where)) for name, where in places.items()}
+        return sources(options, ways, gpus, workers)
+
+
+def sources(options: argparse.Namespace, ways: dict[str, Any], gpus: int, workers: int) -> dict[str, Any]:
     encoder, result = encoder_of(options.model), {"gpus": gpus, "workers": workers}
     files = residual.load_dataset(f"folder:{files_of(options, options.images, 'files')}", "train")
     result["files"] = {**compared(options, encoder, files, ways), "samples": len(files)}
