@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 
 import pytest
 import torch
@@ -50,6 +51,20 @@ def test_other_processes_read_the_images(tmp_path, monkeypatch):
         encode_dataset(encoder, dataset, tmp_path / "thread", workers=2, **how)
     for other in ("2", "copied", "thread"):
         same_files(files_of(tmp_path / other), files_of(tmp_path / "0"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes that read are spawned")
+def test_readers_are_forked_also_by_a_process_that_was_spawned():
+    class Local(TinyImages):
+        """Can't be sent to a process that is spawned."""
+
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)  # as in each worker of an executor
+    try:
+        store = encode_dataset(float32_encoder(), Local(3), workers=1)
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert len(store) == 3
 
 
 def test_a_process_that_is_killed_is_one_sentence(tmp_path, monkeypatch):

@@ -34,6 +34,8 @@ MOST_PROCESSES = 256
 _MOST_WORKERS = 16
 _MOST_READERS = 8  # of those that decode nothing; more of them only begin later
 _SWITCHES = 1e-4  # seconds
+# How processes begin: one that was spawned itself would spawn others, and each imports torch anew.
+_BEGUN = "fork" if sys.platform == "linux" else None
 _MOST_WAITING = 2**28  # bytes of decoded pictures; more are made small at once
 
 
@@ -102,7 +104,7 @@ def _turns() -> Generator[None]:
 def _can_have_workers() -> bool:
     """Whether processes can talk to each other here, for which they need semaphores."""
     try:
-        multiprocessing.get_context().Lock()
+        multiprocessing.get_context(_BEGUN).Lock()
     except (OSError, ImportError) as error:
         warnings.warn(
             f"Pictures are read in one thread: worker processes can't be had here ({first_line(error)}), as "
@@ -115,7 +117,9 @@ def _can_have_workers() -> bool:
 
 def _by_processes(reader: Reader, batches: Sequence[range], workers: int) -> Iterator[Pixels]:
     pieces = [batch[start : start + _PIECE] for batch in batches for start in range(0, len(batch), _PIECE)]
-    loader = DataLoader(reader, batch_size=None, sampler=pieces, num_workers=workers)
+    loader = DataLoader(
+        reader, batch_size=None, sampler=pieces, num_workers=workers, multiprocessing_context=_BEGUN
+    )
     begun: list[Iterator[Pixels]] = []
 
     def joined(batch: range) -> Pixels:
