@@ -66,7 +66,7 @@ def main() -> None:
     parser = parser_of(__doc__, {"faults": faults})
     parser.add_argument("--worker-kills", type=int, default=100)
     parser.add_argument("--node-kills", type=int, default=20)
-    parser.add_argument("--of-a-job", type=int, default=4, help="kills of workers, at most")
+    parser.add_argument("--of-a-job", type=int, default=8, help="kills of workers, at most")
     parser.add_argument("--images", type=int, default=384, help="of a store")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -95,11 +95,11 @@ def faults(options: argparse.Namespace) -> dict[str, Any]:
                 name = chance.choice(list(jobs))
                 left = options.worker_kills - counts["workers"]
                 planned = ["workers"] * min(left, chance.randint(1, options.of_a_job))
-                planned += ["nodes"] * (counts["nodes"] < options.node_kills)
+                planned += ["nodes"] * min(options.node_kills - counts["nodes"], chance.randint(1, 2))
                 chance.shuffle(planned)
                 shutil.rmtree(out := folder / "now", ignore_errors=True)
                 job = partial(until_done, partial(jobs[name], data, out, executor))
-                again, done = disturbed(job, nodes, planned, 1.5 * took[name], chance)
+                again, done = disturbed(job, nodes, planned, 0.5 * took[name], chance)
                 counts["called again"] += again
                 counts.update(done)
                 counts[f"jobs: {name}"] += 1
