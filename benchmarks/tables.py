@@ -117,6 +117,48 @@ def bases() -> str:
     return _table(["on", "what", "time", "memory"], rows)
 
 
+def roads() -> str:
+    rows = []
+    for model, found in result("files")["roads"].items():
+        if not isinstance(found, dict) or "of_forward" not in found:
+            continue
+        rates = found["images_per_second"]
+        ways = [[_spread(rates[way]), f"{found['of_forward'][way]:.2f}"] for way in ("gpu", "cpu")]
+        rows.append([model, found["batch"], _spread(rates["forward"]), *ways[0], *ways[1]])
+    return _table(["model", "batch", "forward alone", "`gpu`", "of forward", "`cpu`", "of forward"], rows)
+
+
+def roads_alone() -> str:
+    found = result("files")["roads"]["alone"]
+    return _table(["alone", "images/s"], [[name, f"{rate:,.0f}"] for name, rate in found.items()])
+
+
+def roads_change() -> str:
+    rows = []
+    for name, found in (result("files").get("change") or result("files-change")["change"]).items():
+        errors, cosines = found["features_relative_error"], found["features_cosine"]
+        right = ""
+        if shares := found.get("accuracy"):
+            right = f"{100 * shares['cpu']:.2f} → {100 * shares['gpu']:.2f} % of {found['tested']:,}"
+        rows.append(
+            [
+                name,
+                found["images"],
+                f"{found['levels']['mean']:.2f}, {found['levels']['largest']}",
+                f"{100 * errors['median']:.1f} % (at most {100 * errors['largest']:.1f} %)",
+                f"{cosines['median']:.5f} ({cosines['least']:.4f})",
+                right,
+            ]
+        )
+    headings = ["encoder, JPEGs", "pictures", "levels: mean, largest", "features, relative error"]
+    return _table([*headings, "cosine (least)", "accuracy, `cpu` → `gpu`"], rows)
+
+
+def roads_command() -> str:
+    names = ("files",) if "change" in result("files") else ("files", "files-change")
+    return "\n".join([*(f"    {result(name)['command']}" for name in names), "", *_versions("files")])
+
+
 def size() -> str:
     rows = []
     on_card, beside = result("store")["encoding"]["pixels on cpu"], result("store-cpu")["hdf5"]
@@ -672,7 +714,17 @@ PAGES = {
         adapters_commands,
     ),
     "speed": (speed, compiled, precision, accuracy, float8, commands),
-    "stores": (encoding, packing, bases, size, store_commands),
+    "stores": (
+        encoding,
+        packing,
+        roads_change,
+        roads,
+        roads_alone,
+        roads_command,
+        bases,
+        size,
+        store_commands,
+    ),
     "scale": (simulation, merging, scale_stores, scale_money, scale_cuts, scale_rates, scale_commands),
     "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),
     "published": (released, untrained, centering, cosines, correlations, published_commands),
