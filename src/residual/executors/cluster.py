@@ -26,6 +26,10 @@ R = TypeVar("R")
 _TICK = 1.0  # seconds
 _ANSWERS = 5.0  # seconds
 _CLIENT_PORT = 10001
+_TOKEN = (
+    "Where the cluster asks for a token, as newer ones do, Ray Client needs it, too: RAY_AUTH_MODE=token and "
+    "RAY_AUTH_TOKEN_PATH in the environment."
+)
 _DEATHS = 30  # of one task, before it is taken for what kills its workers
 
 
@@ -169,7 +173,8 @@ class ClusterExecutor:
                 raise ResidualError(
                     f"There is no Ray cluster at {address} ({first_line(error)})."
                     if address != "local"
-                    else f"No Ray cluster could be started on this machine ({first_line(error)})."
+                    else f"No Ray cluster could be started on this machine ({first_line(error)}).",
+                    _TOKEN if "://" in address else "",
                 ) from error
             self._own = True
         self._joined = True
