@@ -18,12 +18,14 @@ from tiny import TinyImages, tiny_encoder
 
 from residual.data import load_dataset
 from residual.data.jpeg import plain_jpeg
+from residual.encoders.halves import halves_of
 from residual.encoders.preprocess import OnWhite, Preprocess, Unrounded
 from residual.errors import OtherResultError, ResidualError, UnreadableImageError
 from residual.spectral import UnitMoments, stream_moments
 from residual.store import ResidualStore, encode_dataset
 from residual.store.decoding import decode_files, road
 from residual.store.encoding import Encoding
+from residual.store.pieces import Reader
 from residual.store.reading import read_pixels
 
 WITHOUT_GPU = "no CUDA, or no nvJPEG in torchvision"
@@ -272,6 +274,12 @@ def test_moments_of_parts_that_were_decoded_otherwise_do_not_merge(folder, tmp_p
     other.merge(second)  # another dataset may have been
     with pytest.raises(ResidualError, match="pictures of one were decoded on the gpu, those of the other on"):
         other.merge(whole)
+
+
+def test_pictures_that_would_be_enlarged_stay_with_pillow():
+    reader = Reader(TinyImages(1), None, halves_of(ENCODERS["open_clip"]).geometry, False)
+    for height, width, travels in ((32, 32, True), (61, 90, True), (31, 90, False), (31, 31, False)):
+        assert reader._travels(file_of(photo(height, width))) == travels, (height, width)
 
 
 def test_large_pictures_take_bounded_memory(folder, monkeypatch):

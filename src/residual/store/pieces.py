@@ -209,7 +209,9 @@ class Reader(Dataset[Pixels]):
             raise UnreadableImageError(self.dataset.sample_ids[position], first_line(error)) from error
 
     def _travels(self, content: bytes) -> bool:
-        """Whether a file is one to be decoded beside the encoder; what is too large is told by Pillow."""
+        """Whether a file is one to be decoded beside the encoder. What is too large is told by Pillow; what is
+        enlarged shows each pixel that a decoder makes otherwise, and costs Pillow little.
+        """
         if self.geometry is None or (size := plain_jpeg(content)) is None:
             return False
         if size[0] * size[1] > _MOST_DECODED:
@@ -218,7 +220,7 @@ class Reader(Dataset[Pixels]):
             self.geometry.check(*size)
         except ResidualError:
             return False
-        return True
+        return all(now >= then for now, then in zip(size, self.geometry.resized(*size), strict=True))
 
 
 def _kind(one: bytes | Tensor) -> object:
