@@ -209,8 +209,8 @@ class Reader(Dataset[Pixels]):
             raise UnreadableImageError(self.dataset.sample_ids[position], first_line(error)) from error
 
     def _travels(self, content: bytes) -> bool:
-        """Whether a file is one to be decoded beside the encoder. What is too large is told by Pillow; what is
-        enlarged shows each pixel that a decoder makes otherwise, and costs Pillow little.
+        """Whether a file is one to be decoded beside the encoder. What is too large is told by Pillow; what
+        is enlarged shows each pixel that a decoder makes otherwise, and costs Pillow little.
         """
         if self.geometry is None or (size := plain_jpeg(content)) is None:
             return False
