@@ -166,10 +166,10 @@ def test_disk_is_that_of_the_stores_that_are_missing(tmp_path, monkeypatch):
 
 
 def test_an_encoder_that_fails_leaves_the_others(tmp_path, monkeypatch):
-    def load(name: str, device: str | None = None):
+    def load(name: str, **how):
         if name == "clip_b":
             raise MemoryError("no memory")
-        return load_encoder(name, device=device)
+        return load_encoder(name, **how)
 
     monkeypatch.setattr("residual.experiments.plan.load_encoder", load)
     monkeypatch.setattr("residual.experiments.running.save_figure", lambda *_: [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from store_files import files_of, float32_encoder, same_files, small_shards
 from tiny import TinyImages, tiny_encoder
+from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from residual.encoders.preprocess import Preprocess
@@ -67,16 +69,32 @@ def test_readers_are_forked_also_by_a_process_that_was_spawned():
     assert len(store) == 3
 
 
+def test_processes_that_read_end_well(tmp_path, monkeypatch):
+    """Those that end with an error would be told of where the program has used a loader itself."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    assert [len(one) for one in DataLoader(TinyImages(2).sample_ids, batch_size=None, num_workers=1)] == [
+        6,
+        6,
+    ]
+    try:  # torch listens now
+        assert len(encode_dataset(float32_encoder(), TinyImages(3), tmp_path, workers=1)) == 3
+        gc.collect()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_a_process_that_is_killed_is_one_sentence(tmp_path, monkeypatch):
     class Killing(TinyImages):
         def load(self, index):
             os.kill(os.getpid(), signal.SIGKILL)
             raise ValueError
 
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # which torch keeps where a test used a loader
     patience = _MultiProcessingDataLoaderIter._try_get_data
     monkeypatch.setattr(patience, "__defaults__", (0.1,))  # torch waits five seconds between two looks
     with pytest.raises(ResidualError, match=r"ended early \(.*Most often memory has run out.* workers=0"):
         encode_dataset(float32_encoder(), Killing(4), tmp_path, workers=1)
+    signal.signal(signal.SIGCHLD, before)
 
 
 def test_an_error_that_is_no_pictures_comes_out_of_a_process_as_it_is(tmp_path):

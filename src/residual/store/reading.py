@@ -10,9 +10,11 @@ import multiprocessing
 import sys
 import warnings
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import groupby
+from threading import Thread
 
 import torch
 from torch import Tensor
@@ -125,7 +127,7 @@ def _by_processes(reader: Reader, batches: Sequence[range], workers: int) -> Ite
     def joined(batch: range) -> Pixels:
         try:
             if not begun:
-                begun.append(iter(loader))
+                begun.append(_forked(loader))
             parts = [next(begun[0]) for _ in range(0, len(batch), _PIECE)]
         except (OSError, RuntimeError) as error:  # what the reader itself trips over comes as a value
             raise ResidualError(
@@ -142,6 +144,22 @@ def _by_processes(reader: Reader, batches: Sequence[range], workers: int) -> Ite
 
     # Not in the main thread, where torch has the death of a worker raised wherever that thread is.
     return ahead(joined, batches)
+
+
+def _forked(loader: DataLoader[Pixels]) -> Iterator[Pixels]:
+    """Begin a loader's processes in a thread that is no pool's: what is forked there would wait for itself as
+    it ends, and end with an error.
+    """
+    done: Future[Iterator[Pixels]] = Future()
+
+    def begin() -> None:
+        try:
+            done.set_result(iter(loader))
+        except BaseException as error:
+            done.set_exception(error)
+
+    Thread(target=begin, name="residual-forks", daemon=True).start()
+    return done.result()
 
 
 class _OnDevice:
