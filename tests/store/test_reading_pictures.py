@@ -71,13 +71,13 @@ def test_readers_are_forked_also_by_a_process_that_was_spawned():
 
 def test_processes_that_read_end_well(tmp_path, monkeypatch):
     """Those that end with an error would be told of where the program has used a loader itself."""
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    assert [len(one) for one in DataLoader(TinyImages(2).sample_ids, batch_size=None, num_workers=1)] == [
-        6,
-        6,
-    ]
+    before = signal.getsignal(signal.SIGCHLD)
+    monkeypatch.setattr("torch.utils.data._utils.signal_handling._SIGCHLD_handler_set", False)
+    assert list(DataLoader([1, 2], batch_size=None, num_workers=1)) == [1, 2]
     try:  # torch listens now
-        assert len(encode_dataset(float32_encoder(), TinyImages(3), tmp_path, workers=1)) == 3
+        for number in range(3):
+            store = encode_dataset(float32_encoder(), TinyImages(3), tmp_path / f"{number}", workers=2)
+            assert len(store) == 3
         gc.collect()
     finally:
         signal.signal(signal.SIGCHLD, before)
