@@ -141,7 +141,8 @@ def test_two_writers_at_once_and_what_each_sees_of_the_other(nursery, bucket, ex
     mine = Storage("s3://bucket/shared")
     assert mine.sizes() == {}
     writers = [nursery.start("s3://bucket/shared", part=[part, 2], **how) for part in (1, 2)]
-    assert [nursery.wait(writer) for writer in writers] == [0, 0]
+    codes = [nursery.wait(writer) for writer in writers]
+    assert codes == [0, 0], nursery.errors.read_text()
     same_files(bucket.files("shared"), files_of(expected))
     assert {name: len(data) for name, data in files_of(expected).items()} == mine.sizes()
     bucket.put("shared/label/c/0", b"x")
