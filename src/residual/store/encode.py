@@ -125,7 +125,8 @@ def encode_dataset(
 
     With a `path` they go into a store there, a shard of samples at a time. Called again after whatever
     stopped it, it goes on behind the last whole shard, and the finished store is the same, byte for byte, as
-    that of a run that nothing stopped (on the same CPU, with the same `batch_size`; on a GPU but for rounding).
+    that of a run that nothing stopped (on the same CPU, with the same `batch_size`; on a GPU but for
+    rounding).
 
     Args:
         encoder: from `load_encoder` or `wrap_encoder`; or what wraps one, as an `AdaptedEncoder`.
