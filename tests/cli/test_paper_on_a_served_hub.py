@@ -1,7 +1,6 @@
 """The settings of the paper's experiments on a hub that is served here, with tiny models and tables."""
 
 import json
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import hub_server
 import hubs
 import pytest
 from hub_server import running_hub
+from pictures import first_of_each_folder
 from saved import transformers_folder
 
 from residual.data.hub import hub_entries
@@ -42,11 +42,6 @@ def folders(tmp_path_factory) -> Path:
     for name in ("imagenet", *DATASETS):
         hubs.write_entry(root / "datasets" / hub_entries()[name].repository, hub_entries()[name])
     return root
-
-
-def first_of_each_folder(save: Callable[..., list[Path]]) -> Callable[..., list[Path]]:
-    """Drawing is most of the work of tiny models: one figure of each experiment is."""
-    return lambda figure, folder, name: [] if folder.exists() else save(figure, folder, name)
 
 
 @pytest.mark.slow

@@ -4,10 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from here import Here
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "store")]
-
-from watched_images import Here  # noqa: E402
 
 from residual.executors import opened  # noqa: E402
 

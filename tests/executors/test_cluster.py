@@ -29,6 +29,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="processes are killed as they are on Linux"),
     pytest.mark.timeout(300),
 ]
+SHARDS = 16
 NODE = {"node_ip_address": "127.0.0.1", "include_dashboard": False, "object_store_memory": 80 * 2**20}
 AWAKE = {  # milliseconds after which a node that is silent is taken for dead
     "health_check_initial_delay_ms": 1000,
@@ -91,36 +92,30 @@ def parent_of(process: int) -> int:
 
 
 def test_a_worker_and_a_node_are_killed_in_mid_task(cluster, executor, tmp_path):
-    dataset = WatchedImages(160, tmp_path, pause=0.05)
-    store, killed = tmp_path / "elsewhere", set[int]()
+    """Each worker has a task; of one the node is killed with it."""
+    dataset, store = WatchedImages(8 * SHARDS, tmp_path, pause=0.05), tmp_path / "elsewhere"
 
     def receipts() -> int:
         return len(list((store / "receipts").glob("*.json")))
 
     def at_work() -> list[int]:
-        return [int(each.stem) for each in tmp_path.glob("*.pid") if int(each.stem) not in killed]
-
-    def kill(process: int) -> None:
-        os.kill(process, signal.SIGKILL)
-        killed.add(process)
+        return [int(each.stem) for each in tmp_path.glob("*.pid")]
 
     with ThreadPoolExecutor(1) as aside:  # nodes can be started in the main thread only
         encoding = aside.submit(
             encode_dataset, same_encoder(), dataset, store, batch_size=4, executor=executor
         )
-        wait_for(lambda: receipts() >= 2 and at_work(), encoding)
-        kill(at_work()[0])
-        before = receipts()
-        wait_for(lambda: receipts() > before and at_work(), encoding)
+        wait_for(lambda: receipts() >= 2 and len(at_work()) == 2, encoding)
         raylets = {node.all_processes["raylet"][0].process.pid: node for node in cluster.worker_nodes}
-        worker = at_work()[0]
+        alone, worker = at_work()
         raylet = parent_of(worker)
-        kill(worker)
-        kill(raylet)
+        for process in (alone, worker, raylet):
+            os.kill(process, signal.SIGKILL)
+        assert receipts() < SHARDS
         cluster.remove_node(raylets[raylet], allow_graceful=False)
-        assert receipts() < 40
         cluster.add_node(wait=False, num_cpus=1, **NODE)
         assert encoding.result(timeout=200).complete
+        assert receipts() == SHARDS
     encode_dataset(same_encoder(), dataset, tmp_path / "plain", batch_size=4)
     same_files(files_of(store), files_of(tmp_path / "plain"))
 

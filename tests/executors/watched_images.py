@@ -1,5 +1,5 @@
-"""Pictures that take their time, and that end the process which reads a certain one, once; an experiment that
-does so; and an executor in this process, for what no process is needed for.
+"""Pictures that take their time, and that end the process which reads a certain one, once; and an experiment
+that does so.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from tiny import TinyImages
 
 from residual.errors import UnreadableImageError
-from residual.executors.parcels import Parcel, packed, unpacked
 from residual.experiments.similarity import Similarity
 
 
@@ -66,23 +65,3 @@ class DeadlySimilarity(Similarity):
 def rest(_: object, seconds: float) -> None:
     """Work that only takes its time."""
     time.sleep(seconds)
-
-
-class Here:
-    """An executor: tasks for three, done one after another, the last one first."""
-
-    def workers(self):
-        return 3
-
-    def run(self, context, work, tasks, *, tick=None):
-        parcel = Parcel(context)
-        try:
-            ready = Parcel.opened(parcel.path)()
-        finally:
-            parcel.close()
-        for number, task in reversed([*enumerate(tasks)]):
-            tick is None or tick()
-            yield number, unpacked(packed(work(ready, unpacked(packed(task)))))
-
-    def close(self):
-        """Nothing was started."""

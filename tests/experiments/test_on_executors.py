@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from here import Here
 from pictures import write_folder
 
 from residual import load_encoder
 from residual.adapters.fit_settings import TrainSettings
 from residual.errors import NoPlaceError, ResidualError
-from residual.executors.parcels import packed, unpacked
 from residual.experiments import EXPERIMENTS, Plan, cells, run_experiment
 from residual.experiments.adapters import AdaptersSettings
 from residual.experiments.heads import HeadsSettings
 from residual.workflows.train import train_on
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")
@@ -28,22 +29,6 @@ def data(tmp_path_factory) -> dict[str, str]:
     shutil.copytree(root / "few", root / "broken")
     (root / "broken" / "digit 1" / "03.png").write_bytes(b"no picture")
     return {name: f"folder:{root / name}" for name in ("few", "broken")}
-
-
-class Here:
-    """An executor whose worker is this process; what comes and goes is sent all the same."""
-
-    def workers(self) -> int:
-        return 2
-
-    def run(self, context, work, tasks, *, tick=None) -> Iterator:
-        kept = unpacked(packed(context))()
-        for number, task in reversed(list(enumerate(tasks))):
-            do, given = unpacked(packed((work, task)))
-            yield number, unpacked(packed(do(kept, given)))
-
-    def close(self) -> None:
-        pass
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -64,17 +49,12 @@ def ran(out: Path, number: str, settings=None, executor=None, progress=quiet, **
     return told
 
 
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch):
-    monkeypatch.setattr("residual.experiments.running.save_figure", lambda *_: [])
-
-
 def test_cells_are_those_of_one_process(data, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     of = {"reference": data["few"], "datasets": (data["broken"],)}
     heard: list[tuple[str, int, int]] = []
     one = ran(here, "2", most_skipped=0, **of)
-    many = ran(there, "2", None, "processes:1", lambda *about: heard.append(about), most_skipped=0, **of)
+    many = ran(there, "2", None, Here(), lambda *about: heard.append(about), most_skipped=0, **of)
     assert many == one
     (failed,) = many["failed"]
     assert "1 images of" in failed["reason"]  # of a worker, which encoded it

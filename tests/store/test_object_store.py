@@ -19,6 +19,7 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
+from here import Here
 from kills import Nursery
 from PIL import Image
 from s3_server import BROKEN, BUSY, DROPPED, FORBIDDEN, KEYS, Bucket, counts, forget, serving
@@ -378,9 +379,9 @@ def test_an_open_store_may_be_forked_and_pickled(store):
         assert torch.equal(pool.submit(_mean_of, opened, 2).result(60), right[2:3])
 
 
-def test_two_processes_write_the_store(proxy, bucket, expected):
+def test_tasks_of_an_executor_write_the_store(proxy, bucket, expected):
     """Each straight into the bucket; what one process writes."""
-    encode("s3://bucket/parallel", executor="processes:2")
+    encode("s3://bucket/parallel", executor=Here())
     same_files(bucket.files("parallel"), files_of(expected))
 
 

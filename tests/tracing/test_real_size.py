@@ -159,11 +159,12 @@ def test_a_compiled_encoder_sees_weights_that_are_exchanged():
 @COMPILED
 @pytest.mark.slow
 def test_many_encoders_in_one_process_are_all_compiled():
-    """Torch counts how often a function is compiled."""
-    for name in list(CASES)[::3][:9]:
-        encoder, backend = wrap_encoder(CASES[name].make(layers=1)), Counting()
-        decompose(encoder.compile(backend=backend), PIXELS)
-        assert backend.graphs, f"{name} ran as it is"
+    """Torch counts how often a function is compiled; here it may be twice, so that few show it."""
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for name in list(CASES)[::9][:3]:
+            encoder, backend = wrap_encoder(CASES[name].make(layers=1)), Counting()
+            decompose(encoder.compile(backend=backend), PIXELS)
+            assert backend.graphs, f"{name} ran as it is"
 
 
 @COMPILED
