@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,17 @@ def wheel(sdist, tmp_path_factory) -> Path:
     return next(out.glob("*.whl"))
 
 
+def borrow_compiled(folder: Path) -> None:
+    """What is compiled here already is for the same files there: Python looks whether they are the same."""
+    there, here = (
+        Path(sysconfig.get_path("purelib", vars={"base": str(base)})) for base in (folder, sys.prefix)
+    )
+    for compiled in here.rglob("__pycache__"):
+        place = there / compiled.relative_to(here)
+        if place.parent.is_dir() and not place.exists():
+            place.symlink_to(compiled)
+
+
 @pytest.fixture(scope="module")
 def environment(wheel, tmp_path_factory) -> Iterator[Path]:
     """A virtual environment with the wheel, not editable, and the locked versions of its dependencies."""
@@ -63,6 +75,7 @@ def environment(wheel, tmp_path_factory) -> Iterator[Path]:
     locked = ["sync", "--frozen", "--no-default-groups", "--no-install-project", "--python", sys.executable]
     call([UV, *locked], cwd=ROOT, env=variables)
     call([UV, "pip", "install", "--offline", "--no-deps", "--python", folder, wheel], cwd=folder)
+    borrow_compiled(folder)
     yield folder
     shutil.rmtree(folder)  # several GB where the cache can't be linked to
 
@@ -148,7 +161,7 @@ def test_the_wheel_asks_for_all_it_needs(environment):
 def test_the_main_job_runs_from_the_wheel_without_a_network(environment, cut_off, tmp_path):
     home, out = tmp_path / "home", tmp_path / "result.json"
     home.mkdir()
-    variables = {"HOME": str(home), "PATH": os.defpath, "LANG": "C.UTF-8"}
+    variables = {"HOME": str(home), "PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
     probe = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=5)"
     python = environment / "bin" / "python"
     reached = subprocess.run([*cut_off, python, "-c", probe], capture_output=True, text=True, env=variables)
