@@ -29,6 +29,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="processes are killed as they are on Linux"),
     pytest.mark.timeout(300),
 ]
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # as a ClusterExecutor does before it imports ray
 SHARDS = 16
 NODE = {"node_ip_address": "127.0.0.1", "include_dashboard": False, "object_store_memory": 80 * 2**20}
 AWAKE = {  # milliseconds after which a node that is silent is taken for dead

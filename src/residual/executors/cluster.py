@@ -71,6 +71,8 @@ class ClusterExecutor:
             raise ResidualError(f"gpus of a worker can't be below 0, got {gpus}.")
         self.address, self.cpus, self.gpus, self.memory = address, cpus, gpus, memory
         self.wanted, self.accelerator = workers, accelerator
+        # Behind `uv run` Ray would send the working folder, pictures and all, and run uv on every node.
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         self._ray = library("ray", "A cluster", "ray")
         self._joined = self._own = False
 
