@@ -55,6 +55,7 @@ def same_as_plain(folder: Path, encoder, dataset, executor, **how) -> ResidualSt
 
 
 def test_files_with_some_that_cannot_be_read(processes, pictures, tmp_path, monkeypatch):
+    processes.workers()  # which begin in another folder
     monkeypatch.chdir(tmp_path)
     dataset = load_dataset("folder:pictures", "train")
     store = same_as_plain(Path(), load_encoder("picto", "cpu"), dataset, processes, on_error="skip")

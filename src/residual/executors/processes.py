@@ -79,7 +79,7 @@ class ProcessExecutor:
         pool, parcel, whole = self._started(), Parcel(context), False
         told: set[tuple[type[Warning], str]] = set()
         try:
-            do = partial(perform, uuid4().hex, partial(Parcel.opened, parcel.path), work)
+            do = partial(_perform, os.getcwd(), uuid4().hex, partial(Parcel.opened, parcel.path), work)
             pending: dict[Future[Outcome], int] = {
                 pool.submit(do, task): number for number, task in enumerate(tasks)
             }
@@ -138,6 +138,12 @@ def _begin(heard: Connection, devices: Any, cpus: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(heard,), name="residual-parent", daemon=True).start()
     begin(cpus)
+
+
+def _perform(folder: str, *given: Any) -> Outcome:
+    """A task, where the caller is now: paths may be relative, and the process may have begun elsewhere."""
+    os.chdir(folder)
+    return perform(*given)
 
 
 def _end_with(heard: Connection) -> None:
