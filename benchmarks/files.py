@@ -49,9 +49,7 @@ _SIZES = [(333, 500), (375, 500), (500, 375), (400, 400), (300, 450), (384, 512)
 def photograph(path: Path) -> None:
     """A JPEG with the detail of a photograph: noise at many scales, of a size that photographs have."""
     rng = np.random.default_rng(int(path.stem))
-    height, width = [(333, 500), (375, 500), (500, 375), (400, 400), (300, 450), (384, 512)][
-        int(path.stem) % 6
-    ]
+    height, width = _SIZES[int(path.stem) % len(_SIZES)]
     image = np.zeros((height, width, 3))
     for scale in (2, 4, 12, 40, 120):
         coarse = rng.integers(0, 255, (height // scale + 2, width // scale + 2, 3), np.uint8)

@@ -228,9 +228,9 @@ class Encoder(EncoderLike):
         self.tower("text")
         settings = self.family.settings(self.module)
         others = self.family.image.weights
-        return self._fingerprints.digest(
+        return self._fingerprints.begun(
             self.module, "text", f"{settings}", lambda name: not name.startswith(others)
-        )
+        )()
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Encoder:
         """Move the model (in place) and give the encoder back."""

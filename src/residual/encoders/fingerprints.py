@@ -24,17 +24,6 @@ class Fingerprints:
     def __init__(self):
         self._kept: dict[str, tuple[Any, str]] = {}
 
-    def digest(
-        self,
-        module: nn.Module,
-        which: str,
-        settings: str,
-        chosen: Callable[[str], bool],
-        more: Iterable[tuple[str, Tensor]] = (),
-    ) -> str:
-        """SHA-256 over settings and weights, seconds for a large model; see `begun`."""
-        return self.begun(module, which, settings, chosen, more)()
-
     def begun(
         self,
         module: nn.Module,
@@ -43,8 +32,8 @@ class Fingerprints:
         chosen: Callable[[str], bool],
         more: Iterable[tuple[str, Tensor]] = (),
     ) -> Callable[[], str]:
-        """Gives the digest of the weights as they are now when it is called; where that is known already, a
-        GPU isn't waited for meanwhile.
+        """Gives SHA-256 over settings and the weights as they are now when it is called, seconds for a large
+        model; where that is known already, a GPU isn't waited for meanwhile.
 
         Args:
             module: the model.
