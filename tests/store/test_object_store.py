@@ -137,6 +137,27 @@ def test_of_a_shard_only_the_chunks_that_are_asked_for_are_fetched(proxy, bucket
 # Writers
 
 
+def test_a_folder_that_the_listing_names_is_no_file(bucket, proxy):
+    """Consoles make folders as objects; and a folder that came to be while it was listed is listed itself."""
+    bucket.put("made/", b"")
+    assert Storage("s3://bucket/made").sizes() == {}
+    encode_dataset(same_encoder(), TinyImages(4), "s3://bucket/made", batch_size=4)
+
+    def meanwhile(request):
+        if request.method == "LIST" and not bucket.names("late"):
+            late.append(request)
+        elif late:
+            bucket.put("late/z/c/0", b"x")
+
+    late: list = []
+    proxy.fault = meanwhile
+    sizes = Storage("s3://bucket/late").sizes()
+    proxy.fault = None
+    assert late
+    assert bucket.names("late")
+    assert sizes in ({}, {"z/c/0": 1})
+
+
 def test_two_writers_at_once_and_what_each_sees_of_the_other(nursery, bucket, expected):
     how = {"n": N, "rows": ROWS}
     mine = Storage("s3://bucket/shared")

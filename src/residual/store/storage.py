@@ -196,7 +196,7 @@ class Storage:
                 self._fs.invalidate_cache()
                 listed = self._fs.find(self._at(folder).rstrip("/"), detail=True)
             cut = len(self._root.rstrip("/")) + 1
-            sizes = {name[cut:]: about["size"] for name, about in listed.items()}
+            sizes = {name[cut:]: about["size"] for name, about in listed.items() if _is_file(name, about)}
         return {name: size for name, size in sorted(sizes.items()) if not is_partial(name)}
 
     def sweep(self) -> None:
@@ -286,3 +286,9 @@ class Storage:
                 f"{self.address}/{name} has {size:,} bytes, and no such file of a store has more than "
                 f"{most:,}."
             )
+
+
+def _is_file(name: str, about: dict[str, Any]) -> bool:
+    """An object store may list folders, too: what consoles put there for one, or the one that was asked for,
+    where another writer made it just then."""
+    return about["type"] == "file" and not name.endswith("/")
