@@ -1,0 +1,1 @@
+"""Where in a picture a unit, a text or an adapter finds what it finds."""
