@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
+from jaxtyping import Bool
 from PIL import Image
 
 from residual.data.decode import decode_image
@@ -141,6 +142,26 @@ class ImageDataset:
             UnreadableImageError: it can't be decoded.
         """
         raise NotImplementedError
+
+    def masks(self, index: int) -> Bool[np.ndarray, "k h w"]:
+        """Where in the picture of sample `index` the things of its class are: the pixels of each.
+
+        Of the suite, `counting`, `house-numbers` (the digit, and neighbours that are the same digit) and
+        `road-signs` (the plate) know, since they are drawn.
+
+        Raises:
+            ResidualError: this dataset doesn't know.
+
+        Example:
+            >>> from residual.data import load_dataset
+            >>> data = load_dataset("counting", "val")
+            >>> data.class_names[data.labels[2]], data.masks(2).shape
+            ('three cats', (3, 64, 64))
+        """
+        raise ResidualError(
+            f"Where things are in the pictures of {self.name} isn't known.",
+            "Of the suite, counting, house-numbers and road-signs have masks.",
+        )
 
     def load_with_digest(self, index: int) -> tuple[Image.Image, int]:
         """Sample `index` as `load` gives it, and 64 bits of the SHA-256 of its pixels."""
@@ -323,6 +344,9 @@ class _Subset(ImageDataset):
 
     def load(self, index: int) -> Image.Image:
         return self._parent.load(self._indices[index])
+
+    def masks(self, index: int) -> Bool[np.ndarray, "k h w"]:
+        return self._parent.masks(self._indices[index])
 
     def load_with_digest(self, index: int) -> tuple[Image.Image, int]:
         return self._parent.load_with_digest(self._indices[index])

@@ -53,7 +53,7 @@ def letter(random: draw.Random, sample: Sample) -> np.ndarray:
     return draw.to_bytes(draw.noisy(random, canvas, random.uniform(0, 0.07)))
 
 
-def house_number(random: draw.Random, sample: Sample) -> np.ndarray:
+def house_number(random: draw.Random, sample: Sample, things: draw.Things) -> np.ndarray:
     """A digit in the middle, which counts; its neighbours and the wall behind distract."""
     canvas = _wall(random)
     behind = draw.luma(canvas[16:48, 16:48].mean((0, 1)))
@@ -63,15 +63,16 @@ def house_number(random: draw.Random, sample: Sample) -> np.ndarray:
     ink = draw.hsv(random.rand(), random.uniform(0, 0.75), 1.0)
     ink = np.clip(ink * value / draw.luma(ink), 0, 1).astype(np.float32)
 
-    strip = _strip(random, sample)
-    digits = draw.placed(
-        strip,
+    strip, own = _strip(random, sample)
+    where = (
         float(STRIP),
         (32 + random.uniform(-2, 2), 32 + random.uniform(-4, 4)),
         random.uniform(-9, 9),
         random.uniform(0.88, 1.12),
         random.uniform(-0.15, 0.15),
     )
+    digits = draw.placed(strip, *where)
+    things += [draw.placed(each, *where) for each in own]
     if random.rand() < 0.4:  # a cast shadow
         shadow = draw.tinted(
             digits.transform((64, 64), Image.Transform.AFFINE, (1, 0, -1.5, 0, 1, -1.5)), ink * 0
@@ -83,25 +84,31 @@ def house_number(random: draw.Random, sample: Sample) -> np.ndarray:
     return draw.to_bytes(draw.noisy(random, canvas, random.uniform(0.005, 0.06)))
 
 
-def _strip(random: draw.Random, sample: Sample) -> Image.Image:
-    """The digit in the middle and up to two a side, as coverage."""
+def _strip(random: draw.Random, sample: Sample) -> tuple[Image.Image, list[Image.Image]]:
+    """The digit in the middle and up to two a side, as coverage; and each that is the same digit, alone."""
     height = random.uniform(32, 46)
     gap = random.uniform(2, 6)
-    strip = Image.new("L", (STRIP, STRIP))
+    strip, own = Image.new("L", (STRIP, STRIP)), []
     middle = _digit(sample.source, sample.entry["name"], height)
     strip.paste(middle, ((STRIP - middle.width) // 2, (STRIP - middle.height) // 2))
+    own.append(strip.copy())
     left = (STRIP - middle.width) / 2 - gap
     right = (STRIP + middle.width) / 2 + gap
     for side in range(2):
         for _ in range(random.randint(3)):
-            glyph = _digit(sample.source, str(random.randint(10)), height)
+            digit = str(random.randint(10))
+            glyph = _digit(sample.source, digit, height)
             x = left - glyph.width if side == 0 else right
             if side == 0:
                 left = x - gap
             else:
                 right = x + glyph.width + gap
-            strip.paste(glyph, (round(x), (STRIP - glyph.height) // 2))
-    return strip
+            corner = round(x), (STRIP - glyph.height) // 2
+            strip.paste(glyph, corner)
+            if digit == sample.entry["name"]:
+                own.append(Image.new("L", strip.size))
+                own[-1].paste(glyph, corner)
+    return strip, own
 
 
 def _digit(font: str, digit: str, height: float) -> Image.Image:

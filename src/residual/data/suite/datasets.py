@@ -16,14 +16,14 @@ from residual.data.suite.generated import Family, GeneratedDataset
 from residual.errors import ResidualError
 
 FAMILIES = {
-    "house-numbers": Family(characters.house_number, characters.sources_of_house_numbers),
+    "house-numbers": Family(characters.house_number, characters.sources_of_house_numbers, shows_things=True),
     "letters": Family(characters.letter, characters.sources_of_letters),
-    "road-signs": Family(icons.road_sign),
+    "road-signs": Family(icons.road_sign, shows_things=True),
     "emoji-groups": Family(icons.emoji_of_a_group, icons.sources_of_emoji_groups),
     "emoji-concepts": Family(icons.emoji_of_a_concept),
     "flags": Family(icons.flag),
     "textures": Family(textures.texture, textures.sources_of_textures),
-    "counting": Family(icons.counted_things),
+    "counting": Family(icons.counted_things, shows_things=True),
 }
 PER_DATASET = 200
 NOISE_SIDE = 224

@@ -18,6 +18,7 @@ GENERATOR = 1  # raise it to draw every sample anew
 _AXIS = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
 Y, X = np.meshgrid(_AXIS, _AXIS, indexing="ij")  # (64, 64) each, 0..1
 Random = np.random.RandomState  # its streams are frozen by NumPy's policy, those of Generator are not
+Things = list[Image.Image]  # what is drawn, each alone on an empty canvas
 
 
 def random_for(*parts: object) -> Random:
@@ -161,6 +162,11 @@ def over(canvas: np.ndarray, sprite: Image.Image, opacity: float = 1) -> np.ndar
     pixels = np.asarray(sprite, np.float32) / 255
     alpha = pixels[..., 3:] * np.float32(opacity)
     return canvas * (1 - alpha) + pixels[..., :3] * alpha
+
+
+def covered(thing: Image.Image) -> np.ndarray:
+    """Where a sprite hides at least half of what is behind it, bool `(64, 64)`."""
+    return np.asarray(thing if thing.mode == "L" else thing.getchannel("A")) >= 128
 
 
 def blurred(canvas: np.ndarray, radius: float) -> np.ndarray:

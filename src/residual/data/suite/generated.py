@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 from PIL import Image
 
 from residual.data.dataset import ImageDataset
 from residual.data.suite.assets import fingerprint
-from residual.data.suite.draw import SIDE, Random, random_for
+from residual.data.suite.draw import SIDE, Things, covered, random_for
 from residual.errors import ResidualError
 from residual.files import cache_folder, written_beside
 
@@ -40,10 +41,12 @@ class Family:
     Args:
         image: draws a sample, `(64, 64, 3)` uint8.
         sources: what the images of a class are drawn from, in turn.
+        shows_things: of its class, in places of their own: `image` is given a list, which it adds them to.
     """
 
-    image: Callable[[Random, Sample], np.ndarray]
+    image: Callable[..., np.ndarray]
     sources: Callable[[dict[str, Any], str], Sequence[str]] = sources_listed
+    shows_things: bool = False
 
 
 class GeneratedDataset(ImageDataset):
@@ -54,7 +57,7 @@ class GeneratedDataset(ImageDataset):
 
     def __init__(self, name: str, split: str, spec: dict[str, Any], family: Family):
         n, classes = spec["sizes"][split], spec["classes"]
-        self._draw = family.image
+        self._family = family
         sources = [family.sources(entry, split) for entry in classes]
         self._samples = []
         for i in range(n):
@@ -89,7 +92,20 @@ class GeneratedDataset(ImageDataset):
 
     def draw(self, index: int) -> np.ndarray:
         """Sample `index` drawn anew, `(64, 64, 3)` uint8."""
-        return self._draw(random_for(self.name, self.split, index), self._samples[index])
+        return self._drawn_with_things(index)[0]
+
+    def masks(self, index: int) -> Bool[np.ndarray, "k 64 64"]:
+        """See `ImageDataset`."""
+        if not self._family.shows_things:
+            return super().masks(index)
+        return np.stack([covered(thing) for thing in self._drawn_with_things(index)[1]])
+
+    def _drawn_with_things(self, index: int) -> tuple[np.ndarray, Things]:
+        given: list[Any] = [random_for(self.name, self.split, index), self._samples[index]]
+        things: Things = []
+        if self._family.shows_things:
+            given.append(things)
+        return self._family.image(*given), things
 
 
 def kept_path(name: str, split: str) -> Path:

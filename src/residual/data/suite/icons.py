@@ -86,7 +86,7 @@ def flag(random: draw.Random, sample: Sample) -> np.ndarray:
     return draw.to_bytes(draw.noisy(random, canvas, random.uniform(0, 0.04)))
 
 
-def counted_things(random: draw.Random, sample: Sample) -> np.ndarray:
+def counted_things(random: draw.Random, sample: Sample, things: draw.Things) -> np.ndarray:
     """One to six of a thing in cells of a 2 × 2 or 3 × 3 grid, each somewhere inside its cell."""
     count = sample.entry["count"]
     grid = 2 if count <= 4 and random.rand() < 0.5 else 3
@@ -105,10 +105,11 @@ def counted_things(random: draw.Random, sample: Sample) -> np.ndarray:
             mirror=random.rand() < 0.5,
         )
         canvas = draw.over(canvas, thing)
+        things.append(thing)
     return draw.to_bytes(draw.noisy(random, canvas, random.uniform(0, 0.03)))
 
 
-def road_sign(random: draw.Random, sample: Sample) -> np.ndarray:
+def road_sign(random: draw.Random, sample: Sample, things: draw.Things) -> np.ndarray:
     """A plate on a post in perspective, before sky, leaves or a road; light and noise."""
     canvas = _scenery(random)
     size = random.uniform(40, 58)
@@ -122,7 +123,8 @@ def road_sign(random: draw.Random, sample: Sample) -> np.ndarray:
     turn = np.deg2rad(random.uniform(-9, 9))
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     corners = corners * [random.uniform(0.78, 1), 1] @ rotation + [cx, cy]
-    canvas = draw.over(canvas, draw.in_perspective(sprite(sample.source), corners))
+    things.append(draw.in_perspective(sprite(sample.source), corners))
+    canvas = draw.over(canvas, things[-1])
 
     light = random.uniform(0.55, 1.15) + random.uniform(0, 0.5) * (draw.ramp(random) - 0.5)
     warmth = np.array([1, 1, 1], np.float32) + random.uniform(-0.08, 0.08, 3).astype(np.float32)
