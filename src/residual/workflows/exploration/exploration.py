@@ -1,0 +1,36 @@
+"""All answers of the explorer, as plain values: what its page asks for by path (no HTTP in here)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from residual.store.base import Store
+from residual.workflows.exploration import overview
+from residual.workflows.exploration.parts import Parts, Sources
+
+
+class Exploration:
+    """One store, or two side by side, with adapters: what it answers is JSON.
+
+    Args:
+        sources: what is explored, by the names that a user gives.
+        stores: the stores themselves, where they are open already.
+
+    Attributes:
+        parts: what answers are made of, each made when it is first needed.
+
+    Raises:
+        ResidualError: as `Parts`.
+    """
+
+    def __init__(self, sources: Sources, stores: Sequence[Store] | None = None):
+        self.parts = Parts(sources, stores)
+
+    def about(self) -> dict[str, Any]:
+        """What there is: encoder, stores, classes, scores, adapters, and what can be done."""
+        return overview.about(self.parts)
+
+    def heads(self, score: str = "accuracy") -> dict[str, Any]:
+        """A score of every unit."""
+        return overview.heads(self.parts, score)
