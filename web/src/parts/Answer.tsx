@@ -1,0 +1,44 @@
+/** Waiting, failing and showing, the same everywhere: grey shapes while nothing is known, then the answer; an error is
+ *  a sentence with the way out. While a newer answer is on its way the older one stays, a little paler. */
+import type { ComponentChildren } from "preact";
+import type { Signal } from "@preact/signals";
+import type { Asked, AskError } from "../ask";
+
+export function Problem({ error }: { error: AskError }) {
+  return (
+    <div class="problem" role="alert">
+      <p>{error.message}</p>
+      {error.hint && <p class="hint">{error.hint}</p>}
+    </div>
+  );
+}
+
+/** A thing that can't be done here, and why. */
+export function CannotBecause({ why }: { why: string }) {
+  return <p class="cannot">{why}</p>;
+}
+
+export function Skeleton({ lines = 3, height }: { lines?: number; height?: string }) {
+  return (
+    <div class="skeleton" aria-hidden="true" style={height ? { height } : undefined}>
+      {!height && Array.from({ length: lines }, (_, index) => <span key={index} style={{ width: `${90 - index * 13}%` }} />)}
+    </div>
+  );
+}
+
+interface Props<T> {
+  of: Signal<Asked<T>>;
+  waiting?: ComponentChildren;
+  children: (data: T) => ComponentChildren;
+}
+
+export function Answer<T>({ of, waiting = <Skeleton />, children }: Props<T>) {
+  const { data, error, loading } = of.value;
+  if (error) return <Problem error={error} />;
+  if (data === null) return loading ? <div aria-busy="true">{waiting}</div> : null;
+  return (
+    <div class={loading ? "stale" : undefined} aria-busy={loading}>
+      {children(data)}
+    </div>
+  );
+}
