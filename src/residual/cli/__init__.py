@@ -119,6 +119,11 @@ def explained(error: Exception) -> tuple[str, int]:
     return sentence.rstrip(), code
 
 
+def way_out(error: ResidualError) -> str:
+    """Of an error, in the words of the command line where it has other words than Python."""
+    return HINTS.get(type(error), error.hint)
+
+
 def _sentence(error: Exception, words: Sequence[str]) -> tuple[str, int]:
     if isinstance(error, UnclearColumnError):
         here = _way(words, error.argument, "NAME", "Name the one that is meant: ")
@@ -128,7 +133,7 @@ def _sentence(error: Exception, words: Sequence[str]) -> tuple[str, int]:
         skip = _way(words, "on_error", "skip", ", or go on without such images: ")
         return f"{error.message} Mend or remove it{skip}.", 2
     if isinstance(error, ResidualError):
-        return f"{error.message} {HINTS.get(type(error), error.hint)}", 2
+        return f"{error.message} {way_out(error)}", 2
     if isinstance(error, OSError):  # of the machine: a name that is too long, a closed folder, a network
         where = "" if error.filename is None else f": {str(error.filename)!r}"
         return f"{printable(error.strerror or first_line(error))}{where}.", 2

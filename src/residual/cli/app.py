@@ -15,6 +15,7 @@ from residual.cli.encode import encode
 from residual.cli.encoders import encoders
 from residual.cli.evaluate import evaluate
 from residual.cli.experiment import experiment
+from residual.cli.explore import explore
 from residual.cli.heads import heads
 from residual.cli.run import run
 from residual.cli.settings_list import settings
@@ -37,6 +38,7 @@ app.command()(verify)
 app.command()(analyze)
 app.command()(heads)
 app.command()(describe)
+app.command()(explore)
 app.command()(experiment)
 app.command()(encoders)
 app.command()(datasets)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from threading import Thread
 from typing import Any
 
 from residual.store.base import Store
@@ -26,6 +28,16 @@ class Exploration:
 
     def __init__(self, sources: Sources, stores: Sequence[Store] | None = None):
         self.parts = Parts(sources, stores)
+
+    def warm(self) -> None:
+        """Make in the background what the first view needs; what fails is told when it is asked for."""
+
+        def work() -> None:
+            with suppress(Exception):
+                self.about()
+                self.heads()
+
+        Thread(target=work, name="warming", daemon=True).start()
 
     def about(self) -> dict[str, Any]:
         """What there is: encoder, stores, classes, scores, adapters, and what can be done."""

@@ -1,0 +1,84 @@
+"""`residual explore`: a store in the browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from residual.cli import options as o
+
+
+def explore(
+    store: o.Store,
+    other: Annotated[
+        str | None, typer.Argument(help="A second store of the same encoder: which heads move?")
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="An adapter of the encoder, a folder, to apply in the page; can be given again."),
+    ] = None,
+    encoder: o.StoreEncoder = None,
+    dataset: o.StoreDataset = None,
+    dictionary: Annotated[
+        str,
+        typer.Option(
+            help="Texts to tell heads by: a list that ships (attributes, emoji, words), or a file, a text a "
+            "line or a JSON list."
+        ),
+    ] = "attributes",
+    host: Annotated[
+        str,
+        typer.Option(help="Another address than this machine's own lets others in, who need the token."),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="If it is taken, the next free one; 0: any.")
+    ] = 6010,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
+    device: o.Device = None,
+) -> None:
+    """Look at a store in the browser: what each head does, and what happens without it.
+
+    The page is served on this machine alone and asks nothing of any other; over SSH, forward the port:
+    ssh -L 6010:localhost:6010 HOST. Coordinates answer; the encoder is loaded for new texts and pictures.
+
+    Examples:
+
+        residual explore letters-test
+
+        residual explore letters-test --adapter letters-adapter --dictionary words
+
+        residual explore photos sketches --port 8080 --no-open
+    """
+    from residual import cli
+    from residual.cli.console import note, out
+    from residual.cli.stopping import Stopped
+    from residual.explore.serving import (
+        address_of,
+        is_loopback,
+        listening,
+        new_token,
+        open_page,
+        serve,
+    )
+    from residual.workflows.exploration import Exploration, Sources
+
+    token = None if is_loopback(host) else new_token()
+    names = [store] if other is None else [store, other]
+    sources = Sources(names, adapter or (), encoder, dataset, dictionary, device)
+    found = listening(host, port)
+    try:
+        exploration = Exploration(sources)
+        address = address_of(found, token)
+        taken = found.getsockname()[1]
+        if port and taken != port:
+            note(f"Port {port} is taken: this is {taken}.")
+        out.print(f"{address}\nCtrl+C ends it.")
+        exploration.warm()
+        if open_:
+            open_page(address)
+        serve(exploration, host, token=token, sockets=[found], way=cli.way_out)
+    except Stopped:
+        out.print("Ended.")
+    finally:
+        found.close()
