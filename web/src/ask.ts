@@ -58,6 +58,7 @@ function canonical(address: string): string {
 }
 
 const answers = new Map<string, unknown>(); // by path; the oldest go first
+const underway = new Map<string, Promise<unknown>>(); // asked ahead: whoever asks the same shares the answer
 const KEPT = 200;
 if (recorded) {
   answers.set(canonical("api/about"), recorded.about);
@@ -96,10 +97,19 @@ export async function ask<T>(address: string, signal?: AbortSignal): Promise<T> 
   if (recorded) {
     throw new AskError("This exported page doesn't hold that.", "Open the store with `residual explore` to see it.");
   }
-  const body = await fetchJson(address, { signal });
+  const body = await (underway.get(key) ?? fetchJson(address, { signal }));
   answers.set(key, body);
   if (answers.size > KEPT) answers.delete(answers.keys().next().value as string);
   return body as T;
+}
+
+/** Ask before anybody shows it, so that the first view waits for one round and not for two. */
+export function askAhead(address: string): void {
+  const key = canonical(address);
+  if (recorded || answers.has(key)) return;
+  const promise = fetchJson(address, {});
+  underway.set(key, promise);
+  promise.catch(() => null).finally(() => underway.delete(key));
 }
 
 /** POST: JSON, or the bytes of a file. Never remembered. */

@@ -9,13 +9,15 @@ import type { Unit } from "./types";
 
 export const VIEWS = ["heads", "pictures", "turn", "drop", "stores"] as const;
 export type View = (typeof VIEWS)[number];
+export const SORTS = ["layout", "value", "table"] as const;
+export type Sort = (typeof SORTS)[number];
 export type Lambdas = Record<Unit, Record<string, number>>;
 
 export interface State {
   view: View;
   unit: Unit | null;
   score: string | null; // null: the first that the server offers
-  sort: "layout" | "value";
+  sort: Sort;
   text: string;
   off: Unit[];
   weight: Record<Unit, number>;
@@ -82,7 +84,7 @@ export function parse(hash: string): State {
     view: VIEWS.find((view) => view === get("view")) ?? START.view,
     unit: get("unit") || null,
     score: get("score") || null,
-    sort: get("sort") === "value" ? "value" : "layout",
+    sort: SORTS.find((sort) => sort === get("sort")) ?? START.sort,
     text: get("text") ?? "",
     off: (get("off") ?? "").split(",").filter(Boolean),
     weight: parseWeights(get("weight") ?? ""),

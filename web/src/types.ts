@@ -26,6 +26,8 @@ export interface About {
   stores: { name: string; dataset: string; samples: number }[];
   classes: string[];
   groups: string[] | null;
+  notes?: string[];
+  examples?: string[]; // texts to try
   samples: number;
   scores: Score[];
   adapters: Adapter[];
@@ -47,6 +49,7 @@ export interface HeadsUnit extends UnitValue {
   kind: string;
   layer: number | null;
   head: number | null;
+  says?: string | null; // the first of its texts, where texts tell more than chance
 }
 
 export interface Heads {
@@ -102,7 +105,8 @@ export interface Pictures {
 
 export interface TextAnswer {
   text: string;
-  units: UnitValue[];
+  /** `above`: how many standard deviations the value is above that of the dictionary's texts in the same unit. */
+  units: (UnitValue & { above?: number | null })[];
   chance: number | null;
   components: { unit: Unit; index: number; value: number; ratio: number; sign: number }[];
   like: string[];

@@ -47,9 +47,9 @@ export function PictureTile({ picture, classes, caption, selected, side = 160, o
 }
 
 /** Pictures in a row or in rows, as many as fit. */
-export function Pictures({ label, children, row = false }: { label: string; children: ComponentChildren; row?: boolean }) {
+export function Pictures({ label, children, row = false, small = false }: { label: string; children: ComponentChildren; row?: boolean; small?: boolean }) {
   return (
-    <div class={row ? "tiles in-row" : "tiles"} role="group" aria-label={label} tabIndex={row ? 0 : undefined}>
+    <div class={`tiles${row ? " in-row" : ""}${small ? " small" : ""}`} role="group" aria-label={label} tabIndex={row ? 0 : undefined}>
       {children}
     </div>
   );

@@ -17,6 +17,7 @@ export function Spectrum({ ratios, shown = [], label }: Props) {
     if (!element) return;
     const rows = ratios.map((ratio, index) => ({ index, ratio, shown: shown.includes(index) }));
     const draw = () => {
+      const every = Math.ceil(ratios.length / ((element.clientWidth || 320) / 48));
       const chart = plot({
         width: element.clientWidth || 320,
         height: 132,
@@ -25,7 +26,7 @@ export function Spectrum({ ratios, shown = [], label }: Props) {
         marginRight: 4,
         marginBottom: 32,
         style: { background: "none", fontSize: "12px", fontFamily: "inherit" },
-        x: { label: "component", tickSize: 0, ticks: ratios.map((_, index) => index).filter((index) => index % Math.ceil(ratios.length / 8) === 0) },
+        x: { label: "component", tickSize: 0, ticks: ratios.map((_, index) => index).filter((index) => index % every === 0) },
         y: { label: null, ticks: 3, tickFormat: (value: number) => percent(value, 0), grid: true },
         marks: [
           barY(rows, { x: "index", y: "ratio", fill: (row: { shown: boolean }) => (row.shown ? "var(--accent)" : "var(--quiet-fill)"), insetLeft: 0.5, insetRight: 0.5 }),

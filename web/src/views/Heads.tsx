@@ -1,33 +1,216 @@
-/** Layers x heads by a score; a head opens beside them. */
+/** Layers x heads by a score, or by how far they speak a text; a head opens beside them. */
+import { useSignal } from "@preact/signals";
 import { path, useAsk } from "../ask";
-import { Answer, Skeleton } from "../parts/Answer";
+import { Answer } from "../parts/Answer";
 import { scaleOf } from "../parts/colours";
 import { HeadsGrid } from "../parts/HeadsGrid";
 import { Legend } from "../parts/Legend";
-import { shown } from "../parts/words";
-import { field, go } from "../state";
-import type { About, Heads as HeadsAnswer } from "../types";
+import { nameOf, percent, shown } from "../parts/words";
+import { field, go, state, type Sort } from "../state";
+import type { About, Heads as HeadsAnswer, HeadsUnit, TextAnswer, Unit } from "../types";
+import { HeadsTable } from "./heads/HeadsTable";
+import { Speaking } from "./heads/Speaking";
+import { Start } from "./heads/Start";
+import { TextBox } from "./heads/TextBox";
+import { UnitPanel } from "./unit/UnitPanel";
+import "./heads.css";
 
 const unit = field("unit");
 const key = field("score");
 const sort = field("sort");
+const text = field("text");
+
+const DEFAULT_SCORE = "accuracy";
+
+/** What the first view asks besides what there is: known before the server has said which scores it has. */
+export const firstQuestion = () => path("api/heads", { score: state.value.score ?? DEFAULT_SCORE });
+
+const SORT_NAMES: Record<Sort, string> = { layout: "By layer", value: "Ranked", table: "Table" };
+
+/** A number of each unit that colours it, and what the number is. */
+export interface Shading {
+  units: HeadsUnit[];
+  label: string;
+  format: (value: number | null) => string;
+  low: number;
+  high: number;
+  signed: boolean;
+  reference: number | null;
+  referenceName: string;
+  /** What colours a unit where that isn't the number that is written. */
+  strength?: Map<Unit, number>;
+}
 
 export function Heads({ about }: { about: About }) {
-  const score = about.scores.find((one) => one.key === key.value) ?? about.scores[0];
+  const score = about.scores.find((one) => one.key === (key.value ?? DEFAULT_SCORE)) ?? about.scores[0];
   const heads = useAsk<HeadsAnswer>(score ? path("api/heads", { score: score.key }) : null);
+  const canText = about.can.text === true;
+  const asked = text.value.trim();
+  const spoken = useAsk<TextAnswer>(asked && canText ? path("api/text", { text: asked }) : null, 250);
+  // What each head says is known only after all are described: not before the first view.
+  const told = about.scores.some((one) => one.key === "told") && heads.value.data ? path("api/heads", { score: "told" }) : null;
+  const words = useAsk<HeadsAnswer>(told);
+  const says = new Map((words.value.data?.units ?? []).flatMap(({ unit, says }) => (says ? [[unit, says]] : [])));
+  const hovered = useSignal<Unit | null>(null);
+
+  const speaking = asked && spoken.value.data ? spoken.value.data : null;
   return (
-    <section>
-      <Answer of={heads} waiting={<Skeleton height="20rem" />}>
-        {(data) => {
-          const scale = scaleOf(data.low, data.high, score?.signed);
-          return (
-            <>
-              <HeadsGrid units={data.units} scale={scale} format={(value) => shown(score, value)} label={score?.label ?? data.key} sort={sort.value} selected={unit.value} onOpen={(unit) => go({ unit })} />
-              <Legend scale={scale} format={(value) => shown(score, value)} reference={data.reference} />
-            </>
-          );
-        }}
-      </Answer>
-    </section>
+    <div class="heads-view">
+      <div class="heads-ask">
+        <TextBox about={about} problem={spoken.value.error} />
+      </div>
+      <section class="heads-side" aria-label="All heads">
+        <Answer of={heads} waiting={<Placeholder about={about} />}>
+          {(data) => {
+            const shading = speaking ? shadingOfText(speaking, data.units) : shadingOfScore(data, score);
+            return (
+              <Shaded shading={shading} says={says} hovered={hovered.value} onHover={(unit) => (hovered.value = unit)}>
+                {speaking ? (
+                  <p class="what-it-is">
+                    <strong>How far each head speaks of “{speaking.text}”.</strong>{" "}
+                    <span class="soft">The number: the share of what varies in the head that varies along this text.</span>{" "}
+                    <button type="button" class="plain linked" onClick={() => go({ text: "" })}>Back to scores</button>
+                  </p>
+                ) : (
+                  <ScoreMenu about={about} chosen={score?.key ?? ""} what={score?.what ?? ""} note={data.note} />
+                )}
+              </Shaded>
+            );
+          }}
+        </Answer>
+      </section>
+      <div class="heads-main">
+        {speaking && !unit.value && <Speaking about={about} answer={speaking} />}
+        {unit.value ? (
+          <UnitPanel about={about} unit={unit.value} />
+        ) : (
+          !asked && heads.value.data && <Start heads={heads.value.data} score={score} says={says} />
+        )}
+      </div>
+    </div>
+  );
+}
+
+function ScoreMenu({ about, chosen, what, note }: { about: About; chosen: string; what: string; note: string | null }) {
+  return (
+    <div class="score-menu">
+      <label for="score">Colour by</label>
+      <select id="score" class="select" value={chosen} onChange={(event) => go({ score: event.currentTarget.value })}>
+        {about.scores.map((one) => (
+          <option key={one.key} value={one.key}>{one.label}</option>
+        ))}
+      </select>
+      <p class="what-it-is soft">{what}</p>
+      {note && <p class="small soft">{note}</p>}
+    </div>
+  );
+}
+
+interface ShadedProps {
+  shading: Shading;
+  says: Map<Unit, string>;
+  hovered: Unit | null;
+  onHover: (unit: Unit | null) => void;
+  children: preact.ComponentChildren;
+}
+
+function Shaded({ shading, says, hovered, onHover, children }: ShadedProps) {
+  const { strength } = shading;
+  const scale = scaleOf(shading.low, shading.high, shading.signed);
+  const open = (unit: Unit) => openUnit(unit);
+  return (
+    <>
+      {children}
+      {sort.value === "table" ? (
+        <HeadsTable shading={shading} says={says} selected={unit.value} onOpen={open} />
+      ) : (
+        <HeadsGrid
+          units={shading.units}
+          scale={scale}
+          strength={strength}
+          format={shading.format}
+          label={shading.label}
+          sort={sort.value}
+          selected={unit.value}
+          onOpen={open}
+          onHover={onHover}
+        />
+      )}
+      <p class="readout small" aria-hidden="true">{readout(shading, says, hovered ?? unit.value)}</p>
+      <div class="heads-foot">
+        <Legend
+          scale={scale}
+          format={strength ? (value) => (value <= 0 ? "like any text" : `${value.toFixed(0)}\u202f× the usual`) : shading.format}
+          reference={strength ? null : shading.reference}
+          referenceName={shading.referenceName}
+        />
+        <div class="segments" role="group" aria-label="Order">
+          {(Object.keys(SORT_NAMES) as Sort[]).map((name) => (
+            <button key={name} type="button" class="segment" aria-pressed={sort.value === name} onClick={() => go({ sort: name })}>
+              {SORT_NAMES[name]}
+            </button>
+          ))}
+        </div>
+      </div>
+    </>
+  );
+}
+
+function readout(shading: Shading, says: Map<Unit, string>, unit: Unit | null): string {
+  const found = unit ? shading.units.find((one) => one.unit === unit) : undefined;
+  if (!found) return "One row a layer, one square a head. Choose one to see what it does.";
+  const said = says.get(found.unit);
+  return `${nameOf(found.unit)}: ${shading.format(found.value)} ${shading.label}${said ? ` · says “${said}”` : ""}`;
+}
+
+/** Show a unit; where it lies under the heads, go there. */
+export function openUnit(unit: Unit): void {
+  go({ unit, view: "heads" });
+  if (window.matchMedia("(max-width: 64rem)").matches) {
+    const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    requestAnimationFrame(() => document.querySelector(".heads-main")?.scrollIntoView({ behavior: calm ? "auto" : "smooth" }));
+  }
+}
+
+function shadingOfScore(data: HeadsAnswer, score: About["scores"][number] | undefined): Shading {
+  return {
+    units: data.units,
+    label: score?.label ?? data.key,
+    format: (value) => shown(score, value),
+    low: data.low,
+    high: data.high,
+    signed: score?.signed ?? false,
+    reference: data.reference,
+    referenceName: score?.key === "accuracy" ? "guessing" : "chance",
+  };
+}
+
+/** A head that speaks every text a little isn't lit: where it is known, the strength over the dictionary's texts is. */
+function shadingOfText(answer: TextAnswer, known: HeadsUnit[]): Shading {
+  const values = new Map(answer.units.map((one) => [one.unit, one]));
+  const units = known.map((one) => ({ ...one, value: values.get(one.unit)?.value ?? null }));
+  const above = answer.units.flatMap(({ unit, above }) => (above === null || above === undefined ? [] : [[unit, above] as const]));
+  const numbers = above.length ? above.map(([, value]) => value) : units.flatMap((one) => one.value ?? []);
+  return {
+    units,
+    label: `speaks of “${answer.text}”`,
+    format: (value) => percent(value),
+    low: 0,
+    high: Math.max(...numbers, 1e-9),
+    signed: false,
+    reference: answer.chance,
+    referenceName: "chance",
+    strength: above.length ? new Map(above) : undefined,
+  };
+}
+
+function Placeholder({ about }: { about: About }) {
+  const { layers, heads } = about.encoder;
+  return (
+    <div class="heads">
+      <div class="heads-grid waiting" aria-hidden="true" style={{ gridTemplateColumns: `repeat(${heads}, minmax(0, 1fr))`, "--across": String(heads), "--down": String(layers) }}>
+        {Array.from({ length: layers * heads }, (_, index) => <span key={index} class="cell" />)}
+      </div>
+    </div>
   );
 }

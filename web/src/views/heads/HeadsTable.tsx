@@ -1,0 +1,40 @@
+/** The same numbers as a plain table, largest first. */
+import { ranked } from "../../parts/HeadsGrid";
+import { titleOf } from "../../parts/words";
+import type { Unit } from "../../types";
+import type { Shading } from "../Heads";
+
+interface Props {
+  shading: Shading;
+  says: Map<Unit, string>;
+  selected: Unit | null;
+  onOpen: (unit: Unit) => void;
+}
+
+export function HeadsTable({ shading, says, selected, onOpen }: Props) {
+  return (
+    <div class="table-holder" tabIndex={0} role="group" aria-label="Table of heads">
+      <table class="table">
+        <caption class="unseen">Units by {shading.label}, largest first</caption>
+        <thead>
+          <tr>
+            <th scope="col">unit</th>
+            <th scope="col" class="figure">{shading.label}</th>
+            {says.size > 0 && <th scope="col">says</th>}
+          </tr>
+        </thead>
+        <tbody>
+          {ranked(shading.units, shading.strength).map((one) => (
+            <tr key={one.unit} class={selected === one.unit ? "selected" : undefined}>
+              <th scope="row">
+                <button type="button" class="plain linked" onClick={() => onOpen(one.unit)}>{titleOf(one.unit)}</button>
+              </th>
+              <td class="figure">{shading.format(one.value)}</td>
+              {says.size > 0 && <td>{says.get(one.unit) ?? ""}</td>}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}

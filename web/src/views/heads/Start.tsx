@@ -1,0 +1,36 @@
+/** Before a head is chosen: what the squares are, and the heads that stand out. */
+import { Bars } from "../../parts/Bars";
+import { ranked } from "../../parts/HeadsGrid";
+import { shown, titleOf } from "../../parts/words";
+import type { Heads, Score, Unit } from "../../types";
+import { openUnit } from "../Heads";
+
+export function Start({ heads, score, says }: { heads: Heads; score: Score | undefined; says: Map<Unit, string> }) {
+  const best = ranked(heads.units).filter((one) => one.value !== null && one.head !== null).slice(0, 6);
+  return (
+    <div class="card stack start">
+      <h2>What each head sees</h2>
+      <p>
+        A vision transformer looks at a picture with many <em>heads</em>. What it says of the picture is the sum of what
+        they add, each on its own, so each can be looked at on its own. Every square is one head: darker means more{" "}
+        {score?.label ?? "of the score"}.
+      </p>
+      <h3>Heads that stand out</h3>
+      <Bars
+        label={`Heads with the most ${score?.label ?? "of the score"}`}
+        format={(value) => shown(score, value)}
+        high={score?.percent ? 1 : undefined}
+        bars={best.map((one) => ({
+          value: one.value!,
+          label: (
+            <>
+              <span class="linked">{titleOf(one.unit)}</span>
+              {says.has(one.unit) && <span class="soft"> says “{says.get(one.unit)}”</span>}
+            </>
+          ),
+          onClick: () => openUnit(one.unit),
+        }))}
+      />
+    </div>
+  );
+}
