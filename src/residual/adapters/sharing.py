@@ -130,12 +130,7 @@ def load_parts(
     elsewhere = encoder.fingerprint not in (facts.fingerprint, facts.original_fingerprint)
     prints = {facts.fingerprint: encoder.fingerprint} if elsewhere else {}
     with making_sense(folder / CONFIG):
-        adapter = None if config["adapter"] is None else _adapter(config, tensors, prints, folder / CONFIG)
-        classifier, known = None, config["classifier"]
-        if known is not None:
-            fingerprint = prints.get(known["fingerprint"], known["fingerprint"])
-            about = (known["scale"], fingerprint, known.get("normalized", True))
-            classifier = ZeroShotClassifier(tensors["classes"], config["class_names"], *about)
+        adapter, classifier = _held(config, tensors, prints, folder / CONFIG)
         record = None if config["training"] is None else TrainingRecord.of_json(config["training"])
     share = given is not encoder
     if encoder.fingerprint == facts.original_fingerprint != facts.fingerprint:
@@ -143,6 +138,31 @@ def load_parts(
         with making_sense(folder / CONFIG):
             encoder, share = _with_weights(place, fresh, tensors, facts.fingerprint), True
     return AdaptedParts(encoder, adapter, classifier, record, facts.original_fingerprint), share
+
+
+@dataclass(frozen=True)
+class KeptAdapter:
+    """What a folder keeps, without the encoder: an adapter (None of a fine-tuned encoder), a classifier, and
+    what is said of the encoder.
+    """
+
+    adapter: Adapter | None
+    classifier: ZeroShotClassifier | None
+    facts: EncoderFacts
+
+
+def read_adapter(place: str | Path, revision: str | None = None) -> KeptAdapter:
+    """What `save_pretrained` wrote, as it is: nothing is known of the encoder but what it says.
+
+    Raises:
+        ResidualError: as `AdaptedEncoder.from_pretrained`, but for the encoder.
+    """
+    folder = _local_folder(place, revision)
+    with told_by_version(folder / CONFIG):
+        tensors, config = _saved(folder)
+    with making_sense(folder / CONFIG):
+        facts = EncoderFacts(**config["encoder"])
+        return KeptAdapter(*_held(config, tensors, {}, folder / CONFIG), facts)
 
 
 def push_parts(
@@ -190,6 +210,17 @@ def _classifier_facts(classifier: ZeroShotClassifier) -> dict[str, Any]:
     """What a config says of it."""
     known = {"scale": classifier.scale, "fingerprint": classifier.fingerprint}
     return known if classifier.normalized else known | {"normalized": False}
+
+
+def _held(
+    config: dict[str, Any], tensors: dict[str, Tensor], prints: dict[str, str], where: Path
+) -> tuple[Adapter | None, ZeroShotClassifier | None]:
+    adapter = None if config["adapter"] is None else _adapter(config, tensors, prints, where)
+    if (known := config["classifier"]) is None:
+        return adapter, None
+    fingerprint = prints.get(known["fingerprint"], known["fingerprint"])
+    about = (known["scale"], fingerprint, known.get("normalized", True))
+    return adapter, ZeroShotClassifier(tensors["classes"], config["class_names"], *about)
 
 
 def _adapter(

@@ -7,9 +7,17 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any
 
+from jaxtyping import Int
+from torch import Tensor
+
+from residual.errors import ResidualError
 from residual.store.base import Store
 from residual.workflows.exploration import overview
+from residual.workflows.exploration.bounded import once
 from residual.workflows.exploration.parts import Parts, Sources
+from residual.workflows.exploration.states import State
+from residual.workflows.exploration.turned import turned
+from residual.workflows.exploration.turning import Turning
 
 
 class Exploration:
@@ -46,3 +54,27 @@ class Exploration:
     def heads(self, score: str = "accuracy") -> dict[str, Any]:
         """A score of every unit."""
         return overview.heads(self.parts, score)
+
+    @once
+    def turning(self) -> Turning:
+        """What turns units."""
+        return Turning(self.parts)
+
+    def turn(self, state: dict[str, Any]) -> dict[str, Any]:
+        """What a state of units switched off, weights and λ is worth."""
+        pictures = state.get("pictures") or []
+        if not isinstance(pictures, list) or not all(type(place) is int for place in pictures):
+            raise ResidualError("Pictures are told by their positions, a list of whole numbers.")
+        return turned(self.parts, self.turning, self.state(state), pictures)
+
+    def state(self, held: dict[str, Any]) -> State:
+        """What is turned, from JSON.
+
+        Raises:
+            ResidualError: as `State.of_json`.
+        """
+        return State.of_json(self.parts.units, held)
+
+    def answers(self, held: dict[str, Any]) -> Int[Tensor, " n"]:
+        """The class that each sample is taken for, in a state as JSON."""
+        return self.turning.answers(self.state(held))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from residual.encoders.encoder import Encoder
 from residual.encoders.names import is_listed
-from residual.errors import ResidualError, StoreEncoderError
+from residual.errors import ResidualError, StoreEncoderError, unknown_name
 from residual.files import cache_folder
 from residual.heads.accuracy import batches_of
 from residual.spectral.bases import SpectralBases
@@ -29,6 +29,7 @@ from residual.text.classifier import PLAIN, ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 from residual.tracing.units import Units
 from residual.workflows.exploration.bounded import Bounded, once
+from residual.workflows.exploration.kept_adapters import HeldAdapter, held_adapters
 from residual.workflows.store_origin import StoreDataset, classifier_of, dataset_of, encoder_of
 
 FEATURES = 2**30  # bytes of units' features that are kept, at most
@@ -171,6 +172,25 @@ class Parts:
     def other_bases(self) -> SpectralBases:
         """The same of the second store."""
         return fit_bases(self.stores[1], self.stores[1].kinds, device=self.sources.device)
+
+    @once
+    def adapters(self) -> dict[str, HeldAdapter]:
+        """The adapters, by their keys.
+
+        Raises:
+            ResidualError: as `held_adapters`.
+        """
+        return held_adapters(self.sources.adapters, self.store)
+
+    def adapter(self, key: str) -> HeldAdapter:
+        """One of them.
+
+        Raises:
+            ResidualError: there is none of that key.
+        """
+        if key not in self.adapters:
+            raise unknown_name("adapter", key, self.adapters)
+        return self.adapters[key]
 
     @once
     def dictionary(self) -> TextDictionary:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from residual.errors import ResidualError, unknown_name
+from residual.errors import ResidualError
 from residual.finite import whole
 from residual.tracing.ablated import check_mode
 from residual.tracing.units import Units
@@ -109,23 +109,10 @@ class State:
         }
 
 
-def known_adapter(key: str, known: Mapping[str, Any]) -> Any:
-    """The adapter of a key.
-
-    Raises:
-        ResidualError: there is none.
-    """
-    if key not in known:
-        raise unknown_name("adapter", key, known)
-    return known[key]
-
-
 def _number(what: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
-        raise ResidualError(
-            f"{what} is a number from −{_LARGEST:,.0f} to {_LARGEST:,.0f}, got {value!r:.40}."
-        )
-    return float(value) if math.isfinite(value) else 0.0
+        raise ResidualError(f"{what} is a number of at most {_LARGEST:,.0f}, got {value!r:.40}.")
+    return float(value)
 
 
 def _component(name: str, k: Any) -> int:

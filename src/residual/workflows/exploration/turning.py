@@ -1,0 +1,229 @@
+"""Logits of every sample while units are turned, so fast that a drag is answered.
+
+A unit's contribution is affine in its few features, `c = f M + o` (`Linearization`), and a class's logit, but
+for the scale and the output's length, is `⟨Σ c, w⟩`: which class is the largest depends on no length. So the
+sums `(n, c)` of the last state are kept, and another state changes them by what differs:
+
+    Σ_u f_u (M_u ΔB_u W) + const                          a unit as a whole
+    Σ_k Δa_k (f_u M_u φ_k + ⟨o_u − m_u, φ_k⟩) ⊗ φ_k W     single components of it
+
+with `B_u = w (1 + Σ_k (λ_k − 1) φ_k φ_kᵀ)` (`Edit`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import RLock
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from residual.errors import ResidualError
+from residual.finite import check_finite
+from residual.heads.accuracy import batches_of
+from residual.heads.scores import check_whole
+from residual.text.classifier import ZeroShotClassifier
+from residual.tracing.linearization import Linearization
+from residual.workflows.exploration.bounded import Bounded, once
+from residual.workflows.exploration.parts import Parts
+from residual.workflows.exploration.states import PLAIN, Edit, State
+
+_STEPS = 64  # by differences, before sums are made anew
+_DOUBLE = 2**22  # sums of fewer numbers are held in float64
+_ROWS = 1024
+_KEPT = 2**28  # bytes of outputs of pictures that were looked at
+
+
+@dataclass(frozen=True)
+class Base:
+    """What is turned: the encoder itself, or with an adapter.
+
+    Args:
+        linearization: each unit's contribution from its features.
+        classifier: of the output.
+    """
+
+    linearization: Linearization
+    classifier: ZeroShotClassifier
+
+
+class Turning:
+    """Sums of logits of the last few states of a store, and what follows from them.
+
+    Args:
+        parts: with a store of all kinds of unit.
+
+    Raises:
+        ResidualError: the store keeps only some kinds of unit.
+    """
+
+    def __init__(self, parts: Parts):
+        check_whole(parts.store)
+        self.parts, self._lock = parts, RLock()
+        self._whole: dict[str | None, Tensor] = {}
+        self._last: dict[str | None, tuple[State, Tensor, int]] = {}
+        self._means: dict[int, Tensor] = {}
+        self._outputs: Bounded[Tensor] = Bounded(_KEPT)
+
+    @once
+    def plain(self) -> Int[np.ndarray, " n"]:
+        """The class that each sample is taken for where nothing is turned."""
+        return self.answers(State()).numpy()
+
+    def base(self, adapter: str | None) -> Base:
+        """What a state of this adapter is of.
+
+        Raises:
+            ResidualError: there is no such adapter.
+        """
+        if adapter is None:
+            return Base(self.parts.store.linearization, self.parts.classifier)
+        held = self.parts.adapter(adapter)
+        return Base(held.linearization, held.classifier or self.parts.classifier)
+
+    def sums(self, state: State) -> Float[Tensor, "n c"]:
+        """`⟨o', w⟩` of every sample and class: logits but for the scale and the length of `o'`. It is changed
+        by the next call: read it under `held`.
+        """
+        with self._lock:
+            whole = self._whole_of(state.adapter)
+            last, sums, steps = self._last.get(state.adapter, (None, whole, _STEPS))
+            if last is None or steps >= _STEPS or last.mode != state.mode or _further(last, state):
+                last, sums, steps = State(adapter=state.adapter, mode=state.mode), whole.clone(), 0
+            before, after = dict(last.edits), dict(state.edits)
+            for unit in sorted({*before, *after}):
+                old, new = before.get(unit, PLAIN), after.get(unit, PLAIN)
+                if old != new:
+                    self._change(sums, state, unit, old, new)
+            self._last[state.adapter] = state, sums, steps + (last != state)
+            return sums
+
+    def answers(self, state: State) -> Int[Tensor, " n"]:
+        """The class that each sample is taken for.
+
+        Raises:
+            ResidualError: an unknown adapter, a component that a unit hasn't got, or sums that aren't finite.
+        """
+        with self._lock:
+            sums = self.sums(state)
+            if not bool(sums.sum().isfinite()):
+                check_finite(sums, "The logits")
+            return sums.argmax(1)
+
+    def outputs(self, state: State, positions: list[int]) -> Float[Tensor, "m d"]:
+        """`o'` itself, of some samples, in float64."""
+        with self._lock:
+            base = self.base(state.adapter)
+            output = torch.stack([self._output(state.adapter, base, position) for position in positions])
+            for unit, edit in state.edits:
+                matrix, offset = self._edited(base, state.mode, unit, PLAIN, edit)
+                output = output + self.parts.features(unit)[positions].double() @ matrix + offset
+            return output
+
+    def edited(self, state: State) -> Linearization:
+        """Each unit's contribution as it is turned, which sum to `o'`."""
+        base, edits = self.base(state.adapter).linearization, dict(state.edits)
+        offsets = torch.stack([base.offset(unit) for unit in range(len(base.units))])
+        matrices = {}
+        for unit in range(len(base.units)):
+            if unit not in base.constants:
+                matrices[unit] = base.matrix(unit)
+            if unit in edits:
+                matrix, offset = self._edited(self.base(state.adapter), state.mode, unit, PLAIN, edits[unit])
+                offsets[unit] = offsets[unit] + offset
+                if unit in matrices:
+                    matrices[unit] = matrices[unit] + matrix
+        return base.rewritten(matrices, offsets)
+
+    def mean(self, base: Base, unit: int) -> Float[Tensor, " d"]:
+        """Mean contribution of a unit over the store, as its base has it, in float64."""
+        if unit not in self._means:
+            self._means[unit] = self.parts.features(unit).double().mean(0)
+        return self._means[unit] @ base.linearization.matrix(unit) + base.linearization.offset(unit)
+
+    def _output(self, adapter: str | None, base: Base, position: int) -> Tensor:
+        def make() -> Tensor:
+            read = self.parts.store.coordinates_of(range(len(self.parts.units)), [position])
+            return base.linearization.output(read.to(dtype=torch.float64))[0]
+
+        return self._outputs.get((adapter, position), make)
+
+    def _whole_of(self, adapter: str | None) -> Tensor:
+        """Of the state in which nothing is turned."""
+        if adapter not in self._whole:
+            base, store = self.base(adapter), self.parts.store
+            weights = base.classifier.weights.double().T.cpu()
+            if weights.shape[0] != base.linearization.output_dim:
+                raise ResidualError(
+                    f"The classifier takes features of width {weights.shape[0]}, the encoder's output has "
+                    f"{base.linearization.output_dim}."
+                )
+            wide = torch.float64 if len(store) * weights.shape[1] <= _DOUBLE else torch.float32
+            sums = torch.empty(len(store), weights.shape[1], dtype=wide)
+            for rows, batch in batches_of(store, torch.device("cpu"), None, _ROWS):
+                output = base.linearization.output(batch.to(dtype=torch.float32))
+                sums[rows] = (output @ weights.float()).to(wide)
+            self._whole[adapter] = check_finite(sums, "The logits")
+        return self._whole[adapter]
+
+    def _change(self, sums: Tensor, state: State, unit: int, old: Edit, new: Edit) -> None:
+        """Add what becomes of the sums where one unit is turned otherwise."""
+        base, features = self.base(state.adapter), self.parts.features(unit)
+        weights = base.classifier.weights.double().T.cpu()
+        differing = _differing(old, new)
+        if old.weight == new.weight and len(differing) < min(features.shape[1], weights.shape[1]):
+            rows = self._components(unit, [k for k, _ in differing])
+            by = torch.tensor([value for _, value in differing], dtype=torch.float64)
+            linearization = base.linearization
+            offset = (linearization.offset(unit) - self.mean(base, unit)) @ rows.T
+            scores = torch.addmm(
+                offset.float(), features, (linearization.matrix(unit) @ rows.T).float()
+            )  # (n, r)
+            after = (by[:, None] * rows @ weights).float()  # (r, c)
+        else:
+            matrix, offset = self._edited(base, state.mode, unit, old, new)
+            scores, after = features, (matrix @ weights).float()
+            sums += (offset @ weights).to(sums.dtype)
+        for start in range(0, len(sums), _ROWS):
+            rows = slice(start, start + _ROWS)
+            sums[rows] += scores[rows] @ after
+
+    def _edited(
+        self, base: Base, mode: str, unit: int, old: Edit, new: Edit
+    ) -> tuple[Float[Tensor, "f d"], Float[Tensor, " d"]]:
+        """What a unit's features and constant add to the output where it is turned otherwise, in float64."""
+        linearization = base.linearization
+        matrix, offset, mean = linearization.matrix(unit), linearization.offset(unit), self.mean(base, unit)
+        by = new.weight - old.weight
+        own = by * matrix, by * (offset - mean if mode == "mean" else offset)
+        if not (differing := _differing(old, new)):
+            return own
+        rows = self._components(unit, [k for k, _ in differing])
+        factors = torch.tensor([value for _, value in differing], dtype=torch.float64)
+        along = factors[:, None] * rows
+        return own[0] + matrix @ rows.T @ along, own[1] + (offset - mean) @ rows.T @ along
+
+    def _components(self, unit: int, indices: list[int]) -> Float[Tensor, "k d"]:
+        bases = self.parts.bases
+        (place,) = bases.places([unit])
+        if wrong := [k for k in indices if k >= bases.ranks[place]]:
+            name, last = self.parts.units.name(unit), bases.ranks[place] - 1
+            raise ResidualError(f"Components of {name} are 0 to {last}, got {wrong[0]}.")
+        return bases.components[place][indices]
+
+
+def _further(last: State, state: State) -> bool:
+    """Whether the state is nearer to the whole than to the last one."""
+    before, after = dict(last.edits), dict(state.edits)
+    return len(after) < sum(before.get(unit) != after.get(unit) for unit in {*before, *after})
+
+
+def _differing(old: Edit, new: Edit) -> list[tuple[int, float]]:
+    """Components, and by how much `w (λ − 1)` differs."""
+    factors: dict[int, float] = {}
+    for edit, sign in ((old, -1.0), (new, 1.0)):
+        for k, value in edit.lambdas:
+            factors[k] = factors.get(k, 0.0) + sign * edit.weight * (value - 1)
+    return [(k, value) for k, value in sorted(factors.items()) if value]
