@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from residual.store.encode import encode_dataset
     from residual.tracing.decompose import Decomposition, decompose
     from residual.tracing.linearization import Linearization
+    from residual.tracing.sources import source_scores
     from residual.tracing.trace import trace
 
     __version__: str
@@ -40,6 +41,7 @@ _HOMES = {
     "Decomposition": "tracing.decompose",
     "Linearization": "tracing.linearization",
     "trace": "tracing.trace",
+    "source_scores": "tracing.sources",
     "load_dataset": "data",
     "encode_dataset": "store.encode",
     "ResidualStore": "store.disk",
@@ -73,6 +75,7 @@ __all__ = [  # noqa: RUF022 (in the order in which they are used)
     "Decomposition",
     "Linearization",
     "trace",
+    "source_scores",
     "load_dataset",
     "encode_dataset",
     "ResidualStore",

@@ -2,9 +2,10 @@
 
 from residual.tracing.ablated import AblatedEncoder, ChangedEncoder
 from residual.tracing.capture import capture
-from residual.tracing.coordinates import Coordinates
+from residual.tracing.coordinates import Coordinates, SourcedCoordinates
 from residual.tracing.decompose import Decomposition, decompose
 from residual.tracing.linearization import Linearization
+from residual.tracing.sources import SourceScores, Tokens, source_scores
 from residual.tracing.trace import trace
 from residual.tracing.units import Units
 
@@ -14,8 +15,12 @@ __all__ = [
     "Coordinates",
     "Decomposition",
     "Linearization",
+    "SourceScores",
+    "SourcedCoordinates",
+    "Tokens",
     "Units",
     "capture",
     "decompose",
+    "source_scores",
     "trace",
 ]

@@ -157,21 +157,30 @@ class Capture:
             mean = stream.to(wide).mean(1)
             return (lambda x: x.to(wide).mean(1)), *self._norm(mean), mean.to(stream.dtype)
         means, stds = self._norm(stream.to(wide))  # (n, t)
-        attention = self.parts.pooling_attention
-        if reduce == "attention" and attention is not None:
-            weights = attention.weights(self.parts.final_norm.forward(stream)).to(wide)  # (n, P, t)
-            share, std = weighted(weights, stds)
+        share, std = self._shares(stream, stds)
+        if reduce == "attention":
 
             def pick(x: Tensor) -> Tensor:
                 return torch.einsum("npt,nt...->np...", share, x.to(wide))
 
             return pick, pick(means), std, stream
-        share, std = weighted(torch.full_like(stds[:, None], 1 / stds.shape[1]), stds)
 
         def average(x: Tensor) -> Tensor:
             return torch.einsum("nt,nt...->n...", share[:, 0], x.to(wide))
 
         return average, average(means), std[:, 0], stream
+
+    def shares(self, stream: Float[Tensor, "n t D"]) -> tuple[Float[Tensor, "n P t"], Float[Tensor, "n P"]]:
+        """How several normed tokens become one, by the stream before the last norm: their shares, and `s̄`."""
+        wide = torch.promote_types(stream.dtype, torch.float32)
+        return self._shares(stream, self._norm(stream.to(wide))[1])
+
+    def _shares(self, stream: Tensor, stds: Tensor) -> tuple[Tensor, Tensor]:
+        attention = self.parts.pooling_attention
+        if self.pooling.reduce == "attention" and attention is not None:
+            weights = attention.weights(self.parts.final_norm.forward(stream)).to(stds)  # (n, P, t)
+            return weighted(weights, stds)
+        return weighted(torch.full_like(stds[:, None], 1 / stds.shape[1]), stds)
 
     def _norm(self, stream: Tensor) -> tuple[Tensor, Tensor]:
         if self.parts.centred:
@@ -207,17 +216,21 @@ def _shared_out(
 
 @contextmanager
 def capture(
-    encoder: Encoder, tower: str = "image", pooling: str = "own", parts: Parts | None = None
+    encoder: Encoder,
+    tower: str = "image",
+    pooling: str = "own",
+    parts: Parts | None = None,
+    kinds: Sequence[str] = KINDS,
 ) -> Generator[Capture]:
     """Within this context, all that goes through a tower of `encoder` leaves its coordinates to be taken.
 
-    `parts` are those of the tower, where they were looked up already.
+    `parts` are those of the tower, where they were looked up already; `kinds` the units that are wanted.
 
     Raises:
         ResidualError: the tower can't be split, has no such tokens, or is being captured already.
     """
     parts = parts or encoder.parts_of(tower)
-    kept = Capture(parts, resolve(pooling, parts, encoder.name)).of_this_thread()
+    kept = Capture(parts, resolve(pooling, parts, encoder.name), kinds).of_this_thread()
     with ExitStack() as stack:
         stack.enter_context(exclusively(parts.blocks[0].block))
         place_hooks(kept, parts, stack)

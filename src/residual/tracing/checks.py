@@ -39,7 +39,7 @@ def check_sum(
                 f"{lost:.1e} of it, more than rounding explains ({ROUNDING:.0e}). Its anatomy doesn't "
                 "describe this model, or the inputs hold NaN. Load it in float32 to be sure."
             )
-    dtype = _computed_in(encoder)
+    dtype = computed_in(encoder)
     tolerance = TOLERANCES[dtype]
     if not miss <= tolerance:
         raise ResidualError(
@@ -50,7 +50,7 @@ def check_sum(
     return miss
 
 
-def _computed_in(encoder: Encoder) -> torch.dtype:
+def computed_in(encoder: Encoder) -> torch.dtype:
     """The precision of matrix products: the weights', or that of an autocast around the call; or of a norm
     that keeps to its own.
     """

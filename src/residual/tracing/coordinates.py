@@ -73,6 +73,8 @@ class Coordinates:
     def only(self, kinds: Sequence[str]) -> Coordinates:
         """The same without the units of other kinds, and without `rounding`."""
         left_out: dict[str, Any] = {name: None for name, kind in KIND_OF.items() if kind not in kinds}
+        if "head" not in kinds and isinstance(self, SourcedCoordinates):
+            left_out |= {"attention": None, "sources": None, "spread": None}
         return replace(self, rounding=None, **left_out)
 
     def __getitem__(self, samples: slice | Sequence[int] | Shaped[Tensor, " m"]) -> Coordinates:
@@ -119,4 +121,20 @@ class Coordinates:
         changed: dict[str, Any] = {
             name: None if value is None else change(value) for name, value in values.items()
         }
-        return Coordinates(**changed)
+        return type(self)(**changed)
+
+
+@dataclass(frozen=True)
+class SourcedCoordinates(Coordinates):
+    """Coordinates whose heads are split by the token `j` that they attend to (`trace(…, sources=True)`).
+
+    Args:
+        attention: what a head's query gives to each token; of several tokens that were pooled, the mean by
+            their shares.
+        sources: `a_j v_j`, what sums to `z` over `j`.
+        spread: each token's share of what depends on none: even over those that may be attended to.
+    """
+
+    attention: Float[Tensor, "n *t l h j"] | None = None
+    sources: Float[Tensor, "n *t l h j w"] | None = None
+    spread: Float[Tensor, "n *t l h j"] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -12,14 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from residual.encoders.anatomy import Parts
 from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.pixels import Pixels
 from residual.errors import ResidualError, unknown_name
 from residual.finite import plain
 from residual.tracing.checks import check_sum
-from residual.tracing.coordinates import Coordinates
+from residual.tracing.coordinates import Coordinates, SourcedCoordinates
 from residual.tracing.linearization import Linearization, linearization_of
-from residual.tracing.trace import Texts, traced
+from residual.tracing.sources import Tokens, source_contributions, tokens_of
+from residual.tracing.trace import Texts, traced, traced_by_source
 from residual.tracing.units import KINDS, UnitsLike, is_one_unit
 
 _SHORTEST = 1e-12  # of an output's norm, as the classifier has it
@@ -43,7 +45,9 @@ class Decomposition:
     """Contributions `(n, t, u, d)` of the units that were asked for, and the model's own output `(n, t, d)`.
 
     `units` has one row for each contribution, in order; its column `unit` is the position among all units.
-    `coordinates` are the small numbers behind them, and `linearization` the exact map from those.
+    `coordinates` are the small numbers behind them, and `linearization` the exact map from those. With
+    `sources=True`, `sources` splits the contributions of the heads among `units`, in their order, by the
+    token `j` that they attend to, `attention` is how much each head does, and `tokens` what the tokens are.
 
     Example:
         >>> import residual
@@ -60,6 +64,9 @@ class Decomposition:
     units: pd.DataFrame
     coordinates: Coordinates
     linearization: Linearization
+    sources: Float[Tensor, "n t u j d"] | None = None
+    attention: Float[Tensor, "n *t l h j"] | None = None
+    tokens: Tokens | None = None
 
     def __getitem__(self, units: UnitsLike) -> Float[Tensor, "n t *u d"]:
         """Contributions of one unit `(n, t, d)`, or of several `(n, t, u, d)`: see `Units.checked`; or a mask
@@ -172,6 +179,7 @@ def decompose(
     *,
     tower: str = "image",
     grad: bool = False,
+    sources: bool = False,
 ) -> Decomposition:
     """Split a tower's output into units: `Σ_u c_u` is the output, exactly (see `Linearization`).
 
@@ -191,10 +199,13 @@ def decompose(
         tower: "image" or "text".
         grad: let gradients flow to the inputs (and to whatever the coordinates depend on; the map from
             them to contributions is constant). By default none are kept.
+        sources: split each head's contribution by the token that it attends to, too: `Σ_j` of `.sources` is
+            the contribution. `(n, t, u, j, d)` numbers are many; `source_scores` makes those along some
+            directions.
 
     Raises:
         ResidualError: an unknown pooling, kind or tower; or the sum of all units misses the model's own
-            output.
+            output; or what heads attend to can't be seen, or misses what they give.
 
     Example:
         >>> import residual
@@ -216,16 +227,40 @@ def decompose(
     linearization = linearization_of(encoder, parts, tower, pooling)
     chosen = linearization.units.positions(kinds)
     with torch.set_grad_enabled(grad):
-        coordinates, output = traced(encoder, pixels, tower, pooling, parts)
+        run = traced_by_source if sources else traced
+        coordinates, output = run(encoder, pixels, tower, pooling, parts)
         check_sum(encoder, linearization, coordinates, output)
         with torch.autocast(encoder.device.type, enabled=False):
             contributions = linearization.contributions(coordinates, chosen)
+            by_source = _by_source(linearization, coordinates, chosen, parts, tower, pixels)
     if output.ndim == 2:  # one token, or what was made of several
         contributions, output = contributions[:, None], output[:, None]
+        by_source |= {name: value[:, None] for name, value in by_source.items() if name == "sources"}
     return Decomposition(
         contributions=contributions,
         output=output,
         units=linearization.units.table.iloc[chosen].reset_index(drop=True),
         coordinates=coordinates,
         linearization=linearization,
+        **by_source,
     )
+
+
+def _by_source(
+    linearization: Linearization,
+    coordinates: Coordinates,
+    units: Sequence[int],
+    parts: Parts,
+    tower: str,
+    inputs: Pixels | Texts,
+) -> dict[str, Any]:
+    """The fields of a decomposition that `sources` fills; none where it isn't asked for."""
+    if not isinstance(coordinates, SourcedCoordinates):
+        return {}
+    attention = coordinates.field("attention")
+    heads = [unit for unit in units if unit in linearization.units.of_field["z"]]
+    return {
+        "sources": source_contributions(linearization, coordinates, heads) if heads else None,
+        "attention": attention,
+        "tokens": tokens_of(parts, tower, inputs, attention.shape[-1]),
+    }

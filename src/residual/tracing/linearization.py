@@ -270,7 +270,7 @@ class Linearization:
         axes = like.shape[:1] if self.attends else like.shape
         result = like.new_empty(*axes, len(chosen), self.output_dim)
         for index, unit in enumerate(chosen):
-            matrix, offset = self._map(unit, like.dtype, like.device)
+            matrix, offset = self.map_of(unit, like.dtype, like.device)
             features = self.features(coordinates, unit)
             mapped = torch.addmm(offset, features.flatten(0, -2), matrix)
             result[..., index, :] = mapped.view(*axes, self.output_dim)
@@ -370,7 +370,7 @@ class Linearization:
     def _maps(self) -> dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]]:
         return {}
 
-    def _map(self, unit: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    def map_of(self, unit: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """Matrix and offset as they are used, kept for the next batch."""
         key = unit, dtype, device
         if key not in self._maps:

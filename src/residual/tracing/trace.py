@@ -21,9 +21,10 @@ from residual.encoders.encoder import Encoder
 from residual.encoders.family import Tower
 from residual.encoders.pixels import Pixels
 from residual.encoders.running import evaluating, own_code, uncompiled
+from residual.tracing.attention import LayerSources, Take, Watch, watching
 from residual.tracing.capture import Capture, capture, place_hooks, without_autocast
-from residual.tracing.checks import check_sum
-from residual.tracing.coordinates import Coordinates
+from residual.tracing.checks import TOLERANCES, check_sum, computed_in
+from residual.tracing.coordinates import Coordinates, SourcedCoordinates
 from residual.tracing.linearization import Linearization, linearization_of
 from residual.tracing.stand_ins import PatchProduct, cuts_patches, replace_module
 from residual.tracing.token_choice import Pooling, resolve
@@ -32,7 +33,12 @@ Texts = Sequence[str] | Int[Tensor, "n t"]
 
 
 def trace(
-    encoder: EncoderLike, inputs: Pixels | Texts, tower: str = "image", pooling: str = "own"
+    encoder: EncoderLike,
+    inputs: Pixels | Texts,
+    tower: str = "image",
+    pooling: str = "own",
+    *,
+    sources: bool = False,
 ) -> tuple[Coordinates, Float[Tensor, "n *t d"]]:
     """Run `inputs` through a tower: their coordinates, and the model's own output.
 
@@ -42,9 +48,13 @@ def trace(
         inputs: pixels from `encoder.pixels`, of torch or NumPy; or texts, or their token ids.
         tower: "image" or "text".
         pooling: which tokens, see `decompose`.
+        sources: give `SourcedCoordinates`, whose `.sources (n, *t, L, H, j, h)` split `z` by the token
+            attended to, and `.attention (n, *t, L, H, j)`. Runs uncompiled, and twice where several normed
+            tokens are pooled.
 
     Raises:
-        ResidualError: inputs that don't fit, a tower that can't be split, or tokens that aren't there.
+        ResidualError: inputs that don't fit, a tower that can't be split, or tokens that aren't there; or
+            what heads attend to can't be seen, or misses what they give.
 
     Example:
         >>> import residual
@@ -53,14 +63,43 @@ def trace(
         >>> coordinates.z.shape, coordinates.mlp.shape  # of each head; of each MLP
         (torch.Size([2, 8, 6, 32]), torch.Size([2, 8, 192]))
     """
-    return traced(checked_encoder(encoder), inputs, tower, pooling)
+    encoder = checked_encoder(encoder)
+    return (traced_by_source if sources else traced)(encoder, inputs, tower, pooling)
+
+
+def traced_by_source(
+    encoder: Encoder, inputs: Pixels | Texts, tower: str, pooling: str, parts: Parts | None = None
+) -> tuple[SourcedCoordinates, Float[Tensor, "n *t d"]]:
+    """The same with the sources of all heads."""
+    attention, sources, spread = [], [], []
+
+    def take(_: int, layer: LayerSources) -> None:
+        attention.append(layer.attention)
+        sources.append(layer.sources())
+        spread.append(layer.spread)
+
+    coordinates, output = traced(encoder, inputs, tower, pooling, parts, take)
+    by_source = SourcedCoordinates(
+        **{field.name: getattr(coordinates, field.name) for field in fields(Coordinates)},
+        attention=torch.stack(attention, dim=-3),  # (n, …, L, H, j)
+        sources=torch.stack(sources, dim=-4),  # (n, …, L, H, j, h)
+        spread=torch.stack(spread, dim=-3),
+    )
+    return by_source, output
 
 
 def traced(
-    encoder: Encoder, inputs: Pixels | Texts, tower: str, pooling: str, parts: Parts | None = None
+    encoder: Encoder,
+    inputs: Pixels | Texts,
+    tower: str,
+    pooling: str,
+    parts: Parts | None = None,
+    take: Take | None = None,
 ) -> tuple[Coordinates, Float[Tensor, "n *t d"]]:
-    """`trace`, for whoever has looked up the tower's parts already."""
-    if encoder.compiling is not None and not torch.compiler.is_compiling():
+    """`trace`, for whoever has looked up the tower's parts already; `take` gets each layer's sources."""
+    if take is not None:
+        coordinates, output = _by_source(encoder, inputs, tower, pooling, parts, take)
+    elif encoder.compiling is not None and not torch.compiler.is_compiling():
         coordinates, output = _compiled(encoder, inputs, tower, pooling)
     else:
         coordinates, output = _eager(encoder, inputs, tower, pooling, parts)
@@ -98,6 +137,39 @@ def _eager(
         capture(encoder, tower, pooling, parts) as kept,
     ):
         return captured_pass(kept, kept.parts, encoder.tower(tower), encoder.module, ready)
+
+
+@uncompiled
+def _by_source(
+    encoder: Encoder, inputs: Pixels | Texts, tower: str, pooling: str, parts: Parts | None, take: Take
+) -> tuple[Coordinates, Tensor]:
+    """The same, layers handing over their sources.
+
+    Where several normed tokens are pooled, their shares are known at the end only. Then the model runs once
+    more, and each layer is pooled as it comes by: queries and keys of all layers, kept till the end, would be
+    twice what the stream is.
+    """
+    ready = _ready(encoder, inputs, tower)
+    parts = parts or encoder.parts_of(tower)
+    encode, tolerance = encoder.tower(tower).encode, TOLERANCES[computed_in(encoder)]
+    with _nothing_compiled(), evaluating(encoder.module, hooked=True):
+        with capture(encoder, tower, pooling, parts) as kept, ExitStack() as stack:
+            watch = Watch(kept, parts, encoder.name, take)
+            several = kept.pooling.reduce in ("mean of outputs", "attention")
+            if not several:
+                stack.enter_context(watching(watch))
+            kept.expect(encoder.module, ready)
+            output = encode(encoder.module, ready)
+            coordinates, stream = kept.take()
+        if several:
+            with without_autocast(stream.device):
+                share, std = kept.shares(stream)
+            with capture(encoder, tower, pooling, parts, kinds=()) as again:
+                watch = Watch(again, parts, encoder.name, take, share, std)
+                with watching(watch):
+                    encode(encoder.module, ready)
+        watch.check(tolerance)
+    return coordinates, output if kept.pooling.own else reference(parts, kept.pooling, stream)
 
 
 def captured_pass(
