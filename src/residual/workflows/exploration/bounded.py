@@ -16,6 +16,36 @@ from residual.errors import ResidualError
 Made = TypeVar("Made")
 
 
+class ByKey:
+    """Values that are each made once, by one thread, while others wait for that one alone; see `once`."""
+
+    def __init__(self):
+        self._made: dict[Hashable, _Entry] = {}
+        self._lock = Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """The value of a key, made if it isn't there."""
+        with self._lock:
+            entry = self._made.setdefault(key, _Entry())
+        with entry.lock:
+            if not entry.done:
+                try:
+                    entry.value = make()
+                except ResidualError as error:
+                    entry.error = error
+                entry.done = True
+        if entry.error is not None:
+            raise entry.error.with_traceback(None)
+        return entry.value
+
+
+class _Entry:
+    def __init__(self):
+        self.lock, self.done = RLock(), False
+        self.value: Any = None
+        self.error: ResidualError | None = None
+
+
 class once(Generic[Made]):  # noqa: N801 - used as `cached_property` is
     """A property that is made when it is first read, by one thread, while others wait for that one alone.
 
@@ -36,18 +66,7 @@ class once(Generic[Made]):  # noqa: N801 - used as `cached_property` is
         """The property of an object."""
         if of is None:
             return self
-        lock = of.__dict__.setdefault(f"{self.name} lock", RLock())
-        with lock:
-            kept = of.__dict__.setdefault("made once", {})
-            if self.name not in kept:
-                try:
-                    kept[self.name] = self.make(of), None
-                except ResidualError as error:
-                    kept[self.name] = None, error
-            made, error = kept[self.name]
-        if error is not None:
-            raise error.with_traceback(None)
-        return made
+        return of.__dict__.setdefault("made once", ByKey()).get(self.name, lambda: self.make(of))
 
 
 class Bounded(Generic[Made]):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.store.base import Store
-from residual.workflows.exploration import overview
+from residual.workflows.exploration import overview, scores
 from residual.workflows.exploration.bounded import once
 from residual.workflows.exploration.parts import Parts, Sources
 from residual.workflows.exploration.states import State
@@ -49,11 +49,19 @@ class Exploration:
 
     def about(self) -> dict[str, Any]:
         """What there is: encoder, stores, classes, scores, adapters, and what can be done."""
-        return overview.about(self.parts)
+        try:
+            turning = self.turning
+        except ResidualError as error:
+            turning = error
+        return overview.about(self.parts, turning, {})
 
     def heads(self, score: str = "accuracy") -> dict[str, Any]:
         """A score of every unit."""
-        return overview.heads(self.parts, score)
+        return scores.heads(self.parts, score)
+
+    def moves(self) -> dict[str, Any]:
+        """Which units are others in the second store."""
+        return overview.moves(self.parts)
 
     @once
     def turning(self) -> Turning:

@@ -1,110 +1,33 @@
-"""What there is to explore, and one number a unit: what the first view shows."""
+"""What there is to explore: what the first view shows around the heads."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from residual.errors import unknown_name
-from residual.heads.accuracy import correct_by_unit
-from residual.heads.scores import pursuit_scores, score_units
+from residual.errors import ResidualError
+from residual.files import shareable
 from residual.libraries import version_of
-from residual.spectral.dimension import linear_dimension
+from residual.text.dictionary import read_texts
 from residual.workflows.exploration.parts import Parts
+from residual.workflows.exploration.scores import accuracy_alone, dimensions, moved, named, scores_of
+from residual.workflows.exploration.turned import measured
+from residual.workflows.exploration.turning import Turning
 
-_THRESHOLD = 0.99  # of the variance: the paper's linear dimension
+_SHOWN = ("label", "what", "percent", "signed")
 
 
-@dataclass(frozen=True)
-class Score:
-    """A number that each unit has.
+def about(parts: Parts, turning: Turning | ResidualError, can: dict[str, bool | str]) -> dict[str, Any]:
+    """See api/about: names, scores, adapters and what can be done.
 
     Args:
-        label: for a menu.
-        what: it is, in a sentence.
-        values: of the units that the store keeps, in their order.
-        percent: whether it is shown in per cent.
-        signed: whether it may be negative.
-        reference: what guessing gets, or chance; None where there is none.
+        parts: of the exploration.
+        turning: what turns units, or why none does.
+        can: what else can be done, or why not.
     """
-
-    label: str
-    what: str
-    values: Callable[[Parts], list[float]]
-    percent: bool = False
-    signed: bool = False
-    reference: Callable[[Parts], float] | None = None
-
-
-def _accuracy(parts: Parts) -> list[float]:
-    right = correct_by_unit(parts.store, parts.classifier, parts.kept_units, device=parts.sources.device)
-    return right.double().mean(0).tolist()
-
-
-def _correlation(parts: Parts) -> list[float]:
-    table = score_units(parts.store, None, ("correlation",), parts.store.kinds, device=parts.sources.device)
-    return table["correlation"].tolist()
-
-
-def _told(parts: Parts) -> list[float]:
-    return pursuit_scores(parts.bases, parts.dictionary).tolist()
-
-
-def _dimension(parts: Parts) -> list[float]:
-    return [float(linear_dimension(values, _THRESHOLD)) for values in parts.bases.eigenvalues]
-
-
-def _norm(parts: Parts) -> list[float]:
-    """`√(‖m‖² + Σ e)`."""
-    bases = parts.bases
-    squares = [
-        float(mean.square().sum() + values.sum())
-        for mean, values in zip(bases.means, bases.eigenvalues, strict=True)
-    ]
-    return [math.sqrt(square) for square in squares]
-
-
-def _guess(parts: Parts) -> float:
-    return float(np.bincount(parts.store.labels).max() / len(parts.store))
-
-
-SCORES: dict[str, Score] = {
-    "accuracy": Score(
-        "accuracy alone",
-        "Part of the pictures that are right by this unit's contribution alone.",
-        _accuracy,
-        percent=True,
-        reference=_guess,
-    ),
-    "correlation": Score(
-        "correlation with the output",
-        "How far its contribution goes along with the encoder's output, over pictures.",
-        _correlation,
-        signed=True,
-    ),
-    "told": Score(
-        "told by texts",
-        "Part of its variance that ten texts of the dictionary explain.",
-        _told,
-        percent=True,
-    ),
-    "dimension": Score("dimension", "How many components hold 99 % of its variance.", _dimension),
-    "norm": Score("length", "Root mean square of the length of its contribution.", _norm),
-}
-
-
-def scores_of(parts: Parts) -> dict[str, Score]:
-    """The scores that this exploration has."""
-    return dict(SCORES)
-
-
-def about(parts: Parts) -> dict[str, Any]:
-    """See api/about: names, scores, adapters and what can be done."""
-    units, store = parts.units, parts.store
+    units, store, whole = parts.units, parts.store, isinstance(turning, Turning)
+    directions = parts.directions()
+    why_not = True if whole else str(turning)
+    dictionary = parts.sources.dictionary
     return {
         "version": version_of("residual-vit"),
         "live": True,
@@ -113,59 +36,63 @@ def about(parts: Parts) -> dict[str, Any]:
             "layers": units.layers,
             "heads": units.heads,
             "output_dim": store.linearization.output_dim,
+            "has_text": directions.of_text,
         },
         "stores": [
-            {"name": each.dataset, "dataset": each.dataset, "samples": len(each)} for each in parts.stores
+            {"name": name, "dataset": each.dataset, "samples": len(each)}
+            for name, each in zip(_names(parts), parts.stores, strict=True)
         ],
         "classes": list(store.class_names),
-        "groups": list(store.group_names) if store.groups is not None else None,
+        "groups": None if store.groups is None else list(store.group_names),
         "samples": len(store),
         "scores": [
-            {
-                "key": key,
-                "label": each.label,
-                "what": each.what,
-                "percent": each.percent,
-                "signed": each.signed,
-            }
+            {"key": key, **{name: getattr(each, name) for name in _SHOWN}}
             for key, each in scores_of(parts).items()
         ],
-        "notes": [*parts.origin.notes, *filter(None, [parts.classifier_note])],
+        "adapters": [
+            {
+                "key": key,
+                "name": key,
+                "method": held.adapter.label,
+                "parameters": held.adapter.weights.numel(),
+            }
+            for key, held in parts.adapters.items()
+        ],
+        "dictionary": {"name": shareable(dictionary, path=True), "texts": len(read_texts(dictionary))},
+        "can": {"turn": why_not, "save": why_not, **can},
+        "baseline": _baseline(parts, turning) if isinstance(turning, Turning) else None,
+        "notes": [
+            *parts.origin.notes,
+            *filter(None, [directions.note, *(held.note for held in parts.adapters.values())]),
+        ],
     }
 
 
-def heads(parts: Parts, key: str) -> dict[str, Any]:
-    """See api/heads: a score of every unit, and its range.
+def moves(parts: Parts) -> dict[str, Any]:
+    """See api/moves: which units are others in the second store.
 
     Raises:
-        ResidualError: there is no such score; or as what it is made of.
+        ResidualError: there is only one store.
     """
-    known = scores_of(parts)
-    if key not in known:
-        raise unknown_name("score", key, known)
-    score = known[key]
-    values = score.values(parts)
-    finite = [value for value in values if math.isfinite(value)]
-    rows = []
-    for unit, value in zip(parts.kept_units, values, strict=True):
-        kind = parts.units.kind(unit)
-        layer, head = parts.units.layer_head(unit) if kind == "head" else (None, None)
-        if kind == "mlp":
-            layer = unit - 1
-        rows.append(
-            {
-                "unit": parts.units.name(unit),
-                "kind": kind,
-                "layer": layer,
-                "head": head,
-                "value": value if math.isfinite(value) else None,
-            }
-        )
+    if len(parts.stores) < 2:
+        raise ResidualError("Two stores are compared, and this is one.", "Give the second one after it.")
+    columns = [moved(parts)]
+    columns += [column(parts, place) for column in (accuracy_alone, dimensions) for place in (0, 1)]
     return {
-        "key": key,
-        "units": rows,
-        "low": min(finite, default=0.0),
-        "high": max(finite, default=0.0),
-        "reference": None if score.reference is None else score.reference(parts),
-        "note": None,
+        "units": [
+            {**named(parts, unit), "value": value, "accuracy": [a, b], "dimension": [c, d]}
+            for unit, value, a, b, c, d in zip(parts.kept_units, *columns, strict=True)
+        ],
+        "what": f"How far a unit's components are others in {parts.stores[1].dataset} than in "
+        f"{parts.store.dataset}: one less their spectral cosine, of components up to 90 % of its variance. "
+        "0: the same.",
     }
+
+
+def _names(parts: Parts) -> list[str]:
+    given = [shareable(place, path=True) for place in parts.sources.stores]
+    return given if len(given) == len(parts.stores) else [store.dataset for store in parts.stores]
+
+
+def _baseline(parts: Parts, turning: Turning) -> dict[str, Any]:
+    return measured(parts, parts.labels.numpy(), turning.plain)

@@ -4,33 +4,27 @@ needed and then kept. Threads may ask at once; each part is made by one of them.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from residual.encoders.encoder import Encoder
-from residual.encoders.names import is_listed
-from residual.errors import ResidualError, StoreEncoderError, unknown_name
-from residual.files import cache_folder
+from residual.errors import ResidualError, unknown_name
 from residual.heads.accuracy import batches_of
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
 from residual.store.base import Store
 from residual.store.disk import ResidualStore
-from residual.tensor_files import load_tensors, save_tensors
-from residual.text.classifier import PLAIN, ZeroShotClassifier
+from residual.text.classifier import ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
 from residual.tracing.units import Units
-from residual.workflows.exploration.bounded import Bounded, once
+from residual.workflows.exploration.bounded import Bounded, ByKey, once
+from residual.workflows.exploration.class_directions import ClassDirections, class_directions
 from residual.workflows.exploration.kept_adapters import HeldAdapter, held_adapters
-from residual.workflows.store_origin import StoreDataset, classifier_of, dataset_of, encoder_of
+from residual.workflows.store_origin import StoreDataset, dataset_of, encoder_of
 
 FEATURES = 2**30  # bytes of units' features that are kept, at most
 
@@ -78,6 +72,7 @@ class Parts:
                 f"{first.encoder_name} (weights {first.fingerprint[:8]}), {last.dataset} of "
                 f"{last.encoder_name} (weights {last.fingerprint[:8]})."
             )
+        self.made = ByKey()  # by whoever makes something of these parts
         self._features: Bounded[Tensor] = Bounded(FEATURES)
 
     @property
@@ -109,69 +104,36 @@ class Parts:
         """
         return encoder_of(self.store, self.sources.encoder, self.sources.device)
 
-    @once
-    def classifier(self) -> ZeroShotClassifier:
-        """Of the store's classes: by their names, or by class means where there is no text tower, or where
-        the encoder isn't here (`classifier_note` says so).
+    def directions(self, place: int = 0) -> ClassDirections:
+        """The classifier of a store's classes, by its place, and how it came to be.
 
-        The directions of classes are kept on disk, so that the encoder isn't loaded for them again.
+        Raises:
+            ResidualError: as `class_directions`.
         """
-        kept = self._kept_classes()
-        if kept is not None:
-            return kept
-        try:
-            encoder = self.encoder
-        except StoreEncoderError as error:
-            self.classifier_note = (
-                "Classes are told by the means of their samples, as the encoder isn't here to embed their "
-                f"names: {error.message}"
-            )
-            return ZeroShotClassifier.from_class_means(
-                self.store.output(), self.store.labels, self.store.class_names
-            )
-        if not encoder.has_text:
-            self.classifier_note = (
-                "Classes are told by the means of their samples: this encoder has no text tower."
-            )
-        made = classifier_of(self.store, encoder, self.origin)
-        if encoder.has_text and (path := self._classes_path()) is not None:
-            with suppress(ResidualError, OSError):  # a closed cache folder does no harm
-                save_tensors(path, "classes", {"classes": made.weights}, {"scale": made.scale})
-        return made
 
-    classifier_note: str | None = None
+        def make() -> ClassDirections:
+            store, name = self.stores[place], self.sources.encoder
+            origin = dataset_of(store, name=self.sources.dataset) if place else self.origin
+            return class_directions(store, origin, lambda: self.encoder, name)
 
-    def _classes_path(self) -> Path | None:
-        """Where directions of the classes are kept; of an encoder that isn't listed they aren't."""
-        name = self.sources.encoder or self.store.encoder_name
-        if not is_listed(name):
-            return None
-        what = (name, self.store.fingerprint, self.store.class_names, self.origin.templates or PLAIN)
-        digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
-        return cache_folder() / "classes" / f"{digest}.safetensors"
+        return self.made.get(("directions", place), make)
 
-    def _kept_classes(self) -> ZeroShotClassifier | None:
-        path = self._classes_path()
-        if path is None or not path.is_file():
-            return None
-        try:
-            tensors, note = load_tensors(path, "classes", ("scale",))
-            weights, scale = tensors["classes"], float(note["scale"])
-            if weights.shape != (len(self.store.class_names), self.store.linearization.output_dim):
-                return None
-            return ZeroShotClassifier(weights, self.store.class_names, scale, self.store.fingerprint)
-        except (ResidualError, KeyError, TypeError, ValueError):  # a damaged one is made anew
-            return None
+    @property
+    def classifier(self) -> ZeroShotClassifier:
+        """Of the store's classes."""
+        return self.directions().classifier
 
-    @once
+    @property
     def bases(self) -> SpectralBases:
         """Components of every unit that the store keeps, of its own samples: what λ are of."""
-        return fit_bases(self.store, self.store.kinds, device=self.sources.device)
+        return self.bases_of(0)
 
-    @once
-    def other_bases(self) -> SpectralBases:
-        """The same of the second store."""
-        return fit_bases(self.stores[1], self.stores[1].kinds, device=self.sources.device)
+    def bases_of(self, place: int) -> SpectralBases:
+        """The same of a store by its place."""
+        store = self.stores[place]
+        return self.made.get(
+            ("bases", place), lambda: fit_bases(store, store.kinds, device=self.sources.device)
+        )
 
     @once
     def adapters(self) -> dict[str, HeldAdapter]:
