@@ -28,9 +28,11 @@ function digest() {
 }
 
 /** The licence of every package of which code stands in the bundle, by name and version. */
-function licences(inputs) {
+function licences(outputs) {
   const folders = new Set();
-  for (const input of Object.keys(inputs)) {
+  const inside = Object.values(outputs).flatMap(({ inputs }) => Object.entries(inputs));
+  for (const [input, { bytesInOutput }] of inside) {
+    if (!bytesInOutput) continue;
     const found = /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(input);
     if (found) folders.add(found[1]);
   }
@@ -69,5 +71,5 @@ mkdirSync(out, { recursive: true });
 for (const file of outputFiles) writeFileSync(file.path, file.contents);
 const page = readFileSync(join(here, "index.html"), "utf8").replace("<!-- sources -->", `<!-- ${mark} -->`);
 writeFileSync(join(out, "index.html"), page);
-writeFileSync(join(out, "LICENSES.txt"), licences(metafile.inputs));
+writeFileSync(join(out, "LICENSES.txt"), licences(metafile.outputs));
 for (const file of outputFiles) console.log(`${relative(here, file.path)} ${(file.contents.length / 1024).toFixed(0)} KB`);

@@ -109,6 +109,7 @@ def test_the_sdist_holds_sources_tests_and_licence(sdist):
         "src/residual/__init__.py",
         "tests/house/test_wheel.py",
         "picto/train.py",
+        "web/package-lock.json",
     } <= names
     assert not [name for name in names if name.startswith((".venv", ".tools", "picto/build"))]
     assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
@@ -126,6 +127,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel):
         "residual/py.typed",
         "residual/encoders/picto/model.safetensors",
         "residual/encoders/picto/tokenizer.json",
+        "residual/explore/static/explore.js",
         "residual/report/templates/base.html",
         "residual/data/suite/suite.json",
         "residual/data/suite/assets/mnist.npz",
@@ -140,7 +142,7 @@ def test_the_wheel_carries_its_licences(wheel):
     files = metadata.get_all("License-File") or []
     places = ("data/hub", "data/suite", "encoders/picto", "text/lists")
     pages = {f"src/residual/{place}/LICENSES.md" for place in places}
-    assert set(files) == {"LICENSE", *pages}
+    assert set(files) == {"LICENSE", "src/residual/explore/static/LICENSES.txt", *pages}
     assert {f"{folder}/licenses/{name}" for name in files} <= shipped(wheel)
     named = set(metadata["License-Expression"].split(" AND "))
     assert {"MIT", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "OFL-1.1"} <= named
