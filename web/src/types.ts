@@ -147,6 +147,7 @@ export interface DropAnswer {
   units: { unit: Unit; value: number }[];
   near: Picture[];
   note?: string | null;
+  what?: string; // what the units' values are
 }
 
 export interface MapAnswer {

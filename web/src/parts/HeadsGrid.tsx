@@ -18,7 +18,7 @@ interface Props {
   selected?: Unit | null;
   off?: ReadonlySet<Unit>; // drawn crossed out
   marked?: ReadonlySet<Unit>; // drawn with a dot (turned)
-  onOpen: (unit: Unit) => void;
+  onOpen: (unit: Unit, event: MouseEvent) => void;
   onHover?: (unit: Unit | null) => void;
   action?: string; // what Enter does, for the label of the grid: "opens it"
 }
@@ -108,9 +108,9 @@ export function HeadsGrid(props: Props) {
         aria-selected={selected === unit.unit}
         title={words}
         style={colour === null ? undefined : { background: scale.fill(colour), color: scale.ink(colour) }}
-        onClick={() => {
+        onClick={(event) => {
           focused.value = unit.unit;
-          onOpen(unit.unit);
+          onOpen(unit.unit, event);
         }}
         onMouseEnter={onHover && (() => onHover(unit.unit))}
         onMouseLeave={onHover && (() => onHover(null))}
