@@ -5,7 +5,7 @@ from residual.tracing.capture import capture
 from residual.tracing.coordinates import Coordinates, SourcedCoordinates
 from residual.tracing.decompose import Decomposition, decompose
 from residual.tracing.linearization import Linearization
-from residual.tracing.sources import SourceScores, Tokens, source_scores
+from residual.tracing.sources import SourceScores, Tokens, attention_weights, source_scores
 from residual.tracing.trace import trace
 from residual.tracing.units import Units
 
@@ -19,6 +19,7 @@ __all__ = [
     "SourcedCoordinates",
     "Tokens",
     "Units",
+    "attention_weights",
     "capture",
     "decompose",
     "source_scores",

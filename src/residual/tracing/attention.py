@@ -33,37 +33,31 @@ class LayerSources:
     """The heads of one layer by the token that they attend to: of kept tokens, or of what was pooled of them.
 
     Args:
+        z: of the heads.
         attention: `a_j`: what a head's query gives to each token; of several tokens that were pooled, the
             mean by their shares.
         weights: the same over what a norm of the heads divides by, if there is one: `w_j`.
-        spread: the share of each token in what depends on none: even over those that may be attended to.
         values: `v_j`, times the weight of that norm.
-        constant: what that norm adds to `z`, or None.
+        spread: the share of each token in what depends on none: even over those that may be attended to.
         std: `s` of what was pooled, where it is known before: of the heads of an attention pool.
     """
 
+    z: Float[Tensor, "n *t H h"]
     attention: Float[Tensor, "n *t H j"]
     weights: Float[Tensor, "n *t H j"]
-    spread: Float[Tensor, "n *t H j"]
     values: Float[Tensor, "n H j h"]
-    constant: Float[Tensor, "n *t H h"] | None
-    std: Float[Tensor, "n P"] | None = None
+    spread: Float[Tensor, "n *t H j"]
+    std: Float[Tensor, "n P"] | None
 
     def sources(self) -> Float[Tensor, "n *t H j h"]:
-        """`w_j v_j`, and each token's part of the constant: what sums to `z` over `j`."""
-        values = self.values if self.weights.ndim == self.values.ndim - 1 else self.values[:, None]
-        result = self.weights[..., None] * values
-        if self.constant is not None:
-            result = result + self.spread[..., None] * self.constant[..., None, :]
-        return result
-
-    def sum(self) -> Float[Tensor, "n *t H h"]:
-        """`z`, of these."""
-        total = torch.einsum("n...hj,nhjw->n...hw", self.weights, self.values)
-        return total if self.constant is None else total + self.constant
+        """`w_j v_j`, which sum to `z` over `j`; of what a norm adds, and rounding, each has its share."""
+        values = self.values[:, None] if self.weights.ndim > 3 else self.values
+        own = self.weights[..., None] * values
+        return own + self.spread[..., None] * (self.z - own.sum(-2))[..., None, :]
 
 
 Take = Callable[[int, LayerSources], None]
+Rows = Callable[[int, int], tuple[Tensor, Tensor]]  # of samples and heads: attention, and what isn't masked
 
 
 class Watch(TorchFunctionMode):
@@ -98,7 +92,7 @@ class Watch(TorchFunctionMode):
         self._held: list[Tensor] = []  # so that no other tensor gets the id of one
         self._probabilities: dict[int, Tensor] = {}  # what a softmax made, by id: its logits
         self._mixed: set[int] = set()  # what attention made
-        self._rows: Callable[[int, int], tuple[Tensor, Tensor]] | None = None
+        self._rows: Rows | None = None
         self._values: Tensor | None = None
         self._norm: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None
 
@@ -129,7 +123,7 @@ class Watch(TorchFunctionMode):
             logits = self._probabilities[id(first)]
             self._follow(first, result, lambda key: self._probabilities.__setitem__(key, logits))
 
-    def _attended(self, rows: Callable[[int, int], tuple[Tensor, Tensor]], result: Tensor) -> None:
+    def _attended(self, rows: Rows, result: Tensor) -> None:
         self._rows, self._norm = rows, None
         self._hold(result)
         self._mixed.add(id(result))
@@ -196,31 +190,26 @@ class Watch(TorchFunctionMode):
                 "call neither scaled_dot_product_attention nor a softmax and a product.",
                 "Load a transformers model with attn_implementation='sdpa' or 'eager'.",
             )
-        z = args[0]
-        with without_autocast(z.device):
-            layer = self._layer(len(z), self.parts.heads)
-            z = self.kept.kept_tokens(z).to(layer.weights).unflatten(-1, (self.parts.heads, -1))
-            z = self._pooled(z)
-            self.misses.append(((layer.sum() - z).detach().norm(), z.detach().norm()))
-            self.take(index, layer)
+        with without_autocast(args[0].device):
+            self.take(index, self._layer(args[0], self._rows, self._values))
         self._forget(False)
 
-    def _layer(self, n: int, heads: int) -> LayerSources:
-        if self._rows is None or self._values is None:
-            raise RuntimeError("no attention was seen")
-        attention, may = self._rows(n, heads)  # (n, t, H, j)
-        values = by_head(self._values, n, heads).to(attention)  # (n, H, j, h)
+    def _layer(self, z: Float[Tensor, "n t D"], rows: Rows, values: Tensor) -> LayerSources:
+        n, heads = len(z), self.parts.heads
+        attention, may = rows(n, heads)  # (n, t, H, j)
+        values = by_head(values, n, heads).to(attention)  # (n, H, j, h)
+        z = self._pooled(self.kept.kept_tokens(z).to(attention).unflatten(-1, (heads, -1)))
         spread = may.to(attention)
         spread = self._pooled(spread / spread.sum(-1, keepdim=True))
-        if self._norm is None:
-            attention = self._pooled(attention)
-            return LayerSources(attention, attention, spread, values, None, self.std)
-        mean, over, gain, shift = self._frozen(attention, heads)  # (n, t, 1, 1), the same, (H, h), (H, h)
-        constant = self._pooled(shift - mean * over * gain)
-        weights = self._pooled(attention * over)
-        return LayerSources(
-            self._pooled(attention), weights, spread, values * gain[:, None], constant, self.std
-        )
+        weights, added = attention, torch.zeros_like(z)
+        if self._norm is not None:
+            mean, over, gain, shift = self._frozen(attention, heads)  # (n, t, 1, 1) twice, (H, h) twice
+            weights, values = attention * over, values * gain[:, None]
+            added = self._pooled(shift - mean * over * gain)
+        weights = self._pooled(weights)
+        total = torch.einsum("n...hj,nhjw->n...hw", weights, values) + added
+        self.misses.append(((total - z).detach().norm(), z.detach().norm()))
+        return LayerSources(z, self._pooled(attention), weights, values, spread, self.std)
 
     def _frozen(self, like: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The mean and one over the deviation of a norm over all heads' numbers side by side; its weight and

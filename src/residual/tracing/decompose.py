@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from residual.encoders.anatomy import Parts
 from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.pixels import Pixels
 from residual.errors import ResidualError, unknown_name
@@ -232,17 +231,19 @@ def decompose(
         check_sum(encoder, linearization, coordinates, output)
         with torch.autocast(encoder.device.type, enabled=False):
             contributions = linearization.contributions(coordinates, chosen)
-            by_source = _by_source(linearization, coordinates, chosen, parts, tower, pixels)
+            by_source, attention = _by_source(linearization, coordinates, chosen, contributions)
     if output.ndim == 2:  # one token, or what was made of several
         contributions, output = contributions[:, None], output[:, None]
-        by_source |= {name: value[:, None] for name, value in by_source.items() if name == "sources"}
+        by_source = None if by_source is None else by_source[:, None]
     return Decomposition(
         contributions=contributions,
         output=output,
         units=linearization.units.table.iloc[chosen].reset_index(drop=True),
         coordinates=coordinates,
         linearization=linearization,
-        **by_source,
+        sources=by_source,
+        attention=attention,
+        tokens=None if attention is None else tokens_of(parts, tower, pixels, attention.shape[-1]),
     )
 
 
@@ -250,17 +251,13 @@ def _by_source(
     linearization: Linearization,
     coordinates: Coordinates,
     units: Sequence[int],
-    parts: Parts,
-    tower: str,
-    inputs: Pixels | Texts,
-) -> dict[str, Any]:
-    """The fields of a decomposition that `sources` fills; none where it isn't asked for."""
+    contributions: Float[Tensor, "n *t u d"],
+) -> tuple[Tensor | None, Tensor | None]:
+    """Contributions of the heads among units by source, and attention; None where that isn't asked for."""
     if not isinstance(coordinates, SourcedCoordinates):
-        return {}
-    attention = coordinates.field("attention")
-    heads = [unit for unit in units if unit in linearization.units.of_field["z"]]
-    return {
-        "sources": source_contributions(linearization, coordinates, heads) if heads else None,
-        "attention": attention,
-        "tokens": tokens_of(parts, tower, inputs, attention.shape[-1]),
-    }
+        return None, None
+    places = [place for place, unit in enumerate(units) if unit in linearization.units.of_field["z"]]
+    of_heads = contributions[..., places, :]
+    heads = [units[place] for place in places]
+    by_source = source_contributions(linearization, coordinates, heads, of_heads) if heads else None
+    return by_source, coordinates.attention

@@ -18,12 +18,11 @@ from torch import Tensor
 
 from residual.encoders.anatomy import Parts
 from residual.encoders.changes import EncoderLike, checked_encoder
-from residual.encoders.encoder import Encoder
 from residual.encoders.pixels import Pixels
 from residual.errors import ResidualError
 from residual.tracing.attention import LayerSources
 from residual.tracing.capture import without_autocast
-from residual.tracing.checks import TOLERANCES, check_sum, computed_in
+from residual.tracing.checks import check_sum
 from residual.tracing.coordinates import Coordinates, SourcedCoordinates
 from residual.tracing.linearization import Linearization, linearization_of
 from residual.tracing.trace import Texts, traced
@@ -136,43 +135,68 @@ def source_scores(
     if others := [linearization.units.name(unit) for unit in chosen if unit not in heads]:
         raise ResidualError(f"Heads attend to tokens, and {others[0]} is none.")
     with torch.no_grad():
-        gathered = _Gathered(linearization, chosen, _checked(directions, linearization, chosen))
+        along = _checked(directions, linearization, chosen).to(encoder.device)
+        gathered = _Gathered(linearization, chosen, along)
         coordinates, output = traced(encoder, inputs, tower, pooling, parts, gathered.take)
         check_sum(encoder, linearization, coordinates, output)
         with without_autocast(output.device):
-            values = gathered.values(coordinates)
-            totals, all_heads = gathered.totals(coordinates)
-            _check(encoder, values, totals)
-            rest = None
-            if gathered.directions.ndim == 2:
-                rest = (output.to(all_heads) - all_heads) @ gathered.directions.to(all_heads).T
+            totals, all_heads = gathered.finish(coordinates)
+            others = output.to(all_heads) - all_heads
+            rest = others @ along.to(others).T if along.ndim == 2 else None
     return SourceScores(
-        values=values,
+        values=gathered.values,
         totals=totals,
         output=output,
         rest=rest,
         attention=gathered.attention,
-        tokens=tokens_of(parts, tower, inputs, values.shape[-1]),
+        tokens=tokens_of(parts, tower, inputs, gathered.values.shape[-1]),
         units=linearization.units.table.iloc[chosen].reset_index(drop=True),
     )
 
 
+def attention_weights(
+    encoder: EncoderLike, inputs: Pixels | Texts, *, tower: str = "image", pooling: str = "own"
+) -> Float[Tensor, "n *t l h j"]:
+    """How much each head attends to each token, `a_j`, in all layers: for less than `trace` with sources.
+
+    Args:
+        encoder, inputs, tower, pooling: see `decompose`; `pooling="all"` gives every token's.
+
+    Raises:
+        ResidualError: what `source_scores` refuses.
+
+    Example:
+        >>> import residual
+        >>> encoder = residual.load_encoder("picto", device="cpu")
+        >>> attention_weights(encoder, torch.zeros(2, 3, 64, 64), pooling="all").shape
+        torch.Size([2, 65, 8, 6, 65])
+    """
+    encoder, layers = checked_encoder(encoder), []
+    with torch.no_grad():
+        traced(encoder, inputs, tower, pooling, take=lambda _, layer: layers.append(layer.attention))
+    return torch.stack(layers, dim=-3)
+
+
 def source_contributions(
-    linearization: Linearization, coordinates: SourcedCoordinates, units: Sequence[int]
+    linearization: Linearization,
+    coordinates: SourcedCoordinates,
+    units: Sequence[int],
+    contributions: Float[Tensor, "n *t u d"],
 ) -> Float[Tensor, "n *t u j d"]:
-    """`c_uj` of heads, in full."""
+    """`c_uj` of heads, in full: of what in their contributions is from no token, each token has its share."""
     sources, spread = coordinates.field("sources"), coordinates.field("spread")
     like, made = coordinates.mean, []
-    for unit in units:
+    for place, unit in enumerate(units):
         layer, head = linearization.units.layer_head(unit)
-        matrix, offset = linearization.map_of(unit, like.dtype, like.device)
-        own = sources[..., layer, head, :, :].to(like)  # (n, …, j, h)
+        matrix, _ = linearization.map_of(unit, like.dtype, like.device)
+        matrix = matrix.unflatten(0, (linearization.pool_heads, -1))[:, :-2].flatten(0, 1)
+        own = sources[..., layer, head, :, :].to(like) / coordinates.std[..., None, None]  # (n, …, j, h)
         even = spread[..., layer, head, :, None].to(like)  # (n, …, j, 1)
-        mean, std = (value[..., None, None] for value in (coordinates.mean, coordinates.std))
-        features = torch.cat([own, even, mean * even], dim=-1) / std
         if linearization.attends:
-            features, even = features.transpose(1, 2).flatten(2), even.mean(1)
-        made.append(features @ matrix + even * offset)
+            own, even = own.transpose(1, 2).flatten(2), even.mean(1)
+        own = own @ matrix
+        left = contributions[..., place, :] - own.sum(-2)
+        made.append(own + even * left[..., None, :])
     return torch.stack(made, dim=-3)
 
 
@@ -182,101 +206,73 @@ class _Gathered:
     Args:
         linearization: of the encoder.
         units: positions of heads.
-        directions: `(c, d)`, or `(u, c, d)`, on the CPU in float64.
+        directions: `(c, d)`, or `(u, c, d)`.
+
+    Attributes:
+        values, attention: see `SourceScores`; the former in full once `finish` was called.
     """
 
     def __init__(self, linearization: Linearization, units: Sequence[int], directions: Tensor):
         self.linearization, self.units, self.directions = linearization, units, directions
-        self._raw: dict[int, Tensor] = {}  # of each unit, (n, …, c, j), over s only where that was known
-        self._constant: dict[int, Tensor] = {}  # (n, …, c), the same
-        self._spread: dict[int, Tensor] = {}  # (n, …, j)
-        self._attention: dict[int, Tensor] = {}
+        self.values = self.attention = self._spread = torch.empty(0)
 
     def take(self, index: int, layer: LayerSources) -> None:
-        """The scores of one layer's heads."""
+        """The scores of one layer's heads: `w_j ⟨v_j M, w⟩`."""
+        if not len(self._spread):
+            self._make_room(layer)
         for place, unit in enumerate(self.units):
             at, head = self.linearization.units.layer_head(unit)
             if at == index:
-                self._head(place, unit, head, layer)
+                self.attention[..., place, :] = layer.attention[..., head, :]
+                self._spread[..., place, :] = layer.spread[..., head, :]
+                self._take(self.values[..., place, :, :], place, unit, head, layer)
 
-    def _head(self, place: int, unit: int, head: int, layer: LayerSources) -> None:
-        weights, values = layer.weights[..., head, :], layer.values[:, head]  # (n, …, j), (n, j, h)
-        self._attention[place] = layer.attention[..., head, :].clone()
-        spread = layer.spread[..., head, :].clone()
-        constant = None if layer.constant is None else layer.constant[..., head, :]
-        maps = self._maps(place, unit, weights)[:, :-2]  # (P, h, c)
-        if layer.std is None or not self.linearization.attends:
-            along = torch.einsum("njw,wc->ncj", values, maps[0])
-            self._raw[place] = weights[..., None, :] * _beside(along, weights.ndim + 1)
-            if constant is not None:
-                self._constant[place] = constant @ maps[0]
-        else:
-            weights = weights / layer.std[..., None]
-            raw = weights.new_zeros(len(values), maps.shape[-1], values.shape[1])
-            for p, map_of_p in enumerate(maps):  # one by one: of many classes each is as large as the result
-                raw += weights[:, p, None, :] * torch.einsum("njw,wc->ncj", values, map_of_p)
-            self._raw[place] = raw
-            if constant is not None:
-                self._constant[place] = torch.einsum("npw,pwc->nc", constant / layer.std[..., None], maps)
-        self._spread[place] = spread
+    def _make_room(self, layer: LayerSources) -> None:
+        n, *tokens, _, attended = layer.weights.shape
+        self._spread, self.attention = (
+            layer.weights.new_zeros(n, *tokens, len(self.units), attended) for _ in range(2)
+        )
+        tokens = [] if self.linearization.attends else tokens
+        shape = n, *tokens, len(self.units), self.directions.shape[-2], attended
+        self.values = layer.weights.new_zeros(shape)
 
-    def _maps(self, place: int, unit: int, like: Tensor) -> Float[Tensor, "P f c"]:
-        """From a head's features to its scores."""
-        matrix, _ = self.linearization.map_of(unit, like.dtype, like.device)
-        return (matrix @ self._along(place, like)).unflatten(0, (self.linearization.pool_heads, -1))
+    def _take(self, values: Tensor, place: int, unit: int, head: int, layer: LayerSources) -> None:
+        weights, tokens = layer.weights[..., head, :], layer.values[:, head]  # (n, …, j), (n, j, h)
+        matrix, _ = self.linearization.map_of(unit, tokens.dtype, tokens.device)
+        maps = (matrix @ self._along(place, tokens)).unflatten(0, (self.linearization.pool_heads, -1))
+        for pool_head, to_scores in enumerate(maps[:, :-2]):  # each is as large as what is given of this head
+            scores = torch.einsum("njw,wc->ncj", tokens, to_scores)
+            if not self.linearization.attends:
+                values += weights[..., None, :] * (scores[:, None] if weights.ndim == 3 else scores)
+            elif layer.std is not None:
+                values += (weights / layer.std[..., None])[:, pool_head, None] * scores
 
     def _along(self, place: int, like: Tensor) -> Float[Tensor, "d c"]:
-        directions = self.directions if self.directions.ndim == 2 else self.directions[place]
-        return directions.to(like).T
+        return (self.directions if self.directions.ndim == 2 else self.directions[place]).to(like).T
 
-    def values(self, coordinates: Coordinates) -> Float[Tensor, "n *t u c j"]:
-        """Over `s`, and with what depends on no token."""
-        like, made = coordinates.mean, []
-        for place, unit in enumerate(self.units):
-            raw, spread = self._raw.pop(place).to(like), self._spread[place].to(like)
-            maps = self._maps(place, unit, like)[:, -2:]  # (P, 2, c)
-            common = torch.stack([torch.ones_like(like), like], dim=-1) / coordinates.std[..., None]
-            constant = self._constant.get(place)
-            if self.linearization.attends:
-                even = torch.einsum("npf,pfc,npj->ncj", common, maps, spread)
-                spread = spread.mean(1)
-                values = raw + even
-            else:
-                std = coordinates.std[..., None]
-                values = raw / std[..., None] + (common @ maps[0])[..., None] * spread[..., None, :]
-                constant = None if constant is None else constant / std
-            offset = self.linearization.map_of(unit, like.dtype, like.device)[1] @ self._along(place, like)
-            offset = offset if constant is None else offset + constant
-            made.append(values + offset[..., None] * spread[..., None, :])
-        return torch.stack(made, dim=-3)
-
-    @property
-    def attention(self) -> Float[Tensor, "n *p u j"]:
-        """Of each unit."""
-        return torch.stack([self._attention[place] for place in range(len(self.units))], dim=-2)
-
-    def totals(self, coordinates: Coordinates) -> tuple[Float[Tensor, "n *t u c"], Float[Tensor, "n *t d"]]:
-        """What the units write along the directions, by their coordinates; and the sum of all heads."""
-        of_units: dict[int, Tensor] = {}
-        all_heads = None
+    def finish(self, coordinates: Coordinates) -> tuple[Float[Tensor, "n *t u c"], Float[Tensor, "n *t d"]]:
+        """What the heads write along the directions in all, by their coordinates: `values` get what of it is
+        from no token; and the sum of all heads.
+        """
+        totals = self.values.new_zeros(self.values.shape[:-1])
+        all_heads = totals.new_zeros(*totals.shape[:-2], self.linearization.output_dim)
         for unit in self.linearization.units.of_field["z"]:
             written = self.linearization.contributions(coordinates, [unit])[..., 0, :]
-            all_heads = written if all_heads is None else all_heads + written
-            for place, each in enumerate(self.units):
-                if each == unit:
-                    of_units[place] = written @ self._along(place, written)
-        if all_heads is None:
-            raise ResidualError("There are no heads.")
-        return torch.stack([of_units[place] for place in range(len(self.units))], dim=-2), all_heads
-
-
-def _beside(along: Float[Tensor, "n c j"], axes: int) -> Tensor:
-    """With an axis of tokens, where there is one beside."""
-    return along[:, None] if axes == 4 else along
+            all_heads += written
+            for place in [place for place, each in enumerate(self.units) if each == unit]:
+                totals[..., place, :] = written @ self._along(place, written)
+        spread = self._spread.mean(1) if self.linearization.attends else self._spread
+        for place in range(len(self.units)):
+            values = self.values[..., place, :, :]
+            if not self.linearization.attends:
+                values /= coordinates.std[..., None, None]
+            left = totals[..., place, :] - values.sum(-1)
+            values += spread[..., place, None, :] * left[..., None]
+        return totals, all_heads
 
 
 def _checked(directions: Tensor, linearization: Linearization, units: Sequence[int]) -> Tensor:
-    """Directions on the CPU in float64.
+    """Directions as a tensor of their own.
 
     Raises:
         ResidualError: they don't fit.
@@ -290,21 +286,6 @@ def _checked(directions: Tensor, linearization: Linearization, units: Sequence[i
             f"{tuple(directions.shape)}."
         )
     return directions
-
-
-def _check(encoder: Encoder, values: Float[Tensor, "n *t u c j"], totals: Tensor) -> None:
-    """Hold scores by source against those by coordinates.
-
-    Raises:
-        ResidualError: they miss them.
-    """
-    tolerance = TOLERANCES[computed_in(encoder)]
-    miss, norm = (values.sum(-1) - totals).norm(), values.abs().sum(-1).norm()
-    if not miss <= tolerance * norm:
-        raise ResidualError(
-            f"{encoder.name}: the sum over tokens misses what heads write along the directions by "
-            f"{(miss / norm).item():.1e} of it (allowed {tolerance:.0e})."
-        )
 
 
 def tokens_of(parts: Parts, tower: str, inputs: Pixels | Texts, count: int) -> Tokens:
