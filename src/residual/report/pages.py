@@ -54,14 +54,19 @@ PAGES = jinja2.Environment(
 PAGES.filters |= {"name": name_html, "names": names_html, "number": "{:,}".format}
 
 
-def picture_uri(image: Image.Image, side: int = 64) -> str:
-    """The picture as a data URI, at most `side` pixels a side: as it is, or as JPEG where that is smaller."""
+def picture_file(image: Image.Image, side: int = 64) -> tuple[str, bytes]:
+    """The picture as a file, at most `side` pixels a side: "png", or "jpeg" where that is smaller."""
     image = image.convert("RGB")
     image.thumbnail((side, side))
     forms = [("png", _encoded(image, "PNG", optimize=True))]
     if len(forms[0][1]) > _LOSSLESS:
         forms.append(("jpeg", _encoded(image, "JPEG", quality=_QUALITY, optimize=True)))
-    form, data = min(forms, key=lambda each: len(each[1]))
+    return min(forms, key=lambda each: len(each[1]))
+
+
+def picture_uri(image: Image.Image, side: int = 64) -> str:
+    """`picture_file` as a data URI."""
+    form, data = picture_file(image, side)
     return f"data:image/{form};base64,{base64.b64encode(data).decode('ascii')}"
 
 

@@ -14,8 +14,12 @@ from residual.errors import ResidualError
 from residual.store.base import Store
 from residual.workflows.exploration import overview, scores
 from residual.workflows.exploration.bounded import once
+from residual.workflows.exploration.describing import Descriptions
+from residual.workflows.exploration.drops import Drops
 from residual.workflows.exploration.parts import Parts, Sources
+from residual.workflows.exploration.pictures import Pictures
 from residual.workflows.exploration.states import State
+from residual.workflows.exploration.texts import Texts
 from residual.workflows.exploration.turned import turned
 from residual.workflows.exploration.turning import Turning
 
@@ -29,6 +33,10 @@ class Exploration:
 
     Attributes:
         parts: what answers are made of, each made when it is first needed.
+        texts: directions of texts that are typed.
+        pictures_of_store: one by one and in lists.
+        descriptions: of units.
+        drops: pictures that someone dropped.
 
     Raises:
         ResidualError: as `Parts`.
@@ -36,6 +44,10 @@ class Exploration:
 
     def __init__(self, sources: Sources, stores: Sequence[Store] | None = None):
         self.parts = Parts(sources, stores)
+        self.texts = Texts(self.parts)
+        self.pictures_of_store = Pictures(self.parts, self.texts)
+        self.descriptions = Descriptions(self.parts, self.pictures_of_store)
+        self.drops = Drops(self.parts, self.pictures_of_store)
 
     def warm(self) -> None:
         """Make in the background what the first view needs; what fails is told when it is asked for."""
@@ -86,3 +98,48 @@ class Exploration:
     def answers(self, held: dict[str, Any]) -> Int[Tensor, " n"]:
         """The class that each sample is taken for, in a state as JSON."""
         return self.turning.answers(self.state(held))
+
+    def unit(self, unit: str) -> dict[str, Any]:
+        """One unit described, with its scores and its place by each among all."""
+        return self.descriptions.unit(unit)
+
+    def text(self, text: str) -> dict[str, Any]:
+        """How far units and components speak a text."""
+        return self.texts.text(text)
+
+    def picture(self, position: int, side: int = 160) -> tuple[str, bytes]:
+        """A picture of the store as a small file: its media type, and its bytes."""
+        return self.pictures_of_store.file(position, side)
+
+    def pictures(
+        self,
+        state: dict[str, Any] | None = None,
+        order: str = "store",
+        limit: int = 24,
+        offset: int = 0,
+        class_: int | None = None,
+        text: str = "",
+        unit: str = "",
+        position: int = 0,
+        component: int = 0,
+        end: str = "largest",
+        as_: int | None = None,
+    ) -> dict[str, Any]:
+        """Pictures of the store in an order, a page of them; see `Pictures.listed`."""
+        return self.pictures_of_store.listed(
+            order,
+            limit,
+            offset,
+            of_class=class_,
+            text=text,
+            unit=unit,
+            position=position,
+            component=component,
+            end=end,
+            predicted=as_,
+            answers=self.answers(state) if state else None,
+        )
+
+    def drop(self, content: bytes = b"", picture: str = "") -> dict[str, Any]:
+        """What a dropped picture is taken for, and by which units; or the same again, by the name it got."""
+        return self.drops.again(picture) if picture else self.drops.drop(content)

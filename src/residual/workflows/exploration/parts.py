@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import RLock
 
 import torch
 from jaxtyping import Float
@@ -56,6 +57,9 @@ class Parts:
         sources: what is explored.
         stores: the stores themselves, where they are open already.
 
+    Attributes:
+        running: held by the thread that runs the encoder, whose hooks are of one pass at a time.
+
     Raises:
         ResidualError: there is no store, or they are of different encoders; or as `ResidualStore.open`.
     """
@@ -74,6 +78,7 @@ class Parts:
             )
         self.made = ByKey()  # by whoever makes something of these parts
         self._features: Bounded[Tensor] = Bounded(FEATURES)
+        self.running = RLock()
 
     @property
     def store(self) -> Store:

@@ -1,0 +1,127 @@
+"""One unit in words, numbers and pictures, described when it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from residual.errors import ResidualError
+from residual.heads.describe import unit_texts
+from residual.heads.descriptions import DescribeSettings, UnitTexts
+from residual.spectral.dimension import linear_dimension
+from residual.workflows.exploration.asked import unit_of
+from residual.workflows.exploration.parts import Parts
+from residual.workflows.exploration.pictures import Pictures
+from residual.workflows.exploration.scores import named, scores_of, values_of
+
+SETTINGS = DescribeSettings(components=8, images=6)
+_RATIOS = 256  # of a spectrum; an MLP's is as long as the output is wide
+_CALLED = {"head": "this head", "mlp": "this MLP", "emb": "the embedding"}
+
+
+class Descriptions:
+    """Descriptions of units, each made once.
+
+    Args:
+        parts: of the exploration.
+        pictures: of its samples.
+    """
+
+    def __init__(self, parts: Parts, pictures: Pictures):
+        self.parts, self.pictures = parts, pictures
+
+    def unit(self, name: str) -> dict[str, Any]:
+        """See api/unit: scores, texts with chance and verdict, spectrum, dimensions, components.
+
+        Raises:
+            ResidualError: there is no such unit, or the store doesn't keep its kind.
+        """
+        unit = unit_of(self.parts, name)
+        return self.parts.made.get(("unit", unit), lambda: self._described(unit))
+
+    def _described(self, unit: int) -> dict[str, Any]:
+        parts = self.parts
+        own = parts.bases.select([unit])
+        values = own.eigenvalues[0]
+        total, (told, why) = values.sum().item(), self._texts(unit)
+        return {
+            **named(parts, unit),
+            **_ranked(parts, unit),
+            **_told(told, why, _CALLED[parts.units.kind(unit)]),
+            "spectrum": (values[:_RATIOS] / (total or 1.0)).tolist(),
+            "components_of": len(values),
+            "linear_dimension": linear_dimension(values, SETTINGS.threshold),
+            "participation_ratio": total**2 / values.square().sum().item() if total else None,
+            "components": self._components(unit, told),
+        }
+
+    def _texts(self, unit: int) -> tuple[UnitTexts | None, str]:
+        """Its texts; or None, and why there are none."""
+        try:
+            dictionary = self.parts.dictionary
+        except ResidualError as error:
+            return None, str(error)
+        atoms = min(SETTINGS.atoms, len(dictionary))
+        return unit_texts(self.parts.bases.select([unit]), dictionary, atoms)[unit], ""
+
+    def _components(self, unit: int, told: UnitTexts | None) -> list[dict[str, Any]]:
+        """The first ones: what is near both ends of each, of texts and of pictures."""
+        own = self.parts.bases.select([unit])
+        rows, values = own.components[0][: SETTINGS.components], own.eigenvalues[0]
+        if not len(rows):
+            return []
+        ratios = (values / (values.sum() or 1.0)).tolist()
+        along = self.pictures.along(unit, range(len(rows)))
+        near, far = (self._near(sign * rows, told) for sign in (1, -1))
+        count = min(SETTINGS.images, len(along) // 2)
+        return [
+            {
+                "index": index,
+                "ratio": ratios[index],
+                "positive": near[index],
+                "negative": far[index],
+                "largest": self.pictures.ends(along[:, index], count, largest=True),
+                "smallest": self.pictures.ends(along[:, index], count, largest=False),
+            }
+            for index in range(len(rows))
+        ]
+
+    def _near(self, directions: Float[Tensor, "k d"], told: UnitTexts | None) -> list[list[str]]:
+        """The nearest texts of each direction, where they are nearer than the best random direction."""
+        if told is None or told.chance is None:
+            return [[] for _ in directions]
+        bound = told.chance.cosine
+        found = self.parts.dictionary.nearest(directions, SETTINGS.texts)
+        return [[text for text, cosine in each if cosine > bound] for each in found]
+
+
+def _told(told: UnitTexts | None, why: str, what: str) -> dict[str, Any]:
+    if told is None:
+        return {"named": False, "verdict": why, "told": None, "chance": None, "texts": []}
+    shares: Sequence[float] = [each.explained_variance for each in told.texts]
+    return {
+        "named": told.named,
+        "verdict": told.verdict_on(what),
+        "told": told.share,
+        "chance": None if told.chance is None else told.chance.bound,
+        "texts": [
+            {"text": each.text, "share": share} for each, share in zip(told.texts, shares, strict=True)
+        ],
+    }
+
+
+def _ranked(parts: Parts, unit: int) -> dict[str, Any]:
+    """Its scores, and its places by them among all units that have one, from 1; equal ones share a place."""
+    values, ranks = {}, {}
+    for key in scores_of(parts):
+        try:
+            every = values_of(parts, key)
+        except ResidualError:  # it can't be had of this store, and its own answer says why
+            continue
+        if (own := every[unit]) is not None:
+            values[key] = own
+            ranks[key] = 1 + sum(other > own for other in every.values() if other is not None)
+    return {"scores": values, "ranks": ranks, "of": len(parts.kept_units)}

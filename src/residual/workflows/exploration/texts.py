@@ -1,0 +1,172 @@
+"""How far heads and components speak a text, as a typed word asks for it.
+
+A text's direction `w` is what tells it from other texts: the mean of its embeddings in a few frames, which
+says less about how it was put than one does, less the same mean over texts of the dictionary. A unit speaks
+it by the share of its variance that lies along `w`,
+
+    value_u = wᵀ C_u w / tr C_u = Σ_k e_k ⟨φ_k, w⟩² / Σ_k e_k
+
+with `e_k` and `φ_k` the eigenvalues and components of its contributions. Some units write along any text, as
+those with few components do; so `above` is what is left of the share after its mean over the dictionary's
+texts. On Picto's pictures that finds the heads that tell colours better than the share itself: ranked by it,
+heads agree more with how well a linear map of their coordinates tells how red, green, blue, yellow or white a
+picture is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from residual.errors import ResidualError
+from residual.text.embedding import prompts_of
+from residual.workflows.exploration.asked import text_of
+from residual.workflows.exploration.bounded import Bounded, once
+from residual.workflows.exploration.parts import Parts
+
+FRAMES = ("{}", "something {}", "a {} background", "a photo of something {}", "{} things")
+_CENTRE, _COMPARED = 64, 512  # texts of the dictionary that the mean is of, and that units are compared on
+_DRAWS = 400  # of random directions
+_COMPONENTS, _LIKE = 30, 8
+_TEXTS = 2**24  # bytes of directions that are kept
+
+
+class Texts:
+    """Directions of texts, and who speaks along them.
+
+    Args:
+        parts: of the exploration.
+    """
+
+    def __init__(self, parts: Parts):
+        self.parts = parts
+        self._kept: Bounded[Tensor] = Bounded(_TEXTS)
+
+    def embedding(self, text: str) -> Float[Tensor, " d"]:
+        """The mean of a text's embeddings in the frames, normalised; float32, on the CPU.
+
+        It isn't kept on disk: what someone types is theirs.
+
+        Raises:
+            ResidualError: no text, or no text tower.
+        """
+        text = text_of(text)
+        return self._kept.get(text, lambda: self._embedded([text])[0])
+
+    def direction(self, text: str) -> Float[Tensor, " d"]:
+        """What tells a text from those of the dictionary, at length 1; see above.
+
+        Raises:
+            ResidualError: as `embedding`; or it is the mean of the dictionary.
+        """
+        left = self.embedding(text) - self._mean
+        if not left.norm() > 1e-6:
+            raise ResidualError(f"{text_of(text)!r} says what all texts say: it has no direction of its own.")
+        return normalize(left, dim=0)
+
+    def text(self, text: str) -> dict[str, Any]:
+        """See api/text.
+
+        Raises:
+            ResidualError: as `direction`.
+        """
+        text = text_of(text)
+        direction, bases, named = self.direction(text), self.parts.bases, self.parts.units.name
+        units, components = [], []
+        usual = self._usual.tolist()
+        for place, (unit, along) in enumerate(zip(bases.units, self._along(direction[None]), strict=True)):
+            ratios = self._ratios[place]
+            value = float(ratios @ along[:, 0].square())
+            units.append({"unit": named(unit), "value": value, "above": value - usual[place]})
+            components += [
+                {
+                    "unit": named(unit),
+                    "index": index,
+                    "value": ratio * cosine**2,
+                    "ratio": ratio,
+                    "cosine": abs(cosine),
+                    "sign": 1 if cosine >= 0 else -1,
+                }
+                for index, (ratio, cosine) in enumerate(
+                    zip(ratios.tolist(), along[:, 0].tolist(), strict=True)
+                )
+            ]
+        components.sort(key=lambda each: -each["value"])
+        return {
+            "text": text,
+            "units": units,
+            "chance": self._chance,
+            "components": components[:_COMPONENTS],
+            "like": self._like(direction, text),
+        }
+
+    def _embedded(self, texts: list[str]) -> Float[Tensor, "m d"]:
+        encoder = self.parts.encoder
+        if not encoder.has_text:
+            raise ResidualError(
+                f"{encoder.name} ({encoder.family.name}) has no text tower: texts have no directions.",
+                "Components and neighbours of pictures are there without.",
+            )
+        with torch.no_grad(), self.parts.running:
+            every = encoder.encode_text(prompts_of(texts, FRAMES)).float().cpu()
+        if not every.isfinite().all():
+            raise ResidualError(f"{encoder.name} gives no finite embedding of {texts[0]!r}.")
+        framed = normalize(every, dim=1).unflatten(0, (len(texts), len(FRAMES))).mean(1)
+        return normalize(framed, dim=1)
+
+    @once
+    def _mean(self) -> Float[Tensor, " d"]:
+        """Of texts of the dictionary in the same frames, evenly spread over it."""
+        texts = self.parts.dictionary.texts
+        places = np.linspace(0, len(texts) - 1, min(_CENTRE, len(texts))).round().astype(int)
+        return self._embedded([texts[place] for place in places]).mean(0)
+
+    @once
+    def _others(self) -> Float[Tensor, "m d"]:
+        """Directions of the dictionary's own texts, about their mean; all zero of one text alone."""
+        embeddings = self.parts.dictionary.embeddings.float().cpu()
+        return normalize(embeddings - embeddings.mean(0), dim=1)
+
+    @once
+    def _ratios(self) -> list[Float[Tensor, " k"]]:
+        """Each component's part of its unit's variance."""
+        return [(values / (values.sum() or 1.0)).float() for values in self.parts.bases.eigenvalues]
+
+    @once
+    def _rows(self) -> list[Float[Tensor, "k d"]]:
+        return [rows.float() for rows in self.parts.bases.components]
+
+    def _along(self, directions: Float[Tensor, "m d"]) -> list[Float[Tensor, "k m"]]:
+        """Cosines of every unit's components with directions."""
+        return [rows @ directions.T for rows in self._rows]
+
+    def _shares(self, directions: Float[Tensor, "m d"]) -> Float[Tensor, "u m"]:
+        """Of every unit's variance along directions."""
+        along = self._along(directions)
+        return torch.stack([ratio @ each.square() for ratio, each in zip(self._ratios, along, strict=True)])
+
+    @once
+    def _usual(self) -> Float[Tensor, " u"]:
+        """The mean of each unit's shares along the dictionary's texts."""
+        others = self._others
+        places = np.linspace(0, len(others) - 1, min(_COMPARED, len(others))).round().astype(int)
+        return self._shares(others[torch.from_numpy(places)]).mean(1)
+
+    @once
+    def _chance(self) -> float:
+        """The share that the best of all units has of a random direction: 95 % of draws stay below."""
+        width = self.parts.bases.dim
+        drawn = torch.randn(_DRAWS, width, generator=torch.Generator().manual_seed(0))
+        return self._shares(normalize(drawn, dim=1)).amax(0).quantile(0.95).item()
+
+    def _like(self, direction: Float[Tensor, " d"], text: str) -> list[str]:
+        """The dictionary's texts that point the same way, the nearest first."""
+        texts = self.parts.dictionary.texts
+        cosines = self._others @ direction
+        order = cosines.argsort(descending=True, stable=True)[: _LIKE + 1].tolist()
+        return [texts[place] for place in order if texts[place] != text and cosines[place] > 0][:_LIKE]
