@@ -36,6 +36,7 @@ function Head({ about }: { about: About | null }) {
             {about.baseline.accuracy !== null && <span> · accuracy {percent(about.baseline.accuracy)}</span>}
           </p>
         )}
+        {about?.notes?.map((note) => <p key={note} class="what">{note}</p>)}
       </div>
       <nav aria-label="Views">
         {VIEWS.map((name) => (
@@ -61,7 +62,8 @@ export function App() {
         To the content
       </a>
       <Head about={about.value.data} />
-      <main id="main" tabIndex={-1} aria-label={name}>
+      <main id="main" tabIndex={-1}>
+        <h1 class="unseen">{encoder ? `${name}: ${encoder}` : name}</h1>
         <Answer of={about} waiting={<Skeleton height="24rem" />}>
           {(data) => <Show about={data} />}
         </Answer>

@@ -149,10 +149,10 @@ export function HeadsGrid(props: Props) {
             ))
           : rows.map((row) => (
               <div key={row.name || "emb"} class="heads-row" role="row">
-                <span class="heads-name" role="rowheader" aria-label={row.name ? `layer ${row.name}` : "embedding"}>{row.name}</span>
+                <span class="heads-name" role="rowheader" aria-label={row.name ? `layer ${row.name}` : undefined}>{row.name || <span class="unseen">embedding</span>}</span>
                 {row.cells.length
                   ? row.cells.map((unit, head) => cell(unit, `${row.name}-${head}`))
-                  : <span class="heads-name wide" role="presentation" style={{ gridColumn: `span ${columns}` }}>embedding</span>}
+                  : <span class="heads-name wide" role="presentation" aria-hidden="true" style={{ gridColumn: `span ${columns}` }}>embedding</span>}
                 {aside && <span aria-hidden="true" role="presentation" />}
                 {aside && (row.aside ? cell(row.aside, `aside-${row.name}`) : <span role="gridcell" class="cell none" aria-hidden="true" />)}
               </div>

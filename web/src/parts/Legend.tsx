@@ -6,10 +6,10 @@ interface Props {
   format: (value: number) => string;
   reference?: number | null;
   referenceName?: string;
-  ends?: [string, string]; // words at the ends, under the numbers
+  beyond?: [boolean, boolean]; // whether something lies below, or above, what the colours tell apart
 }
 
-export function Legend({ scale, format, reference, referenceName = "chance", ends }: Props) {
+export function Legend({ scale, format, reference, referenceName = "chance", beyond = [false, false] }: Props) {
   const span = scale.high - scale.low;
   const inside = reference !== null && reference !== undefined && span > 0 && reference >= scale.low && reference <= scale.high;
   return (
@@ -18,13 +18,13 @@ export function Legend({ scale, format, reference, referenceName = "chance", end
         {inside && <span class="legend-mark" style={{ left: `${((reference - scale.low) / span) * 100}%` }} />}
       </div>
       <div class="legend-numbers">
-        <span>{format(scale.low)}{ends && ` ${ends[0]}`}</span>
+        <span>{format(scale.low)}{beyond[0] && " or less"}</span>
         {reference !== null && reference !== undefined && (
           <span class="legend-reference">
             <span class="legend-tick" aria-hidden="true" /> {referenceName} {format(reference)}
           </span>
         )}
-        <span>{format(scale.high)}{ends && ` ${ends[1]}`}</span>
+        <span>{format(scale.high)}{beyond[1] && " or more"}</span>
       </div>
     </div>
   );

@@ -5,7 +5,7 @@ import { Answer } from "../parts/Answer";
 import { scaleOf } from "../parts/colours";
 import { HeadsGrid } from "../parts/HeadsGrid";
 import { Legend } from "../parts/Legend";
-import { nameOf, percent, shown } from "../parts/words";
+import { nameOf, percent, shown, titleOf } from "../parts/words";
 import { field, go, state, type Sort } from "../state";
 import type { About, Heads as HeadsAnswer, HeadsUnit, TextAnswer, Unit } from "../types";
 import { HeadsTable } from "./heads/HeadsTable";
@@ -39,6 +39,8 @@ export interface Shading {
   referenceName: string;
   /** What colours a unit where that isn't the number that is written. */
   strength?: Map<Unit, number>;
+  /** Whether units lie below and above the range of colours. */
+  beyond?: [boolean, boolean];
 }
 
 export function Heads({ about }: { about: About }) {
@@ -80,6 +82,7 @@ export function Heads({ about }: { about: About }) {
         </Answer>
       </section>
       <div class="heads-main">
+        <p class="unseen" aria-live="polite">{unit.value && `${titleOf(unit.value)} is shown.`}</p>
         {speaking && !unit.value && <Speaking about={about} answer={speaking} />}
         {unit.value ? (
           <UnitPanel about={about} unit={unit.value} />
@@ -143,6 +146,7 @@ function Shaded({ shading, says, hovered, onHover, children }: ShadedProps) {
           format={strength ? (value) => (value <= 0 ? "like any text" : `${value.toFixed(0)}\u202f× the usual`) : shading.format}
           reference={strength ? null : shading.reference}
           referenceName={shading.referenceName}
+          beyond={shading.beyond}
         />
         <div class="segments" role="group" aria-label="Order">
           {(Object.keys(SORT_NAMES) as Sort[]).map((name) => (
@@ -172,13 +176,18 @@ export function openUnit(unit: Unit): void {
   }
 }
 
+/** Colours are over the range of the heads: an MLP, often far above all of them, would leave them pale. */
 function shadingOfScore(data: HeadsAnswer, score: About["scores"][number] | undefined): Shading {
+  const heads = data.units.flatMap((one) => (one.head !== null && one.value !== null ? [one.value] : []));
+  const low = heads.length ? Math.min(...heads) : data.low;
+  const high = heads.length ? Math.max(...heads) : data.high;
   return {
+    beyond: [data.low < low, data.high > high],
     units: data.units,
     label: score?.label ?? data.key,
     format: (value) => shown(score, value),
-    low: data.low,
-    high: data.high,
+    low,
+    high,
     signed: score?.signed ?? false,
     reference: data.reference,
     referenceName: score?.key === "accuracy" ? "guessing" : "chance",

@@ -1,4 +1,5 @@
 /** Before a head is chosen: what the squares are, and the heads that stand out. */
+import { dark } from "../../parts/colours";
 import { Bars } from "../../parts/Bars";
 import { ranked } from "../../parts/HeadsGrid";
 import { shown, titleOf } from "../../parts/words";
@@ -12,7 +13,7 @@ export function Start({ heads, score, says }: { heads: Heads; score: Score | und
       <h2>What each head sees</h2>
       <p>
         A vision transformer looks at a picture with many <em>heads</em>. What it says of the picture is the sum of what
-        they add, each on its own, so each can be looked at on its own. Every square is one head: darker means more{" "}
+        they add, each on its own, so each can be looked at on its own. Every square is one head: {dark.value ? "brighter" : "darker"} means more{" "}
         {score?.label ?? "of the score"}.
       </p>
       <h3>Heads that stand out</h3>
