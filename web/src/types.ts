@@ -105,7 +105,7 @@ export interface Pictures {
 
 export interface TextAnswer {
   text: string;
-  /** `above`: how many standard deviations the value is above that of the dictionary's texts in the same unit. */
+  /** `above`: the value less the mean of the dictionary's texts in the same unit. */
   units: (UnitValue & { above?: number | null })[];
   chance: number | null;
   components: { unit: Unit; index: number; value: number; ratio: number; sign: number }[];

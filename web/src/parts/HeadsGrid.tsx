@@ -14,7 +14,6 @@ interface Props {
   format: (value: number | null) => string;
   label: string; // what the value is: "accuracy alone"
   sort?: "layout" | "value";
-  strength?: Map<Unit, number>; // what colours a unit (and ranks it), where that isn't the value that is written
   selected?: Unit | null;
   off?: ReadonlySet<Unit>; // drawn crossed out
   marked?: ReadonlySet<Unit>; // drawn with a dot (turned)
@@ -42,13 +41,13 @@ function layOut(units: HeadsUnit[]): { rows: Row[]; columns: number; aside: bool
 }
 
 /** The largest first; what has no value last. */
-export function ranked(units: HeadsUnit[], strength?: Map<Unit, number>): HeadsUnit[] {
-  const of = (unit: HeadsUnit) => (strength ? strength.get(unit.unit) : unit.value) ?? -Infinity;
+export function ranked(units: HeadsUnit[]): HeadsUnit[] {
+  const of = (unit: HeadsUnit) => unit.value ?? -Infinity;
   return [...units].sort((a, b) => of(b) - of(a) || 0);
 }
 
 export function HeadsGrid(props: Props) {
-  const { units, scale, strength, format, label, sort = "layout", selected, off, marked, onOpen, onHover, action = "opens it" } = props;
+  const { units, scale, format, label, sort = "layout", selected, off, marked, onOpen, onHover, action = "opens it" } = props;
   const grid = useRef<HTMLDivElement>(null);
   const focused = useSignal<Unit | null>(selected ?? null);
   useEffect(() => {
@@ -60,7 +59,7 @@ export function HeadsGrid(props: Props) {
   const across = sorted ? Math.max(columns, 1) : columns;
   const lines: (HeadsUnit | null)[][] = [];
   if (sorted) {
-    const order = ranked(units, strength).filter((unit) => unit.head !== null || unit.value !== null);
+    const order = ranked(units).filter((unit) => unit.head !== null || unit.value !== null);
     for (let at = 0; at < order.length; at += across) lines.push(order.slice(at, at + across));
   } else {
     for (const row of rows) lines.push(row.cells.length ? [...row.cells, ...(row.aside ? [row.aside] : [])] : [row.aside]);
@@ -91,11 +90,10 @@ export function HeadsGrid(props: Props) {
   function cell(unit: HeadsUnit | null, key: string) {
     if (!unit) return <span key={key} class="cell none" role="gridcell" aria-hidden="true" />;
     const { value } = unit;
-    const colour = strength ? (strength.get(unit.unit) ?? null) : value;
     const isOff = off?.has(unit.unit) ?? false;
     const isMarked = marked?.has(unit.unit) ?? false;
     const words = `${nameOf(unit.unit)}, ${label} ${value === null ? "not known" : format(value)}${isOff ? ", off" : ""}${isMarked ? ", turned" : ""}`;
-    const kinds = ["cell", selected === unit.unit && "selected", colour === null && "empty", isOff && "off", isMarked && "marked"];
+    const kinds = ["cell", selected === unit.unit && "selected", value === null && "empty", isOff && "off", isMarked && "marked"];
     return (
       <button
         key={unit.unit}
@@ -107,7 +105,7 @@ export function HeadsGrid(props: Props) {
         aria-label={words}
         aria-selected={selected === unit.unit}
         title={words}
-        style={colour === null ? undefined : { background: scale.fill(colour), color: scale.ink(colour) }}
+        style={value === null ? undefined : { background: scale.fill(value), color: scale.ink(value) }}
         onClick={(event) => {
           focused.value = unit.unit;
           onOpen(unit.unit, event);

@@ -5,10 +5,12 @@ import { Answer } from "../parts/Answer";
 import { scaleOf } from "../parts/colours";
 import { HeadsGrid } from "../parts/HeadsGrid";
 import { Legend } from "../parts/Legend";
-import { nameOf, percent, shown, titleOf } from "../parts/words";
+import { nameOf, titleOf } from "../parts/words";
 import { field, go, state, type Sort } from "../state";
-import type { About, Heads as HeadsAnswer, HeadsUnit, TextAnswer, Unit } from "../types";
+import type { About, Heads as HeadsAnswer, TextAnswer, Unit } from "../types";
 import { HeadsTable } from "./heads/HeadsTable";
+import { openUnit } from "./heads/open";
+import { shadingOfScore, shadingOfText, type Shading } from "./heads/shading";
 import { Speaking } from "./heads/Speaking";
 import { Start } from "./heads/Start";
 import { TextBox } from "./heads/TextBox";
@@ -26,22 +28,6 @@ const DEFAULT_SCORE = "accuracy";
 export const firstQuestion = () => path("api/heads", { score: state.value.score ?? DEFAULT_SCORE });
 
 const SORT_NAMES: Record<Sort, string> = { layout: "By layer", value: "Ranked", table: "Table" };
-
-/** A number of each unit that colours it, and what the number is. */
-export interface Shading {
-  units: HeadsUnit[];
-  label: string;
-  format: (value: number | null) => string;
-  low: number;
-  high: number;
-  signed: boolean;
-  reference: number | null;
-  referenceName: string;
-  /** What colours a unit where that isn't the number that is written. */
-  strength?: Map<Unit, number>;
-  /** Whether units lie below and above the range of colours. */
-  beyond?: [boolean, boolean];
-}
 
 export function Heads({ about }: { about: About }) {
   const score = about.scores.find((one) => one.key === (key.value ?? DEFAULT_SCORE)) ?? about.scores[0];
@@ -70,7 +56,9 @@ export function Heads({ about }: { about: About }) {
                 {speaking ? (
                   <p class="what-it-is">
                     <strong>How far each head speaks of “{speaking.text}”.</strong>{" "}
-                    <span class="soft">The number: the share of what varies in the head that varies along this text.</span>{" "}
+                    <span class="soft">
+                      The share of what varies in the head that lies along this text{speaking.units.some((one) => typeof one.above === "number") && ", less what lies along the usual text"}.
+                    </span>{" "}
                     <button type="button" class="plain linked" onClick={() => go({ text: "" })}>Back to scores</button>
                   </p>
                 ) : (
@@ -118,24 +106,21 @@ interface ShadedProps {
 }
 
 function Shaded({ shading, says, hovered, onHover, children }: ShadedProps) {
-  const { strength } = shading;
   const scale = scaleOf(shading.low, shading.high, shading.signed);
-  const open = (unit: Unit) => openUnit(unit);
   return (
     <>
       {children}
       {sort.value === "table" ? (
-        <HeadsTable shading={shading} says={says} selected={unit.value} onOpen={open} />
+        <HeadsTable shading={shading} says={says} selected={unit.value} onOpen={openUnit} />
       ) : (
         <HeadsGrid
           units={shading.units}
           scale={scale}
-          strength={strength}
           format={shading.format}
           label={shading.label}
           sort={sort.value}
           selected={unit.value}
-          onOpen={open}
+          onOpen={openUnit}
           onHover={onHover}
         />
       )}
@@ -143,8 +128,8 @@ function Shaded({ shading, says, hovered, onHover, children }: ShadedProps) {
       <div class="heads-foot">
         <Legend
           scale={scale}
-          format={strength ? (value) => (value <= 0 ? "like any text" : `${value.toFixed(0)}\u202f× the usual`) : shading.format}
-          reference={strength ? null : shading.reference}
+          format={shading.format}
+          reference={shading.reference}
           referenceName={shading.referenceName}
           beyond={shading.beyond}
         />
@@ -165,52 +150,6 @@ function readout(shading: Shading, says: Map<Unit, string>, unit: Unit | null): 
   if (!found) return "One row a layer, one square a head. Choose one to see what it does.";
   const said = says.get(found.unit);
   return `${nameOf(found.unit)}: ${shading.format(found.value)} ${shading.label}${said ? ` · says “${said}”` : ""}`;
-}
-
-/** Show a unit; where it lies under the heads, go there. */
-export function openUnit(unit: Unit): void {
-  go({ unit, view: "heads" });
-  if (window.matchMedia("(max-width: 64rem)").matches) {
-    const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    requestAnimationFrame(() => document.querySelector(".heads-main")?.scrollIntoView({ behavior: calm ? "auto" : "smooth" }));
-  }
-}
-
-/** Colours are over the range of the heads: an MLP, often far above all of them, would leave them pale. */
-function shadingOfScore(data: HeadsAnswer, score: About["scores"][number] | undefined): Shading {
-  const heads = data.units.flatMap((one) => (one.head !== null && one.value !== null ? [one.value] : []));
-  const low = heads.length ? Math.min(...heads) : data.low;
-  const high = heads.length ? Math.max(...heads) : data.high;
-  return {
-    beyond: [data.low < low, data.high > high],
-    units: data.units,
-    label: score?.label ?? data.key,
-    format: (value) => shown(score, value),
-    low,
-    high,
-    signed: score?.signed ?? false,
-    reference: data.reference,
-    referenceName: score?.key === "accuracy" ? "guessing" : "chance",
-  };
-}
-
-/** A head that speaks every text a little isn't lit: where it is known, the strength over the dictionary's texts is. */
-function shadingOfText(answer: TextAnswer, known: HeadsUnit[]): Shading {
-  const values = new Map(answer.units.map((one) => [one.unit, one]));
-  const units = known.map((one) => ({ ...one, value: values.get(one.unit)?.value ?? null }));
-  const above = answer.units.flatMap(({ unit, above }) => (above === null || above === undefined ? [] : [[unit, above] as const]));
-  const numbers = above.length ? above.map(([, value]) => value) : units.flatMap((one) => one.value ?? []);
-  return {
-    units,
-    label: `speaks of “${answer.text}”`,
-    format: (value) => percent(value),
-    low: 0,
-    high: Math.max(...numbers, 1e-9),
-    signed: false,
-    reference: answer.chance,
-    referenceName: "chance",
-    strength: above.length ? new Map(above) : undefined,
-  };
 }
 
 function Placeholder({ about }: { about: About }) {

@@ -2,7 +2,7 @@
 import { ranked } from "../../parts/HeadsGrid";
 import { titleOf } from "../../parts/words";
 import type { Unit } from "../../types";
-import type { Shading } from "../Heads";
+import type { Shading } from "./shading";
 
 interface Props {
   shading: Shading;
@@ -24,7 +24,7 @@ export function HeadsTable({ shading, says, selected, onOpen }: Props) {
           </tr>
         </thead>
         <tbody>
-          {ranked(shading.units, shading.strength).map((one) => (
+          {ranked(shading.units).map((one) => (
             <tr key={one.unit} class={selected === one.unit ? "selected" : undefined}>
               <th scope="row">
                 <button type="button" class="plain linked" onClick={() => onOpen(one.unit)}>{titleOf(one.unit)}</button>

@@ -3,7 +3,7 @@ import { Bars } from "../../parts/Bars";
 import { percent, titleOf } from "../../parts/words";
 import { go } from "../../state";
 import type { About, TextAnswer } from "../../types";
-import { openUnit } from "../Heads";
+import { openUnit } from "./open";
 import { ByText } from "../unit/Neighbours";
 
 export function Speaking({ about, answer }: { about: About; answer: TextAnswer }) {
@@ -20,7 +20,12 @@ export function Speaking({ about, answer }: { about: About; answer: TextAnswer }
             label="Heads that speak of it most"
             bars={heard.map((one) => ({
               value: one.value ?? 0,
-              label: <span class="linked">{titleOf(one.unit)}</span>,
+              label: (
+                <>
+                  <span class="linked">{titleOf(one.unit)}</span>
+                  {typeof one.above === "number" && <span class="soft small"> {percent(one.above)} more than the usual text</span>}
+                </>
+              ),
               onClick: () => openUnit(one.unit),
             }))}
           />

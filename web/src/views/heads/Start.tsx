@@ -4,7 +4,7 @@ import { Bars } from "../../parts/Bars";
 import { ranked } from "../../parts/HeadsGrid";
 import { shown, titleOf } from "../../parts/words";
 import type { Heads, Score, Unit } from "../../types";
-import { openUnit } from "../Heads";
+import { openUnit } from "./open";
 
 export function Start({ heads, score, says }: { heads: Heads; score: Score | undefined; says: Map<Unit, string> }) {
   const best = ranked(heads.units).filter((one) => one.value !== null && one.head !== null).slice(0, 6);

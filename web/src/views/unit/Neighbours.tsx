@@ -37,20 +37,16 @@ export function ByText({ about, text, unit }: { about: About; text: string; unit
   return <Found about={about} address={address} label={`Pictures with most “${text}”`} />;
 }
 
-export function Near({ about, unit, first }: { about: About; unit: Unit; first: number | string }) {
-  const chosen = picture.value && /^\d+$/.test(picture.value) ? picture.value : String(first);
+/** The pictures nearest to one, by this unit and by the whole encoder. */
+export function Near({ about, unit, chosen }: { about: About; unit: Unit; chosen: string }) {
   const near = (by: Unit | null) => path("api/pictures", { order: "near", limit: NEAR, unit: by, position: chosen });
   return (
-    <section class="card stack" aria-label="Like pictures">
-      <h3>Pictures that are alike</h3>
-      <div class="near-chosen">
-        <PictureTile picture={{ position: Number(chosen), src: null }} classes={about.classes} side={96} />
-        <p class="soft">To this picture (choose any other on this page), the nearest:</p>
-      </div>
-      <p class="small"><strong>by {nameOf(unit)}</strong></p>
+    <>
+      <h3>Pictures most like it</h3>
+      <p class="small soft">by {nameOf(unit)}</p>
       <Found about={about} address={near(unit)} label={`Nearest pictures by ${nameOf(unit)}`} />
-      <p class="small"><strong>by the whole encoder</strong></p>
+      <p class="small soft">by the whole encoder</p>
       <Found about={about} address={near(null)} label="Nearest pictures by the whole encoder" />
-    </section>
+    </>
   );
 }

@@ -4,10 +4,11 @@ import { Answer, Skeleton } from "../../parts/Answer";
 import { Bars } from "../../parts/Bars";
 import { Spectrum } from "../../parts/Spectrum";
 import { number, percent, shown, titleOf } from "../../parts/words";
-import { field, go } from "../../state";
+import { field, go, link } from "../../state";
 import type { About, Unit, UnitAnswer } from "../../types";
 import { Components } from "./Components";
-import { ByText, Near } from "./Neighbours";
+import { ByText } from "./Neighbours";
+import { OnePicture } from "./OnePicture";
 
 const text = field("text");
 
@@ -17,6 +18,7 @@ export function UnitPanel({ about, unit }: { about: About; unit: Unit }) {
     <article class="unit stack" aria-label={titleOf(unit)}>
       <header class="unit-head">
         <h2>{titleOf(unit)}</h2>
+        <a class="button close" href={link({ view: "turn", unit })}>Turn it</a>
         <button type="button" class="button close" onClick={() => go({ unit: null })}>
           Close<span class="unseen"> {titleOf(unit)}</span>
         </button>
@@ -72,7 +74,7 @@ function Described({ about, data }: { about: About; data: UnitAnswer }) {
           <ByText about={about} text={text.value} unit={unit} />
         </section>
       )}
-      <Near about={about} unit={unit} first={data.components[0]?.largest[0]?.position ?? 0} />
+      <OnePicture about={about} data={data} />
     </div>
   );
 }
