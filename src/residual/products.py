@@ -42,6 +42,7 @@ RESULTS = {
     "analyze": "the result of an analysis",
     "heads": "the result of comparing heads",
     "describe": "the result of describing heads",
+    "map": "maps of pictures",
     "verify": "the result of verifying",
     "experiment": "the result of an experiment",
     "encoders": "facts of encoders",
@@ -60,6 +61,7 @@ _JSON: list[tuple[str, set[str]]] = [
     (RESULTS["bases"], {"bases", "units", "components", "samples"}),
     (RESULTS["heads"], {"store", "rows", "scores", "selections"}),
     (RESULTS["describe"], {"store", "dictionary", "heads"}),
+    (RESULTS["map"], {"encoder", "adapter", "scale", "mapped"}),
     (RESULTS["analyze"], {"store", "pooling", "units", "settings"}),
     (RESULTS["experiment"], {"experiment", "cells", "failed"}),
     (RESULTS["experiment"], {"encoders", "datasets", "bytes", "problems"}),  # of what it would take

@@ -17,6 +17,7 @@ from residual.cli.evaluate import evaluate
 from residual.cli.experiment import experiment
 from residual.cli.explore import explore
 from residual.cli.heads import heads
+from residual.cli.map import map_
 from residual.cli.run import run
 from residual.cli.settings_list import settings
 from residual.cli.train import train
@@ -38,6 +39,7 @@ app.command()(verify)
 app.command()(analyze)
 app.command()(heads)
 app.command()(describe)
+app.command("map")(map_)
 app.command()(explore)
 app.command()(experiment)
 app.command()(encoders)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from residual.errors import ResidualError
 from residual.store.base import Store
-from residual.tracing.units import UnitsLike
+from residual.tracing.units import Units, UnitsLike
 
 
 def parse_heads(names: UnitsLike, store: Store) -> list[int]:
@@ -14,7 +14,15 @@ def parse_heads(names: UnitsLike, store: Store) -> list[int]:
         ResidualError: none is named, there is no such unit, or it is no head.
     """
     check_heads(store)
-    units = store.linearization.units
+    return checked_heads(names, store.linearization.units)
+
+
+def checked_heads(names: UnitsLike, units: Units) -> list[int]:
+    """The same of the units of an encoder.
+
+    Raises:
+        ResidualError: as `parse_heads`.
+    """
     heads, every = units.checked(names), units.of_field["z"]
     if not heads:
         raise ResidualError("No head was named: name one at least, or none at all for the best.")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from residual.report.geometry import datasets_latex, datasets_markdown, layers_table, records
     from residual.report.heads_page import DescribedHeads, heads_table, write_heads_page
     from residual.report.lambdas import components_table, lambdas_figure
+    from residual.report.maps import MappedPicture, maps_figure, maps_table
     from residual.report.pages import write_suite_page
     from residual.report.run_page import write_run_page
     from residual.report.scoreboards import (
@@ -62,6 +63,7 @@ __all__ = [
     "Change",
     "Changes",
     "DescribedHeads",
+    "MappedPicture",
     "ablations_figure",
     "accuracies_latex",
     "accuracies_markdown",
@@ -89,6 +91,8 @@ __all__ = [
     "lambdas_figure",
     "layers_figure",
     "layers_table",
+    "maps_figure",
+    "maps_table",
     "matrix_figure",
     "parts_note",
     "radar_figure",
@@ -120,6 +124,7 @@ _MODULES = (
     "geometry",
     "heads_page",
     "lambdas",
+    "maps",
     "pages",
     "run_page",
 )

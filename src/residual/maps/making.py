@@ -1,0 +1,238 @@
+"""Maps of texts, of classes and of components, by where the heads of an encoder look.
+
+Each is of a direction `w` in the output: a head's part of the score is `Σ_j ⟨a_j v_j M, w⟩` over the tokens
+`j` that it attends to (Gandelsman et al. 2024, arXiv 2310.05916, section 5), and a map has those of the
+patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from residual.encoders.changes import EncoderLike, checked_encoder
+from residual.encoders.encoder import Encoder
+from residual.encoders.pixels import Pixels
+from residual.errors import ResidualError
+from residual.heads.by_name import checked_heads
+from residual.maps.maps import Maps
+from residual.spectral.bases import SpectralBases
+from residual.text.classifier import ZeroShotClassifier
+from residual.text.embedding import embed_prompts
+from residual.tracing.decompose import class_number
+from residual.tracing.sources import SourceScores, source_scores
+from residual.tracing.units import Units, UnitsLike
+
+_SHORTEST = 1e-12  # of an output's norm, as the classifier has it
+_AT_ONCE = 2**26  # numbers of scores that are held
+_TOKENS = 1024  # of a large picture
+
+Labels = int | str | Sequence[int | str]
+
+
+def text_maps(
+    encoder: EncoderLike,
+    pixels: Pixels,
+    texts: str | Sequence[str],
+    heads: UnitsLike | None = None,
+    against: str | Sequence[str] | None = None,
+    *,
+    templates: Sequence[str] = ("{}",),
+    separate: bool = False,
+) -> Maps:
+    """Where heads find what texts say: parts of the cosine between the output and a text's embedding.
+
+    Args:
+        encoder: one with a text tower; an `AdaptedEncoder` for maps of its adapter's output.
+        pixels: from `encoder.pixels`.
+        texts: one map each.
+        heads: their sum; None for all of the encoder.
+        against: texts whose mean embedding is taken off, so that the map is of what tells a text from these.
+        templates: prompts with `{}` where a text goes, averaged as for a classifier.
+        separate: one map a head, text after text, in place of their sum.
+
+    Raises:
+        ResidualError: there is no text tower, no such head, or no map, see `source_scores`.
+
+    Example:
+        >>> import residual
+        >>> encoder = residual.load_encoder("picto", device="cpu")
+        >>> text_maps(encoder, torch.rand(2, 3, 64, 64), ["a red flag", "a cat"], heads=["7.2", "6.5"])
+        Maps(2 pictures, 2 maps on 8 by 8 patches: a red flag, a cat)
+    """
+    plain = checked_encoder(encoder)
+    if not plain.has_text:
+        raise ResidualError(
+            f"{plain.name} ({plain.family.name}) has no text tower, so there are no maps of texts.",
+            "There are maps of classes and of components.",
+        )
+    wanted, others = ([each] if isinstance(each, str) else list(each or ()) for each in (texts, against))
+    embedded = normalize(embed_prompts(plain, [*wanted, *others], templates), dim=1)
+    directions = embedded[: len(wanted)]
+    if others:
+        directions = directions - embedded[len(wanted) :].mean(0)
+    return _output_maps(plain, pixels, directions, _named(wanted, others), heads, separate, "cosine", 1.0)
+
+
+def class_maps(
+    encoder: EncoderLike,
+    pixels: Pixels,
+    classifier: ZeroShotClassifier,
+    classes: Labels | None = None,
+    against: Labels | None = None,
+    heads: UnitsLike | None = None,
+    *,
+    separate: bool = False,
+) -> Maps:
+    """Where heads find what speaks for a class: parts of its logit, as in `Decomposition.logits`.
+
+    Args:
+        encoder: whose features are classified; an `AdaptedEncoder` for maps of its adapter's output.
+        pixels: from `encoder.pixels`.
+        classifier: of texts, of class means, or an adapter's.
+        classes: by number or name; None for all.
+        against: classes whose mean logit is taken off: with one, the map is of what decides between two.
+        heads, separate: as in `text_maps`.
+
+    Raises:
+        ResidualError: there is no such class or head, or no map, see `source_scores`; or the classifier takes
+            features of another width.
+    """
+    plain, names = checked_encoder(encoder), classifier.class_names
+    if classifier.dim != plain.output_dim:
+        raise ResidualError(
+            f"The classifier takes features of width {classifier.dim}, {plain.name} gives {plain.output_dim}."
+        )
+    wanted = _numbers(range(len(names)) if classes is None else classes, names)
+    others = _numbers(() if against is None else against, names)
+    directions = classifier.weights[wanted]
+    if others:
+        directions = directions - classifier.weights[others].mean(0)
+    called = _named([names[k] for k in wanted], [names[k] for k in others])
+    return _output_maps(plain, pixels, directions, called, heads, separate, "logit", classifier.scale)
+
+
+def component_maps(
+    encoder: EncoderLike, pixels: Pixels, bases: SpectralBases, components: str | Sequence[str]
+) -> Maps:
+    """Where heads find what their principal components are of: parts of the scores on them.
+
+    Args:
+        encoder: of the bases.
+        pixels: from `encoder.pixels`.
+        bases: from `fit_bases`.
+        components: each a head and a number, "11.4:0" for the first component of head 11.4.
+
+    `total` is the score that `fit_bases` speaks of, without the head's mean; that is `rest`.
+
+    Raises:
+        ResidualError: bases of another encoder or of other tokens than it pools; no such head or component;
+            or no map, see `source_scores`.
+    """
+    plain = checked_encoder(encoder)
+    if bases.origin is not None:
+        bases.origin.check_encoder(plain, "The bases")
+    wanted = [components] if isinstance(components, str) else list(components)
+    units = Units.of(plain.parts)
+    each = [_component(name, units, bases) for name in wanted]
+    heads = list(dict.fromkeys(unit for unit, _, _ in each))
+    directions = torch.zeros(len(heads), max(1, len(each)), plain.output_dim, dtype=torch.float64)
+    for place, (unit, row, _) in enumerate(each):
+        directions[heads.index(unit), place] = row
+    values, elsewhere, given = [], [], []
+    for scores in _scores(plain, pixels, directions, heads):
+        cells, others = _places(scores)
+        values.append(cells.sum(1))  # (n, m, rows, cols): of all but its own head it is 0
+        elsewhere.append(others.sum(1))
+        given.append(scores.totals.sum(1))
+    means = torch.stack([mean for _, _, mean in each]).to(given[0])
+    whole = torch.cat(given)
+    rest = -means.expand_as(whole)
+    return Maps(torch.cat(values), torch.cat(elsewhere), rest, whole + rest, tuple(wanted), "score")
+
+
+def _output_maps(
+    encoder: Encoder,
+    pixels: Pixels,
+    directions: Float[Tensor, "c d"],
+    names: Sequence[str],
+    heads: UnitsLike | None,
+    separate: bool,
+    of: str,
+    scale: float,
+) -> Maps:
+    """Parts of `scale · ⟨o, w⟩ / ‖o‖`; the norm of the output is frozen, as that of the last LayerNorm."""
+    units = Units.of(encoder.parts)
+    every = units.positions("head")
+    chosen = every if heads is None else checked_heads(heads, units)
+    parts: list[tuple[Tensor, ...]] = []
+    for scores in _scores(encoder, pixels, directions, chosen):
+        cells, others = _places(scores)  # (n, u, c, rows, cols), (n, u, c)
+        given = scores.totals
+        norms = scores.output.norm(dim=-1).clamp(min=_SHORTEST)
+        total = scores.output @ directions.to(scores.output).T  # (n, c)
+        if separate:
+            cells, others, given = (each.transpose(1, 2).flatten(1, 2) for each in (cells, others, given))
+            total = total.repeat_interleave(len(chosen), 1)
+        else:
+            cells, others, given = (each.sum(1) for each in (cells, others, given))
+        factor = scale / norms
+        found = (cells, others, total - given, total)
+        parts.append(tuple(each * factor.view(-1, *[1] * (each.ndim - 1)) for each in found))
+    if separate:
+        names = [f"{units.name(head)}: {name}" for name in names for head in chosen]
+    return Maps(*(torch.cat(each) for each in zip(*parts, strict=True)), tuple(names), of)
+
+
+def _scores(
+    encoder: Encoder, pixels: Pixels, directions: Tensor, units: Sequence[int]
+) -> Iterator[SourceScores]:
+    """Of some pictures at a time, so that scores of many classes fit into memory."""
+    most = max(1, _AT_ONCE // (len(units) * directions.shape[-2] * _TOKENS))
+    for some in encoder.checked_pixels(pixels).split(most):
+        yield source_scores(encoder, some, directions, units)
+
+
+def _places(scores: SourceScores) -> tuple[Float[Tensor, "n u c rows cols"], Float[Tensor, "n u c"]]:
+    """What of the scores is of patches, on their grid; and what is of other tokens.
+
+    Raises:
+        ResidualError: the patches are on no grid.
+    """
+    if scores.tokens.grid is None:
+        raise ResidualError("The tokens of this encoder are on no grid, so there is no map.")
+    places = list(scores.tokens.patches)
+    others = [place for place in range(scores.values.shape[-1]) if place not in set(places)]
+    cells = scores.values[..., places].unflatten(-1, scores.tokens.grid)
+    return cells, scores.values[..., others].sum(-1)
+
+
+def _numbers(classes: Labels, names: Sequence[str]) -> list[int]:
+    each = [classes] if isinstance(classes, int | str) else list(classes)
+    return [class_number(label, names) for label in each]
+
+
+def _named(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    if not others:
+        return list(names)
+    less = others[0] if len(others) == 1 else f"{len(others)} others"
+    return [f"{name} against {less}" for name in names]
+
+
+def _component(name: str, units: Units, bases: SpectralBases) -> tuple[int, Tensor, Tensor]:
+    """The head of a component, its direction, and what the head's mean scores on it."""
+    head, colon, number = name.partition(":")
+    if not colon or not number.strip().isdecimal():
+        raise ResidualError(f"A component is a head and a number, as '11.4:0'; got {name!r}.")
+    (unit,) = checked_heads(head, units)
+    (place,), count = bases.places(unit), int(number)
+    rows = bases.components[place]
+    if count >= len(rows):
+        raise ResidualError(
+            f"There is no component {count} of head {units.name(unit)}: they are 0 to {len(rows) - 1}."
+        )
+    return unit, rows[count], bases.means[place] @ rows[count]
