@@ -43,9 +43,7 @@ def map_(
     encoder: o.Encoder = None,
     adapter: Annotated[
         str | None,
-        typer.Option(
-            help="What `residual train` wrote, or a repository of the hub: for maps of its output."
-        ),
+        typer.Option(help="What `residual train` wrote, or a repository of the hub: for maps of its output."),
     ] = None,
     figures: o.Figures = None,
     json: Annotated[Path | None, typer.Option(help="Write the maps here, as JSON.")] = None,
@@ -55,8 +53,8 @@ def map_(
     """Show where in a picture heads find a text, a class or a component: orange is for it, blue against.
 
     A map has what each patch adds to the score, by the heads that attend to it. The table tells what it
-    leaves out: other tokens (class token, registers), and other units (the MLPs, the embedding, and heads that
-    aren't asked for). All of a line add up to the score.
+    leaves out, so that all of a line add up to the score: other tokens (class token, registers) and other
+    units (MLPs, embedding, heads that aren't asked for).
 
     Examples:
 

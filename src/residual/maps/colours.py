@@ -99,7 +99,8 @@ def box_of(encoder: EncoderLike, picture: Image.Image) -> Box:
             for each in (black, white, slopes)
         )
     room = high - low
-    shares = np.where(np.abs(room) > 0.5 * np.abs(room).max(), (slopes_seen - low) / room, np.nan)
+    inside = np.abs(room) > 0.5 * np.abs(room).max()
+    shares = np.divide(slopes_seen - low, room, out=np.full_like(room, np.nan), where=inside)
     left, right = _ends(shares[0], width)
     top, bottom = _ends(shares[1].T, height)
     return left, top, right, bottom
