@@ -56,10 +56,10 @@ export function HeadsGrid(props: Props) {
 
   const { rows, columns, aside } = layOut(units);
   const sorted = sort === "value";
-  const across = sorted ? Math.max(columns, 1) : columns;
+  const order = sorted ? ranked(units).filter((unit) => unit.head !== null || unit.value !== null) : [];
+  const across = sorted ? Math.max(columns, Math.ceil(Math.sqrt(order.length))) : columns;
   const lines: (HeadsUnit | null)[][] = [];
   if (sorted) {
-    const order = ranked(units).filter((unit) => unit.head !== null || unit.value !== null);
     for (let at = 0; at < order.length; at += across) lines.push(order.slice(at, at + across));
   } else {
     for (const row of rows) lines.push(row.cells.length ? [...row.cells, ...(row.aside ? [row.aside] : [])] : [row.aside]);
@@ -113,7 +113,7 @@ export function HeadsGrid(props: Props) {
         onMouseEnter={onHover && (() => onHover(unit.unit))}
         onMouseLeave={onHover && (() => onHover(null))}
       >
-        <span class="cell-text" aria-hidden="true">{sorted ? unit.unit : short(format(value))}</span>
+        <span class="cell-text" aria-hidden="true">{sorted ? unit.unit.replace("mlp.", "M") : short(format(value))}</span>
       </button>
     );
   }
@@ -160,5 +160,10 @@ export function HeadsGrid(props: Props) {
   );
 }
 
-// In a cell there is no room for the unit of a number; the legend has it.
-const short = (text: string) => text.replace(/[\u202f\s]?%$/, "");
+// In a cell there is room for two digits; the legend has the unit, the label all of the number.
+function short(text: string): string {
+  const bare = text.replace(/[\u202f\s]?%$/, "");
+  const value = Number(bare.replace("−", "-"));
+  if (!Number.isFinite(value) || Math.abs(value) >= 1) return bare;
+  return Math.abs(value) < 0.005 ? "0" : value.toFixed(2).replace("-", "−").replace("0.", ".");
+}

@@ -2,7 +2,7 @@
 import type { Score, Unit } from "../types";
 
 const digits = (value: number, places: number) =>
-  value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
+  value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places }).replace("-", "−");
 
 /** A fraction as "83 %" (one place below 10 %, where whole ones would hide a difference). */
 export function percent(value: number | null | undefined, places?: number): string {
@@ -17,7 +17,7 @@ export function number(value: number | null | undefined): string {
   if (value === 0) return "0";
   if (size >= 100 || Number.isInteger(value)) return digits(value, 0);
   if (size >= 10) return digits(value, 1);
-  return size >= 0.01 ? digits(value, 2) : value.toPrecision(2);
+  return size >= 0.01 ? digits(value, 2) : String(Number(value.toPrecision(2))).replace("-", "−");
 }
 
 export const shown = (score: Score | undefined, value: number | null | undefined): string =>

@@ -14,7 +14,8 @@ export function Start({ heads, score, says }: { heads: Heads; score: Score | und
       <p>
         A vision transformer looks at a picture with many <em>heads</em>. What it says of the picture is the sum of what
         they add, each on its own, so each can be looked at on its own. Every square is one head: {dark.value ? "brighter" : "darker"} means more{" "}
-        {score?.label ?? "of the score"}.
+        {score?.label ?? "of the score"}.{" "}
+        {heads.units.some((one) => one.kind === "mlp" && one.value !== null) && "The column at the right is for the MLPs, one a layer."}
       </p>
       <h3>Heads that stand out</h3>
       <Bars

@@ -42,7 +42,7 @@ export function Near({ about, unit, chosen }: { about: About; unit: Unit; chosen
   const near = (by: Unit | null) => path("api/pictures", { order: "near", limit: NEAR, unit: by, position: chosen });
   return (
     <>
-      <h3>Pictures most like it</h3>
+      <h4>Pictures most like it</h4>
       <p class="small soft">by {nameOf(unit)}</p>
       <Found about={about} address={near(unit)} label={`Nearest pictures by ${nameOf(unit)}`} />
       <p class="small soft">by the whole encoder</p>

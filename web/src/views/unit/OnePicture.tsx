@@ -20,7 +20,7 @@ export function OnePicture({ about, data }: { about: About; data: UnitAnswer }) 
   const chosen = picture.value && /^\d+$/.test(picture.value) ? picture.value : String(first);
   return (
     <section class="card stack" aria-label="One picture">
-      <h2>One picture, as {nameOf(data.unit)} sees it</h2>
+      <h3>One picture, as {nameOf(data.unit)} sees it</h3>
       <p class="soft">Choose any picture on this page to see it here.</p>
       {data.kind === "head" ? <Where about={about} data={data} chosen={chosen} /> : <PictureTile picture={recordedPicture(Number(chosen))} classes={about.classes} />}
       <Near about={about} unit={data.unit} chosen={chosen} />
