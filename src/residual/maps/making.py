@@ -75,7 +75,7 @@ def text_maps(
     directions = embedded[: len(wanted)]
     if others:
         directions = directions - embedded[len(wanted) :].mean(0)
-    return _output_maps(plain, pixels, directions, _named(wanted, others), heads, separate, "cosine", 1.0)
+    return direction_maps(plain, pixels, directions, _named(wanted, others), heads, separate=separate)
 
 
 def class_maps(
@@ -113,7 +113,8 @@ def class_maps(
     if others:
         directions = directions - classifier.weights[others].mean(0)
     called = _named([names[k] for k in wanted], [names[k] for k in others])
-    return _output_maps(plain, pixels, directions, called, heads, separate, "logit", classifier.scale)
+    how = {"separate": separate, "of": "logit", "scale": classifier.scale}
+    return direction_maps(plain, pixels, directions, called, heads, **how)
 
 
 def component_maps(
@@ -155,17 +156,33 @@ def component_maps(
     return Maps(torch.cat(values), torch.cat(elsewhere), rest, whole + rest, tuple(wanted), "score")
 
 
-def _output_maps(
-    encoder: Encoder,
+def direction_maps(
+    encoder: EncoderLike,
     pixels: Pixels,
-    directions: Float[Tensor, "c d"],
+    directions: Float[Tensor, "m d"],
     names: Sequence[str],
-    heads: UnitsLike | None,
-    separate: bool,
-    of: str,
-    scale: float,
+    heads: UnitsLike | None = None,
+    *,
+    separate: bool = False,
+    of: str = "cosine",
+    scale: float = 1.0,
 ) -> Maps:
-    """Parts of `scale · ⟨o, w⟩ / ‖o‖`; the norm of the output is frozen, as that of the last LayerNorm."""
+    """Where heads find what speaks for directions of the output `o`: parts of `scale · ⟨o, w⟩ / ‖o‖`.
+
+    The norm of the output is frozen, as that of the last LayerNorm.
+
+    Args:
+        encoder, heads, separate: as in `text_maps`.
+        pixels: from `encoder.pixels`.
+        directions: one map each; of any length, which counts.
+        names: of the maps.
+        of: what the score is, see `Maps`.
+        scale: of it.
+
+    Raises:
+        ResidualError: there is no such head, or no map, see `source_scores`.
+    """
+    encoder = checked_encoder(encoder)
     units = Units.of(encoder.parts)
     every = units.positions("head")
     chosen = every if heads is None else checked_heads(heads, units)
