@@ -58,17 +58,6 @@ def test_tasks_come_back_with_their_number_and_share_what_is_large(processes):
     assert isinstance(processes, Executor)
 
 
-def test_an_error_and_a_warning_come_out_as_they_were(processes):
-    with pytest.warns(UnderstoodWarning, match="taken so"):
-        assert sorted(processes.run(Numbers(1), troubled, ["warning"] * 2)) == [
-            (0, "warning"),
-            (1, "warning"),
-        ]
-    with pytest.raises(UnreadableImageError, match="cut off") as caught:
-        list(processes.run(Numbers(1), troubled, ["picture", "fine"]))
-    assert (caught.value.sample_id, caught.value.reason) == ("a/b.jpg", "it is cut off")
-
-
 def test_a_script_without_a_guard_is_told_of_it(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -170,3 +159,15 @@ def test_every_error_survives_the_way_from_a_worker(kind):
     there = Parcel.opened(parcel.path)
     parcel.close()
     assert (type(there), str(there), vars(there)) == (kind, str(error), vars(error))
+
+
+def test_an_error_and_a_warning_come_out_as_they_were(processes):
+    """The last that works there: an error ends the processes."""
+    with pytest.warns(UnderstoodWarning, match="taken so"):
+        assert sorted(processes.run(Numbers(1), troubled, ["warning"] * 2)) == [
+            (0, "warning"),
+            (1, "warning"),
+        ]
+    with pytest.raises(UnreadableImageError, match="cut off") as caught:
+        list(processes.run(Numbers(1), troubled, ["picture", "fine"]))
+    assert (caught.value.sample_id, caught.value.reason) == ("a/b.jpg", "it is cut off")

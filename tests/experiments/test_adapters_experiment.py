@@ -429,8 +429,9 @@ def stopped_behind(save):
 
 @pytest.mark.slow
 def test_the_grid_is_stopped_and_ends_as_one_that_nothing_stopped(made, tmp_path, capsys):
-    """Two of its cells are missing; it is stopped in the middle of the second, which takes long. Processes that
-    are killed: `safety/test_killed.py`."""
+    """Two of its cells are missing; it is stopped in the middle of the second, which takes long. (Processes
+    are killed in `safety/test_killed.py`.)
+    """
     whole, cut, own = made.out, tmp_path / "cut", "4_adapters"
     shutil.copytree(whole / "stores", cut / "stores")
     shutil.copytree(made.folder, cut / own, ignore=shutil.ignore_patterns("table*", "accuracy*", "figures"))
@@ -440,9 +441,10 @@ def test_the_grid_is_stopped_and_ends_as_one_that_nothing_stopped(made, tmp_path
             path.unlink()
     there, checkpoints = cells_of(cut), cut / own / "training"
     assert set(there) == set(CELLS) - set(missing)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt, match="at a checkpoint"):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "save", stopped_behind(Training.save))
-        run(cut)
+        with pytest.raises(KeyboardInterrupt, match="at a checkpoint"):
+            run(cut)
     assert any(checkpoints.rglob("checkpoint.safetensors"))
     before = cells_of(cut)
     assert finished(cut) == {*there, missing[0]}

@@ -8,7 +8,6 @@ import os
 import shutil
 import statistics
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -526,7 +525,7 @@ def test_the_row_of_the_reference_compares_its_halves(made):
 
 
 def test_halves_of_the_reference_are_more_alike_than_another_dataset(tmp_path):
-    plan = plan_in(tmp_path, limit=150)
+    plan = plan_in(tmp_path, limit=80)
     halves, other = (measure("2", plan, name)["spectral_cosine"] for name in ("letters", "flags"))
     assert halves.between(0, 1).all()
     assert other.between(0, 1).all()
@@ -548,31 +547,34 @@ def test_the_seed_chooses_halves_and_anchors(made, copied):
 # The class token
 
 
-def patches(encoder: Encoder, dataset, unit: int) -> Iterator[np.ndarray]:
-    """A head's contributions to every patch of every image."""
+def patches(encoder: Encoder, dataset, units: tuple[int, ...]) -> np.ndarray:
+    """Heads' contributions to every patch of every image."""
+    every = []
     for index in range(len(dataset)):
         pixels = encoder.preprocess(dataset.load(index))[None]
         found = decompose(encoder, pixels, pooling="patches", kinds=("head",))
-        place = found.units["unit"].tolist().index(unit)
-        yield found.contributions[0, :, place].double().numpy()
+        places = [found.units["unit"].tolist().index(unit) for unit in units]
+        every.append(found.contributions[0, :, places].double().numpy())
+    return np.concatenate(every)
 
 
-@pytest.mark.parametrize("unit", [10, 52])
-def test_patches_have_the_basis_of_all_their_contributions(made, picto, unit):
+def test_patches_have_the_basis_of_all_their_contributions(made, picto):
     dataset = load_dataset("flags", "train").sample(LIMIT)
-    x = np.concatenate(list(patches(picto, dataset, unit)))
-    assert x.shape == (LIMIT * 64, 192)
+    every = patches(picto, dataset, (10, 52))
     bases = stream_moments(picto, dataset, Encoding("patches", ("head",), 16, None, "raise")).compute()
-    place = bases.units.index(unit)
-    components, variances = plain_spectrum(x)
-    got, kept = bases.eigenvalues[place].numpy(), plain_rank(variances, 0.99)
-    np.testing.assert_allclose(bases.means[place], x.mean(0), atol=1e-3 * np.linalg.norm(x.mean(0)))
-    np.testing.assert_allclose(got[:kept], variances[:kept], rtol=1e-3)
-    overlaps = np.abs((bases.components[place].numpy()[:5] * components[:5]).sum(1))
-    np.testing.assert_allclose(overlaps, 1, atol=1e-3)
-    row = read_results(made[0] / "class_token")["picto"]["flags"].set_index("unit").loc[unit]
-    for name, value in compared_plainly(contributions(made[0], "flags", unit), x).items():
-        assert row[name] == pytest.approx(value, rel=1e-3), name
+    for number, unit in enumerate((10, 52)):
+        x = every[:, number]
+        assert x.shape == (LIMIT * 64, 192)
+        place = bases.units.index(unit)
+        components, variances = plain_spectrum(x)
+        got, kept = bases.eigenvalues[place].numpy(), plain_rank(variances, 0.99)
+        np.testing.assert_allclose(bases.means[place], x.mean(0), atol=1e-3 * np.linalg.norm(x.mean(0)))
+        np.testing.assert_allclose(got[:kept], variances[:kept], rtol=1e-3)
+        overlaps = np.abs((bases.components[place].numpy()[:5] * components[:5]).sum(1))
+        np.testing.assert_allclose(overlaps, 1, atol=1e-3)
+        row = read_results(made[0] / "class_token")["picto"]["flags"].set_index("unit").loc[unit]
+        for name, value in compared_plainly(contributions(made[0], "flags", unit), x).items():
+            assert row[name] == pytest.approx(value, rel=1e-3), name
 
 
 def test_patches_are_not_stored(made):

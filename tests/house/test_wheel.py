@@ -164,6 +164,7 @@ def test_the_main_job_runs_from_the_wheel_without_a_network(environment, cut_off
     home, out = tmp_path / "home", tmp_path / "result.json"
     home.mkdir()
     variables = {"HOME": str(home), "PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+    variables["OMP_NUM_THREADS"] = "1"  # other tests are at work beside it
     probe = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=5)"
     python = environment / "bin" / "python"
     reached = subprocess.run([*cut_off, python, "-c", probe], capture_output=True, text=True, env=variables)

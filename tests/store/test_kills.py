@@ -81,7 +81,7 @@ def test_kills_at_random_moments(nursery, many, tmp_path):
     expected, whole = many
     random = np.random.default_rng(7)
     path, reached, endings, longest = tmp_path / "store", [0], [], 0.3
-    for _ in range(9):
+    for _ in range(6):
         process = nursery.start(path, pause=0.003, **MANY)  # a second for all of the images
         time.sleep(float(random.uniform(0, longest)))
         os.kill(process, signal.SIGKILL)
@@ -97,10 +97,10 @@ def test_kills_at_random_moments(nursery, many, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("call", "step"), [("fsync", 9), ("replace", 4)])
+@pytest.mark.parametrize(("call", "step"), [("fsync", 17), ("replace", 5)])
 def test_killed_at_every_write(nursery, few, tmp_path, call, step):
-    """At every fourth file that gets its name, and at every ninth time that one is brought to the disk: each
-    kind of file has its turn. At all of them with RESIDUAL_EVERY_KILL=1.
+    """At every fifth file that gets its name, and at every 17th time that one is brought to the disk. At
+    all of them with RESIDUAL_EVERY_KILL=1.
     """
     if "RESIDUAL_EVERY_KILL" in os.environ:
         step = 1
@@ -133,7 +133,7 @@ def test_killed_again_and_again_some_steps_further_each_time(nursery, tmp_path):
 
 def test_killed_inside_of_a_write(nursery, few, tmp_path):
     expected, whole = few
-    for longest_file in (10, 700, 4000):
+    for longest_file in (10, 4000):
         path = tmp_path / str(longest_file)
         for _ in range(2):
             assert nursery.run(path, longest_file=longest_file, **FEW) == -signal.SIGXFSZ
@@ -149,7 +149,7 @@ def test_killed_while_it_mends(nursery, few, tmp_path):
     expected, whole = few
     path = tmp_path / "store"
     assert nursery.run(path, **FEW) == 0
-    for number in (1, 3, 8, 14):
+    for number in (1, 8):
         (path / "z/c/1/0/0/0").unlink(missing_ok=True)
         (path / "mean/c/1").unlink(missing_ok=True)
         assert nursery.run(path, call="replace", kill_at=number, **FEW) in (-9, 0)
@@ -165,7 +165,7 @@ def test_bases_alone_go_on_to_the_same_bytes(nursery, tmp_path):
     """Killed at a batch, at a checkpoint, and again when it has gone on; nothing is encoded twice."""
     how = {"n": 130, "rows": 8, "bases": True}
     assert nursery.run(tmp_path / "whole", **how) == 0
-    for kills in ((3,), (2, 4), (10,)):
+    for kills in ((2, 4), (10,)):
         path = tmp_path / "-".join(map(str, kills))
         for number in kills:
             assert nursery.run(path, call="replace", kill_at=number, **how) == -9
@@ -188,31 +188,28 @@ def test_bases_alone_go_on_to_the_same_bytes(nursery, tmp_path):
 )
 def test_several_writers_at_once(request, nursery, tmp_path, what, parts):
     expected, _ = request.getfixturevalue("many" if what is MANY else "few")
-    for attempt in range(2):
-        path = tmp_path / str(attempt)
-        writers = [nursery.start(path, part=part, **what) for part in parts]
-        assert [nursery.wait(writer) for writer in writers] == [0] * len(parts), nursery.errors.read_text()
-        if len(set(parts)) == 1:
-            assert nursery.run(path, **what) == 0
-        same_files(files_of(path), files_of(expected))
+    path = tmp_path / "store"
+    writers = [nursery.start(path, part=part, **what) for part in parts]
+    assert [nursery.wait(writer) for writer in writers] == [0] * len(parts), nursery.errors.read_text()
+    if len(set(parts)) == 1:
+        assert nursery.run(path, **what) == 0
+    same_files(files_of(path), files_of(expected))
 
 
 def test_one_of_two_writers_is_killed(nursery, many, tmp_path):
     """The other goes on undisturbed; the killed one's part is made good while the first still writes."""
     expected, whole = many
-    random = np.random.default_rng(9)
-    for attempt in range(2):
-        path = tmp_path / str(attempt)
-        first = nursery.start(path, part=(1, 2), pause=0.004, **MANY)
-        second = nursery.start(path, part=(2, 2), pause=0.001, **MANY)
-        time.sleep(float(random.uniform(0.02, 0.4)))
-        os.kill(second, signal.SIGKILL)
-        assert nursery.wait(second) in (-9, 0)
-        half_right(path, whole)
-        again = nursery.start(path, part=(2, 2), **MANY)
-        assert nursery.wait(again) == 0, nursery.errors.read_text()
-        assert nursery.wait(first) == 0, nursery.errors.read_text()
-        same_files(files_of(path), files_of(expected))
+    path = tmp_path / "store"
+    first = nursery.start(path, part=(1, 2), pause=0.004, **MANY)
+    second = nursery.start(path, part=(2, 2), pause=0.001, **MANY)
+    time.sleep(0.2)
+    os.kill(second, signal.SIGKILL)
+    assert nursery.wait(second) in (-9, 0)
+    half_right(path, whole)
+    again = nursery.start(path, part=(2, 2), **MANY)
+    assert nursery.wait(again) == 0, nursery.errors.read_text()
+    assert nursery.wait(first) == 0, nursery.errors.read_text()
+    same_files(files_of(path), files_of(expected))
 
 
 def test_what_killed_writers_of_parts_left_is_swept(nursery, few, tmp_path):

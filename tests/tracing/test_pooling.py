@@ -114,9 +114,9 @@ def pooled(name: str, encoder, stream: Tensor, pooling: str) -> Tensor:
 
 
 @FAMILY
-@CENTERING
-def test_poolings_agree_with_each_other(name, centering):
-    case = CASES[name]
+def test_poolings_agree_with_each_other(name):
+    """Of every other family with its own centering: that both sum to the output is tested of all."""
+    case, centering = CASES[name], CENTERINGS[[*CASES].index(name) % 2]
     encoder, pixels = wrap_encoder(case.make().double(), centering), random_pixels(3)
 
     def by_units(pooling: str) -> Tensor:
@@ -124,7 +124,7 @@ def test_poolings_agree_with_each_other(name, centering):
 
     whole = by_units("all")
     same(by_units("patches"), whole[:, case.prefix :])
-    for index in (0, 1, 3, -1, -2, -whole.shape[1]):
+    for index in (1, -2, -whole.shape[1]):
         same(by_units(f"token:{index}")[:, 0], whole[:, index])
     if case.class_token:
         same(by_units("cls"), whole[:, :1])

@@ -107,7 +107,6 @@ class Counting:
         ("clip", "eager"),
         ("timm norm after average", "eager"),
         ("siglip", "eager"),
-        ("dinov2 registers", "eager"),
         pytest.param("timm attention pool", "aot_eager", marks=pytest.mark.slow),
     ],
 )
@@ -125,7 +124,7 @@ def test_a_compiled_encoder_gives_the_same(name, backend):
             assert_close(got.output, eager.output, **CLOSE)
         assert_close(encoder.encode_image(PIXELS), plain, **CLOSE)
         assert dict(model.named_modules()) == before
-        for n in (1, 3) if backend == "aot_eager" else ():  # each is compiled anew
+        for n in (1,) if backend == "aot_eager" else ():  # it is compiled anew
             got = decompose(encoder, PIXELS[:n]).contributions
             assert_close(got, expected["own"].contributions[:n], **CLOSE)
 
