@@ -44,6 +44,8 @@ _ROOMS = {
         "others": str,
         "l1": int | float,
         "write_back": str,
+        "mode": str,
+        "base": dict | None,
     },
     "classifier": {"scale": int | float, "fingerprint": str | None, "normalized": bool},
     "training": {
@@ -115,7 +117,8 @@ def format_of(adapter: dict[str, Any] | None, classifier: dict[str, Any] | None)
     adapter = adapter or {}
     kept = [adapter.get(name) for name in ("others", "tail", "mean")]
     coarse = "l1" in adapter and kept != ["zero", "drop", "drop"]
-    return 2 if coarse or "write_back" in adapter or "normalized" in (classifier or {}) else 1
+    later = coarse or not {"write_back", "base"}.isdisjoint(adapter)
+    return 2 if later or "normalized" in (classifier or {}) else 1
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from residual.adapters.adapted_encoder import AdaptedEncoder
@@ -134,30 +135,40 @@ def evaluate_encoder(
     labels = np.asarray(dataset.labels, dtype=np.int64)[kept]
     whole, truth = torch.cat(logits), torch.from_numpy(labels)
     hits = {} if tuned else {"zero_shot": correct(torch.cat(plain), truth).numpy()}
-    hits[method] = own = correct(whole, truth).numpy()
-    counts = np.bincount(labels, minlength=len(adapted.class_names))
-    right = np.bincount(labels, own, len(adapted.class_names)) / np.maximum(counts, 1)
-    per_class = {
-        name: {"samples": int(n), "accuracy": float(share)}
-        for name, n, share in zip(told_apart(adapted.class_names), counts, right, strict=True)
-        if n
-    }
+    hits[method] = correct(whole, truth).numpy()
     summary = {
         "encoder": shareable(adapted.name),
         "method": method,
         "dataset": shareable(dataset.name),
         "split": dataset.split,
-        "samples": len(kept),
+        **counted(hits, labels, adapted.class_names),
+        "skipped": [dataset.sample_ids[position] for position in skipped],
+        "versions": versions(),
+    }
+    return Evaluation(whole, labels, tuple(dataset.sample_ids[position] for position in kept), summary)
+
+
+def counted(
+    hits: Mapping[str, Bool[np.ndarray, " n"]], labels: np.ndarray, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """What a summary tells of what each method has right: `samples`, `accuracy`, `standard_error`, what
+    `compared` gives, and `per_class` of the last method.
+    """
+    counts = np.bincount(labels, minlength=len(class_names))
+    right = np.bincount(labels, [*hits.values()][-1], len(class_names)) / np.maximum(counts, 1)
+    return {
+        "samples": len(labels),
         "accuracy": {name: float(each.mean()) for name, each in hits.items()},
         "standard_error": {
             name: math.sqrt(each.mean() * (1 - each.mean()) / len(each)) for name, each in hits.items()
         },
         **compared({name: each.astype(np.float64) for name, each in hits.items()}),
-        "per_class": per_class,
-        "skipped": [dataset.sample_ids[position] for position in skipped],
-        "versions": versions(),
+        "per_class": {
+            name: {"samples": int(n), "accuracy": float(share)}
+            for name, n, share in zip(told_apart(class_names), counts, right, strict=True)
+            if n
+        },
     }
-    return Evaluation(whole, labels, tuple(dataset.sample_ids[position] for position in kept), summary)
 
 
 def _warn_of_seen(adapted: AdaptedEncoder, dataset: ImageDataset) -> None:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from residual.adapters.adapter import Adapter, Method
 from residual.adapters.adapter_settings import BASES_KINDS, AdapterSettings, Reference
 from residual.adapters.methods.coarse import Coarse
+from residual.adapters.methods.edited import Edited, UnitEdit
 from residual.adapters.methods.linear import LinearMap
 from residual.adapters.methods.released import (
     ReleasedCoarse,
@@ -25,9 +26,11 @@ __all__ = [
     "ADAPTERS",
     "BASES_KINDS",
     "FINE_TUNING",
+    "KEPT",
     "METHODS",
     "AdapterSettings",
     "Coarse",
+    "Edited",
     "FineTuning",
     "LinearMap",
     "Reference",
@@ -38,6 +41,7 @@ __all__ = [
     "ResiDual",
     "ResiDualStar",
     "SpectralMap",
+    "UnitEdit",
     "make_adapter",
 ]
 
@@ -64,6 +68,9 @@ ADAPTERS: dict[str, type[Adapter]] = {
     name: each for name, each in METHODS.items() if issubclass(each, Adapter)
 }
 FINE_TUNING = FineTuning.method
+# What a folder may keep: also what is set by hand, and never fitted or compared.
+KEPT: dict[str, type[Method]] = METHODS | {Edited.method: Edited}
+Edited.adapters = ADAPTERS
 
 
 def make_adapter(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from residual.errors import ResidualError
 from residual.store.base import Store
-from residual.workflows.exploration import overview, scores
+from residual.workflows.exploration import overview, saving, scores
 from residual.workflows.exploration.bounded import once
 from residual.workflows.exploration.describing import Descriptions
 from residual.workflows.exploration.drops import Drops
@@ -85,7 +85,18 @@ class Exploration:
         pictures = state.get("pictures") or []
         if not isinstance(pictures, list) or not all(type(place) is int for place in pictures):
             raise ResidualError("Pictures are told by their positions, a list of whole numbers.")
-        return turned(self.parts, self.turning, self.state(state), pictures)
+        chosen = self.state(state)
+        told = turned(self.parts, self.turning, chosen, pictures)
+        return {**told, "command": saving.command(self.parts, chosen)}
+
+    def save(self, state: dict[str, Any]) -> saving.Download:
+        """What is turned, as a file: a mask, or the folder of an adapter (`as`)."""
+        chosen, kind = self.state(state), state.get("as", "mask")
+        if kind == "adapter":
+            return saving.saved_adapter(self.parts, self.turning, chosen)
+        if kind != "mask":
+            raise ResidualError(f"What is turned is saved as a mask or an adapter, not as {kind!r:.40}.")
+        return saving.saved_mask(self.parts, chosen, self.turn(state))
 
     def state(self, held: dict[str, Any]) -> State:
         """What is turned, from JSON.

@@ -17,7 +17,7 @@ _LARGEST = 1e6
 
 @dataclass(frozen=True)
 class Edit:
-    """What is done to one unit: `w (c + Σ_k (λ_k − 1) ⟨c − m, φ_k⟩ φ_k)`, with `m` its mean.
+    """What is done to one unit, see `UnitEdit`.
 
     Args:
         weight: `w`; 0 switches it off.

@@ -7,7 +7,7 @@ sums `(n, c)` of the last state are kept, and another state changes them by what
     Σ_u f_u (M_u ΔB_u W) + const                          a unit as a whole
     Σ_k Δa_k (f_u M_u φ_k + ⟨o_u − m_u, φ_k⟩) ⊗ φ_k W     single components of it
 
-with `B_u = w (1 + Σ_k (λ_k − 1) φ_k φ_kᵀ)` (`Edit`).
+with `B_u = w (1 + Σ_k (λ_k − 1) φ_k φ_kᵀ)` (`UnitEdit`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from residual.adapters.methods import Edited, UnitEdit
 from residual.errors import ResidualError
 from residual.finite import check_finite
 from residual.heads.accuracy import batches_of
@@ -118,24 +119,20 @@ class Turning:
             base = self.base(state.adapter)
             output = torch.stack([self._output(state.adapter, base, position) for position in positions])
             for unit, edit in state.edits:
-                matrix, offset = self._edited(base, state.mode, unit, PLAIN, edit)
+                matrix, offset = self._added(base, state.mode, unit, edit)
                 output = output + self.parts.features(unit)[positions].double() @ matrix + offset
             return output
 
+    def adapter(self, state: State) -> Edited:
+        """The same as an adapter of the encoder."""
+        base, dim = self.base(state.adapter), self.parts.store.linearization.output_dim
+        edits = [self.edit(base, unit, edit) for unit, edit in state.edits]
+        own = None if state.adapter is None else self.parts.adapter(state.adapter).adapter
+        return Edited(edits, state.mode, own, dim, self.parts.bases.origin)
+
     def edited(self, state: State) -> Linearization:
         """Each unit's contribution as it is turned, which sum to `o'`."""
-        base, edits = self.base(state.adapter).linearization, dict(state.edits)
-        offsets = torch.stack([base.offset(unit) for unit in range(len(base.units))])
-        matrices = {}
-        for unit in range(len(base.units)):
-            if unit not in base.constants:
-                matrices[unit] = base.matrix(unit)
-            if unit in edits:
-                matrix, offset = self._edited(self.base(state.adapter), state.mode, unit, PLAIN, edits[unit])
-                offsets[unit] = offsets[unit] + offset
-                if unit in matrices:
-                    matrices[unit] = matrices[unit] + matrix
-        return base.rewritten(matrices, offsets)
+        return self.adapter(state).adapted(self.parts.store.linearization)
 
     def mean(self, base: Base, unit: int) -> Float[Tensor, " d"]:
         """Mean contribution of a unit over the store, as its base has it, in float64."""
@@ -183,27 +180,29 @@ class Turning:
             )  # (n, r)
             after = (by[:, None] * rows @ weights).float()  # (r, c)
         else:
-            matrix, offset = self._edited(base, state.mode, unit, old, new)
-            scores, after = features, (matrix @ weights).float()
-            sums += (offset @ weights).to(sums.dtype)
+            (matrix, offset), (before, constant) = (
+                self._added(base, state.mode, unit, edit) for edit in (new, old)
+            )
+            scores, after = features, ((matrix - before) @ weights).float()
+            sums += ((offset - constant) @ weights).to(sums.dtype)
         for start in range(0, len(sums), _ROWS):
             rows = slice(start, start + _ROWS)
             sums[rows] += scores[rows] @ after
 
-    def _edited(
-        self, base: Base, mode: str, unit: int, old: Edit, new: Edit
-    ) -> tuple[Float[Tensor, "f d"], Float[Tensor, " d"]]:
-        """What a unit's features and constant add to the output where it is turned otherwise, in float64."""
+    def edit(self, base: Base, unit: int, edit: Edit) -> UnitEdit:
+        """What is done to a unit, with its mean and the components that have a `λ`.
+
+        Raises:
+            ResidualError: the unit hasn't got such a component.
+        """
+        rows = self._components(unit, [k for k, _ in edit.lambdas])
+        values = torch.tensor([value for _, value in edit.lambdas], dtype=torch.float64)
+        return UnitEdit(unit, edit.weight, self.mean(base, unit), rows, values)
+
+    def _added(self, base: Base, mode: str, unit: int, edit: Edit) -> tuple[Tensor, Tensor]:
+        """What that adds to the unit's map."""
         linearization = base.linearization
-        matrix, offset, mean = linearization.matrix(unit), linearization.offset(unit), self.mean(base, unit)
-        by = new.weight - old.weight
-        own = by * matrix, by * (offset - mean if mode == "mean" else offset)
-        if not (differing := _differing(old, new)):
-            return own
-        rows = self._components(unit, [k for k, _ in differing])
-        factors = torch.tensor([value for _, value in differing], dtype=torch.float64)
-        along = factors[:, None] * rows
-        return own[0] + matrix @ rows.T @ along, own[1] + (offset - mean) @ rows.T @ along
+        return self.edit(base, unit, edit).added(linearization.matrix(unit), linearization.offset(unit), mode)
 
     def _components(self, unit: int, indices: list[int]) -> Float[Tensor, "k d"]:
         bases = self.parts.bases
