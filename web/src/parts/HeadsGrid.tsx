@@ -35,7 +35,8 @@ function layOut(units: HeadsUnit[]): { rows: Row[]; columns: number; aside: bool
   if (told(embedding)) rows.push({ name: "", cells: [], aside: embedding! });
   for (let layer = 0; layer < layers; layer++) {
     const cells = Array.from({ length: columns }, (_, head) => byUnit.get(`${layer}.${head}`) ?? null);
-    rows.push({ name: String(layer), cells, aside: told(byUnit.get(`mlp.${layer}`)) });
+    const row = { name: String(layer), cells, aside: told(byUnit.get(`mlp.${layer}`)) };
+    if (row.aside || cells.some(Boolean)) rows.push(row); // a store may keep some layers only
   }
   return { rows, columns, aside: rows.some((row) => row.aside) };
 }
@@ -62,7 +63,7 @@ export function HeadsGrid(props: Props) {
   if (sorted) {
     for (let at = 0; at < order.length; at += across) lines.push(order.slice(at, at + across));
   } else {
-    for (const row of rows) lines.push(row.cells.length ? [...row.cells, ...(row.aside ? [row.aside] : [])] : [row.aside]);
+    for (const row of rows) lines.push([...(row.cells.length ? row.cells : Array<null>(columns).fill(null)), ...(row.aside ? [row.aside] : [])]);
   }
   const everyone = lines.flat().filter((unit) => unit !== null);
   const stop = everyone.some((unit) => unit.unit === focused.value) ? focused.value : (everyone[0]?.unit ?? null);
@@ -71,14 +72,16 @@ export function HeadsGrid(props: Props) {
     const row = lines.findIndex((line) => line.some((unit) => unit?.unit === stop));
     const column = lines[row]?.findIndex((unit) => unit?.unit === stop) ?? 0;
     const line = (at: number) => lines[Math.min(Math.max(at, 0), lines.length - 1)] ?? [];
-    const at = (units: (HeadsUnit | null)[], place: number) => units[Math.min(Math.max(place, 0), units.length - 1)];
+    // The nearest to a place in a line: not every place has a unit.
+    const at = (units: (HeadsUnit | null)[], place: number) =>
+      units.map((unit, index) => ({ unit, far: Math.abs(index - place) })).filter((one) => one.unit).sort((a, b) => a.far - b.far)[0]?.unit;
     const moves: Record<string, () => HeadsUnit | null | undefined> = {
       ArrowLeft: () => at(line(row), column - 1),
       ArrowRight: () => at(line(row), column + 1),
       ArrowUp: () => at(line(row - 1), column),
       ArrowDown: () => at(line(row + 1), column),
       Home: () => at(line(event.ctrlKey ? 0 : row), 0),
-      End: () => at(line(event.ctrlKey ? lines.length : row), Infinity),
+      End: () => at(line(event.ctrlKey ? lines.length : row), across + 1),
     };
     const next = moves[event.key]?.();
     if (!next) return;
@@ -127,6 +130,7 @@ export function HeadsGrid(props: Props) {
         role="grid"
         aria-label={`Heads by ${label}. Arrow keys move, Enter ${action}.`}
         onKeyDown={move}
+        onFocusCapture={(event) => (focused.value = (event.target as HTMLElement).dataset.unit ?? focused.value)}
         style={{ gridTemplateColumns: template, "--across": String(across + (aside && !sorted ? 1 : 0)), "--down": String(lines.length) }}
       >
         {!sorted && (
@@ -164,6 +168,7 @@ export function HeadsGrid(props: Props) {
 function short(text: string): string {
   const bare = text.replace(/[\u202f\s]?%$/, "");
   const value = Number(bare.replace("−", "-"));
-  if (!Number.isFinite(value) || Math.abs(value) >= 1) return bare;
+  if (!Number.isFinite(value)) return ""; // "none"
+  if (Math.abs(value) >= 1 || text !== bare) return bare;
   return Math.abs(value) < 0.005 ? "0" : value.toFixed(2).replace("-", "−").replace("0.", ".");
 }

@@ -15,9 +15,9 @@ export function Speaking({ about, answer }: { about: About; answer: TextAnswer }
       <h2>“{answer.text}”</h2>
       {heard.length ? (
         <>
-          <h3>Heads that speak of it most</h3>
+          <h3>What speaks of it most</h3>
           <Bars
-            label="Heads that speak of it most"
+            label="What speaks of it most"
             bars={heard.map((one) => ({
               value: one.value ?? 0,
               label: (

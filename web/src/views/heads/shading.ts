@@ -41,13 +41,13 @@ export function shadingOfText(answer: TextAnswer, known: HeadsUnit[]): Shading {
   const compared = answer.units.some((one) => typeof one.above === "number");
   return {
     units,
-    label: `of “${answer.text}”`,
-    format: (value) => percent(value),
+    label: `“${answer.text}”`,
+    format: (value) => (value !== null && value <= 0 ? "none" : percent(value)),
     low: 0,
     high: Math.max(...units.map((one) => one.value ?? 0), 1e-9),
     signed: false,
     reference: compared ? null : answer.chance,
     referenceName: "chance",
-    beyond: [compared, false],
+    
   };
 }
