@@ -35,7 +35,15 @@ interface Props<T> {
 export function Answer<T>({ of, waiting = <Skeleton />, children }: Props<T>) {
   const { data, error, loading } = of.value;
   if (error) return <Problem error={error} />;
-  if (data === null) return loading ? <div aria-busy="true">{waiting}</div> : null;
+  if (data === null) {
+    if (!loading) return null;
+    return (
+      <div aria-busy="true">
+        {waiting}
+        <p class="soon small soft">Working it out. The first time takes a while; then it's kept.</p>
+      </div>
+    );
+  }
   return (
     <div class={loading ? "stale" : undefined} aria-busy={loading}>
       {children(data)}
