@@ -14,6 +14,7 @@ from PIL import Image
 
 from residual.errors import ResidualError, UnreadableImageError
 from residual.heads import DescribeSettings, describe_heads
+from residual.maps import class_maps
 from residual.workflows.exploration import drops
 
 
@@ -76,9 +77,10 @@ def test_a_unit_is_described_as_reports_describe_it(exploration, picto_store):
     parts = exploration.parts
     settings = DescribeSettings(components=8, images=6, atoms=10)
     wanted = describe_heads(picto_store, None, parts.dictionary, parts.bases, ["1.3"], settings)[0]
-    assert [(each["text"], each["share"]) for each in told["texts"]] == [
-        (each.text, pytest.approx(each.explained_variance)) for each in wanted.texts
-    ]
+    assert [each["text"] for each in told["texts"]] == [each.text for each in wanted.texts]
+    shares = np.cumsum([each["share"] for each in told["texts"]])
+    np.testing.assert_allclose(shares, [each.explained_variance for each in wanted.texts])
+    assert told["told"] == pytest.approx(shares[-1])
     assert (told["verdict"], told["named"]) == (wanted.verdict, wanted.named)
     assert (told["layer"], told["head"], told["linear_dimension"]) == (1, 3, wanted.linear_dimension)
     assert told["chance"] == pytest.approx(wanted.chance.bound)
@@ -191,6 +193,66 @@ def test_a_dropped_picture_is_told_apart_and_then_forgotten(exploration, picto_s
         exploration.drop(picture=told["picture"])
 
 
+def test_a_map_holds_all_of_what_it_is_of(exploration, picto_store):
+    encoder, classifier = exploration.parts.encoder, exploration.parts.classifier
+    output = picto_store.output()[11].double()
+    rows = classifier.weights.double()
+    logits = classifier.scale * rows @ output / output.norm()
+
+    def check(told, total, names):
+        assert [each["name"] for each in told["maps"]] == names
+        assert (told["rows"], told["cols"], told["box"]) == (8, 8, [0, 0, 1, 1])
+        for each in told["maps"]:
+            values = np.array(each["values"])
+            assert each["total"] == pytest.approx(float(total), rel=2e-2, abs=1e-4)
+            whole = values.sum() + each["elsewhere"] + each["rest"]
+            assert whole == pytest.approx(each["total"], abs=1e-4 * classifier.scale)
+        json.dumps(told, allow_nan=False)
+
+    names = picto_store.class_names
+    check(exploration.map("11", class_=3), logits[3] - logits.mean(), [names[3]])
+    two = exploration.map("11", class_=3, against=8)
+    check(two, logits[3] - logits[8], [f"{names[3]} against {names[8]}"])
+    contrast = exploration.texts.contrast("a face").double()
+    check(exploration.map("11", text="a face"), contrast @ output / output.norm(), ["a face"])
+    score = exploration.pictures_of_store.along(exploration.parts.units.named("5.4"), [2])[11, 0].item()
+    check(exploration.map("11", unit="5.4", component=2), score, ["5.4:2"])
+    every = class_maps(
+        encoder, encoder.pixels([exploration.pictures_of_store.image(11)]), classifier, [3], [8]
+    )
+    np.testing.assert_allclose(two["maps"][0]["values"], every.values[0, 0], atol=1e-4)
+    top = exploration.map("11", class_=3, against=8, heads="top", separate=True)
+    assert len(top["maps"]) == 10
+    added = [abs(np.sum(each["values"]) + each["elsewhere"]) for each in top["maps"]]
+    assert added == sorted(added, reverse=True)
+    some = [each["name"].partition(":")[0] for each in top["maps"]]
+    together = exploration.map("11", class_=3, against=8, heads=",".join(some))
+    each = np.sum([each["values"] for each in top["maps"]], axis=0)
+    np.testing.assert_allclose(together["maps"][0]["values"], each, atol=1e-4)
+    buffer = io.BytesIO()
+    exploration.pictures_of_store.image(11).save(buffer, "PNG")
+    dropped = exploration.drop(buffer.getvalue())["picture"]
+    assert exploration.map(dropped, class_=3, against=8)["maps"] == two["maps"]
+
+
+def test_what_can_be_asked_is_told_without_an_encoder(explored, picto_store):
+    can = explored().about()["can"]
+    assert all(can[what] is True for what in ("text", "drop", "map", "pictures"))
+    there, labels = np.unique(picto_store.labels, return_inverse=True)
+    names = tuple(picto_store.class_names[label] for label in there)
+    about = {"dataset": "theirs/val", "encoder_name": "somebody/theirs", "class_names": names}
+    theirs = explored(replace(picto_store, labels=labels, **about))
+    can = theirs.about()["can"]
+    assert all(
+        "isn't loaded because a store names it" in can[what] for what in ("text", "drop", "map", "pictures")
+    )
+    with pytest.raises(ResidualError, match="isn't loaded because a store names it"):
+        theirs.text("a face")
+    told = theirs.unit("2.1")
+    assert (told["texts"], told["told"], told["named"]) == ([], None, False)
+    assert "isn't loaded because a store names it" in told["verdict"]
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -203,6 +265,13 @@ def test_a_dropped_picture_is_told_apart_and_then_forgotten(exploration, picto_s
         (lambda of: of.pictures(class_=100), "from 0 to 99"),
         (lambda of: of.pictures(limit=0), "from 1 to 200"),
         (lambda of: of.picture(-1), "from 0 to 47"),
+        (lambda of: of.map("3"), "got none of them"),
+        (lambda of: of.map("3", text="a face", class_=2), "got a class and a text"),
+        (lambda of: of.map("3", unit="mlp.2"), "looks nowhere"),
+        (lambda of: of.map("3", class_=2, heads="mlp.2"), "No head: mlp.2"),
+        (lambda of: of.map("3", class_=2, adapter="mine"), "Unknown adapter"),
+        (lambda of: of.map("3b", class_=2), "is a place in the store or drop:"),
+        (lambda of: of.map("drop:none", class_=2), "drop it again"),
         (lambda of: of.drop(b"<html>"), "can't be read as a picture: it is a web page"),
         (lambda of: of.drop(bytes(2**25 + 1)), "may have 32 MB"),
     ],

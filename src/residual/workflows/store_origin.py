@@ -45,11 +45,7 @@ def encoder_of(store: Store, name: str | None = None, device: str | None = None)
     Raises:
         ResidualError: as `load_encoder`; its weights are others; or it has to be named.
     """
-    if name is None and not is_listed(store.encoder_name):
-        raise StoreEncoderError(
-            f"The encoder of the store, {store.encoder_name!r}, isn't loaded because a store names it: it is "
-            "none that the library lists."
-        )
+    check_named(store, name)
     chosen, found = store.encoder_name if name is None else name, find_device(device)
     try:
         encoder = load_encoder(chosen, device=found, centering=store.centering)
@@ -63,6 +59,19 @@ def encoder_of(store: Store, name: str | None = None, device: str | None = None)
             f"{encoder.name} (weights {encoder.fingerprint[:8]})."
         )
     return encoder
+
+
+def check_named(store: Store, name: str | None = None) -> None:
+    """Refuse to load an encoder because a store names it, but for those that the library lists.
+
+    Raises:
+        StoreEncoderError: nobody else names it.
+    """
+    if name is None and not is_listed(store.encoder_name):
+        raise StoreEncoderError(
+            f"The encoder of the store, {store.encoder_name!r}, isn't loaded because a store names it: it is "
+            "none that the library lists."
+        )
 
 
 def dataset_of(store: Store, images: ImageDataset | None = None, *, name: str | None = None) -> StoreDataset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -99,16 +98,18 @@ class Descriptions:
 
 
 def _told(told: UnitTexts | None, why: str, what: str) -> dict[str, Any]:
+    """Its texts, each with what it adds to those before it, and whether they are its names."""
     if told is None:
         return {"named": False, "verdict": why, "told": None, "chance": None, "texts": []}
-    shares: Sequence[float] = [each.explained_variance for each in told.texts]
+    up_to = [0.0, *(each.explained_variance for each in told.texts)]
     return {
         "named": told.named,
         "verdict": told.verdict_on(what),
         "told": told.share,
         "chance": None if told.chance is None else told.chance.bound,
         "texts": [
-            {"text": each.text, "share": share} for each, share in zip(told.texts, shares, strict=True)
+            {"text": each.text, "share": each.explained_variance - before}
+            for each, before in zip(told.texts, up_to, strict=False)
         ],
     }
 

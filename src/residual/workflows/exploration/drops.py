@@ -109,8 +109,7 @@ class Drops:
         best = part.argsort(descending=True, stable=True)[:_UNITS].tolist()
         names = self.parts.store.class_names
         near = self.pictures.near_output(output[0])
-        small = image.copy()
-        small.thumbnail((SIDES[-1], SIDES[-1]))
+        small = smaller(image)
         answer = {
             "picture": key,
             "src": picture_uri(small, SIDES[-1]),
@@ -123,6 +122,13 @@ class Drops:
             "note": None,
         }
         return Dropped(small, pixels, answer)
+
+
+def smaller(image: Image.Image) -> Image.Image:
+    """A copy that is as large as pictures are shown at most."""
+    small = image.copy()
+    small.thumbnail((SIDES[-1], SIDES[-1]))
+    return small
 
 
 def _what(first: str, second: str | None, total: float) -> str:

@@ -16,6 +16,7 @@ from residual.workflows.exploration import overview, saving, scores
 from residual.workflows.exploration.bounded import once
 from residual.workflows.exploration.describing import Descriptions
 from residual.workflows.exploration.drops import Drops
+from residual.workflows.exploration.mapping import PictureMaps
 from residual.workflows.exploration.parts import Parts, Sources
 from residual.workflows.exploration.pictures import Pictures
 from residual.workflows.exploration.states import State
@@ -37,6 +38,7 @@ class Exploration:
         pictures_of_store: one by one and in lists.
         descriptions: of units.
         drops: pictures that someone dropped.
+        maps: of both.
 
     Raises:
         ResidualError: as `Parts`.
@@ -48,6 +50,7 @@ class Exploration:
         self.pictures_of_store = Pictures(self.parts, self.texts)
         self.descriptions = Descriptions(self.parts, self.pictures_of_store)
         self.drops = Drops(self.parts, self.pictures_of_store)
+        self.maps = PictureMaps(self.parts, self.texts, self.pictures_of_store, self.drops)
 
     def warm(self) -> None:
         """Make in the background what the first view needs; what fails is told when it is asked for."""
@@ -65,7 +68,7 @@ class Exploration:
             turning = self.turning
         except ResidualError as error:
             turning = error
-        return overview.about(self.parts, turning, {})
+        return overview.about(self.parts, turning, overview.possible(self.parts))
 
     def heads(self, score: str = "accuracy") -> dict[str, Any]:
         """A score of every unit."""
@@ -154,3 +157,28 @@ class Exploration:
     def drop(self, content: bytes = b"", picture: str = "") -> dict[str, Any]:
         """What a dropped picture is taken for, and by which units; or the same again, by the name it got."""
         return self.drops.again(picture) if picture else self.drops.drop(content)
+
+    def map(
+        self,
+        picture: str,
+        class_: int | None = None,
+        against: int | None = None,
+        text: str = "",
+        unit: str = "",
+        component: int = 0,
+        heads: str = "",
+        separate: bool = False,
+        adapter: str = "",
+    ) -> dict[str, Any]:
+        """Where in a picture heads find a class, a text or a component; see `PictureMaps.map`."""
+        return self.maps.map(
+            picture,
+            of_class=class_,
+            against=against,
+            text=text,
+            unit=unit,
+            component=component,
+            heads=heads,
+            separate=separate,
+            adapter=adapter,
+        )

@@ -12,6 +12,7 @@ from residual.workflows.exploration.parts import Parts
 from residual.workflows.exploration.scores import accuracy_alone, dimensions, moved, named, scores_of
 from residual.workflows.exploration.turned import measured
 from residual.workflows.exploration.turning import Turning
+from residual.workflows.store_origin import check_named
 
 _SHOWN = ("label", "what", "percent", "signed")
 
@@ -66,6 +67,24 @@ def about(parts: Parts, turning: Turning | ResidualError, can: dict[str, bool | 
             *filter(None, [directions.note, *(held.note for held in parts.adapters.values())]),
         ],
     }
+
+
+def possible(parts: Parts) -> dict[str, bool | str]:
+    """Whether there are directions of texts, dropped pictures, maps, and pictures of the store: True, or a
+    sentence on why not. No encoder is loaded for that.
+    """
+    directions, origin, encoder = parts.directions(), parts.origin, ""
+    try:
+        check_named(parts.store, parts.sources.encoder)
+    except ResidualError as error:
+        encoder = str(error)
+    why_not = {
+        "text": "" if directions.of_text else directions.note or "This encoder has no text tower.",
+        "drop": encoder,
+        "map": encoder,
+        "pictures": "" if origin.images is not None else " ".join(origin.notes),
+    }
+    return {what: why or True for what, why in why_not.items()}
 
 
 def moves(parts: Parts) -> dict[str, Any]:

@@ -33,6 +33,7 @@ FRAMES = ("{}", "something {}", "a {} background", "a photo of something {}", "{
 _CENTRE, _COMPARED = 64, 512  # texts of the dictionary that the mean is of, and that units are compared on
 _DRAWS = 400  # of random directions
 _COMPONENTS, _LIKE = 30, 8
+_NOTHING = 1e-6  # of a text's length
 _TEXTS = 2**24  # bytes of directions that are kept
 
 
@@ -64,10 +65,19 @@ class Texts:
         Raises:
             ResidualError: as `embedding`; or it is the mean of the dictionary.
         """
+        return normalize(self.contrast(text), dim=0)
+
+    def contrast(self, text: str) -> Float[Tensor, " d"]:
+        """The same before it is made as long as 1: products with it are cosines with the text, less the mean
+        of those with texts of the dictionary.
+
+        Raises:
+            ResidualError: as `direction`.
+        """
         left = self.embedding(text) - self._mean
-        if not left.norm() > 1e-6:
+        if not left.norm() > _NOTHING:
             raise ResidualError(f"{text_of(text)!r} says what all texts say: it has no direction of its own.")
-        return normalize(left, dim=0)
+        return left
 
     def text(self, text: str) -> dict[str, Any]:
         """See api/text.

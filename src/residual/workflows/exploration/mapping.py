@@ -1,0 +1,201 @@
+"""Where in a picture of the store, or in one that was dropped, heads find what is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from residual.adapters.adapted_encoder import AdaptedEncoder
+from residual.encoders.changes import EncoderLike
+from residual.errors import ResidualError
+from residual.maps.colours import box_of
+from residual.maps.making import component_maps, direction_maps
+from residual.maps.maps import Maps
+from residual.workflows.exploration.asked import class_of, position_of, text_of, unit_of, whole
+from residual.workflows.exploration.bounded import Bounded
+from residual.workflows.exploration.drops import MARK, Drops, smaller
+from residual.workflows.exploration.parts import Parts
+from residual.workflows.exploration.pictures import Pictures
+from residual.workflows.exploration.texts import Texts
+
+TOP = 10  # heads, where those that add most are asked for
+_MOST = 64  # maps in an answer
+_KEPT = 2**23  # bytes of numbers
+
+
+class PictureMaps:
+    """Maps of pictures; those of the last requests are kept.
+
+    Args:
+        parts: of the exploration.
+        texts: directions of those that are typed.
+        pictures: of the store.
+        drops: pictures that were dropped.
+    """
+
+    def __init__(self, parts: Parts, texts: Texts, pictures: Pictures, drops: Drops):
+        self.parts, self.texts, self.pictures, self.drops = parts, texts, pictures, drops
+        self._kept: Bounded[dict[str, Any]] = Bounded(_KEPT, lambda answer: 64 + 9 * _numbers(answer))
+
+    def map(
+        self,
+        picture: str,
+        *,
+        of_class: int | None = None,
+        against: int | None = None,
+        text: str = "",
+        unit: str = "",
+        component: int = 0,
+        heads: str = "",
+        separate: bool = False,
+        adapter: str = "",
+    ) -> dict[str, Any]:
+        """See api/map.
+
+        A class is shown against the mean of all classes where none is named, a text against the mean of the
+        dictionary's: what all have in common is everywhere, and tells nothing. (On scenes whose things are
+        known, this finds them better.) Components are of the encoder itself, and of their own head.
+
+        Args:
+            picture: its place in the store, or the name of one that was dropped.
+            of_class, against: a class, or one against another.
+            text: a text.
+            unit, component: a head's component.
+            heads: names of heads with commas between; "top" for the ten that add or take most; "" for all.
+            separate: one map a head in place of their sum; the ten that add or take most where none is named.
+            adapter: its key, for maps of what it makes of the output.
+
+        Raises:
+            ResidualError: nothing is asked for, or several things at once; something isn't there; or the
+                encoder or the picture isn't here.
+        """
+        asked = [
+            what
+            for what, given in (("a class", of_class is not None), ("a text", text), ("a component", unit))
+            if given
+        ]
+        if len(asked) != 1:
+            told = " and ".join(asked) if asked else "none of them"
+            raise ResidualError(f"A map is of a class, of a text or of a component: got {told}.")
+        if against is not None and of_class is None:
+            raise ResidualError("Only a class has a class against it.")
+        if unit and (heads or adapter):
+            raise ResidualError(
+                "A component is of one head of the encoder itself: heads and adapters have no effect."
+            )
+        image, pixels, name = self._picture(picture)
+        key = name, of_class, against, text and text_of(text), unit, component, heads, separate, adapter
+
+        def make() -> dict[str, Any]:
+            encoder = self._encoder(adapter)
+            with self.parts.running, torch.no_grad():
+                if unit:
+                    found = self._component(encoder, pixels, unit, component)
+                else:
+                    found = self._several(
+                        encoder, pixels, (of_class, against, text, adapter), heads, separate
+                    )
+            return self._told(found, box_of(self.parts.encoder, smaller(image)))
+
+        return self._kept.get(key, make)
+
+    def _picture(self, picture: str) -> tuple[Image.Image, Tensor, str]:
+        """The picture, its pixels, and what it is called."""
+        if picture.startswith(MARK):
+            dropped = self.drops.dropped(picture)
+            return dropped.image, dropped.pixels, picture
+        if not (picture.isascii() and picture.isdecimal() and len(picture) < 13):
+            raise ResidualError(f"A picture is a place in the store or drop:…, got {picture[:40]!r}.")
+        position = position_of(self.parts, int(picture))
+        image = self.pictures.image(position)
+        return image, self.parts.encoder.pixels([image]), str(position)
+
+    def _encoder(self, adapter: str) -> EncoderLike:
+        if not adapter:
+            return self.parts.encoder
+        held = self.parts.adapter(adapter)
+        return self.parts.made.get(
+            ("adapted", adapter), lambda: AdaptedEncoder(self.parts.encoder, held.adapter, share=True)
+        )
+
+    def _component(self, encoder: EncoderLike, pixels: Tensor, unit: str, component: int) -> Maps:
+        of = unit_of(self.parts, unit)
+        if self.parts.units.kind(of) != "head":
+            raise ResidualError(f"{unit} looks nowhere: only heads read off other places, and have maps.")
+        count = self.parts.bases.select([of]).ranks[0]
+        whole(component, f"The number of a component of head {unit}", 0, count - 1)
+        name = f"{self.parts.units.name(of)}:{component}"
+        return component_maps(encoder, pixels, self.parts.bases, name)
+
+    def _several(
+        self,
+        encoder: EncoderLike,
+        pixels: Tensor,
+        asked: tuple[int | None, int | None, str, str],
+        heads: str,
+        separate: bool,
+    ) -> Maps:
+        """Of a class or of a text: the sum of heads, or each of some."""
+        named = [name.strip() for name in heads.split(",")] if heads and heads != "top" else None
+        if named is not None and len(named) > _MOST and separate:
+            raise ResidualError(f"At most {_MOST} maps are shown beside each other, got {len(named)} heads.")
+        if named is not None:
+            return self._of(encoder, pixels, asked, named, separate)
+        if not separate and not heads:
+            return self._of(encoder, pixels, asked, None, False)
+        each = self._of(encoder, pixels, asked, None, True)
+        best = each.shown[0].abs().argsort(descending=True, stable=True)[:TOP].tolist()
+        if separate:
+            return each.take(maps=best)
+        every = self.parts.units.positions("head")
+        return self._of(
+            encoder, pixels, asked, [self.parts.units.name(every[place]) for place in best], False
+        )
+
+    def _of(
+        self,
+        encoder: EncoderLike,
+        pixels: Tensor,
+        asked: tuple[int | None, int | None, str, str],
+        heads: list[str] | None,
+        separate: bool,
+    ) -> Maps:
+        of_class, against, text, adapter = asked
+        how: dict[str, Any] = {"separate": separate}
+        if of_class is None:
+            direction, name = self.texts.contrast(text), text_of(text)
+        else:
+            direction, name, scale = self._class(of_class, against, adapter)
+            how |= {"of": "logit", "scale": scale}
+        return direction_maps(encoder, pixels, direction[None], [name], heads, **how)
+
+    def _class(self, of_class: int, against: int | None, adapter: str) -> tuple[Tensor, str, float]:
+        """A class's direction, against another or against all, its name, and the scale of logits."""
+        classifier = self.parts.adapter(adapter).classifier if adapter else None
+        classifier = self.parts.classifier if classifier is None else classifier
+        names, rows = self.parts.store.class_names, classifier.weights.cpu()
+        own = class_of(self.parts, of_class)
+        if against is not None:
+            other = class_of(self.parts, against)
+            return rows[own] - rows[other], f"{names[own]} against {names[other]}", classifier.scale
+        return rows[own] - rows.mean(0) * (len(rows) > 1), names[own], classifier.scale
+
+    def _told(self, found: Maps, box: tuple[float, float, float, float]) -> dict[str, Any]:
+        every = (found.values, found.elsewhere, found.rest, found.total)
+        if not all(bool(each.isfinite().all()) for each in every):
+            raise ResidualError(f"{self.parts.store.encoder_name} gives no finite map of this picture.")
+        return {
+            "maps": found.to_json()[0],
+            "scale": found.scale,
+            "box": list(box),
+            "rows": found.values.shape[2],
+            "cols": found.values.shape[3],
+            "of": found.of,
+        }
+
+
+def _numbers(answer: dict[str, Any]) -> int:
+    return len(answer["maps"]) * (answer["rows"] * answer["cols"] + 4)
