@@ -1,7 +1,7 @@
 /** A unit's weight, and the weights λ of its components beside their share of its variance: sliders. */
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import type { UnitAnswer } from "../types";
+import type { Component } from "../types";
 import { percent } from "./words";
 
 const FEW = 8;
@@ -48,19 +48,18 @@ function Slider({ label, value, low = LOW, high = HIGH, disabled, set, children 
 }
 
 interface Props {
-  unit: UnitAnswer;
+  spectrum: number[]; // each component's share of the unit's variance
+  components: Component[] | null; // with their texts; null while these aren't known
   lambdas: Record<string, number>;
-  frozen: string | null; // why components can't be turned here
   set: (component: number, value: number) => void;
 }
 
-export function Lambdas({ unit, lambdas, frozen, set }: Props) {
+export function Lambdas({ spectrum, components, lambdas, set }: Props) {
   const all = useSignal(false);
-  if (frozen) return <p class="cannot">{frozen}</p>;
-  const largest = Math.max(...unit.spectrum, 1e-12);
-  const shown = unit.spectrum.map((ratio, index) => ({ ratio, index })).filter(({ index }) => all.value || index < FEW || String(index) in lambdas);
+  const largest = Math.max(...spectrum, 1e-12);
+  const shown = spectrum.map((ratio, index) => ({ ratio, index })).filter(({ index }) => all.value || index < FEW || String(index) in lambdas);
   const wordsOf = (index: number) => {
-    const found = unit.components.find((component) => component.index === index);
+    const found = components?.find((component) => component.index === index);
     return [found?.positive[0], found?.negative[0]].filter(Boolean).join(" ↔ ");
   };
   return (
@@ -70,7 +69,7 @@ export function Lambdas({ unit, lambdas, frozen, set }: Props) {
         return (
           <Slider key={index} label={`λ of component ${index}, ${percent(ratio)} of the variance${words ? `, ${words}` : ""}`} value={lambdas[index] ?? 1} set={(value) => set(index, value)}>
             <span class="lambda-name" title={words || undefined}>
-              <b>{index}</b> {words || <span class="soft">no text near it</span>}
+              <b>{index}</b> {words || <span class="soft">{components?.some((one) => one.index === index) ? "no text near it" : "component"}</span>}
             </span>
             <span class="lambda-ratio" aria-hidden="true">
               <span style={{ width: `${(100 * ratio) / largest}%` }} />
@@ -79,9 +78,9 @@ export function Lambdas({ unit, lambdas, frozen, set }: Props) {
           </Slider>
         );
       })}
-      {unit.spectrum.length > FEW && (
+      {spectrum.length > FEW && (
         <button type="button" class="plain linked" aria-expanded={all.value} onClick={() => (all.value = !all.value)}>
-          {all.value ? "The first ones only" : `All ${unit.spectrum.length} components`}
+          {all.value ? "The first ones only" : `All ${spectrum.length} components`}
         </button>
       )}
     </div>

@@ -120,7 +120,9 @@ function Switches({ about }: { about: About }) {
 /** The unit that was chosen: its switch, its weight, its components. */
 function Chosen({ about }: { about: About }) {
   const name = unit.value;
-  const described = useAsk<UnitAnswer>(name ? path("api/unit", { unit: name }) : null);
+  const spectrum = useAsk<{ unit: string; spectrum: number[] }>(name && !turning ? path("api/spectrum", { unit: name }) : null);
+  const described = useAsk<UnitAnswer>(name && spectrum.value.data ? path("api/unit", { unit: name }) : null);
+  const words = described.value.data?.unit === name ? described.value.data : null; // they come later
   const frozen = turning ? "This page turns whole units only: open the store with `residual explore` to turn single components." : null;
   if (!name) {
     return (
@@ -145,14 +147,20 @@ function Chosen({ about }: { about: About }) {
         </div>
       </div>
       <UnitWeight unit={name} value={off ? 0 : (weight.value[name] ?? 1)} set={(value) => weigh(name, value)} />
-      <Answer of={described} waiting={<Skeleton lines={6} />}>
-        {(data) => (
-          <div class="stack">
-            <p class="small soft">{data.verdict}</p>
-            <Lambdas key={name} unit={data} lambdas={lam.value[name] ?? {}} frozen={frozen} set={(component, value) => setLambda(name, component, value)} />
-          </div>
-        )}
-      </Answer>
+      {frozen ? (
+        <p class="cannot">{frozen}</p>
+      ) : (
+        <Answer of={spectrum} waiting={<Skeleton lines={6} />}>
+          {({ unit: of, spectrum }) =>
+            of === name ? (
+              <Lambdas key={name} spectrum={spectrum} components={words?.components ?? null} lambdas={lam.value[name] ?? {}} set={(component, value) => setLambda(name, component, value)} />
+            ) : (
+              <Skeleton lines={6} />
+            )
+          }
+        </Answer>
+      )}
+      {words && <p class="small soft">{words.verdict}</p>}
       <button type="button" class="plain linked" disabled={!off && !(name in weight.value) && !(name in lam.value)} onClick={() => resetUnit(name)}>
         This unit as it is
       </button>

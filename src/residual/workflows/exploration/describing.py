@@ -41,6 +41,18 @@ class Descriptions:
         unit = unit_of(self.parts, name)
         return self.parts.made.get(("unit", unit), lambda: self._described(unit))
 
+    def spectrum(self, name: str) -> dict[str, Any]:
+        """See api/spectrum: what part of its variance lies along each component.
+
+        Raises:
+            ResidualError: there is no such unit, or the store doesn't keep its kind.
+        """
+        return {"unit": name, "spectrum": self._ratios(unit_of(self.parts, name))}
+
+    def _ratios(self, unit: int) -> list[float]:
+        values = self.parts.bases.select([unit]).eigenvalues[0]
+        return (values[:_RATIOS] / (values.sum().item() or 1.0)).tolist()
+
     def _described(self, unit: int) -> dict[str, Any]:
         parts = self.parts
         own = parts.bases.select([unit])
@@ -50,7 +62,7 @@ class Descriptions:
             **named(parts, unit),
             **_ranked(parts, unit),
             **_told(told, why, _CALLED[parts.units.kind(unit)]),
-            "spectrum": (values[:_RATIOS] / (total or 1.0)).tolist(),
+            "spectrum": self._ratios(unit),
             "components_of": len(values),
             "linear_dimension": linear_dimension(values, SETTINGS.threshold),
             "participation_ratio": total**2 / values.square().sum().item() if total else None,

@@ -117,6 +117,10 @@ class Exploration:
         """One unit described, with its scores and its place by each among all."""
         return self.descriptions.unit(unit)
 
+    def spectrum(self, unit: str) -> dict[str, Any]:
+        """How a unit's variance falls over its components: known long before its texts are."""
+        return self.descriptions.spectrum(unit)
+
     def text(self, text: str) -> dict[str, Any]:
         """How far units and components speak a text."""
         return self.texts.text(text)

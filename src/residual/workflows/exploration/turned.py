@@ -44,7 +44,7 @@ def turned(parts: Parts, turning: Turning, state: State, pictures: list[int]) ->
         "changed": len(changed),
         "per_class": _per_class(labels, found, len(parts.store.class_names)),
         "confusion": confusion(labels, found, len(parts.store.class_names)),
-        "predictions": predictions(turning, state, plain, pictures),
+        "predictions": predictions(turning, state, labels, plain, pictures),
         "changed_pictures": changed[:_CHANGED].tolist(),
         "milliseconds": round(1000 * (time.perf_counter() - start), 3),
     }
@@ -79,8 +79,10 @@ def confusion(labels: Classes, found: Classes, classes: int) -> dict[str, Any]:
     return {"classes": shown.tolist(), "counts": counts.reshape(len(shown), -1).tolist()}
 
 
-def predictions(turning: Turning, state: State, plain: Classes, pictures: list[int]) -> list[dict[str, Any]]:
-    """What some pictures were taken for, and the likeliest classes now."""
+def predictions(
+    turning: Turning, state: State, labels: Classes, plain: Classes, pictures: list[int]
+) -> list[dict[str, Any]]:
+    """What some pictures are and were taken for, and the likeliest classes now."""
     if not pictures:
         return []
     classifier = turning.base(state.adapter).classifier
@@ -89,6 +91,7 @@ def predictions(turning: Turning, state: State, plain: Classes, pictures: list[i
     return [
         {
             "position": position,
+            "class": int(labels[position]),
             "was": int(plain[position]),
             "now": [
                 {"class": guess, "probability": value}
