@@ -8,6 +8,7 @@ import { Legend } from "../parts/Legend";
 import { nameOf, titleOf } from "../parts/words";
 import { field, go, state, type Sort } from "../state";
 import type { About, Heads as HeadsAnswer, TextAnswer, Unit } from "../types";
+import { offUnits, turnedUnits } from "../turned";
 import { HeadsTable } from "./heads/HeadsTable";
 import { openUnit } from "./heads/open";
 import { shadingOfScore, shadingOfText, type Shading } from "./heads/shading";
@@ -122,6 +123,8 @@ function Shaded({ shading, says, hovered, onHover, children }: ShadedProps) {
           selected={unit.value}
           onOpen={openUnit}
           onHover={onHover}
+          off={offUnits.value}
+          marked={turnedUnits.value}
         />
       )}
       <p class="readout small" aria-hidden="true">{readout(shading, says, hovered ?? unit.value)}</p>

@@ -1,18 +1,28 @@
 /** Components of a unit: the pictures at both ends, and the texts that lie there. */
+import { path, useAsk } from "../../ask";
 import { PictureTile, Pictures } from "../../parts/PictureTile";
 import { percent } from "../../parts/words";
 import { field, go } from "../../state";
-import type { About, Component, Picture, Unit } from "../../types";
+import type { About, Component, Picture, TextAnswer, Unit } from "../../types";
 
 const picture = field("picture");
+const text = field("text");
 
 export function Components({ about, unit, components }: { about: About; unit: Unit; components: Component[] }) {
+  const asked = about.can.text === true ? text.value.trim() : "";
+  const spoken = useAsk<TextAnswer>(asked ? path("api/text", { text: asked }) : null).value.data;
+  const speaks = (index: number) => spoken?.components.find((one) => one.unit === unit && one.index === index);
   return (
     <ol class="components">
       {components.map((one) => (
         <li key={one.index} class="component" data-component={`${unit}:${one.index}`}>
           <h4>
             Component {one.index} <span class="soft">{percent(one.ratio)} of what varies</span>
+            {speaks(one.index) && (
+              <span class="lit">
+                speaks of “{asked}” at its {speaks(one.index)!.sign < 0 ? "low" : "high"} end
+              </span>
+            )}
           </h4>
           <div class="ends">
             <End about={about} name="High end" words={one.positive} pictures={one.largest} />
