@@ -10,6 +10,7 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
+from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError
 from residual.store.base import Store
 from residual.workflows.exploration import overview, saving, scores
@@ -30,7 +31,7 @@ class Exploration:
 
     Args:
         sources: what is explored, by the names that a user gives.
-        stores: the stores themselves, where they are open already.
+        stores, encoder: themselves, where they are open or loaded already.
 
     Attributes:
         parts: what answers are made of, each made when it is first needed.
@@ -44,8 +45,10 @@ class Exploration:
         ResidualError: as `Parts`.
     """
 
-    def __init__(self, sources: Sources, stores: Sequence[Store] | None = None):
-        self.parts = Parts(sources, stores)
+    def __init__(
+        self, sources: Sources, stores: Sequence[Store] | None = None, encoder: Encoder | None = None
+    ):
+        self.parts = Parts(sources, stores, encoder)
         self.texts = Texts(self.parts)
         self.pictures_of_store = Pictures(self.parts, self.texts)
         self.descriptions = Descriptions(self.parts, self.pictures_of_store)

@@ -55,7 +55,7 @@ class Parts:
 
     Args:
         sources: what is explored.
-        stores: the stores themselves, where they are open already.
+        stores, encoder: themselves, where they are open or loaded already.
 
     Attributes:
         running: held by the thread that runs the encoder, whose hooks are of one pass at a time.
@@ -64,8 +64,10 @@ class Parts:
         ResidualError: there is no store, or they are of different encoders; or as `ResidualStore.open`.
     """
 
-    def __init__(self, sources: Sources, stores: Sequence[Store] | None = None):
-        self.sources = sources
+    def __init__(
+        self, sources: Sources, stores: Sequence[Store] | None = None, encoder: Encoder | None = None
+    ):
+        self.sources, self._encoder = sources, encoder
         self.stores = tuple(stores or map(ResidualStore.open, sources.stores))
         if not 1 <= len(self.stores) <= 2:
             raise ResidualError(f"One store is explored, or two side by side; got {len(self.stores)}.")
@@ -107,6 +109,8 @@ class Parts:
         Raises:
             ResidualError: as `encoder_of`.
         """
+        if self._encoder is not None:
+            return self._encoder
         return encoder_of(self.store, self.sources.encoder, self.sources.device)
 
     def directions(self, place: int = 0) -> ClassDirections:

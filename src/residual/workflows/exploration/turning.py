@@ -27,14 +27,14 @@ from residual.heads.accuracy import batches_of
 from residual.heads.scores import check_whole
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.linearization import Linearization
-from residual.workflows.exploration.bounded import Bounded, once
+from residual.workflows.exploration.bounded import once
 from residual.workflows.exploration.parts import Parts
 from residual.workflows.exploration.states import PLAIN, Edit, State
 
 _STEPS = 64  # by differences, before sums are made anew
 _DOUBLE = 2**22  # sums of fewer numbers are held in float64
 _ROWS = 1024
-_KEPT = 2**28  # bytes of outputs of pictures that were looked at
+_KEPT = 4096  # outputs of pictures that were looked at
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Turning:
         self._whole: dict[str | None, Tensor] = {}
         self._last: dict[str | None, tuple[State, Tensor, int]] = {}
         self._means: dict[int, Tensor] = {}
-        self._outputs: Bounded[Tensor] = Bounded(_KEPT)
+        self._outputs: dict[tuple[str | None, int], Tensor] = {}
 
     @once
     def plain(self) -> Int[np.ndarray, " n"]:
@@ -117,7 +117,7 @@ class Turning:
         """`o'` itself, of some samples, in float64."""
         with self._lock:
             base = self.base(state.adapter)
-            output = torch.stack([self._output(state.adapter, base, position) for position in positions])
+            output = self._outputs_of(state.adapter, base, positions)
             for unit, edit in state.edits:
                 matrix, offset = self._added(base, state.mode, unit, edit)
                 output = output + self.parts.features(unit)[positions].double() @ matrix + offset
@@ -140,12 +140,18 @@ class Turning:
             self._means[unit] = self.parts.features(unit).double().mean(0)
         return self._means[unit] @ base.linearization.matrix(unit) + base.linearization.offset(unit)
 
-    def _output(self, adapter: str | None, base: Base, position: int) -> Tensor:
-        def make() -> Tensor:
-            read = self.parts.store.coordinates_of(range(len(self.parts.units)), [position])
-            return base.linearization.output(read.to(dtype=torch.float64))[0]
-
-        return self._outputs.get((adapter, position), make)
+    def _outputs_of(self, adapter: str | None, base: Base, positions: list[int]) -> Tensor:
+        """Outputs where nothing is turned, in float64; those of pictures in view are kept."""
+        if missing := sorted({place for place in positions if (adapter, place) not in self._outputs}):
+            read = self.parts.store.coordinates_of(range(len(self.parts.units)), missing)
+            for place, own in zip(
+                missing, base.linearization.output(read.to(dtype=torch.float64)), strict=True
+            ):
+                self._outputs[adapter, place] = own
+        found = torch.stack([self._outputs[adapter, place] for place in positions])
+        while len(self._outputs) > _KEPT:
+            self._outputs.pop(next(iter(self._outputs)))
+        return found
 
     def _whole_of(self, adapter: str | None) -> Tensor:
         """Of the state in which nothing is turned."""
