@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -194,20 +195,41 @@ def logit_scale(module: Any) -> float:
     return module.logit_scale.item()
 
 
-def padded(tokenizer: Callable[..., Any], module: Any, **how: Any) -> Tokenize:
+@dataclass(frozen=True)
+class TokenIds:
+    """Texts to token ids, by a tokenizer of transformers that is asked as `how` says.
+
+    Args:
+        tokenizer: that one.
+        count: of embeddings.
+        how: padding, truncation.
+        lower: put texts in lower case before.
+    """
+
+    tokenizer: Any
+    count: int
+    how: dict[str, Any]
+    lower: bool = False
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Their ids `(n, t)`."""
+        texts = [text.lower() for text in texts] if self.lower else texts
+        return known_ids(self.tokenizer(texts, return_tensors="pt", **self.how)["input_ids"], self.count)
+
+    @property
+    def decode(self) -> Callable[[list[int]], str] | None:
+        """Back to a text, where the tokenizer can."""
+        return getattr(self.tokenizer, "decode", None)
+
+
+def padded(tokenizer: Callable[..., Any], module: Any, lower: bool = False, **how: Any) -> Tokenize:
     """Padded to the model's context length and cut there, as CLIP and SigLIP were trained."""
-    length = module.config.text_config.max_position_embeddings
-    return _ids(tokenizer, module, padding="max_length", truncation=True, max_length=length, **how)
+    text = module.config.text_config
+    how = {"padding": "max_length", "truncation": True, "max_length": text.max_position_embeddings, **how}
+    return TokenIds(tokenizer, text.vocab_size, how, lower)
 
 
 def longest(length: int) -> Callable[[Callable[..., Any], Any], Tokenize]:
     """Padded to the longest text and cut at `length`, for models that mask what is padding."""
-    return partial(_ids, padding="longest", truncation=True, max_length=length)
-
-
-def _ids(tokenizer: Callable[..., Any], module: Any, **how: Any) -> Tokenize:
-    return partial(_known_ids, tokenizer, module.config.text_config.vocab_size, how)
-
-
-def _known_ids(tokenizer: Callable[..., Any], count: int, how: dict[str, Any], texts: list[str]) -> Tensor:
-    return known_ids(tokenizer(texts, return_tensors="pt", **how)["input_ids"], count)
+    how = {"padding": "longest", "truncation": True, "max_length": length}
+    return lambda tokenizer, module: TokenIds(tokenizer, module.config.text_config.vocab_size, how)

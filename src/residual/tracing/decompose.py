@@ -243,7 +243,7 @@ def decompose(
         linearization=linearization,
         sources=by_source,
         attention=attention,
-        tokens=None if attention is None else tokens_of(parts, tower, pixels, attention.shape[-1]),
+        tokens=None if attention is None else tokens_of(encoder, parts, tower, pixels, attention.shape[-1]),
     )
 
 

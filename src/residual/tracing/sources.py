@@ -18,7 +18,9 @@ from torch import Tensor
 
 from residual.encoders.anatomy import Parts
 from residual.encoders.changes import EncoderLike, checked_encoder
+from residual.encoders.encoder import Encoder
 from residual.encoders.pixels import Pixels
+from residual.encoders.pooling import EndPool
 from residual.errors import ResidualError
 from residual.tracing.attention import LayerSources
 from residual.tracing.capture import without_autocast
@@ -37,6 +39,8 @@ class Tokens:
         kinds: of each "class", "register" (or another token ahead of the patches, as DeiT's for distillation)
             or "patch"; of a text "word".
         grid: rows and columns of patches; None of a text.
+        words: of each text its tokens as they are read, "" behind its end; None of pictures, and where only
+            ids were given.
 
     Example:
         >>> Tokens(("class", "patch", "patch"), (1, 2)).patches
@@ -45,6 +49,7 @@ class Tokens:
 
     kinds: tuple[str, ...]
     grid: tuple[int, int] | None
+    words: tuple[tuple[str, ...], ...] | None = None
 
     @property
     def patches(self) -> list[int]:
@@ -149,7 +154,7 @@ def source_scores(
         output=output,
         rest=rest,
         attention=gathered.attention,
-        tokens=tokens_of(parts, tower, inputs, gathered.values.shape[-1]),
+        tokens=tokens_of(encoder, parts, tower, inputs, gathered.values.shape[-1]),
         units=linearization.units.table.iloc[chosen].reset_index(drop=True),
     )
 
@@ -288,14 +293,28 @@ def _checked(directions: Tensor, linearization: Linearization, units: Sequence[i
     return directions
 
 
-def tokens_of(parts: Parts, tower: str, inputs: Pixels | Texts, count: int) -> Tokens:
+def tokens_of(encoder: Encoder, parts: Parts, tower: str, inputs: Pixels | Texts, count: int) -> Tokens:
     """What the `count` tokens are that a tower's heads attend to."""
     if tower == "text":
-        return Tokens(("word",) * count, None)
+        return Tokens(("word",) * count, None, _words(encoder, parts, inputs))
     first = ["class"] * parts.class_token
     first += ["register"] * (parts.prefix - len(first))
     kinds = first + ["patch"] * (count - len(first))
     return Tokens(tuple(kinds), grid_of(np.shape(inputs)[-2:], count - len(first)))
+
+
+def _words(encoder: Encoder, parts: Parts, texts: Pixels | Texts) -> tuple[tuple[str, ...], ...] | None:
+    decode = getattr(encoder._tokenize, "decode", None)
+    if decode is None or isinstance(texts, Tensor | np.ndarray):
+        return None
+    ids = encoder.tokenize(texts)
+    pool, last = parts.pool, [ids.shape[1] - 1] * len(ids)
+    if isinstance(pool, EndPool):
+        last = pool.position(encoder.module, ids).tolist()
+    return tuple(
+        tuple(decode([each]).strip() if place <= end else "" for place, each in enumerate(row))
+        for row, end in zip(ids.tolist(), last, strict=True)
+    )
 
 
 def grid_of(size: Sequence[int], patches: int) -> tuple[int, int] | None:

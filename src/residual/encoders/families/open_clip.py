@@ -231,8 +231,13 @@ class _Tokenize:
     def __call__(self, texts: list[str]) -> Tensor:
         return known_ids(self._tokenizer(texts), self.vocab_size)
 
+    @property
+    def decode(self) -> Callable[[list[int]], str]:
+        """Back to a text."""
+        return self._tokenizer.decode
+
     @cached_property
-    def _tokenizer(self) -> Callable[[list[str]], Tensor]:
+    def _tokenizer(self) -> Any:
         open_clip = library("open_clip", self.name, extra="open-clip")
         # A tokenizer may ask for code of its own to be run: never.
         folder = self.model.partition(":")[2]

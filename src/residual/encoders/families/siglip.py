@@ -7,10 +7,7 @@ same form.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
-
-from torch import Tensor
 
 from residual.encoders.anatomy import Anatomy
 from residual.encoders.family import Family, Tower
@@ -26,15 +23,11 @@ from residual.encoders.transformers_models import (
 )
 
 
-def _lowered(tokenize: Tokenize, texts: list[str]) -> Tensor:
-    return tokenize([text.lower() for text in texts])
-
-
 def _tokenize(tokenizer: Any, module: Any) -> Tokenize:
     """In lower case and padded behind, as all SigLIPs were trained: its own tokenizer sees to that, those
     that SigLIP 2 comes with may not.
     """
-    return partial(_lowered, padded(tokenizer, module, padding_side="right"))
+    return padded(tokenizer, module, lower=True, padding_side="right")
 
 
 _LAYERS = Anatomy(
