@@ -63,8 +63,8 @@ class Decomposition:
     units: pd.DataFrame
     coordinates: Coordinates
     linearization: Linearization
-    sources: Float[Tensor, "n t u j d"] | None = None
-    attention: Float[Tensor, "n *t l h j"] | None = None
+    sources: Float[Tensor, "n t heads j d"] | None = None
+    attention: Float[Tensor, "n *p l h j"] | None = None
     tokens: Tokens | None = None
 
     def __getitem__(self, units: UnitsLike) -> Float[Tensor, "n t *u d"]:
