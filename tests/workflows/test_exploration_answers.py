@@ -95,6 +95,13 @@ def test_a_unit_is_described_as_reports_describe_it(exploration, picto_store):
             )
         near = [each.text for each in other.positive_texts if each.cosine > wanted.chance.cosine]
         assert own["positive"] == near
+    assert "told" not in told["scores"]
+    says = {each["unit"]: each["says"] for each in exploration.heads("told")["units"]}
+    assert says["1.3"] == (told["texts"][0]["text"] if told["named"] else None)
+    again = exploration.unit("1.3")
+    assert again["scores"]["told"] == pytest.approx(told["told"])
+    better = [each["value"] for each in exploration.heads("accuracy")["units"]]
+    assert again["ranks"]["accuracy"] == 1 + sum(value > told["scores"]["accuracy"] for value in better)
     for name in ("mlp.4", "emb"):
         other = exploration.unit(name)
         assert (other["unit"], other["head"], len(other["components"]) > 0) == (name, None, True)
@@ -281,7 +288,7 @@ def test_what_cannot_be_answered_is_one_sentence(exploration, asked, message):
         asked(exploration)
 
 
-def test_many_threads_get_what_one_gets(explored, exploration):
+def test_many_threads_get_what_one_gets(explored):
     asked = [
         lambda of: of.unit("3.1"),
         lambda of: of.text("blue"),
@@ -290,7 +297,7 @@ def test_many_threads_get_what_one_gets(explored, exploration):
         lambda of: of.unit("3.1"),
         lambda of: of.picture(2),
     ]
-    fresh = explored()
+    shared, alone = explored(), explored()
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(lambda ask: ask(fresh), asked))
-    assert found == [ask(exploration) for ask in asked]
+        found = list(pool.map(lambda ask: ask(shared), asked))
+    assert found == [ask(alone) for ask in asked]

@@ -38,6 +38,12 @@ class ByKey:
             raise entry.error.with_traceback(None)
         return entry.value
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether it is made already."""
+        with self._lock:
+            entry = self._made.get(key)
+        return entry is not None and entry.done
+
 
 class _Entry:
     def __init__(self):

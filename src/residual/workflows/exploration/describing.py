@@ -14,7 +14,7 @@ from residual.spectral.dimension import linear_dimension
 from residual.workflows.exploration.asked import unit_of
 from residual.workflows.exploration.parts import Parts
 from residual.workflows.exploration.pictures import Pictures
-from residual.workflows.exploration.scores import named, scores_of, values_of
+from residual.workflows.exploration.scores import TOLD, named, scores_of, told_by_texts, values_of
 
 SETTINGS = DescribeSettings(components=8, images=6)
 _RATIOS = 256  # of a spectrum; an MLP's is as long as the output is wide
@@ -39,7 +39,8 @@ class Descriptions:
             ResidualError: there is no such unit, or the store doesn't keep its kind.
         """
         unit = unit_of(self.parts, name)
-        return self.parts.made.get(("unit", unit), lambda: self._described(unit))
+        described = self.parts.made.get(("unit", unit), lambda: self._described(unit))
+        return {**described, **_ranked(self.parts, unit)}
 
     def spectrum(self, name: str) -> dict[str, Any]:
         """See api/spectrum: what part of its variance lies along each component.
@@ -60,7 +61,6 @@ class Descriptions:
         total, (told, why) = values.sum().item(), self._texts(unit)
         return {
             **named(parts, unit),
-            **_ranked(parts, unit),
             **_told(told, why, _CALLED[parts.units.kind(unit)]),
             "spectrum": self._ratios(unit),
             "components_of": len(values),
@@ -75,6 +75,8 @@ class Descriptions:
             dictionary = self.parts.dictionary
         except ResidualError as error:
             return None, str(error)
+        if TOLD in self.parts.made:
+            return told_by_texts(self.parts)[unit], ""
         atoms = min(SETTINGS.atoms, len(dictionary))
         return unit_texts(self.parts.bases.select([unit]), dictionary, atoms)[unit], ""
 
@@ -127,9 +129,14 @@ def _told(told: UnitTexts | None, why: str, what: str) -> dict[str, Any]:
 
 
 def _ranked(parts: Parts, unit: int) -> dict[str, Any]:
-    """Its scores, and its places by them among all units that have one, from 1; equal ones share a place."""
+    """Its scores, and its places by them among all units that have one, from 1; equal ones share a place.
+
+    Texts of all units take a while: of these only where someone has asked for that score.
+    """
     values, ranks = {}, {}
     for key in scores_of(parts):
+        if key == "told" and TOLD not in parts.made:
+            continue
         try:
             every = values_of(parts, key)
         except ResidualError:  # it can't be had of this store, and its own answer says why

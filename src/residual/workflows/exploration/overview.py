@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from residual.errors import ResidualError
@@ -14,6 +15,7 @@ from residual.workflows.exploration.turned import measured
 from residual.workflows.exploration.turning import Turning
 from residual.workflows.store_origin import check_named
 
+_EXAMPLES, _SHORT = 5, 20  # texts, and letters of one
 _SHOWN = ("label", "what", "percent", "signed")
 
 
@@ -29,6 +31,7 @@ def about(parts: Parts, turning: Turning | ResidualError, can: dict[str, bool | 
     directions = parts.directions()
     why_not = True if whole else str(turning)
     dictionary = parts.sources.dictionary
+    texts = read_texts(dictionary)
     return {
         "version": version_of("residual-vit"),
         "live": True,
@@ -59,7 +62,8 @@ def about(parts: Parts, turning: Turning | ResidualError, can: dict[str, bool | 
             }
             for key, held in parts.adapters.items()
         ],
-        "dictionary": {"name": shareable(dictionary, path=True), "texts": len(read_texts(dictionary))},
+        "dictionary": {"name": shareable(dictionary, path=True), "texts": len(texts)},
+        "examples": examples(texts),
         "can": {"turn": why_not, "save": why_not, **can},
         "baseline": _baseline(parts, turning) if isinstance(turning, Turning) else None,
         "notes": [
@@ -67,6 +71,12 @@ def about(parts: Parts, turning: Turning | ResidualError, can: dict[str, bool | 
             *filter(None, [directions.note, *(held.note for held in parts.adapters.values())]),
         ],
     }
+
+
+def examples(texts: Sequence[str]) -> list[str]:
+    """A few short texts of a dictionary, evenly spread over it: to try."""
+    short = [text for text in texts if len(text) <= _SHORT]
+    return [short[int((place + 0.5) * len(short) / _EXAMPLES)] for place in range(_EXAMPLES * bool(short))]
 
 
 def possible(parts: Parts) -> dict[str, bool | str]:

@@ -13,12 +13,15 @@ import numpy as np
 from residual.adapters.inspection import unit_gains
 from residual.errors import unknown_name
 from residual.heads.accuracy import correct_by_unit
-from residual.heads.scores import check_whole, pursuit_scores, score_units
+from residual.heads.describe import unit_texts
+from residual.heads.descriptions import DescribeSettings, UnitTexts
+from residual.heads.scores import check_whole, score_units
 from residual.spectral.dimension import linear_dimension
 from residual.spectral.similarity import compare_bases
 from residual.workflows.exploration.kept_adapters import HeldAdapter
 from residual.workflows.exploration.parts import Parts
 
+TOLD = "texts of units"  # what `told_by_texts` makes is kept as
 _THRESHOLD = 0.99  # of the variance: the paper's linear dimension
 
 
@@ -73,8 +76,17 @@ def _correlation(parts: Parts) -> list[float]:
     return table["correlation"].tolist()
 
 
+def told_by_texts(parts: Parts) -> dict[int, UnitTexts]:
+    """The texts of every unit, by its position, with what chance explains."""
+
+    def make() -> dict[int, UnitTexts]:
+        return unit_texts(parts.bases, parts.dictionary, min(DescribeSettings().atoms, len(parts.dictionary)))
+
+    return parts.made.get(TOLD, make)
+
+
 def _told(parts: Parts) -> list[float]:
-    return pursuit_scores(parts.bases, parts.dictionary).tolist()
+    return [each.share for each in told_by_texts(parts).values()]
 
 
 def _length(parts: Parts) -> list[float]:
@@ -154,7 +166,7 @@ def values_of(parts: Parts, key: str) -> dict[int, float | None]:
 
 
 def heads(parts: Parts, key: str) -> dict[str, Any]:
-    """See api/heads: a score of every unit, and its range.
+    """See api/heads: a score of every unit, and its range; of "told" also the text that names a unit best.
 
     Raises:
         ResidualError: as `values_of`.
@@ -162,6 +174,9 @@ def heads(parts: Parts, key: str) -> dict[str, Any]:
     values = values_of(parts, key)
     score, there = scores_of(parts)[key], [value for value in values.values() if value is not None]
     rows = [{**named(parts, unit), "value": value} for unit, value in values.items()]
+    if key == "told":
+        names = {unit: each.texts[0].text for unit, each in told_by_texts(parts).items() if each.named}
+        rows = [{**row, "says": names.get(unit)} for row, unit in zip(rows, values, strict=True)]
     note = parts.directions().note if key == "accuracy" else None
     return {
         "key": key,
