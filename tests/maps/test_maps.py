@@ -97,7 +97,7 @@ def test_the_patch_that_a_head_copies_is_lit():
         block.layer_norm1.weight.fill_(1)
         vision.embeddings.patch_embedding.weight[5] = 1  # stream 5: how bright a patch is
         block.self_attn.v_proj.weight[8, 5] = 1  # head 1 copies that
-        block.self_attn.out_proj.weight[:, 8] = torch.randn(32, dtype=torch.float64)
+        block.self_attn.out_proj.weight[:, 8] = torch.linspace(-1, 1, 32, dtype=torch.float64)
     encoder = wrap_encoder(model)
     pixels = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
     pixels[:, :, 16:, :16] = 1  # bottom left
@@ -106,7 +106,7 @@ def test_the_patch_that_a_head_copies_is_lit():
     maps = class_maps(encoder, pixels, classifier, heads="0.1")
     cells = maps.values - maps.values[..., :1, :1]  # what all tokens share is even
     lit = cells[0, 0, 1, 0].item()
-    torch.testing.assert_close(cells[0, 0], torch.tensor([[0.0, 0], [lit, 0]]).double(), **EXACT)
+    torch.testing.assert_close(cells[0, 0], torch.tensor([[0.0, 0], [lit, 0]], dtype=torch.float64), **EXACT)
     torch.testing.assert_close(cells[0, 1], -cells[0, 0], **EXACT)
     assert lit > 0.5 * maps.shown[0, 0].abs().item()
     others = class_maps(encoder, pixels, classifier, "it", heads=["0.0", "0.2", "0.3"])

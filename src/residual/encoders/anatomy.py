@@ -331,8 +331,16 @@ def _wrong(module: Any, path: Path | None, kind: Any) -> str | None:
 
 def _wrong_norm(module: Any, path: Path) -> str | None:
     norm = get(module, path)
-    known = type(norm).__name__ in _RMS_NORMS and isinstance(_epsilon(norm), float)
-    return None if known else _wrong(module, path, nn.LayerNorm)
+    return None if _is_rms(norm) else _wrong(module, path, nn.LayerNorm)
+
+
+def is_norm(module: Any) -> bool:
+    """Whether it is a LayerNorm or an RMS norm."""
+    return isinstance(module, nn.LayerNorm) or _is_rms(module)
+
+
+def _is_rms(norm: Any) -> bool:
+    return type(norm).__name__ in _RMS_NORMS and isinstance(_epsilon(norm), float)
 
 
 def _epsilon(norm: Any) -> Any:

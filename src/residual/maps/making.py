@@ -19,7 +19,7 @@ from residual.encoders.encoder import Encoder
 from residual.encoders.pixels import Pixels
 from residual.errors import ResidualError
 from residual.heads.by_name import checked_heads
-from residual.maps.maps import Maps
+from residual.maps.maps import Maps, on_grid
 from residual.spectral.bases import SpectralBases
 from residual.text.classifier import ZeroShotClassifier
 from residual.text.embedding import embed_prompts
@@ -220,12 +220,9 @@ def _places(scores: SourceScores) -> tuple[Float[Tensor, "n u c rows cols"], Flo
     Raises:
         ResidualError: the patches are on no grid.
     """
-    if scores.tokens.grid is None:
-        raise ResidualError("The tokens of this encoder are on no grid, so there is no map.")
-    places = list(scores.tokens.patches)
-    others = [place for place in range(scores.values.shape[-1]) if place not in set(places)]
-    cells = scores.values[..., places].unflatten(-1, scores.tokens.grid)
-    return cells, scores.values[..., others].sum(-1)
+    values, patches = scores.values, set(scores.tokens.patches)
+    others = [place for place in range(values.shape[-1]) if place not in patches]
+    return on_grid(values, scores.tokens), values[..., others].sum(-1)
 
 
 def _numbers(classes: Labels, names: Sequence[str]) -> list[int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from residual.errors import ResidualError
+from residual.tracing.sources import Tokens
 
 WAYS = ("bilinear", "nearest")
 _BRIGHTEST = 0.99  # of all cells of a set, the share that colours tell apart
@@ -105,3 +106,14 @@ def resized(
     if way == "nearest":
         return interpolate(values, size, mode="nearest-exact")
     return interpolate(values, size, mode="bilinear", align_corners=False)
+
+
+def on_grid(values: Float[Tensor, "*n j"], tokens: Tokens) -> Float[Tensor, "*n rows cols"]:
+    """Of values of all tokens those of the patches, as these lie in the picture.
+
+    Raises:
+        ResidualError: they are on no grid.
+    """
+    if tokens.grid is None:
+        raise ResidualError("The tokens of this encoder are on no grid, so there is no map.")
+    return values[..., tokens.patches].unflatten(-1, tokens.grid)
