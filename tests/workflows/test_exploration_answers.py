@@ -67,6 +67,12 @@ def test_the_head_that_was_built_to_write_a_text_is_found_first(explored, explor
         assert max(units, key=lambda name: units[name][key]) == "5.1"
     assert units["5.1"]["value"] > 0.9
     assert planted.text("yellow")["components"][0]["unit"] == "5.1"
+    words = {each["unit"]: each for each in planted.words()["units"]}
+    assert len(words) == len(units)
+    assert "yellow" in words["5.1"]["text"]
+    x = contributions(planted.parts.store, "5.1")
+    w = planted.texts._others[planted.parts.dictionary.texts.index(words["5.1"]["text"])].double().numpy()
+    assert words["5.1"]["value"] == pytest.approx(((x @ w) ** 2).sum() / (x**2).sum(), rel=1e-3)
     found = planted.pictures(order="text", text="yellow", unit="5.1", limit=48)
     along = planted.parts.store.contributions(units=["5.1"])[:, 0].double() @ direction
     assert places(found) == along.argsort(descending=True).tolist()

@@ -49,7 +49,6 @@ export interface HeadsUnit extends UnitValue {
   kind: string;
   layer: number | null;
   head: number | null;
-  says?: string | null; // the first of its texts, where texts tell more than chance
 }
 
 export interface Heads {
@@ -110,6 +109,11 @@ export interface TextAnswer {
   chance: number | null;
   components: { unit: Unit; index: number; value: number; ratio: number; sign: number }[];
   like: string[];
+}
+
+/** Which text of the dictionary each unit speaks most, and its share; no text where chance does better. */
+export interface Words {
+  units: { unit: Unit; text: string | null; value: number }[];
 }
 
 export interface Guess {

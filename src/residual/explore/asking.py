@@ -11,7 +11,7 @@ from typing import Any
 from residual.errors import ResidualError
 
 # By path. Each is a method of `Exploration`; those of `POSTED` also take what comes with the request.
-ASKED = ("about", "heads", "unit", "spectrum", "picture", "pictures", "text", "drop", "map", "moves")
+ASKED = ("about", "heads", "unit", "spectrum", "picture", "pictures", "text", "words", "drop", "map", "moves")
 POSTED = ("turn", "save", "drop", "pictures")
 
 

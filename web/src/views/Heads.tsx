@@ -5,13 +5,13 @@ import { Answer } from "../parts/Answer";
 import { scaleOf } from "../parts/colours";
 import { HeadsGrid } from "../parts/HeadsGrid";
 import { Legend } from "../parts/Legend";
-import { nameOf, titleOf } from "../parts/words";
+import { nameOf, percent, titleOf } from "../parts/words";
 import { field, go, state, type Sort } from "../state";
-import type { About, Heads as HeadsAnswer, TextAnswer, Unit } from "../types";
+import type { About, Heads as HeadsAnswer, TextAnswer, Unit, Words } from "../types";
 import { offUnits, turnedUnits } from "../turned";
 import { HeadsTable } from "./heads/HeadsTable";
 import { openUnit } from "./heads/open";
-import { shadingOfScore, shadingOfText, type Shading } from "./heads/shading";
+import { shadingOfScore, shadingOfText, type Says, type Shading } from "./heads/shading";
 import { Speaking } from "./heads/Speaking";
 import { Start } from "./heads/Start";
 import { TextBox } from "./heads/TextBox";
@@ -36,10 +36,9 @@ export function Heads({ about }: { about: About }) {
   const canText = about.can.text === true;
   const asked = text.value.trim();
   const spoken = useAsk<TextAnswer>(asked && canText ? path("api/text", { text: asked }) : null, 250);
-  // What each head says is known only after all are described: not before the first view.
-  const told = about.scores.some((one) => one.key === "told") && heads.value.data ? path("api/heads", { score: "told" }) : null;
-  const words = useAsk<HeadsAnswer>(told);
-  const says = new Map((words.value.data?.units ?? []).flatMap(({ unit, says }) => (says ? [[unit, says]] : [])));
+  // Not before the first view: for this the dictionary is embedded.
+  const words = useAsk<Words>(heads.value.data && canText ? "api/words" : null);
+  const says = new Map((words.value.data?.units ?? []).map((one) => [one.unit, one]));
   const hovered = useSignal<Unit | null>(null);
 
   const speaking = asked && spoken.value.data ? spoken.value.data : null;
@@ -100,7 +99,7 @@ function ScoreMenu({ about, chosen, what, note }: { about: About; chosen: string
 
 interface ShadedProps {
   shading: Shading;
-  says: Map<Unit, string>;
+  says: Says;
   hovered: Unit | null;
   onHover: (unit: Unit | null) => void;
   children: preact.ComponentChildren;
@@ -148,11 +147,12 @@ function Shaded({ shading, says, hovered, onHover, children }: ShadedProps) {
   );
 }
 
-function readout(shading: Shading, says: Map<Unit, string>, unit: Unit | null): string {
+function readout(shading: Shading, says: Says, unit: Unit | null): string {
   const found = unit ? shading.units.find((one) => one.unit === unit) : undefined;
   if (!found) return "One row a layer, one square a head. Choose one to see what it does.";
   const said = says.get(found.unit);
-  return `${nameOf(found.unit)}: ${shading.format(found.value)} ${shading.label}${said ? ` · says “${said}”` : ""}`;
+  const text = said?.text ? ` · nearest text “${said.text}”, ${percent(said.value)}` : "";
+  return `${nameOf(found.unit)}: ${shading.format(found.value)} ${shading.label}${text}`;
 }
 
 function Placeholder({ about }: { about: About }) {

@@ -128,6 +128,10 @@ class Exploration:
         """How far units and components speak a text."""
         return self.texts.text(text)
 
+    def words(self) -> dict[str, Any]:
+        """The text that each unit speaks most."""
+        return self.texts.words()
+
     def picture(self, position: int, side: int = 160) -> tuple[str, bytes]:
         """A picture of the store as a small file: its media type, and its bytes."""
         return self.pictures_of_store.file(position, side)

@@ -115,6 +115,31 @@ class Texts:
             "like": self._like(direction, text),
         }
 
+    def words(self) -> dict[str, Any]:
+        """See api/words: the text of the dictionary that each unit speaks most.
+
+        A unit whose share of it is no more than its largest share of as many random directions has none.
+        """
+        shares, texts = self._shares(self._others), self.parts.dictionary.texts
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.randn(len(texts), self.parts.bases.dim, generator=generator)
+        chances = self._shares(normalize(drawn, dim=1)).amax(1).tolist()
+        units = [
+            {
+                "unit": self.parts.units.name(unit),
+                "text": texts[place] if value > chance else None,
+                "value": value,
+            }
+            for unit, place, value, chance in zip(
+                self.parts.bases.units,
+                shares.argmax(1).tolist(),
+                shares.amax(1).tolist(),
+                chances,
+                strict=True,
+            )
+        ]
+        return {"units": units}
+
     def _embedded(self, texts: list[str]) -> Float[Tensor, "m d"]:
         encoder = self.parts.encoder
         if not encoder.has_text:

@@ -1,15 +1,21 @@
 /** The same numbers as a plain table, largest first. */
 import { ranked } from "../../parts/HeadsGrid";
-import { titleOf } from "../../parts/words";
+import { percent, titleOf } from "../../parts/words";
 import type { Unit } from "../../types";
-import type { Shading } from "./shading";
+import type { Says, Shading } from "./shading";
 
 interface Props {
   shading: Shading;
-  says: Map<Unit, string>;
+  says: Says;
   selected: Unit | null;
   onOpen: (unit: Unit) => void;
 }
+
+const nearest = (said: ReturnType<Says["get"]>) => said?.text && (
+  <>
+    {said.text} <span class="soft">{percent(said.value)}</span>
+  </>
+);
 
 export function HeadsTable({ shading, says, selected, onOpen }: Props) {
   return (
@@ -20,7 +26,7 @@ export function HeadsTable({ shading, says, selected, onOpen }: Props) {
           <tr>
             <th scope="col">unit</th>
             <th scope="col" class="figure">{shading.label}</th>
-            {says.size > 0 && <th scope="col">says</th>}
+            {says.size > 0 && <th scope="col">nearest text, and its share</th>}
           </tr>
         </thead>
         <tbody>
@@ -30,7 +36,7 @@ export function HeadsTable({ shading, says, selected, onOpen }: Props) {
                 <button type="button" class="plain linked" onClick={() => onOpen(one.unit)}>{titleOf(one.unit)}</button>
               </th>
               <td class="figure">{shading.format(one.value)}</td>
-              {says.size > 0 && <td>{says.get(one.unit) ?? ""}</td>}
+              {says.size > 0 && <td>{nearest(says.get(one.unit))}</td>}
             </tr>
           ))}
         </tbody>

@@ -3,10 +3,11 @@ import { dark } from "../../parts/colours";
 import { Bars } from "../../parts/Bars";
 import { ranked } from "../../parts/HeadsGrid";
 import { shown, titleOf } from "../../parts/words";
-import type { Heads, Score, Unit } from "../../types";
+import type { Heads, Score } from "../../types";
 import { openUnit } from "./open";
+import type { Says } from "./shading";
 
-export function Start({ heads, score, says }: { heads: Heads; score: Score | undefined; says: Map<Unit, string> }) {
+export function Start({ heads, score, says }: { heads: Heads; score: Score | undefined; says: Says }) {
   const best = ranked(heads.units).filter((one) => one.value !== null && one.head !== null).slice(0, 6);
   return (
     <div class="card stack start">
@@ -27,7 +28,7 @@ export function Start({ heads, score, says }: { heads: Heads; score: Score | und
           label: (
             <>
               <span class="linked">{titleOf(one.unit)}</span>
-              {says.has(one.unit) && <span class="soft"> says “{says.get(one.unit)}”</span>}
+              {says.get(one.unit)?.text && <span class="soft small"> nearest text “{says.get(one.unit)!.text}”</span>}
             </>
           ),
           onClick: () => openUnit(one.unit),

@@ -1,6 +1,9 @@
 /** What colours the heads: a score, or how far they speak a text. */
 import { percent, shown } from "../../parts/words";
-import type { Heads, HeadsUnit, Score, TextAnswer } from "../../types";
+import type { Heads, HeadsUnit, Score, TextAnswer, Unit, Words } from "../../types";
+
+/** The nearest text of each unit. */
+export type Says = Map<Unit, Words["units"][number]>;
 
 /** A number of each unit that colours it, and what the number is. */
 export interface Shading {
