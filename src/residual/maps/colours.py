@@ -21,6 +21,7 @@ from residual.maps.maps import resized
 FOR, AGAINST = (213, 94, 0), (0, 114, 178)  # "#D55E00", "#0072B2"
 SOLID = 0.9  # of a full colour: a little of the picture shows
 _PALER = (0.4, 0.75)  # how much white is in the picture below a map, and beside it
+_GREYS = 48, 208  # between which a filter that makes a little too much of them stays in bytes
 _STRAIGHT = 0.004  # a box that ends so near to the picture's end ends there
 
 Box = tuple[float, float, float, float]
@@ -88,19 +89,18 @@ def box_of(encoder: EncoderLike, picture: Image.Image) -> Box:
         ResidualError: the preprocessing leaves nothing of that.
     """
     preprocess, (width, height) = checked_encoder(encoder).preprocess, picture.size
-    across, down = (np.rint(np.linspace(0, 255, side)) for side in (width, height))
-    slopes = np.zeros((height, width, 3))
+    across, down = (np.rint(np.linspace(*_GREYS, side)).astype(np.uint8) for side in (width, height))
+    slopes = np.zeros((height, width, 3), np.uint8)
     slopes[..., 0], slopes[..., 1] = across, down[:, None]
-    black, white = np.zeros_like(slopes), np.full_like(slopes, 255)
+    made = [Image.new("RGB", picture.size, (grey,) * 3) for grey in _GREYS]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResidualWarning)
-        low, high, slopes_seen = (
-            preprocess(Image.fromarray(each.astype(np.uint8))).double().numpy()[:2]
-            for each in (black, white, slopes)
+        low, high, found = (
+            preprocess(each).double().numpy()[:2] for each in (*made, Image.fromarray(slopes))
         )
     room = high - low
     inside = np.abs(room) > 0.5 * np.abs(room).max()
-    shares = np.divide(slopes_seen - low, room, out=np.full_like(room, np.nan), where=inside)
+    shares = np.divide(found - low, room, out=np.full_like(room, np.nan), where=inside)
     left, right = _ends(shares[0], width)
     top, bottom = _ends(shares[1].T, height)
     return left, top, right, bottom
