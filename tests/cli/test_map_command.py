@@ -36,7 +36,7 @@ def read(path) -> dict:
 
 
 def test_texts_over_pictures(residual, pictures, tmp_path):
-    files = [pictures / f"{name}.png" for name in ("cars", "wide", "turned")]
+    files = [pictures / f"{name}.png" for name in ("turned", "wide")]
     words = (
         "--text",
         "cars",
@@ -49,13 +49,14 @@ def test_texts_over_pictures(residual, pictures, tmp_path):
     )
     code, shown, err = residual("map", *files, *words, "--device", "cpu")
     assert (code, err) == (0, "")
-    assert "cosine  patches  other tokens  other units" in shown
-    names = {f"map-{name}.{form}" for name in ("cars", "wide", "turned") for form in ("png", "svg")}
+    assert shown.splitlines()[0].strip() == "by picto, less the mean of 299 texts"
+    assert "cosine  patches  other tokens  the rest" in shown
+    names = {f"map-{name}.{form}" for name in ("wide", "turned") for form in ("png", "svg")}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     found = read(tmp_path / "j")
     assert (found["encoder"], found["adapter"], found["of"]) == ("picto", None, "cosine")
-    cars, wide, turned = found["mapped"]
-    assert (cars["picture"], cars["box"], cars["rows"], cars["cols"]) == ("cars.png", [0, 0, 1, 1], 8, 8)
+    turned, wide = found["mapped"]
+    assert (wide["picture"], wide["rows"], wide["cols"]) == ("wide.png", 8, 8)
     assert wide["box"] == pytest.approx([0.3, 0, 0.7, 1], abs=0.01)
     assert turned["box"] == wide["box"]  # upright it is the same picture
     for one, other in zip(turned["maps"], wide["maps"], strict=True):

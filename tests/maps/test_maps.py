@@ -13,7 +13,7 @@ from residual.adapters import LinearMap
 from residual.encoders.preprocess import Preprocess
 from residual.errors import ResidualError
 from residual.maps import Maps, box_of, class_maps, component_maps, heat, overlay, text_maps
-from residual.text import ZeroShotClassifier
+from residual.text import TextDictionary, ZeroShotClassifier
 
 EXACT = {"rtol": 1e-8, "atol": 1e-8}
 NAMES = ["cat", "dog", "bird"]
@@ -29,11 +29,13 @@ def classifier_of(encoder, scale: float = 20) -> ZeroShotClassifier:
 def test_maps_add_up_to_the_logits(name):
     encoder, pixels = wrap_encoder(CASES[name].make().double()), random_pixels(3)
     classifier = classifier_of(encoder)
-    maps = class_maps(encoder, pixels, classifier)
+    maps = class_maps(encoder, pixels, classifier, against=())
     logits = classifier.logits(encoder.encode_image(pixels).detach())
     assert (maps.names, maps.of, maps.values.shape) == (tuple(NAMES), "logit", (3, 3, 2, 2))
     torch.testing.assert_close(maps.total, logits, **EXACT)
     torch.testing.assert_close(maps.shown + maps.rest, logits, **EXACT)
+    centred = class_maps(encoder, pixels, classifier)
+    torch.testing.assert_close(centred.values, maps.values - maps.values.mean(1, keepdim=True), **EXACT)
 
     heads = ["1.2", "0.1"]  # by the contributions of each of their sources
     some = class_maps(encoder, pixels, classifier, ["dog"], ["cat", "bird"], heads)
@@ -53,6 +55,9 @@ def test_maps_add_up_to_the_logits(name):
     assert apart.names == ("1.2: dog against 2 others", "0.1: dog against 2 others")
     torch.testing.assert_close(apart.values.sum(1), some.values[:, 0], **EXACT)
     torch.testing.assert_close(apart.shown + apart.rest, some.total.expand(3, 2), **EXACT)
+    found = class_maps(encoder, pixels, classifier, ["dog"], ["cat", "bird"], heads, signed=False)
+    torch.testing.assert_close(found.values[:, 0], apart.values.clamp(min=0).sum(1), **EXACT)
+    torch.testing.assert_close(found.shown + found.rest, some.total, **EXACT)
 
 
 def encoder_heads(encoder, heads: list[str]) -> list[int]:
@@ -103,7 +108,7 @@ def test_the_patch_that_a_head_copies_is_lit():
     pixels[:, :, 16:, :16] = 1  # bottom left
     head = decompose(encoder, pixels)["0.1"][0, 0]
     classifier = ZeroShotClassifier(torch.stack([head, -head]), ["it", "not it"])
-    maps = class_maps(encoder, pixels, classifier, heads="0.1")
+    maps = class_maps(encoder, pixels, classifier, against=(), heads="0.1")
     cells = maps.values - maps.values[..., :1, :1]  # what all tokens share is even
     lit = cells[0, 0, 1, 0].item()
     torch.testing.assert_close(cells[0, 0], torch.tensor([[0.0, 0], [lit, 0]], dtype=torch.float64), **EXACT)
@@ -122,8 +127,11 @@ def test_texts_are_cosines_with_templates_and_against_others():
     expected = output @ (told[:2] - told[2:].mean(0)).T
     torch.testing.assert_close(maps.total, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(maps.shown + maps.rest, maps.total, rtol=1e-4, atol=1e-5)
-    prompts = text_maps(encoder, pixels, "cat", templates=["a {}"])
+    prompts = text_maps(encoder, pixels, "cat", against=(), templates=["a {}"])
     torch.testing.assert_close(prompts.total, output @ told[:1].T, rtol=1e-4, atol=1e-5)
+    neutral = TextDictionary.encode(encoder, "attributes").embeddings.mean(0)
+    plain = text_maps(encoder, pixels, "a cat")
+    torch.testing.assert_close(plain.total[:, 0], output @ (told[0] - neutral), rtol=1e-4, atol=1e-5)
 
 
 def test_some_of_the_maps_their_scale_and_sizes():

@@ -23,7 +23,10 @@ def map_(
     ] = None,
     against: Annotated[
         list[str] | None,
-        typer.Option(help="A text or a class to tell it from; of several, from their mean."),
+        typer.Option(
+            help="A text or a class to tell it from; of several, from their mean. [default: all classes, or "
+            "many texts]"
+        ),
     ] = None,
     component: Annotated[
         list[str] | None,
@@ -37,6 +40,14 @@ def map_(
     top: Annotated[
         int | None, typer.Option(min=1, help="So many heads apart, those that add most in each picture.")
     ] = None,
+    unsigned: Annotated[
+        bool,
+        typer.Option(
+            "--unsigned",
+            help="Leave out what each head finds against it: shows better where a thing is, but tells it "
+            "less from others.",
+        ),
+    ] = False,
     dataset: Annotated[
         str | None, typer.Option(help="Whose classes these are, as `residual datasets` lists them.")
     ] = None,
@@ -53,8 +64,8 @@ def map_(
     """Show where in a picture heads find a text, a class or a component: orange is for it, blue against.
 
     A map has what each patch adds to the score, by the heads that attend to it. The table tells what it
-    leaves out, so that all of a line add up to the score: other tokens (class token, registers) and other
-    units (MLPs, embedding, heads that aren't asked for).
+    leaves out, so that a line adds up to the score: other tokens (class token, registers) and the rest
+    (MLPs, embedding, heads that aren't asked for).
 
     Examples:
 
@@ -88,6 +99,7 @@ def map_(
         dataset=dataset,
         heads=tuple(head or ()),
         top=top,
+        signed=not unsigned,
     )
     names = figure_names(pictures)
     check_outputs(overwrite, json_of(json, "map"), Output("--figures", figures, FIGURES, figure_files(names)))
@@ -95,12 +107,13 @@ def map_(
         made = map_pictures(pictures, request, encoder=encoder, adapter=adapter, device=device, progress=show)
     with steps() as step:
         with step():
-            out.print(maps_table(made.pictures, made.title))
+            less = f", less {made.less}" if made.less else ""
+            out.print(maps_table(made.pictures, f"by {made.encoder}{less}"))
         with step():
             write_result(json, made.result)
         if figures:
             drawn = {
-                name: maps_figure(each, made.scale, f"{each.name}, by {made.title}")
+                name: maps_figure(each, made.scale, f"{each.name}, by {made.encoder}", made.less)
                 for name, each in zip(names, made.pictures, strict=True)
             }
             for path in save_figures(drawn, figures, overwrite):

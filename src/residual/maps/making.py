@@ -22,11 +22,13 @@ from residual.heads.by_name import checked_heads
 from residual.maps.maps import Maps, on_grid
 from residual.spectral.bases import SpectralBases
 from residual.text.classifier import ZeroShotClassifier
+from residual.text.dictionary import read_texts
 from residual.text.embedding import embed_prompts
 from residual.tracing.decompose import class_number
 from residual.tracing.sources import SourceScores, source_scores
 from residual.tracing.units import Units, UnitsLike
 
+NEUTRAL = "attributes"  # the list of texts that ships
 _SHORTEST = 1e-12  # of an output's norm, as the classifier has it
 _AT_ONCE = 2**26  # numbers of scores that are held
 _TOKENS = 1024  # of a large picture
@@ -43,6 +45,7 @@ def text_maps(
     *,
     templates: Sequence[str] = ("{}",),
     separate: bool = False,
+    signed: bool = True,
 ) -> Maps:
     """Where heads find what texts say: parts of the cosine between the output and a text's embedding.
 
@@ -51,9 +54,13 @@ def text_maps(
         pixels: from `encoder.pixels`.
         texts: one map each.
         heads: their sum; None for all of the encoder.
-        against: texts whose mean embedding is taken off, so that the map is of what tells a text from these.
+        against: texts whose mean embedding is taken off, so that the map is of what tells a text from these;
+            none for the text alone. By default those of `NEUTRAL`: what all texts have in common, and
+            pictures with them, tells nothing of this one (what that is worth: docs/maps.md).
         templates: prompts with `{}` where a text goes, averaged as for a classifier.
         separate: one map a head, text after text, in place of their sum.
+        signed: False leaves out what each head finds against a text, which is then in `rest`: this shows
+            better where a thing is, but tells it less from others.
 
     Raises:
         ResidualError: there is no text tower, no such head, or no map, see `source_scores`.
@@ -71,11 +78,14 @@ def text_maps(
             "There are maps of classes and of components.",
         )
     wanted, others = ([each] if isinstance(each, str) else list(each or ()) for each in (texts, against))
-    embedded = normalize(embed_prompts(plain, [*wanted, *others], templates), dim=1)
-    directions = embedded[: len(wanted)]
-    if others:
-        directions = directions - embedded[len(wanted) :].mean(0)
-    return direction_maps(plain, pixels, directions, _named(wanted, others), heads, separate=separate)
+    directions = _embedded(plain, wanted, templates)
+    if against is None:
+        directions = directions - _embedded(plain, read_texts(NEUTRAL)).mean(0)
+    elif others:
+        directions = directions - _embedded(plain, others, templates).mean(0)
+    return direction_maps(
+        plain, pixels, directions, _named(wanted, others), heads, separate=separate, signed=signed
+    )
 
 
 def class_maps(
@@ -87,6 +97,7 @@ def class_maps(
     heads: UnitsLike | None = None,
     *,
     separate: bool = False,
+    signed: bool = True,
 ) -> Maps:
     """Where heads find what speaks for a class: parts of its logit, as in `Decomposition.logits`.
 
@@ -95,8 +106,9 @@ def class_maps(
         pixels: from `encoder.pixels`.
         classifier: of texts, of class means, or an adapter's.
         classes: by number or name; None for all.
-        against: classes whose mean logit is taken off: with one, the map is of what decides between two.
-        heads, separate: as in `text_maps`.
+        against: classes whose mean logit is taken off: with one, the map is of what decides between two; none
+            for the logit alone. By default all classes, which changes no prediction.
+        heads, separate, signed: as in `text_maps`.
 
     Raises:
         ResidualError: there is no such class or head, or no map, see `source_scores`; or the classifier takes
@@ -108,12 +120,13 @@ def class_maps(
             f"The classifier takes features of width {classifier.dim}, {plain.name} gives {plain.output_dim}."
         )
     wanted = _numbers(range(len(names)) if classes is None else classes, names)
-    others = _numbers(() if against is None else against, names)
+    every = range(len(names)) if len(names) > 1 else ()
+    others = _numbers(every if against is None else against, names)
     directions = classifier.weights[wanted]
     if others:
         directions = directions - classifier.weights[others].mean(0)
-    called = _named([names[k] for k in wanted], [names[k] for k in others])
-    how = {"separate": separate, "of": "logit", "scale": classifier.scale}
+    called = _named([names[k] for k in wanted], [] if against is None else [names[k] for k in others])
+    how = {"separate": separate, "signed": signed, "of": "logit", "scale": classifier.scale}
     return direction_maps(plain, pixels, directions, called, heads, **how)
 
 
@@ -164,6 +177,7 @@ def direction_maps(
     heads: UnitsLike | None = None,
     *,
     separate: bool = False,
+    signed: bool = True,
     of: str = "cosine",
     scale: float = 1.0,
 ) -> Maps:
@@ -172,7 +186,7 @@ def direction_maps(
     The norm of the output is frozen, as that of the last LayerNorm.
 
     Args:
-        encoder, heads, separate: as in `text_maps`.
+        encoder, heads, separate, signed: as in `text_maps`.
         pixels: from `encoder.pixels`.
         directions: one map each; of any length, which counts.
         names: of the maps.
@@ -190,6 +204,9 @@ def direction_maps(
     for scores in _scores(encoder, pixels, directions, chosen):
         cells, others = _places(scores)  # (n, u, c, rows, cols), (n, u, c)
         given = scores.totals
+        if not signed:
+            given = given - cells.clamp(max=0).sum((-2, -1))
+            cells = cells.clamp(min=0)
         norms = scores.output.norm(dim=-1).clamp(min=_SHORTEST)
         total = scores.output @ directions.to(scores.output).T  # (n, c)
         if separate:
@@ -223,6 +240,12 @@ def _places(scores: SourceScores) -> tuple[Float[Tensor, "n u c rows cols"], Flo
     values, patches = scores.values, set(scores.tokens.patches)
     others = [place for place in range(values.shape[-1]) if place not in patches]
     return on_grid(values, scores.tokens), values[..., others].sum(-1)
+
+
+def _embedded(
+    encoder: Encoder, texts: Sequence[str], templates: Sequence[str] = ("{}",)
+) -> Float[Tensor, "m d"]:
+    return normalize(embed_prompts(encoder, texts, templates), dim=1)
 
 
 def _numbers(classes: Labels, names: Sequence[str]) -> list[int]:

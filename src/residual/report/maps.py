@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PANEL, _WORDS, _MOST_IN_A_ROW = 2.1, 0.8, 6  # inches wide, and of words; panels
+_PANEL, _WORDS, _MOST_IN_A_ROW = 2.1, 0.9, 6  # inches wide, and of words; panels
 _LEAST, _MOST = 256, 640  # pixels of a picture's longer side as it is drawn
 _LETTERS = 30  # of a line above a panel
 _SMALL = 7.5
@@ -46,13 +46,14 @@ class MappedPicture:
     about: str = ""
 
 
-def maps_figure(mapped: MappedPicture, scale: float, title: str) -> Figure:
+def maps_figure(mapped: MappedPicture, scale: float, title: str, less: str = "") -> Figure:
     """The picture, and beside it each map over it, with what it adds and what it leaves out.
 
     Args:
         mapped: a picture.
         scale: of the colours, one for all figures of a set.
         title: what it is of.
+        less: what is taken off every score, in words.
     """
     maps, names = mapped.maps, mapped.maps.names
     across = min(_MOST_IN_A_ROW, len(names) + 1)
@@ -72,7 +73,8 @@ def maps_figure(mapped: MappedPicture, scale: float, title: str) -> Figure:
         _show(panel, overlay(drawn, values, scale, mapped.box), names[place], _sums(maps, place))
     for panel in others[len(names) :]:
         panel.set_axis_off()
-    _colour_bar(figure, panels, scale, bool((maps.values.abs() > scale).any()), maps.of)
+    label = f"{maps.of} by patch" + (f",\nless {less}" if less else "")
+    _colour_bar(figure, panels, scale, bool((maps.values.abs() > scale).any()), label)
     title_of(figure, title)
     return figure
 
@@ -82,7 +84,7 @@ def maps_table(mapped: Sequence[MappedPicture], title: str) -> Table:
     table = Table(title)
     table.add_column("picture")
     table.add_column("map of")
-    for heading in (mapped[0].maps.of, "patches", "other tokens", "other units"):
+    for heading in (mapped[0].maps.of, "patches", "other tokens", "the rest"):
         table.add_column(heading, justify="right")
     for each in mapped:
         for place, name in enumerate(each.maps.names):
@@ -105,7 +107,7 @@ def signed(value: float, of: str) -> str:
 
 def _sums(maps: Maps, place: int) -> str:
     total, grid, elsewhere, rest = (signed(part, maps.of) for part in parts_of(maps, place))
-    return f"patches {grid}\nother tokens {elsewhere}\nother units {rest}\nin all: {maps.of} {total}"
+    return f"patches {grid}\nother tokens {elsewhere}\nthe rest {rest}\nin all: {maps.of} {total}"
 
 
 def _show(panel: Axes, picture: Image.Image, above: str, below: str) -> None:
@@ -130,7 +132,7 @@ def _outline(panel: Axes, box: Box, size: tuple[int, int]) -> None:
         )
 
 
-def _colour_bar(figure: Figure, panels: list[Axes], scale: float, beyond: bool, of: str) -> None:
+def _colour_bar(figure: Figure, panels: list[Axes], scale: float, beyond: bool, label: str) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
@@ -139,9 +141,9 @@ def _colour_bar(figure: Figure, panels: list[Axes], scale: float, beyond: bool, 
     scale, tall = scale or 1.0, figure.get_figheight()
     shown = ScalarMappable(Normalize(-scale, scale), ListedColormap(solid))
     bar = figure.colorbar(
-        shown, ax=panels, extend="both" if beyond else "neither", aspect=24, shrink=min(1, 2.6 / tall)
+        shown, ax=panels, extend="both" if beyond else "neither", aspect=24, shrink=min(1, 2.8 / tall)
     )
-    bar.set_label(f"{of} by patch\norange for it, blue against", fontsize=_SMALL)
+    bar.set_label(f"{label}\norange for it, blue against", fontsize=_SMALL)
     bar.ax.tick_params(labelsize=_SMALL)
 
 

@@ -24,17 +24,18 @@ from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.encoder import Encoder
 from residual.encoders.load import load_encoder
 from residual.encoders.names import encoder_name
-from residual.errors import ResidualError, printable
+from residual.errors import ResidualError
 from residual.files import local_path, safe_name, shareable
 from residual.heads.by_name import checked_heads
 from residual.maps.colours import box_of
-from residual.maps.making import class_maps, component_maps, text_maps
+from residual.maps.making import NEUTRAL, class_maps, component_maps, text_maps
 from residual.maps.maps import Maps
 from residual.progress import Progress, named
 from residual.report.maps import MappedPicture
 from residual.spectral.bases import SpectralBases
 from residual.store.encode import encode_dataset
 from residual.text.classifier import ZeroShotClassifier
+from residual.text.dictionary import read_texts
 from residual.tracing.decompose import class_number
 from residual.tracing.units import Units
 
@@ -56,6 +57,7 @@ class MapRequest:
         dataset: whose classes these are.
         heads: their sum; None for all.
         top: that many heads apart, those that add most.
+        signed: with what each head finds against, too.
 
     Raises:
         ResidualError: they don't go together.
@@ -69,6 +71,7 @@ class MapRequest:
     dataset: str | None = None
     heads: tuple[str, ...] = ()
     top: int | None = None
+    signed: bool = True
 
     def __post_init__(self):
         asked = [name for name in ("texts", "classes", "components") if getattr(self, name)]
@@ -78,9 +81,10 @@ class MapRequest:
             raise ResidualError(
                 "Maps of components need the bases that these are in, and no others need any."
             )
-        if self.components and (self.heads or self.top or self.against):
+        if self.components and (self.heads or self.top or self.against or not self.signed):
             raise ResidualError(
-                "A component is of one head: heads, the best of them and what is against it have no effect."
+                "A component is of one head and has two ends: no heads, nothing against it and no sign are "
+                "chosen beside it."
             )
         if self.against and not (self.texts or self.classes):
             raise ResidualError("What is against it needs a text or a class that it is against.")
@@ -95,11 +99,14 @@ class MapRequest:
 
 @dataclass(frozen=True)
 class PictureMaps:
-    """Pictures with their maps, one scale of colours for all, `title`, and `result` for JSON."""
+    """Pictures with their maps and one scale of colours for all; by which encoder, and less what (in words);
+    and `result` for JSON.
+    """
 
     pictures: tuple[MappedPicture, ...]
     scale: float
-    title: str
+    encoder: str
+    less: str
     result: dict[str, Any]
 
 
@@ -153,14 +160,18 @@ def map_pictures(
         if progress is not None:
             progress("map", len(done), len(read))
     scale = max(each.maps.scale for each in done)
+    less = _less(request, classifier)
     return PictureMaps(
         tuple(done),
         scale,
-        printable(shareable(plain.name)),
+        shareable(plain.name),
+        less,
         {
             "encoder": shareable(plain.name),
             "adapter": None if adapter is None else shareable(adapter, path=True),
             "of": done[0].maps.of,
+            "less": less,
+            "signed": request.signed,
             "scale": scale,
             "mapped": [_json_of(each) for each in done],
             "seconds": round(time.perf_counter() - start, 3),
@@ -225,17 +236,18 @@ def _maps(
     classifier: ZeroShotClassifier | None,
 ) -> list[tuple[Maps, str]]:
     """Of each picture its own maps, and what else there is to say of it."""
-    rows, apart = range(len(pixels)), request.top is not None
+    rows, against = range(len(pixels)), request.against or None
+    how: dict[str, Any] = {"separate": request.top is not None, "signed": request.signed}
     if bases is not None:
         made = component_maps(encoder, pixels, bases, request.components)
     elif classifier is None:
-        made = text_maps(encoder, pixels, request.texts, heads, request.against or None, separate=apart)
+        made = text_maps(encoder, pixels, request.texts, heads, against, **how)
     else:
         with torch.inference_mode():
             answers = classifier.answers(encoder.encode_image(pixels).float()).tolist()
         asked = [class_number(label, classifier.class_names) for label in request.classes]
         wanted = asked or sorted(set(answers))
-        made = class_maps(encoder, pixels, classifier, wanted, request.against or None, heads, separate=apart)
+        made = class_maps(encoder, pixels, classifier, wanted, against, heads, **how)
         if not asked:
             each = len(made.names) // len(wanted)  # maps of a class
             found = []
@@ -245,6 +257,15 @@ def _maps(
                 found.append((own, f"taken for {classifier.class_names[answer]!r}"))
             return [(_best(own, request.top), about) for own, about in found]
     return [(_best(made.take([row]), request.top), "") for row in rows]
+
+
+def _less(request: MapRequest, classifier: ZeroShotClassifier | None) -> str:
+    """What is taken off every score, where that isn't in the maps' names."""
+    if request.against or request.components:
+        return ""
+    if classifier is None:
+        return f"the mean of {len(read_texts(NEUTRAL))} texts"
+    return f"the mean of all {len(classifier)} classes"
 
 
 def _best(maps: Maps, top: int | None) -> Maps:
