@@ -135,7 +135,9 @@ def turning(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def dragged(page: Page, slider: str) -> dict[str, Any]:
-    box = page.locator(slider).bounding_box()
+    place = page.locator(slider)
+    place.scroll_into_view_if_needed()
+    box = place.bounding_box()
     if box is None:
         raise RuntimeError(f"{slider} isn't seen")
     middle = box["y"] + box["height"] / 2

@@ -10,6 +10,7 @@ export interface Recorded {
   about: About;
   answers: Record<string, unknown>;
   turn?: unknown;
+  pictures?: Record<string, string>; // data URIs, by position
 }
 
 /** What the server said no to, or why it couldn't be asked: a sentence, and the way out. */

@@ -139,5 +139,5 @@ export async function askPredicted(ofClass: number | null, as: number | null, li
 
 /** A picture by its position alone. */
 export function recordedPicture(position: number): Picture {
-  return { position, src: turning?.recorded.pictures[position] ?? null, class: turning?.classOf(position) ?? null };
+  return { position, src: null, class: turning?.classOf(position) ?? null };
 }

@@ -19,7 +19,6 @@ export interface RecordedTurn {
   parts: string; // (n, u, c): of each class's logit, divided by the unit's scale
   rest: string; // float32, (n, c): of all that `units` leaves out
   means: number[][]; // (u, c), over the whole store
-  pictures: Record<string, string>;
   positions: number[];
 }
 

@@ -1,6 +1,6 @@
 /** Of each class (rows), what it is seen as (columns). A cell opens its pictures; arrows move between cells. */
 import { useSignal } from "@preact/signals";
-import { useRef } from "preact/hooks";
+import { useMemo, useRef } from "preact/hooks";
 import type { TurnAnswer } from "../types";
 import { count, percent, plural } from "./words";
 
@@ -50,46 +50,74 @@ export function Confusion({ confusion, classes, selected, onOpen }: Props) {
           </tr>
         </thead>
         <tbody>
-          {confusion.counts.map((row, at) => {
-            const ofClass = shown[at]!;
-            const total = row.reduce((sum, n) => sum + n, 0);
-            return (
-              <tr key={ofClass}>
-                <th scope="row" title={name(ofClass)}>
-                  <span>{name(ofClass)}</span>
-                </th>
-                {row.map((n, across) => {
-                  const as = shown[across]!;
-                  const right = ofClass === as;
-                  const share = total ? n / total : 0;
-                  const isSelected = selected?.row === ofClass && selected.column === as;
-                  const words = `${name(ofClass)} seen as ${name(as)}: ${plural(n, "picture")}, ${percent(share)}`;
-                  return (
-                    <td key={as} class={isSelected ? "selected" : undefined} aria-selected={isSelected}>
-                      <button
-                        type="button"
-                        data-cell={`${at}-${across}`}
-                        tabIndex={stop.value.row === at && stop.value.column === across ? 0 : -1}
-                        class={right ? "right" : "wrong"}
-                        style={{ "--share": String(right ? share : Math.min(1, n ? 0.15 + 2 * share : 0)) }}
-                        aria-label={words}
-                        aria-disabled={n === 0}
-                        title={words}
-                        onClick={() => {
-                          stop.value = { row: at, column: across };
-                          if (n) onOpen(ofClass, as);
-                        }}
-                      >
-                        {n && shown.length <= 20 ? count(n) : ""}
-                      </button>
-                    </td>
-                  );
-                })}
-              </tr>
-            );
-          })}
+          {confusion.counts.map((counts, at) => (
+            <Row
+              key={shown[at]}
+              at={at}
+              counts={counts}
+              shown={shown}
+              classes={classes}
+              selected={selected?.row === shown[at] ? selected!.column : null}
+              stop={stop.value.row === at ? stop.value.column : null}
+              onOpen={(across) => {
+                stop.value = { row: at, column: across };
+                if (counts[across]) onOpen(shown[at]!, shown[across]!);
+              }}
+            />
+          ))}
         </tbody>
       </table>
     </div>
   );
+}
+
+interface RowProps {
+  at: number;
+  counts: number[];
+  shown: number[];
+  classes: string[];
+  selected: number | null; // a class
+  stop: number | null; // a column
+  onOpen: (column: number) => void;
+}
+
+/** One class. While something is dragged most rows stay as they are: those aren't drawn anew. */
+function Row({ at, counts, shown, classes, selected, stop, onOpen }: RowProps) {
+  const open = useRef(onOpen);
+  open.current = onOpen;
+  return useMemo(() => {
+    const name = (index: number) => classes[index] ?? String(index);
+    const ofClass = shown[at]!;
+    const total = counts.reduce((sum, n) => sum + n, 0);
+    return (
+      <tr>
+        <th scope="row" title={name(ofClass)}>
+          <span>{name(ofClass)}</span>
+        </th>
+        {counts.map((n, across) => {
+          const as = shown[across]!;
+          const right = ofClass === as;
+          const share = total ? n / total : 0;
+          const words = `${name(ofClass)} seen as ${name(as)}: ${plural(n, "picture")}, ${percent(share)}`;
+          return (
+            <td key={as} class={selected === as ? "selected" : undefined} aria-selected={selected === as}>
+              <button
+                type="button"
+                data-cell={`${at}-${across}`}
+                tabIndex={stop === across ? 0 : -1}
+                class={right ? "right" : "wrong"}
+                style={n ? { "--share": (right ? share : Math.min(1, 0.15 + 2 * share)).toFixed(3) } : undefined}
+                aria-label={words}
+                aria-disabled={n === 0}
+                title={words}
+                onClick={() => open.current(across)}
+              >
+                {n && shown.length <= 20 ? count(n) : ""}
+              </button>
+            </td>
+          );
+        })}
+      </tr>
+    );
+  }, [at, counts.join(), shown.join(), classes, selected, stop]);
 }

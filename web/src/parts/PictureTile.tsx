@@ -1,6 +1,6 @@
 /** A picture of the store, or one that was dropped, with what is to be said of it under it. */
 import type { ComponentChildren } from "preact";
-import { path, withToken } from "../ask";
+import { path, recorded, withToken } from "../ask";
 import type { Picture } from "../types";
 
 interface Props {
@@ -15,7 +15,8 @@ interface Props {
 
 /** The address of a picture's bytes. */
 export function sourceOf(picture: Picture, side = 160): string {
-  return withToken(picture.src ?? path("api/picture", { position: picture.position, side }));
+  const held = picture.src ?? recorded?.pictures?.[picture.position];
+  return withToken(held ?? (recorded ? "data:," : path("api/picture", { position: picture.position, side })));
 }
 
 export function describePicture(picture: Picture, classes: string[]): string {

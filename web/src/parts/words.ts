@@ -1,8 +1,16 @@
 /** How units and numbers are written. */
 import type { Score, Unit } from "../types";
 
-const digits = (value: number, places: number) =>
-  value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places }).replace("-", "−");
+const formats = new Map<number, Intl.NumberFormat>(); // making one takes longer than drawing what is dragged
+
+function digits(value: number, places: number): string {
+  let format = formats.get(places);
+  if (!format) {
+    format = new Intl.NumberFormat("en", { minimumFractionDigits: places, maximumFractionDigits: places });
+    formats.set(places, format);
+  }
+  return format.format(value).replace("-", "−");
+}
 
 /** A fraction as "83 %" (one place below 10 %, where whole ones would hide a difference). */
 export function percent(value: number | null | undefined, places?: number): string {
