@@ -55,7 +55,7 @@ def raw_attention(encoder: EncoderLike, pixels: Pixels) -> Float[Tensor, "n rows
 
     with torch.no_grad():
         traced(encoder, pixels, "image", "own", parts, take)
-    return on_grid(last[0], tokens_of(parts, "image", pixels, last[0].shape[-1]))
+    return on_grid(last[0], tokens_of(encoder, parts, "image", pixels, last[0].shape[-1]))
 
 
 def attention_rollout(encoder: EncoderLike, pixels: Pixels) -> Float[Tensor, "n rows cols"]:
@@ -84,7 +84,7 @@ def attention_rollout(encoder: EncoderLike, pixels: Pixels) -> Float[Tensor, "n 
         traced(encoder, pixels, "image", "all", parts, take)
         shares = _shares(encoder, pixels, parts, rolled[0])
         row = torch.einsum("nt,ntj->nj", shares, rolled[0])
-    return on_grid(row, tokens_of(parts, "image", pixels, row.shape[-1]))
+    return on_grid(row, tokens_of(encoder, parts, "image", pixels, row.shape[-1]))
 
 
 def grad_cam(
@@ -131,7 +131,7 @@ def grad_cam(
         kind = type(parts.blocks[-1].block).__name__
         raise ResidualError(f"{encoder.name}: no norm is called in its last block (a {kind}).")
     read = seen[0].detach()  # (n, t, D)
-    tokens = tokens_of(parts, "image", pixels, read.shape[1])
+    tokens = tokens_of(encoder, parts, "image", pixels, read.shape[1])
     maps = []
     for each in sums:
         (slopes,) = torch.autograd.grad(each, seen, retain_graph=True)
