@@ -179,7 +179,7 @@ def test_pictures_are_small_files_and_a_cross_where_there_are_none(explored, pic
         gone.picture(0)
 
 
-def test_a_dropped_picture_is_told_apart_and_then_forgotten(exploration, picto_store, monkeypatch):
+def test_a_dropped_picture_is_told_apart_and_then_forgotten(exploration, explored, picto_store, monkeypatch):
     buffer = io.BytesIO()
     exploration.pictures_of_store.image(9).save(buffer, "PNG")
     told = exploration.drop(buffer.getvalue())
@@ -198,6 +198,10 @@ def test_a_dropped_picture_is_told_apart_and_then_forgotten(exploration, picto_s
     assert (told["near"][0]["position"], told["src"][:11]) == (9, "data:image/")
     assert exploration.drop(picture=told["picture"]) is exploration.drop(buffer.getvalue())
     json.dumps(told, allow_nan=False)
+    kinds = {"kinds": ("head",), "coordinates": picto_store.coordinates.only(("head",))}
+    part = explored(replace(picto_store, **kinds)).drop(buffer.getvalue())
+    assert (part["near"], part["units"]) == ([], told["units"])
+    assert "kept without emb" in part["note"]
     monkeypatch.setattr(drops, "_KEPT", 1)
     other = io.BytesIO()
     Image.new("RGB", (30, 20), "teal").save(other, "JPEG")

@@ -108,7 +108,7 @@ class Drops:
         part = parts[:, first] if second is None else parts[:, first] - parts[:, second]
         best = part.argsort(descending=True, stable=True)[:_UNITS].tolist()
         names = self.parts.store.class_names
-        near = self.pictures.near_output(output[0])
+        near, note = self._near(output[0])
         small = smaller(image)
         answer = {
             "picture": key,
@@ -118,10 +118,18 @@ class Drops:
             ],
             "units": [{"unit": self.parts.units.name(unit), "value": part[unit].item()} for unit in best],
             "what": _what(names[first], None if second is None else names[second], part.sum().item()),
-            "near": self.pictures.ends(near, min(_NEAR, len(near)), largest=True),
-            "note": None,
+            "near": near,
+            "note": note,
         }
         return Dropped(small, pixels, answer)
+
+    def _near(self, output: Float[Tensor, " d"]) -> tuple[list[dict[str, Any]], str | None]:
+        """The nearest pictures of the store; or none, and why."""
+        try:
+            cosines = self.pictures.near_output(output)
+        except ResidualError as error:  # a store of some kinds of unit doesn't hold the output
+            return [], f"Its nearest pictures can't be told: {error}"
+        return self.pictures.ends(cosines, min(_NEAR, len(cosines)), largest=True), None
 
 
 def smaller(image: Image.Image) -> Image.Image:
