@@ -3,7 +3,7 @@ import { useSignal, type Signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ask, AskError, path, type Asked } from "./ask";
 import type { State } from "./state";
-import { answer, askPredicted, recordedPicture, turning } from "./turned";
+import { answer, askPredicted, recordedPage, turning } from "./turned";
 import type { Pictures } from "./types";
 
 export const PAGE = 24;
@@ -45,11 +45,10 @@ export function usePictures(wanted: Wanted, turned: string, limit = PAGE): Signa
     const offset = wanted.page * limit;
     async function fetched(): Promise<Pictures> {
       if (changed) {
-        const of = changed.slice(offset, offset + limit);
-        const about = "Pictures whose prediction has changed: at most the first 48.";
-        return { total: changed.length, pictures: of.map(recordedPicture), about };
+        return recordedPage(changed, limit, offset, "Pictures whose prediction has changed: at most the first 48.");
       }
       if (kind === "cell") return askPredicted(Number(row), Number(column), limit, offset, signal);
+      if (turning && kind === "store") return recordedPage(turning.ofClass(wanted.class), limit, offset);
       if (kind === "wrong") return askPredicted(wanted.class, null, limit, offset, signal);
       return ask<Pictures>(addressOf(wanted, limit), signal);
     }

@@ -126,16 +126,16 @@ export function resetUnit(unit: string): void {
 /** Pictures by what is predicted of them as the state is turned: all wrong ones, or those of a class seen as another. */
 export async function askPredicted(ofClass: number | null, as: number | null, limit: number, offset: number, signal?: AbortSignal): Promise<Pictures> {
   const wish = turnOf(state.peek(), []);
-  if (!turning) {
-    return post<Pictures>(path("api/pictures", { order: "wrong", class: ofClass, as, limit, offset }), wish, signal);
-  }
-  const positions = turning.picked(wish, ofClass, as);
-  return {
-    total: positions.length,
-    pictures: positions.slice(offset, offset + limit).map((position) => recordedPicture(position)),
-    about: "",
-  };
+  if (turning) return recordedPage(turning.picked(wish, ofClass, as), limit, offset);
+  return post<Pictures>(path("api/pictures", { order: "wrong", class: ofClass, as, limit, offset }), wish, signal);
 }
+
+/** A page of pictures that an exported page holds. */
+export const recordedPage = (positions: number[], limit: number, offset: number, about = ""): Pictures => ({
+  total: positions.length,
+  pictures: positions.slice(offset, offset + limit).map(recordedPicture),
+  about,
+});
 
 /** A picture by its position alone. */
 export function recordedPicture(position: number): Picture {

@@ -178,6 +178,11 @@ export class Turning {
     return row === undefined ? null : this.labels[row]!;
   }
 
+  /** Positions of the pictures of a class, or of all. */
+  ofClass(ofClass: number | null): number[] {
+    return this.recorded.positions.filter((_, n) => ofClass === null || this.labels[n] === ofClass);
+  }
+
   /** Positions of what isn't predicted as its class; or of a class, of what is predicted as `as`. */
   picked(turn: Turn, ofClass: number | null, as: number | null): number[] {
     const now = this.predicted(this.logits(turn.off, turn.weights, turn.mode));

@@ -1,6 +1,7 @@
 /** Which pictures are in view: order, through which unit, class; and the pages of what was found. */
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
+import { recorded } from "../ask";
 import { partsOf, PAGE } from "../listed";
 import { go, state } from "../state";
 import { isPlain } from "../turned";
@@ -35,14 +36,15 @@ export function PicturesBar({ about, changed = false }: Props) {
         <span>Order</span>
         <select class="select" value={kind} onChange={(event) => choose(event.currentTarget.value)}>
           <option value="store">as in the store</option>
-          <option value="text" disabled={can.text !== true}>by a text</option>
-          <option value="near">nearest to a picture</option>
-          <option value="component">along a component</option>
+          {(!recorded || kind === "text") && <option value="text" disabled={can.text !== true}>by a text</option>}
+          {(!recorded || kind === "near") && <option value="near">nearest to a picture</option>}
+          {(!recorded || kind === "component") && <option value="component">along a component</option>}
           <option value="wrong">{isPlain.value ? "wrong ones" : "wrong ones, as turned"}</option>
           {changed && <option value="changed">whose prediction changed</option>}
           {kind === "cell" && <option value="cell">of a cell of the matrix</option>}
         </select>
       </label>
+      {recorded && <p class="small soft grow">Other orders need `residual explore`: this page holds no more.</p>}
       {kind === "text" && (
         <form
           class="grow"
