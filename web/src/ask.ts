@@ -24,6 +24,9 @@ export class AskError extends Error {
   }
 }
 
+/** The status of what an exported page doesn't hold: no fault, so it is told calmly. */
+export const NOT_HELD = -1;
+
 const token = new URLSearchParams(location.search).get("token");
 
 function readRecorded(): Recorded | null {
@@ -90,13 +93,16 @@ export function known<T>(address: string): T | undefined {
   return answers.get(canonical(address)) as T | undefined;
 }
 
+/** Whether an answer can be had at all: of an exported page only what it holds. */
+export const answerable = (address: string): boolean => !recorded || known(address) !== undefined;
+
 /** GET: what was answered before is given again at once. */
 export async function ask<T>(address: string, signal?: AbortSignal): Promise<T> {
   const key = canonical(address);
   const found = answers.get(key);
   if (found !== undefined) return found as T;
   if (recorded) {
-    throw new AskError("This exported page doesn't hold that.", "Open the store with `residual explore` to see it.");
+    throw new AskError("This exported page doesn't hold that.", "Open the store with `residual explore` to see it.", NOT_HELD);
   }
   const body = await (underway.get(key) ?? fetchJson(address, { signal }));
   answers.set(key, body);

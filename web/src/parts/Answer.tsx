@@ -2,9 +2,10 @@
  *  a sentence with the way out. While a newer answer is on its way the older one stays, a little paler. */
 import type { ComponentChildren } from "preact";
 import type { Signal } from "@preact/signals";
-import type { Asked, AskError } from "../ask";
+import { NOT_HELD, type Asked, type AskError } from "../ask";
 
 export function Problem({ error }: { error: AskError }) {
+  if (error.status === NOT_HELD) return <p class="cannot">{error.message} {error.hint}</p>;
   return (
     <div class="problem" role="alert">
       <p>{error.message}</p>

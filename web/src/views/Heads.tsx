@@ -35,7 +35,7 @@ export function Heads({ about }: { about: About }) {
   const heads = useAsk<HeadsAnswer>(score ? path("api/heads", { score: score.key }) : null);
   const canText = about.can.text === true;
   const asked = text.value.trim();
-  const spoken = useAsk<TextAnswer>(asked && canText ? path("api/text", { text: asked }) : null, 250);
+  const spoken = useAsk<TextAnswer>(asked && canText ? path("api/text", { text: asked }) : null);
   // Not before the first view: for this the dictionary is embedded.
   const words = useAsk<Words>(heads.value.data && canText ? "api/words" : null);
   const says = new Map((words.value.data?.units ?? []).map((one) => [one.unit, one]));
@@ -126,15 +126,15 @@ function Shaded({ shading, says, hovered, onHover, children }: ShadedProps) {
           marked={turnedUnits.value}
         />
       )}
-      <p class="readout small" aria-hidden="true">{readout(shading, says, hovered ?? unit.value)}</p>
+      {sort.value !== "table" && <p class="readout small" aria-hidden="true">{readout(shading, says, hovered ?? unit.value)}</p>}
       <div class="heads-foot">
-        <Legend
+        {sort.value !== "table" && <Legend
           scale={scale}
           format={shading.format}
           reference={shading.reference}
           referenceName={shading.referenceName}
           beyond={shading.beyond}
-        />
+        />}
         <div class="segments" role="group" aria-label="Order">
           {(Object.keys(SORT_NAMES) as Sort[]).map((name) => (
             <button key={name} type="button" class="segment" aria-pressed={sort.value === name} onClick={() => go({ sort: name })}>

@@ -22,7 +22,6 @@ export function Start({ heads, score, says }: { heads: Heads; score: Score | und
       <Bars
         label={`Heads with the most ${score?.label ?? "of the score"}`}
         format={(value) => shown(score, value)}
-        high={score?.percent ? 1 : undefined}
         bars={best.map((one) => ({
           value: one.value!,
           label: (

@@ -7,7 +7,7 @@ import { field, go } from "../../state";
 import type { About } from "../../types";
 
 const text = field("text");
-const EXAMPLES = ["red", "blue", "striped", "round", "a number"];
+const EXAMPLES = ["red", "striped", "round", "a number", "an animal"];
 const REST = 350; // milliseconds without a key before a text is looked up
 
 export function TextBox({ about, problem }: { about: About; problem: AskError | null }) {
@@ -22,7 +22,8 @@ export function TextBox({ about, problem }: { about: About; problem: AskError | 
     clearTimeout(timer.current);
     if (value.trim() !== text.peek()) go({ text: value.trim() }, replace);
   };
-  const examples = about.examples?.length ? about.examples : EXAMPLES;
+  const own = about.examples ?? [];
+  const examples = own.length ? [...new Set([EXAMPLES[0]!, ...own])].slice(0, 5) : EXAMPLES;
   return (
     <form
       class="text-box"

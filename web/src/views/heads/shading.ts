@@ -47,7 +47,8 @@ export function shadingOfText(answer: TextAnswer, known: HeadsUnit[]): Shading {
     label: `“${answer.text}”`,
     format: (value) => (value !== null && value <= 0 ? "none" : percent(value)),
     low: 0,
-    high: Math.max(...units.map((one) => one.value ?? 0), 1e-9),
+    // Where nobody speaks of it more than of a random direction, nobody is lit as if.
+    high: Math.max(...units.map((one) => one.value ?? 0), answer.chance ?? 0, 1e-9),
     signed: false,
     reference: compared ? null : answer.chance,
     referenceName: "chance",

@@ -1,5 +1,5 @@
 /** What is near by one unit: pictures to a picture, pictures to a text. */
-import { path, useAsk } from "../../ask";
+import { answerable, path, useAsk } from "../../ask";
 import { Answer, Skeleton } from "../../parts/Answer";
 import { PictureTile, Pictures } from "../../parts/PictureTile";
 import { nameOf } from "../../parts/words";
@@ -40,13 +40,18 @@ export function ByText({ about, text, unit }: { about: About; text: string; unit
 /** The pictures nearest to one, by this unit and by the whole encoder. */
 export function Near({ about, unit, chosen }: { about: About; unit: Unit; chosen: string }) {
   const near = (by: Unit | null) => path("api/pictures", { order: "near", limit: NEAR, unit: by, position: chosen });
+  const ways = [unit, null].filter((by) => answerable(near(by)));
+  if (!ways.length) return null;
+  const name = (by: Unit | null) => (by ? nameOf(by) : "the whole encoder");
   return (
     <>
       <h4>Pictures most like it</h4>
-      <p class="small soft">by {nameOf(unit)}</p>
-      <Found about={about} address={near(unit)} label={`Nearest pictures by ${nameOf(unit)}`} />
-      <p class="small soft">by the whole encoder</p>
-      <Found about={about} address={near(null)} label="Nearest pictures by the whole encoder" />
+      {ways.map((by) => (
+        <div key={by} class="stack">
+          <p class="small soft">by {name(by)}</p>
+          <Found about={about} address={near(by)} label={`Nearest pictures by ${name(by)}`} />
+        </div>
+      ))}
     </>
   );
 }
