@@ -22,6 +22,7 @@ _MOST = 2**28  # bytes of JSON that are looked through
 
 BASES, MOMENTS, LINEARIZATION = "bases", "moments of a part", "a linearization"
 RUN_PAGE, HEADS_PAGE, SUITE_TABLE = "the page of a run", "a page of heads", "the table of a suite"
+EXPLORED_PAGE = "an exported page of the explorer"
 FIGURE, ONNX, CARD, CONFIG = "a figure", "an encoder as ONNX", "a model card", "the config of an adapter"
 MANIFEST, STORE_MANIFEST = "the manifest of a split", "the manifest of a store"
 _WEIGHTS, _CHECKPOINT = "the weights of an adapter", "a checkpoint"
@@ -97,7 +98,12 @@ def identify(path: Path) -> tuple[str, str]:
     if text[:15].lower().startswith(("<!doctype html", "<html")):
         marks = f'<meta name="generator" content="{MADE_BY}">', '<link rel="icon" href="data:,">'  # of 0.1
         made = any(mark in text for mark in marks)
-        kind = (HEADS_PAGE if "<title>Heads of " in text else RUN_PAGE) if made else ""
+        if not made:
+            kind = ""
+        elif EXPLORED_PAGE in text:
+            kind = EXPLORED_PAGE
+        else:
+            kind = HEADS_PAGE if "<title>Heads of " in text else RUN_PAGE
         return kind, kind or "an HTML page"
     if "<svg" in text:
         return (FIGURE, FIGURE) if f"<dc:title>{MADE_BY}" in text else ("", "an SVG picture")

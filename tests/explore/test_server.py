@@ -19,9 +19,9 @@ from tiny import TinyImages, tiny_encoder
 from residual import encode_dataset
 from residual.errors import ResidualError
 from residual.explore.app import application
+from residual.explore.built import built
 from residual.explore.guard import MOST_BYTES
 from residual.explore.serving import address_of, listening, serve, server_of
-from residual.explore.static import built
 from residual.workflows.exploration import Exploration, Sources
 
 TOKEN = "a-token-that-nobody-guesses"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -35,6 +36,11 @@ def explore(
         int, typer.Option(min=0, max=65535, help="If it is taken, the next free one; 0: any.")
     ] = 6010,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Serve nothing: write one file, FILE.html, that needs no server (at most 20 MB)."),
+    ] = None,
+    overwrite: o.Overwrite = False,
     device: o.Device = None,
 ) -> None:
     """Look at a store in the browser: what each head does, and what happens without it.
@@ -49,9 +55,11 @@ def explore(
         residual explore letters-test --adapter letters-adapter --dictionary words
 
         residual explore photos sketches --port 8080 --no-open
+
+        residual explore letters-test --export letters.html
     """
     from residual import cli
-    from residual.cli.console import note, out
+    from residual.cli.console import check_outputs, note, out, stages
     from residual.cli.stopping import Stopped
     from residual.explore.serving import (
         address_of,
@@ -63,9 +71,21 @@ def explore(
     )
     from residual.workflows.exploration import Exploration, Sources
 
-    token = None if is_loopback(host) else new_token()
     names = [store] if other is None else [store, other]
     sources = Sources(names, adapter or (), encoder, dataset, dictionary, device)
+    if export is not None:
+        from residual.explore.export import export_page
+        from residual.outputs import Output
+        from residual.products import EXPLORED_PAGE
+
+        check_outputs(overwrite, Output("--export", export, EXPLORED_PAGE))
+        with stages() as show:
+            written = export_page(Exploration(sources), export, overwrite=overwrite, progress=show)
+        for told in written.cut:
+            note(told)
+        out.print(f"The page to look at: {export} ({written.size / 1e6:.1f} MB)")
+        return
+    token = None if is_loopback(host) else new_token()
     found = listening(host, port)
     try:
         exploration = Exploration(sources)
@@ -78,7 +98,8 @@ def explore(
         if open_:
             open_page(address)
         serve(exploration, host, token=token, sockets=[found], way=cli.way_out)
-    except Stopped:
-        out.print("Ended.")
+    except Stopped:  # by a signal, which is how it ends
+        pass
     finally:
         found.close()
+    out.print("Ended.")

@@ -20,8 +20,8 @@ from starlette.types import ASGIApp
 from residual.devices import cores
 from residual.errors import ResidualError
 from residual.explore.asking import ASKED, POSTED, arguments
+from residual.explore.built import INDEX, built, media_type
 from residual.explore.guard import Guard
-from residual.explore.static import page_file
 from residual.explore.workers import Workers
 from residual.files import plain_number
 from residual.workflows.exploration import Exploration
@@ -46,7 +46,7 @@ def application(exploration: Exploration, token: str | None = None, way: Way | N
     api = _Api(exploration, way or (lambda error: error.hint))
     routes = [
         Route("/api/{name}", api.answer, methods=["GET", "POST"]),
-        Route("/{name:path}", page_file, methods=["GET"]),
+        Route("/{name:path}", _page_file, methods=["GET"]),
     ]
     told = {HTTPException: _not_there, Exception: _fault}
     packed = Middleware(GZipMiddleware, minimum_size=_SMALLEST, compresslevel=5)
@@ -136,6 +136,18 @@ def _state(body: bytes) -> dict[str, Any]:
 def _json(status: int, value: Any) -> Response:
     headers = {"Cache-Control": "no-store"}
     return Response(to_json(value), status, headers, "application/json")
+
+
+async def _page_file(request: Request) -> Response:
+    """A file of the page; asked for again, a browser that has it is told that it may keep it."""
+    name = request.path_params["name"] or INDEX
+    if name not in built():
+        raise HTTPException(404)
+    data, digest = built()[name]
+    headers = {"ETag": f'"{digest}"', "Cache-Control": "no-cache"}
+    if digest in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(data, headers=headers, media_type=media_type(name))
 
 
 async def _not_there(request: Request, error: Exception) -> Response:
