@@ -130,7 +130,7 @@ def load_parts(
     elsewhere = encoder.fingerprint not in (facts.fingerprint, facts.original_fingerprint)
     prints = {facts.fingerprint: encoder.fingerprint} if elsewhere else {}
     with making_sense(folder / CONFIG):
-        adapter, classifier = _held(config, tensors, prints, folder / CONFIG)
+        adapter, classifier = _parts_of(config, tensors, prints, folder / CONFIG)
         record = None if config["training"] is None else TrainingRecord.of_json(config["training"])
     share = given is not encoder
     if encoder.fingerprint == facts.original_fingerprint != facts.fingerprint:
@@ -162,7 +162,7 @@ def read_adapter(place: str | Path, revision: str | None = None) -> KeptAdapter:
         tensors, config = _saved(folder)
     with making_sense(folder / CONFIG):
         facts = EncoderFacts(**config["encoder"])
-        return KeptAdapter(*_held(config, tensors, {}, folder / CONFIG), facts)
+        return KeptAdapter(*_parts_of(config, tensors, {}, folder / CONFIG), facts)
 
 
 def push_parts(
@@ -212,7 +212,7 @@ def _classifier_facts(classifier: ZeroShotClassifier) -> dict[str, Any]:
     return known if classifier.normalized else known | {"normalized": False}
 
 
-def _held(
+def _parts_of(
     config: dict[str, Any], tensors: dict[str, Tensor], prints: dict[str, str], where: Path
 ) -> tuple[Adapter | None, ZeroShotClassifier | None]:
     adapter = None if config["adapter"] is None else _adapter(config, tensors, prints, where)

@@ -61,7 +61,7 @@ class Descriptions:
         total, (told, why) = values.sum().item(), self._texts(unit)
         return {
             **named(parts, unit),
-            **_told(told, why, _CALLED[parts.units.kind(unit)]),
+            **_texts_told(told, why, _CALLED[parts.units.kind(unit)]),
             "spectrum": self._ratios(unit),
             "components_of": len(values),
             "linear_dimension": linear_dimension(values, SETTINGS.threshold),
@@ -111,7 +111,7 @@ class Descriptions:
         return [[text for text, cosine in each if cosine > bound] for each in found]
 
 
-def _told(told: UnitTexts | None, why: str, what: str) -> dict[str, Any]:
+def _texts_told(told: UnitTexts | None, why: str, what: str) -> dict[str, Any]:
     """Its texts, each with what it adds to those before it, and whether they are its names."""
     if told is None:
         return {"named": False, "verdict": why, "told": None, "chance": None, "texts": []}

@@ -85,7 +85,7 @@ def told_by_texts(parts: Parts) -> dict[int, UnitTexts]:
     return parts.made.get(TOLD, make)
 
 
-def _told(parts: Parts) -> list[float]:
+def _told_shares(parts: Parts) -> list[float]:
     return [each.share for each in told_by_texts(parts).values()]
 
 
@@ -124,7 +124,7 @@ _SCORES: dict[str, Score] = {
     "told": Score(
         "told by texts",
         "Part of its variance that ten texts of the dictionary explain.",
-        _told,
+        _told_shares,
         percent=True,
     ),
     "dimension": Score("dimension", "How many components hold 99 % of its variance.", dimensions),
