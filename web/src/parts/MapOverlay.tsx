@@ -84,7 +84,7 @@ export function MapOverlay({ src, alt, map, scale, box, looks, name, whole }: Pr
       <figcaption>
         <b>{name}</b>
         <span class="map-words">{words}</span>
-        {whole ? <Sums map={map} /> : <span class="soft">{short(map.total)} in all</span>}
+        {whole ? <Sums map={map} /> : <span class="soft">{short(patchesOf(map) + map.elsewhere)} in all</span>}
       </figcaption>
     </figure>
   );
@@ -94,9 +94,10 @@ export function MapOverlay({ src, alt, map, scale, box, looks, name, whole }: Pr
 export const short = (value: number): string =>
   value === 0 ? "0" : `${value > 0 ? "+" : "−"}${Math.abs(value) >= 100 ? Math.abs(value).toFixed(0) : Math.abs(value).toPrecision(2)}`;
 
+const patchesOf = (map: OneMap) => map.values.flat().reduce((sum, value) => sum + value, 0);
+
 function Sums({ map }: { map: OneMap }) {
-  const patches = map.values.reduce((sum, row) => sum + row.reduce((a, b) => a + b, 0), 0);
-  const parts = [`patches ${short(patches)}`, `other tokens ${short(map.elsewhere)}`];
+  const parts = [`patches ${short(patchesOf(map))}`, `other tokens ${short(map.elsewhere)}`];
   if (map.rest !== null) parts.push(`units without a map ${short(map.rest)}`);
   return (
     <span class="soft">

@@ -8,7 +8,7 @@ import { Answer, CannotBecause, Skeleton } from "./Answer";
 import { LOOKS, MapLegend, MapLooks, MapOverlay } from "./MapOverlay";
 import { UnitOptions } from "./PicturesBar";
 import { headsOf } from "./units";
-import { nameOf } from "./words";
+import { titleOf } from "./words";
 
 const looks = signal(LOOKS);
 
@@ -22,8 +22,11 @@ export function mapAddress(picture: string, map: string, heads: string): string 
   return null;
 }
 
-/** "11.4" as "head 11.4"; other names as they are. */
-const headIn = (name: string): string => (/^\d+\.\d+$/.test(name) ? nameOf(name) : name);
+/** Of maps of a head each, "11.4: stripes" is "Head 11.4". */
+function nameIn(data: MapAnswer, name: string): string {
+  const unit = data.maps.length > 1 ? /^(\d+\.\d+)(?:: |$)/.exec(name)?.[1] : undefined;
+  return unit ? titleOf(unit) : name;
+}
 
 interface Props {
   about: About;
@@ -59,7 +62,7 @@ export function MapPanel({ about, picture, src, alt, start }: Props) {
           <div class="stack">
             <div class={data.maps.length > 1 ? "maps" : "maps single"}>
               {data.maps.map((one) => (
-                <MapOverlay key={one.name} src={src} alt={alt} map={one} scale={data.scale} box={data.box} looks={looks.value} name={headIn(one.name)} whole={data.maps.length === 1} />
+                <MapOverlay key={one.name} src={src} alt={alt} map={one} scale={data.scale} box={data.box} looks={looks.value} name={nameIn(data, one.name)} whole={data.maps.length === 1} />
               ))}
             </div>
             <MapLegend scale={data.scale} />
