@@ -1,7 +1,7 @@
 /** Where in a picture a class, a text or a component is found: the choice, the maps, and what their colours mean. */
 import { signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { path, useAsk } from "../ask";
+import { path, recorded, useAsk } from "../ask";
 import { go, state } from "../state";
 import type { About, MapAnswer } from "../types";
 import { Answer, CannotBecause, Skeleton } from "./Answer";
@@ -41,12 +41,14 @@ export function MapPanel({ about, picture, src, alt, start }: Props) {
   const map = chosen ?? start;
   const isComponent = map.startsWith("component:");
   const can = about.can.map;
-  const found = useAsk<MapAnswer>(can === true ? mapAddress(picture, map, heads) : null);
+  const held = recorded ? heldMaps() : null;
+  const found = useAsk<MapAnswer>(can !== true ? null : held ? (held.get(picture) ?? null) : mapAddress(picture, map, heads));
   if (can !== true) return <CannotBecause why={can} />;
+  if (held && !held.has(picture)) return <Held positions={[...held.keys()]} />;
   return (
     <div class="stack map-panel">
-      <MapChoice about={about} map={map} />
-      {!isComponent && (
+      {!held && <MapChoice about={about} map={map} />}
+      {!held && !isComponent && (
         <label class="choice">
           <span>Of</span>
           <select class="select" value={heads} onChange={(event) => go({ heads: event.currentTarget.value })}>
@@ -71,6 +73,30 @@ export function MapPanel({ about, picture, src, alt, start }: Props) {
         )}
       </Answer>
     </div>
+  );
+}
+
+/** In an exported page, the maps that it holds: by picture, one each. */
+function heldMaps(): Map<string, string> {
+  const asked = Object.keys(recorded?.answers ?? {}).filter((address) => address.startsWith("api/map?"));
+  return new Map(asked.map((address) => [new URLSearchParams(address.split("?")[1]).get("picture") ?? "", address]));
+}
+
+function Held({ positions }: { positions: string[] }) {
+  if (!positions.length) return <CannotBecause why="This page holds no maps: open the store with `residual explore` to see them." />;
+  return (
+    <p class="cannot">
+      This page holds maps of{" "}
+      {positions.map((position, index) => (
+        <>
+          {index > 0 && ", "}
+          <button type="button" class="plain linked" onClick={() => go({ picture: position, map: null })}>
+            picture {position}
+          </button>
+        </>
+      ))}
+      ; open the store with `residual explore` to see others.
+    </p>
   );
 }
 

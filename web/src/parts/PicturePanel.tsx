@@ -1,7 +1,7 @@
 /** One picture of the store: what it is taken for, its maps, and the pictures nearest to it. */
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { AskError, path, useAsk, type Asked } from "../ask";
+import { AskError, path, recorded, useAsk, type Asked } from "../ask";
 import { go, state } from "../state";
 import { askTurn, isPlain, recordedPicture, turnOf } from "../turned";
 import type { About, Pictures as PicturesAnswer, TurnAnswer } from "../types";
@@ -35,7 +35,6 @@ export function PicturePanel({ about, position }: { about: About; position: numb
     };
   }, [JSON.stringify(wish)]);
   useEffect(() => heading.current?.focus(), [position]);
-  const near = useAsk<PicturesAnswer>(path("api/pictures", { order: "near", limit: NEAR + 1, offset: 0, unit, position }));
   const found = predicted.value.data?.predictions.find((one) => one.position === position);
   const truth = found ? about.classes[found.class] : undefined;
   const src = sourceOf(recordedPicture(position), 320);
@@ -74,34 +73,38 @@ export function PicturePanel({ about, position }: { about: About; position: numb
         <h3 id="map-name">Where it is seen</h3>
         {found && <MapPanel about={about} picture={String(position)} src={src} alt={alt} start={`class:${found.now[0]?.class ?? found.class}`} />}
       </section>
-      <section class="stack" aria-labelledby="near-name">
-        <div class="row spread">
-          <h3 id="near-name">Nearest pictures</h3>
-          <label class="row small">
-            seen through
-            <select class="select" value={unit ?? ""} onChange={(event) => go({ unit: event.currentTarget.value || null })}>
-              <option value="">the whole output</option>
-              <UnitOptions about={about} chosen={unit} />
-            </select>
-          </label>
-        </div>
-        <Answer of={near} waiting={<Skeleton height="6rem" />}>
-          {(data) => (
-            <Pictures label="Nearest pictures" row>
-              {data.pictures
-                .filter((one) => one.position !== position)
-                .slice(0, NEAR)
-                .map((one) => (
-                  <PictureTile key={one.position} picture={one} classes={about.classes} caption={one.class == null ? undefined : about.classes[one.class]} onClick={() => go({ picture: String(one.position) })} />
-                ))}
-            </Pictures>
-          )}
-        </Answer>
-        <button type="button" class="plain linked" onClick={() => go({ view: "pictures", order: `near:${position}`, page: 0 })}>
-          All pictures by how near they are
-        </button>
-      </section>
+      {!recorded && <Near about={about} position={position} unit={unit} />}
     </aside>
+  );
+}
+
+function Near({ about, position, unit }: { about: About; position: number; unit: string | null }) {
+  const near = useAsk<PicturesAnswer>(path("api/pictures", { order: "near", limit: NEAR, offset: 0, unit, position }));
+  return (
+    <section class="stack" aria-labelledby="near-name">
+      <div class="row spread">
+        <h3 id="near-name">Nearest pictures</h3>
+        <label class="row small">
+          seen through
+          <select class="select" value={unit ?? ""} onChange={(event) => go({ unit: event.currentTarget.value || null })}>
+            <option value="">the whole output</option>
+            <UnitOptions about={about} chosen={unit} />
+          </select>
+        </label>
+      </div>
+      <Answer of={near} waiting={<Skeleton height="6rem" />}>
+        {(data) => (
+          <Pictures label="Nearest pictures" row>
+            {data.pictures.map((one) => (
+              <PictureTile key={one.position} picture={one} classes={about.classes} caption={one.class == null ? undefined : about.classes[one.class]} onClick={() => go({ picture: String(one.position) })} />
+            ))}
+          </Pictures>
+        )}
+      </Answer>
+      <button type="button" class="plain linked" onClick={() => go({ view: "pictures", order: `near:${position}`, page: 0 })}>
+        All pictures by how near they are
+      </button>
+    </section>
   );
 }
 

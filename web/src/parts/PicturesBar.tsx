@@ -44,7 +44,6 @@ export function PicturesBar({ about, changed = false }: Props) {
           {kind === "cell" && <option value="cell">of a cell of the matrix</option>}
         </select>
       </label>
-      {recorded && <p class="small soft grow">Other orders need `residual explore`: this page holds no more.</p>}
       {kind === "text" && (
         <form
           class="grow"
@@ -86,6 +85,7 @@ export function PicturesBar({ about, changed = false }: Props) {
           </select>
         </label>
       )}
+      {recorded && <p class="small soft whole">Other orders need `residual explore`: this page holds no more.</p>}
     </div>
   );
 }
