@@ -174,8 +174,13 @@ def test_an_answer_counts_what_it_says(turned):
     ],
 )
 def test_what_cannot_be_turned_is_named(turned, state, match):
+    half = {
+        **state,
+        "weights": {"0.0": 0.5, **state.get("weights", {})},
+    }  # nothing of it stays
     with pytest.raises(ResidualError, match=match):
-        turned.turn(state)
+        turned.turn(half)
+    assert turned.turn({})["changed"] == 0
 
 
 def test_a_folder_that_is_saved_gives_the_same_answers(turned, tiny, places, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -94,9 +95,7 @@ def explore(
         if port and taken != port:
             note(f"Port {port} is taken: this is {taken}.")
         out.print(f"{address}\nCtrl+C ends it.")
-        exploration.warm()
-        if open_:
-            open_page(address)
+        exploration.warm(partial(open_page, address) if open_ else lambda: None)
         serve(exploration, host, token=token, sockets=[found], way=cli.way_out)
     except Stopped:  # by a signal, which is how it ends
         pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Thread
 from typing import Any
@@ -55,13 +55,22 @@ class Exploration:
         self.drops = Drops(self.parts, self.pictures_of_store)
         self.maps = PictureMaps(self.parts, self.texts, self.pictures_of_store, self.drops)
 
-    def warm(self) -> None:
-        """Make in the background what the first view needs; what fails is told when it is asked for."""
+    def warm(self, then: Callable[[], object] = lambda: None) -> None:
+        """Make in the background what the first view needs, and then what is likely to be asked for; what
+        fails is told when it is asked for.
+
+        Args:
+            then: called when the first view is ready.
+        """
 
         def work() -> None:
+            for make in (self.about, self.heads):
+                with suppress(Exception):
+                    make()
+            then()
             with suppress(Exception):
-                self.about()
-                self.heads()
+                for score in ("dimension", "norm", "correlation"):
+                    self.heads(score)
 
         Thread(target=work, name="warming", daemon=True).start()
 

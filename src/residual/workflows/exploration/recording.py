@@ -198,7 +198,7 @@ def recorded_turn(
     each, scales, means = [], [], []
     left = turning.sums(State())[rows].double()
     for unit in parts.kept_units:
-        matrix, offset = base.linearization.matrix(unit) @ weights, base.linearization.offset(unit) @ weights
+        matrix, offset, mean = (part @ weights for part in turning.map_of(base, unit))
         own = (parts.features(unit)[rows].double() @ matrix + offset).numpy()  # (n, c)
         scale = 1.0
         if encoding == "int8":
@@ -209,7 +209,7 @@ def recorded_turn(
         left = left - torch.from_numpy(rounded.astype(np.float64) * scale)
         each.append(rounded)
         scales.append(scale)
-        means.append((turning.mean(base, unit) @ weights).tolist())
+        means.append(mean.tolist())
     groups = parts.store.groups
     return {
         "samples": len(positions),

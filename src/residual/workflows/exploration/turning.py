@@ -27,14 +27,18 @@ from residual.heads.accuracy import batches_of
 from residual.heads.scores import check_whole
 from residual.text.classifier import ZeroShotClassifier
 from residual.tracing.linearization import Linearization
-from residual.workflows.exploration.bounded import once
+from residual.workflows.exploration.bounded import Bounded, once
 from residual.workflows.exploration.parts import Parts
 from residual.workflows.exploration.states import PLAIN, Edit, State
 
 _STEPS = 64  # by differences, before sums are made anew
 _DOUBLE = 2**22  # sums of fewer numbers are held in float64
 _ROWS = 1024
+_MAPS = 2**28  # bytes of units' maps that are kept
 _KEPT = 4096  # outputs of pictures that were looked at
+
+
+UnitMap = tuple[Float[Tensor, "f d"], Float[Tensor, " d"], Float[Tensor, " d"]]
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,12 @@ class Base:
     """What is turned: the encoder itself, or with an adapter.
 
     Args:
+        adapter: its key, or None.
         linearization: each unit's contribution from its features.
         classifier: of the output.
     """
 
+    adapter: str | None
     linearization: Linearization
     classifier: ZeroShotClassifier
 
@@ -65,7 +71,7 @@ class Turning:
         self.parts, self._lock = parts, RLock()
         self._whole: dict[str | None, Tensor] = {}
         self._last: dict[str | None, tuple[State, Tensor, int]] = {}
-        self._means: dict[int, Tensor] = {}
+        self._maps: Bounded[UnitMap] = Bounded(_MAPS, lambda parts: sum(part.nbytes for part in parts))
         self._outputs: dict[tuple[str | None, int], Tensor] = {}
 
     @once
@@ -80,19 +86,20 @@ class Turning:
             ResidualError: there is no such adapter.
         """
         if adapter is None:
-            return Base(self.parts.store.linearization, self.parts.classifier)
+            return Base(None, self.parts.store.linearization, self.parts.classifier)
         held = self.parts.adapter(adapter)
-        return Base(held.linearization, held.classifier or self.parts.classifier)
+        return Base(adapter, held.linearization, held.classifier or self.parts.classifier)
 
     def sums(self, state: State) -> Float[Tensor, "n c"]:
-        """`⟨o', w⟩` of every sample and class: logits but for the scale and the length of `o'`. It is changed
-        by the next call: read it under `held`.
+        """`⟨o', w⟩` of every sample and class: logits but for the scale and the length of `o'`. The next call
+        changes it.
         """
         with self._lock:
             whole = self._whole_of(state.adapter)
             last, sums, steps = self._last.get(state.adapter, (None, whole, _STEPS))
             if last is None or steps >= _STEPS or last.mode != state.mode or _further(last, state):
                 last, sums, steps = State(adapter=state.adapter, mode=state.mode), whole.clone(), 0
+            self._last.pop(state.adapter, None)  # what fails half-way leaves nothing behind
             before, after = dict(last.edits), dict(state.edits)
             for unit in sorted({*before, *after}):
                 old, new = before.get(unit, PLAIN), after.get(unit, PLAIN)
@@ -134,11 +141,14 @@ class Turning:
         """Each unit's contribution as it is turned, which sum to `o'`."""
         return self.adapter(state).adapted(self.parts.store.linearization)
 
-    def mean(self, base: Base, unit: int) -> Float[Tensor, " d"]:
-        """Mean contribution of a unit over the store, as its base has it, in float64."""
-        if unit not in self._means:
-            self._means[unit] = self.parts.features(unit).double().mean(0)
-        return self._means[unit] @ base.linearization.matrix(unit) + base.linearization.offset(unit)
+    def map_of(self, base: Base, unit: int) -> UnitMap:
+        """Matrix and offset of a unit, and its mean contribution over the store; in float64."""
+
+        def make() -> UnitMap:
+            matrix, offset = base.linearization.matrix(unit), base.linearization.offset(unit)
+            return matrix, offset, self.parts.features(unit).double().mean(0) @ matrix + offset
+
+        return self._maps.get((base.adapter, unit), make)
 
     def _outputs_of(self, adapter: str | None, base: Base, positions: list[int]) -> Tensor:
         """Outputs where nothing is turned, in float64; those of pictures in view are kept."""
@@ -179,11 +189,9 @@ class Turning:
         if old.weight == new.weight and len(differing) < min(features.shape[1], weights.shape[1]):
             rows = self._components(unit, [k for k, _ in differing])
             by = torch.tensor([value for _, value in differing], dtype=torch.float64)
-            linearization = base.linearization
-            offset = (linearization.offset(unit) - self.mean(base, unit)) @ rows.T
-            scores = torch.addmm(
-                offset.float(), features, (linearization.matrix(unit) @ rows.T).float()
-            )  # (n, r)
+            matrix, offset, mean = self.map_of(base, unit)
+            about = ((offset - mean) @ rows.T).float()
+            scores = torch.addmm(about, features, (matrix @ rows.T).float())  # (n, r)
             after = (by[:, None] * rows @ weights).float()  # (r, c)
         else:
             (matrix, offset), (before, constant) = (
@@ -203,12 +211,12 @@ class Turning:
         """
         rows = self._components(unit, [k for k, _ in edit.lambdas])
         values = torch.tensor([value for _, value in edit.lambdas], dtype=torch.float64)
-        return UnitEdit(unit, edit.weight, self.mean(base, unit), rows, values)
+        return UnitEdit(unit, edit.weight, self.map_of(base, unit)[2], rows, values)
 
     def _added(self, base: Base, mode: str, unit: int, edit: Edit) -> tuple[Tensor, Tensor]:
         """What that adds to the unit's map."""
-        linearization = base.linearization
-        return self.edit(base, unit, edit).added(linearization.matrix(unit), linearization.offset(unit), mode)
+        matrix, offset, _ = self.map_of(base, unit)
+        return self.edit(base, unit, edit).added(matrix, offset, mode)
 
     def _components(self, unit: int, indices: list[int]) -> Float[Tensor, "k d"]:
         bases = self.parts.bases
