@@ -693,6 +693,23 @@ def scale_commands() -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def colours() -> str:
+    """Means over both datasets and both dictionaries."""
+    held = result("colours")
+    each = [held[name][texts] for name in ("mixed", "emoji-concepts") for texts in ("attributes", "words")]
+    words = list(each[0])
+    rows = []
+    for way in list(each[0][words[0]])[1:]:
+        found = [[one[word][way]["rank correlation"] for one in each] for word in words]
+        means = [sum(values) / len(values) for values in found]
+        rows.append([way, *(f"{mean:.2f}" for mean in (*means, sum(means) / len(means)))])
+    return _table(["ranked by the share along", *words, "mean"], rows)
+
+
+def colours_command() -> str:
+    return "\n".join([f"    {result('colours')['command']}", "", *_versions("colours")])
+
+
 PAGES = {
     "real": (
         real_methods,
@@ -726,6 +743,7 @@ PAGES = {
         store_commands,
     ),
     "scale": (simulation, merging, scale_stores, scale_money, scale_cuts, scale_rates, scale_commands),
+    "explore": (colours, colours_command),
     "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),
     "published": (released, untrained, centering, cosines, correlations, published_commands),
     "geometry": (dimensions, similarity, class_tokens, neighbours, whole_model, geometry_commands),
