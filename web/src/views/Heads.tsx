@@ -1,6 +1,6 @@
 /** Layers x heads by a score, or by how far they speak a text; a head opens beside them. */
 import { useSignal } from "@preact/signals";
-import { path, useAsk } from "../ask";
+import { answerable, path, useAsk } from "../ask";
 import { Answer } from "../parts/Answer";
 import { scaleOf } from "../parts/colours";
 import { HeadsGrid } from "../parts/HeadsGrid";
@@ -37,7 +37,7 @@ export function Heads({ about }: { about: About }) {
   const asked = text.value.trim();
   const spoken = useAsk<TextAnswer>(asked && canText ? path("api/text", { text: asked }) : null);
   // Not before the first view: for this the dictionary is embedded.
-  const words = useAsk<Words>(heads.value.data && canText ? "api/words" : null);
+  const words = useAsk<Words>(heads.value.data && about.dictionary && answerable("api/words") ? "api/words" : null);
   const says = new Map((words.value.data?.units ?? []).map((one) => [one.unit, one]));
   const hovered = useSignal<Unit | null>(null);
 

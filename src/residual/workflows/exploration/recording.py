@@ -91,6 +91,7 @@ class Recording:
     def _score(self) -> None:
         for key in scores_of(self.parts):
             self._try("api/heads", {"score": key}, lambda key=key: self.exploration.heads(key))
+        self._try("api/words", {}, self.exploration.words)
         if len(self.parts.stores) > 1:
             self._try("api/moves", {}, self.exploration.moves)
 

@@ -166,7 +166,7 @@ def values_of(parts: Parts, key: str) -> dict[int, float | None]:
 
 
 def heads(parts: Parts, key: str) -> dict[str, Any]:
-    """See api/heads: a score of every unit, and its range; of "told" also the text that names a unit best.
+    """See api/heads: a score of every unit, and its range.
 
     Raises:
         ResidualError: as `values_of`.
@@ -174,9 +174,6 @@ def heads(parts: Parts, key: str) -> dict[str, Any]:
     values = values_of(parts, key)
     score, there = scores_of(parts)[key], [value for value in values.values() if value is not None]
     rows = [{**named(parts, unit), "value": value} for unit, value in values.items()]
-    if key == "told":
-        names = {unit: each.texts[0].text for unit, each in told_by_texts(parts).items() if each.named}
-        rows = [{**row, "says": names.get(unit)} for row, unit in zip(rows, values, strict=True)]
     note = parts.directions().note if key == "accuracy" else None
     return {
         "key": key,

@@ -1,6 +1,6 @@
 /** One picture as a unit sees it: where it looks, and which pictures it holds to be alike. */
 import { useSignal } from "@preact/signals";
-import { useAsk } from "../../ask";
+import { answerable, useAsk } from "../../ask";
 import { Answer, CannotBecause, Skeleton } from "../../parts/Answer";
 import { LOOKS, MapLegend, MapOverlay } from "../../parts/MapOverlay";
 import { mapAddress } from "../../parts/MapPanel";
@@ -31,21 +31,23 @@ export function OnePicture({ about, data }: { about: About; data: UnitAnswer }) 
 function Where({ about, data, chosen }: { about: About; data: UnitAnswer; chosen: string }) {
   const can = about.can.map;
   const { unit } = data;
-  const maps: [string, string][] = data.components.map(({ index }) => [`component:${unit}:${index}`, `component ${index}`]);
-  if (text.value && about.can.text === true) maps.unshift([`text:${text.value}`, `“${text.value}”`]);
-  about.classes.forEach((name, index) => maps.push([`class:${index}`, `class ${name}`]));
-  const wanted = maps.some(([key]) => key === map.value) ? map.value! : (maps[0]?.[0] ?? "");
-  const found = useAsk<MapAnswer>(can === true ? mapAddress(chosen, wanted, wanted.startsWith("component:") ? "" : unit) : null);
+  const every: [string, string][] = data.components.map(({ index }) => [`component:${unit}:${index}`, `component ${index}`]);
+  if (text.value && about.can.text === true) every.unshift([`text:${text.value}`, `“${text.value}”`]);
+  about.classes.forEach((name, index) => every.push([`class:${index}`, `class ${name}`]));
+  const addressOf = (key: string) => mapAddress(chosen, key, key.startsWith("component:") ? "" : unit);
+  const maps = every.filter(([key]) => answerable(addressOf(key) ?? ""));
+  const wanted = maps.find(([key]) => key === map.value)?.[0] ?? maps[0]?.[0];
+  const found = useAsk<MapAnswer>(can === true && wanted ? addressOf(wanted) : null);
   const src = sourceOf(recordedPicture(Number(chosen)), 320);
   const looks = useSignal(LOOKS);
   return (
     <div class="stack">
-      <label class="row">
+      {wanted && <label class="row">
         <span>Where in it is</span>
         <select class="select" value={wanted} onChange={(event) => go({ map: event.currentTarget.value })}>
           {maps.map(([key, name]) => <option key={key} value={key}>{name}</option>)}
         </select>
-      </label>
+      </label>}
       <div class="where">
         <PictureTile picture={recordedPicture(Number(chosen))} classes={about.classes} side={320} caption={`picture ${chosen}`} />
         {can !== true ? (

@@ -1,0 +1,51 @@
+"""The page's first view in a real browser: heads by scores and by a text, one of them opened, and its address."""
+
+from __future__ import annotations
+
+import browser as real
+
+
+def test_a_text_lights_heads_and_every_step_can_be_gone_back(page, address):
+    page.goto(address)
+    grid = page.get_by_role("grid")
+    grid.get_by_role("gridcell", name="head 3.2, accuracy alone").wait_for()
+
+    page.get_by_label("Which head speaks of").fill("red")
+    page.get_by_role("heading", name="“red”", exact=True).wait_for()
+    assert page.url.endswith("#text=red")
+    cell = grid.get_by_role("gridcell", name="head 0.2, “red”")
+    cell.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.dataset.unit") == "1.3"
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Head 1.3", exact=True).wait_for()
+    page.get_by_role("heading", name="Pictures with most “red”, to this head").wait_for()
+    page.get_by_role("heading", name="How it varies").wait_for()
+    assert page.evaluate("document.activeElement.dataset.unit") == "1.3"  # one goes on from there
+    page.get_by_label("High end: pictures").first.get_by_role("button").nth(1).click()
+    assert "&picture=" in page.url
+    page.get_by_role("img", name="map of", exact=False).wait_for()
+    assert real.faults(page) == []
+
+    page.go_back()
+    page.go_back()
+    page.get_by_role("heading", name="“red”", exact=True).wait_for()
+    page.get_by_role("button", name="Back to scores").click()
+    page.get_by_role("button", name="Table").click()
+    rows = page.get_by_role("table").get_by_role("row")
+    assert rows.count() == 1 + 48 + 9  # heads, MLPs and the embedding
+    assert page.url.endswith("#sort=table")
+
+
+def test_a_pasted_address_shows_the_same_on_a_dark_phone(browser, address):
+    with real.watched(browser, real.PHONE, dark=True) as page:
+        page.goto(f"{address}#unit=0.1&score=norm&sort=value&text=blue")
+        page.get_by_role("heading", name="Head 0.1", exact=True).wait_for()
+        page.get_by_role("heading", name="How it varies").wait_for()
+        assert page.locator(".heads-grid.sorted").count() == 1
+        assert page.get_by_label("Which head speaks of").input_value() == "blue"
+        assert page.evaluate("document.documentElement.scrollWidth") == real.PHONE[0]
+        page.get_by_role("button", name="Back to scores").click()
+        assert page.get_by_label("Colour by").input_value() == "norm"
+        assert real.faults(page) == []
