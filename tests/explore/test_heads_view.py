@@ -1,4 +1,4 @@
-"""The page's first view in a real browser: heads by scores and by a text, one of them opened, and its address."""
+"""The page's first view in a real browser: heads by scores and by a text, one opened, and its address."""
 
 from __future__ import annotations
 
