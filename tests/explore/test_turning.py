@@ -1,4 +1,4 @@
-"""Turning and looking in a real browser, with and without a server: it shows what the exploration computes."""
+"""Turning and looking in a real browser, with and without a server: what is shown is what is computed."""
 
 from __future__ import annotations
 
