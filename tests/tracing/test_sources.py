@@ -15,7 +15,7 @@ from residual.errors import ResidualError
 from residual.tracing import Tokens, attention_weights
 from residual.tracing.coordinates import SourcedCoordinates
 from residual.tracing.decompose import decompose
-from residual.tracing.sources import source_scores
+from residual.tracing.sources import grid_of, source_scores
 from residual.tracing.trace import trace
 
 TOWERS = [(name, "image") for name in CASES] + [(name, "text") for name in SPLIT_TEXT]
@@ -209,3 +209,10 @@ def test_the_grid_of_patches(size, grid):
     assert tokens.kinds[:4] == ("class", "register", "register", "patch")
     assert tokens.grid == grid
     assert tokens.patches == list(range(3, 3 + grid[0] * grid[1]))
+
+
+def test_grids_of_patches_that_are_cut_off_padded_or_overlap():
+    assert grid_of((40, 50), 2 * 3) == (2, 3)
+    assert grid_of((40, 50), 3 * 4) == (3, 4)
+    assert grid_of((32, 32), 9 * 9) == (9, 9)
+    assert grid_of((32, 48), 7) is None

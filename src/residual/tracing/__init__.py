@@ -1,4 +1,4 @@
-"""Capture a forward pass, split it into units, project units to the output."""
+"""Capture a forward pass, split it into units, a head by the tokens it attends to; project to the output."""
 
 from residual.tracing.ablated import AblatedEncoder, ChangedEncoder
 from residual.tracing.capture import capture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor, isqrt
 
 import numpy as np
 import pandas as pd
@@ -107,8 +108,9 @@ def source_scores(
     that may be attended to, as the paper spreads common terms over units (Basile et al. 2025, arXiv
     2411.00246). Of tokens that are pooled, `a_j` is the mean by their shares.
 
-    Beside what `trace` keeps, no more is held than the result and one layer. The encoder runs uncompiled, and
-    twice where it pools several normed tokens (by average or attention): their shares are known at the end.
+    Beside what `decompose` holds without contributions, there is no more than the result and one layer. The
+    encoder runs uncompiled, and twice where it pools several normed tokens (by average or attention): their
+    shares are known at the end.
 
     Args:
         encoder: as `decompose` takes it: also adapted or without some units.
@@ -318,9 +320,13 @@ def _words(encoder: Encoder, parts: Parts, texts: Pixels | Texts) -> tuple[tuple
 
 
 def grid_of(size: Sequence[int], patches: int) -> tuple[int, int] | None:
-    """Rows and columns of so many square patches of a picture `(height, width)`; None if they are none."""
-    for side in range(1, min(size) + 1):
-        rows, columns = (length // side for length in size)
-        if rows * columns == patches:
-            return rows, columns
-    return None
+    """Rows and columns of so many patches of a picture `(height, width)`: square ones, cut off or padded at
+    its edges, or as many rows as columns of a square; None if they are none of these.
+    """
+    for rounded in (floor, ceil):
+        for side in range(1, min(size) + 1):
+            rows, columns = (rounded(length / side) for length in size)
+            if rows * columns == patches:
+                return rows, columns
+    side = isqrt(patches)
+    return (side, side) if size[0] == size[1] and side * side == patches else None
