@@ -9,6 +9,8 @@ import type { Says } from "./shading";
 
 export function Start({ heads, score, says }: { heads: Heads; score: Score | undefined; says: Says }) {
   const best = ranked(heads.units).filter((one) => one.value !== null && one.head !== null).slice(0, 6);
+  const known = new Set(heads.units.filter((one) => one.head !== null).map((one) => one.unit));
+  const clear = [...says.values()].filter((one) => one.text && known.has(one.unit)).sort((a, b) => b.value - a.value).slice(0, 6);
   return (
     <div class="card stack start">
       <h2>What each head sees</h2>
@@ -18,21 +20,34 @@ export function Start({ heads, score, says }: { heads: Heads; score: Score | und
         {score?.label ?? "of the score"}.{" "}
         {heads.units.some((one) => one.kind === "mlp" && one.value !== null) && "The column at the right is for the MLPs, one a layer."}
       </p>
-      <h3>Heads that stand out</h3>
+      <h3>{score ? `Heads with the most ${score.label}` : "Heads that stand out"}</h3>
       <Bars
         label={`Heads with the most ${score?.label ?? "of the score"}`}
         format={(value) => shown(score, value)}
         bars={best.map((one) => ({
           value: one.value!,
-          label: (
-            <>
-              <span class="linked">{titleOf(one.unit)}</span>
-              {says.get(one.unit)?.text && <span class="soft small"> nearest text “{says.get(one.unit)!.text}”</span>}
-            </>
-          ),
+          label: <span class="linked">{titleOf(one.unit)}</span>,
           onClick: () => openUnit(one.unit),
         }))}
       />
+      {clear.length > 0 && (
+        <>
+          <h3>Heads whose texts are clearest</h3>
+          <Bars
+            label="Heads by the share of what varies in them that lies along their nearest text"
+            bars={clear.map((one) => ({
+              value: one.value,
+              label: (
+                <>
+                  <span class="linked">{titleOf(one.unit)}</span> “{one.text}”
+                </>
+              ),
+              onClick: () => openUnit(one.unit),
+            }))}
+          />
+          <p class="small soft">The share of what varies in a head that lies along one text of the dictionary.</p>
+        </>
+      )}
     </div>
   );
 }

@@ -1,4 +1,5 @@
 /** One unit: what its texts say, how much of it they tell, its components, what is near to it, and where it looks. */
+import { useSignal } from "@preact/signals";
 import { path, useAsk } from "../../ask";
 import { Answer, Skeleton } from "../../parts/Answer";
 import { Bars } from "../../parts/Bars";
@@ -30,8 +31,12 @@ export function UnitPanel({ about, unit }: { about: About; unit: Unit }) {
   );
 }
 
+const FEW = 4;
+
 function Described({ about, data }: { about: About; data: UnitAnswer }) {
   const { unit } = data;
+  const all = useSignal(false);
+  const components = all.value ? data.components : data.components.slice(0, FEW);
   return (
     <div class="stack">
       <section class="card stack" aria-label="What it says">
@@ -62,10 +67,17 @@ function Described({ about, data }: { about: About; data: UnitAnswer }) {
           </p>
           <Spectrum
             ratios={data.spectrum}
-            shown={data.components.map((one) => one.index)}
+            shown={components.map((one) => one.index)}
             label={`Variance of the components: ${data.spectrum.slice(0, 5).map((ratio) => percent(ratio)).join(", ")} …`}
           />
-          <Components about={about} unit={unit} components={data.components} />
+          <Components about={about} unit={unit} components={components} />
+          {data.components.length > FEW && (
+            <p>
+              <button type="button" class="plain linked" aria-expanded={all.value} onClick={() => (all.value = !all.value)}>
+                {all.value ? "The first ones only" : `${data.components.length - FEW} more components`}
+              </button>
+            </p>
+          )}
         </section>
       )}
       {text.value && about.can.text === true && (
