@@ -9,22 +9,26 @@ TEXTS = "red orange yellow green blue purple white round striped face animal too
 
 
 @pytest.fixture(scope="session")
-def picto_store():
-    """Pictures of emoji by Picto, in memory."""
-    emoji = load_dataset("emoji-concepts", "val").sample(48)
-    return encode_dataset(load_encoder("picto", device="cpu"), emoji)
+def picto():
+    return load_encoder("picto", device="cpu")
 
 
 @pytest.fixture(scope="session")
-def explored(picto_store, tmp_path_factory):
-    """Makes an exploration of this store, or of others, with few texts."""
+def picto_store(picto):
+    """Pictures of emoji by Picto, in memory."""
+    return encode_dataset(picto, load_dataset("emoji-concepts", "val").sample(48))
+
+
+@pytest.fixture(scope="session")
+def explored(picto, picto_store, tmp_path_factory):
+    """Makes an exploration of this store, or of another, with few texts; and with the encoder, or without."""
     texts = tmp_path_factory.mktemp("texts") / "few.txt"
     texts.write_text(
         "\n".join(sorted({*TEXTS.split(), *(f"something {word}" for word in TEXTS.split()[:6])}))
     )
 
-    def made(*stores) -> Exploration:
-        return Exploration(Sources((), dictionary=str(texts)), stores or [picto_store])
+    def made(store=picto_store, encoder=picto) -> Exploration:
+        return Exploration(Sources((), dictionary=str(texts)), [store], encoder)
 
     return made
 

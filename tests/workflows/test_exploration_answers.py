@@ -252,12 +252,15 @@ def test_a_map_holds_all_of_what_it_is_of(exploration, picto_store):
 
 
 def test_what_can_be_asked_is_told_without_an_encoder(explored, picto_store):
-    can = explored().about()["can"]
+    can = explored(encoder=None).about()["can"]
     assert all(can[what] is True for what in ("text", "drop", "map", "pictures"))
     there, labels = np.unique(picto_store.labels, return_inverse=True)
     names = tuple(picto_store.class_names[label] for label in there)
     about = {"dataset": "theirs/val", "encoder_name": "somebody/theirs", "class_names": names}
-    theirs = explored(replace(picto_store, labels=labels, **about))
+    theirs = replace(picto_store, labels=labels, **about)
+    can = explored(theirs).about()["can"]
+    assert [can[what] for what in ("text", "drop", "map")] == [True] * 3
+    theirs = explored(theirs, encoder=None)
     can = theirs.about()["can"]
     assert all(
         "isn't loaded because a store names it" in can[what] for what in ("text", "drop", "map", "pictures")
@@ -306,7 +309,7 @@ def test_many_threads_get_what_one_gets(explored):
         lambda of: of.unit("3.1"),
         lambda of: of.picture(2),
     ]
-    shared, alone = explored(), explored()
+    shared, alone = explored(encoder=None), explored()
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda ask: ask(shared), asked))
     assert found == [ask(alone) for ask in asked]

@@ -13,7 +13,6 @@ from residual.workflows.exploration.parts import Parts
 from residual.workflows.exploration.scores import accuracy_alone, dimensions, moved, named, scores_of
 from residual.workflows.exploration.turned import measured
 from residual.workflows.exploration.turning import Turning
-from residual.workflows.store_origin import check_named
 
 _EXAMPLES, _SHORT = 5, 20  # texts, and letters of one
 _SHOWN = ("label", "what", "percent", "signed")
@@ -85,7 +84,7 @@ def possible(parts: Parts) -> dict[str, bool | str]:
     """
     directions, origin, encoder = parts.directions(), parts.origin, ""
     try:
-        check_named(parts.store, parts.sources.encoder)
+        parts.check_encoder()
     except ResidualError as error:
         encoder = str(error)
     why_not = {

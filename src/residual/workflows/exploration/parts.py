@@ -25,7 +25,7 @@ from residual.tracing.units import Units
 from residual.workflows.exploration.bounded import Bounded, ByKey, once
 from residual.workflows.exploration.class_directions import ClassDirections, class_directions
 from residual.workflows.exploration.kept_adapters import HeldAdapter, held_adapters
-from residual.workflows.store_origin import StoreDataset, dataset_of, encoder_of
+from residual.workflows.store_origin import StoreDataset, check_named, dataset_of, encoder_of
 
 FEATURES = 2**30  # bytes of units' features that are kept, at most
 
@@ -112,6 +112,15 @@ class Parts:
         if self._encoder is not None:
             return self._encoder
         return encoder_of(self.store, self.sources.encoder, self.sources.device)
+
+    def check_encoder(self) -> None:
+        """Refuse an encoder that nobody but the store names, without loading it.
+
+        Raises:
+            StoreEncoderError: nobody does.
+        """
+        if self._encoder is None:
+            check_named(self.store, self.sources.encoder)
 
     def directions(self, place: int = 0) -> ClassDirections:
         """The classifier of a store's classes, by its place, and how it came to be.
