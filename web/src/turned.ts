@@ -83,6 +83,15 @@ export function turn(change: Partial<Turned>, slider = ""): void {
   go(change, goesOn);
 }
 
+// "Back" and "forward" of the browser go the same way: what they undid isn't undone once more.
+window.addEventListener("popstate", () => {
+  const now = JSON.stringify(turnOf(state.peek(), []));
+  const steps = before.peek();
+  const at = steps.map((step) => JSON.stringify(turnOf(step, []))).lastIndexOf(now);
+  if (at >= 0) before.value = steps.slice(0, at);
+  last = { what: "", at: -Infinity };
+});
+
 export function undo(): void {
   const steps = before.peek();
   const step = steps[steps.length - 1];

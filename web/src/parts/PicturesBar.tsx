@@ -134,10 +134,10 @@ export function Pager({ total, limit = PAGE }: { total: number; limit?: number }
   const from = page * limit;
   return (
     <nav class="pager row" aria-label="Pages of pictures">
-      <button type="button" class="button" disabled={page === 0} onClick={() => go({ page: page - 1 })}>
+      <button type="button" class="button" disabled={page === 0} onClick={() => go({ page: Math.min(page, pages) - 1 })}>
         Earlier
       </button>
-      <span class="small soft">{total ? `${count(from + 1)} to ${count(Math.min(total, from + limit))} of ${count(total)}` : "none"}</span>
+      <span class="small soft">{from < total ? `${count(from + 1)} to ${count(Math.min(total, from + limit))} of ${count(total)}` : `none of ${count(total)}`}</span>
       <button type="button" class="button" disabled={page >= pages - 1} onClick={() => go({ page: page + 1 })}>
         Later
       </button>
