@@ -81,7 +81,7 @@ def map_(
 
         residual map a.png --component 7.2:0 --bases bases.safetensors --figures maps
     """
-    from residual.cli.console import check_outputs, json_of, out, stages, steps, write_result
+    from residual.cli.console import check_outputs, json_of, note, out, stages, steps, write_result
     from residual.outputs import Output
     from residual.products import FIGURES
     from residual.report import check_matplotlib, maps_figure, maps_table, save_figures
@@ -109,6 +109,8 @@ def map_(
         with step():
             less = f", less {made.less}" if made.less else ""
             out.print(maps_table(made.pictures, f"by {made.encoder}{less}"))
+            for told in made.notes:
+                note(told)
         with step():
             write_result(json, made.result)
         if figures:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from residual.encoders.changes import EncoderLike, checked_encoder
-from residual.errors import ResidualError, ResidualWarning
+from residual.errors import ResidualError
 from residual.maps.maps import resized
 
 FOR, AGAINST = (213, 94, 0), (0, 114, 178)  # "#D55E00", "#0072B2"
@@ -24,7 +24,7 @@ _PALER = (0.4, 0.75)  # how much white is in the picture below a map, and beside
 _GREYS = 48, 208  # between which a filter that makes a little too much of them stays in bytes
 _STRAIGHT = 0.004  # a box that ends so near to the picture's end ends there
 
-Box = tuple[float, float, float, float]
+Box = tuple[float | int, float | int, float | int, float | int]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -94,7 +94,7 @@ def box_of(encoder: EncoderLike, picture: Image.Image) -> Box:
     slopes[..., 0], slopes[..., 1] = across, down[:, None]
     made = [Image.new("RGB", picture.size, (grey,) * 3) for grey in _GREYS]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResidualWarning)
+        warnings.simplefilter("ignore")  # of pictures that are none
         low, high, found = (
             preprocess(each).double().numpy()[:2] for each in (*made, Image.fromarray(slopes))
         )

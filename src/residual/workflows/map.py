@@ -100,13 +100,14 @@ class MapRequest:
 @dataclass(frozen=True)
 class PictureMaps:
     """Pictures with their maps and one scale of colours for all; by which encoder, and less what (in words);
-    and `result` for JSON.
+    what else there is to say; and `result` for JSON.
     """
 
     pictures: tuple[MappedPicture, ...]
     scale: float
     encoder: str
     less: str
+    notes: tuple[str, ...]
     result: dict[str, Any]
 
 
@@ -145,9 +146,9 @@ def map_pictures(
     if heads:
         checked_heads(heads, Units.of(plain.parts))
     of_bases = None if request.bases is None else SpectralBases.load(request.bases)
-    classifier = None
+    classifier, notes = None, ()
     if not (request.texts or request.components):
-        classifier = _classifier(plain, adapted, dataset, device, progress)
+        classifier, notes = _classifier(plain, adapted, dataset, progress)
         for label in (*request.classes, *request.against):
             class_number(label, classifier.class_names)
     done: list[MappedPicture] = []
@@ -166,12 +167,14 @@ def map_pictures(
         scale,
         shareable(plain.name),
         less,
+        notes,
         {
             "encoder": shareable(plain.name),
             "adapter": None if adapter is None else shareable(adapter, path=True),
             "of": done[0].maps.of,
             "less": less,
             "signed": request.signed,
+            "notes": list(notes),
             "scale": scale,
             "mapped": [_json_of(each) for each in done],
             "seconds": round(time.perf_counter() - start, 3),
@@ -205,26 +208,28 @@ def _classifier(
     encoder: Encoder,
     adapted: AdaptedEncoder | None,
     dataset: str | None,
-    device: str | None,
     progress: Progress | None,
-) -> ZeroShotClassifier:
-    """Of an adapter's classes; or of a dataset's, by texts or by the means of its train pictures."""
+) -> tuple[ZeroShotClassifier, tuple[str, ...]]:
+    """Of an adapter's classes; or of a dataset's, by texts or by means of its train pictures (noted)."""
     if adapted is not None and adapted.classifier is not None:
         if dataset is not None:
             raise ResidualError("The adapter has classes of its own: a dataset has no effect beside it.")
-        return adapted.classifier
+        return adapted.classifier, ()
     if dataset is None:
         raise ResidualError(
             "What to look for isn't said: a text, a component, or the classes of a dataset or of an adapter."
         )
     images = load_dataset(dataset, "test" if encoder.has_text else "train")
+    names = images.class_names
     if encoder.has_text:
-        return ZeroShotClassifier.from_text(
-            encoder, images.class_names, images.templates, named(progress, "embed classes")
-        )
+        embedding = named(progress, "embed classes")
+        return ZeroShotClassifier.from_text(encoder, names, images.templates, embedding), ()
     some = images.sample(_OF_MEANS, every_class=True)
     store = encode_dataset(encoder, some, progress=named(progress, "encode for class means"))
-    return ZeroShotClassifier.from_class_means(store.output(), store.labels, images.class_names)
+    note = (
+        f"{shareable(encoder.name)} has no text tower: classes are means of {len(some):,} pictures of train."
+    )
+    return ZeroShotClassifier.from_class_means(store.output(), store.labels, names), (note,)
 
 
 def _maps(
