@@ -71,7 +71,20 @@ def test_the_page_is_served_until_ctrl_c(stores):
     assert (process.returncode, shown.strip(), told) == (0, "Ended.", "")
 
 
-def test_a_second_store_is_of_the_same_encoder(residual, stores, tmp_path):
-    code, _, told = residual("explore", stores / "none", "--no-open")
-    assert code == 2
-    assert "There is no store" in told
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["none"], "There is no store"),
+        (["letters", "--adapter", "none"], "there is no such folder"),
+        (["letters", "--dictionary", "wrods"], "Did you mean 'words'"),
+        (["letters", "--encoder", "pikto"], "Did you mean 'picto'"),
+        (["letters", "--dataset", "leters"], "Did you mean 'letters'"),
+        (["letters", "--host", "192.0.2.7"], "Nothing can be served on '192.0.2.7'"),
+        (["letters", "--export", "."], "it is a folder"),
+    ],
+)
+def test_what_cannot_be_explored_is_said_at_once(residual, stores, monkeypatch, words, match):
+    monkeypatch.chdir(stores)
+    code, shown, told = residual("explore", *words, "--no-open")
+    assert (code, shown) == (2, "")
+    assert match in told

@@ -14,6 +14,7 @@ from residual.adapters.inspection import Component, strongest_components, unit_g
 from residual.adapters.matching import few_shot
 from residual.adapters.methods import (
     Coarse,
+    Edited,
     LinearMap,
     ReleasedCoarse,
     ReleasedLinearMap,
@@ -22,6 +23,7 @@ from residual.adapters.methods import (
     ResiDual,
     ResiDualStar,
     SpectralMap,
+    UnitEdit,
     make_adapter,
 )
 from residual.adapters.recipes import RECIPES, Fitting, Recipe, fitting
@@ -34,6 +36,7 @@ __all__ = [
     "AdapterSettings",
     "Coarse",
     "Component",
+    "Edited",
     "FeatureFit",
     "FeatureFits",
     "FitResult",
@@ -53,6 +56,7 @@ __all__ = [
     "SpectralMap",
     "TrainSettings",
     "TrainingRecord",
+    "UnitEdit",
     "adapted_output",
     "compute_scores",
     "evaluate",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -60,10 +59,11 @@ def explore(
         residual explore letters-test --export letters.html
     """
     from residual import cli
-    from residual.cli.console import check_outputs, note, out, stages
+    from residual.cli.console import check_outputs, note, out, show_origin, stages
     from residual.cli.stopping import Stopped
     from residual.explore.serving import (
         address_of,
+        end_now,
         is_loopback,
         listening,
         new_token,
@@ -80,8 +80,11 @@ def explore(
         from residual.products import EXPLORED_PAGE
 
         check_outputs(overwrite, Output("--export", export, EXPLORED_PAGE))
+        exploration = Exploration(sources)
+        exploration.check()
         with stages() as show:
-            written = export_page(Exploration(sources), export, overwrite=overwrite, progress=show)
+            written = export_page(exploration, export, overwrite=overwrite, progress=show)
+        show_origin(exploration.parts.origin)
         for told in written.cut:
             note(told)
         out.print(f"The page to look at: {export} ({written.size / 1e6:.1f} MB)")
@@ -90,15 +93,23 @@ def explore(
     found = listening(host, port)
     try:
         exploration = Exploration(sources)
+        exploration.check()
         address = address_of(found, token)
         taken = found.getsockname()[1]
         if port and taken != port:
             note(f"Port {port} is taken: this is {taken}.")
         out.print(f"{address}\nCtrl+C ends it.")
-        exploration.warm(partial(open_page, address) if open_ else lambda: None)
+
+        def ready() -> None:
+            show_origin(exploration.parts.origin)
+            if open_:
+                open_page(address)
+
+        exploration.warm(ready)
         serve(exploration, host, token=token, sockets=[found], way=cli.way_out)
     except Stopped:  # by a signal, which is how it ends
         pass
     finally:
         found.close()
     out.print("Ended.")
+    end_now()

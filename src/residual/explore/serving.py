@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from threading import Thread
-from typing import Any
+from typing import Any, NoReturn
 
 from residual.errors import ResidualError
 from residual.explore.guard import LOOPBACK
@@ -100,6 +100,13 @@ def serve(
         raise ResidualError(f"Others can ask at {host!r}: give a token that they have to know (`new_token`).")
     server = server_of(exploration, token, way)
     server.run(sockets=sockets or [listening(host, port)])
+
+
+def end_now() -> NoReturn:
+    """End the process, whatever threads are at: torch can't be left by the usual way while one computes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def server_of(

@@ -11,8 +11,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from residual.encoders.encoder import Encoder
+from residual.encoders.names import encoder_name
 from residual.errors import ResidualError
 from residual.store.base import Store
+from residual.text.dictionary import checked_texts, read_texts
 from residual.workflows.exploration import overview, saving, scores
 from residual.workflows.exploration.bounded import once
 from residual.workflows.exploration.describing import Descriptions
@@ -54,6 +56,22 @@ class Exploration:
         self.descriptions = Descriptions(self.parts, self.pictures_of_store)
         self.drops = Drops(self.parts, self.pictures_of_store)
         self.maps = PictureMaps(self.parts, self.texts, self.pictures_of_store, self.drops)
+
+    def check(self) -> None:
+        """Refuse what can be told to be wrong before anything is computed.
+
+        Raises:
+            ResidualError: an adapter, a list of texts or a dataset that was named and isn't there, or an
+                encoder's name that is none.
+        """
+        sources = self.parts.sources
+        if sources.adapters:
+            _ = self.parts.adapters
+        checked_texts(read_texts(sources.dictionary))
+        if sources.encoder is not None:
+            encoder_name(sources.encoder)
+        if sources.dataset is not None:
+            _ = self.parts.origin
 
     def warm(self, then: Callable[[], object] = lambda: None) -> None:
         """Make in the background what the first view needs, and then what is likely to be asked for; what
