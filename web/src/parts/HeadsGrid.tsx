@@ -140,7 +140,7 @@ export function HeadsGrid(props: Props) {
               <span key={head} class="heads-name top" role="columnheader" aria-label={`head ${head}`}>{head}</span>
             ))}
             {aside && <span aria-hidden="true" role="presentation" />}
-            {aside && <span class="heads-name top" role="columnheader">MLP</span>}
+            {aside && <span class="heads-name top last" role="columnheader">MLP</span>}
           </div>
         )}
         {sorted
