@@ -243,7 +243,14 @@ function InView({ about, pictures, of }: { about: About; pictures: Picture[]; of
                     caption={
                       best && (
                         <span class={best.class === truth ? "seen right" : "seen wrong"}>
-                          {changed && <s>{name(found.was)}</s>} <b>{name(best.class)}</b>
+                          {changed && (
+                            <s>
+                              <span class="unseen">before: </span>
+                              {name(found.was)}
+                              <span class="unseen">, now: </span>
+                            </s>
+                          )}{" "}
+                          <b>{name(best.class)}</b>
                           {best.probability !== null && ` ${percent(best.probability)}`}
                         </span>
                       )
