@@ -27,8 +27,8 @@ def explored(picto, picto_store, tmp_path_factory):
         "\n".join(sorted({*TEXTS.split(), *(f"something {word}" for word in TEXTS.split()[:6])}))
     )
 
-    def made(store=picto_store, encoder=picto) -> Exploration:
-        return Exploration(Sources((), dictionary=str(texts)), [store], encoder)
+    def made(store=picto_store, encoder=picto, adapters=()) -> Exploration:
+        return Exploration(Sources((), adapters, dictionary=str(texts)), [store], encoder)
 
     return made
 

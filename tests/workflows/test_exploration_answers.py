@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from residual import AdaptedEncoder, ResiDual, fit_bases
 from residual.errors import ResidualError, UnreadableImageError
 from residual.heads import DescribeSettings, describe_heads
 from residual.maps import class_maps
@@ -249,6 +250,19 @@ def test_a_map_holds_all_of_what_it_is_of(exploration, picto_store):
     exploration.pictures_of_store.image(11).save(buffer, "PNG")
     dropped = exploration.drop(buffer.getvalue())["picture"]
     assert exploration.map(dropped, class_=3, against=8)["maps"] == two["maps"]
+
+
+def test_a_map_through_an_adapter_is_of_what_it_gives(explored, exploration, picto, picto_store, tmp_path):
+    adapter = ResiDual(fit_bases(picto_store), rank=2)
+    adapted = AdaptedEncoder(picto, adapter, exploration.parts.classifier, share=True)
+    adapted.save_pretrained(tmp_path / "mine")
+    told = explored(adapters=[str(tmp_path / "mine")]).map("7", class_=5, against=1, adapter="mine")
+    with torch.no_grad():
+        logits = adapted(picto.pixels([exploration.pictures_of_store.image(7)]), logits=True)[0]
+    (found,) = told["maps"]
+    assert found["total"] == pytest.approx((logits[5] - logits[1]).item(), abs=1e-3)
+    (plain,) = exploration.map("7", class_=5, against=1)["maps"]
+    assert abs(found["total"] - plain["total"]) > 0.1
 
 
 def test_what_can_be_asked_is_told_without_an_encoder(explored, picto_store):

@@ -142,11 +142,6 @@ class Texts:
 
     def _embedded(self, texts: list[str]) -> Float[Tensor, "m d"]:
         encoder = self.parts.encoder
-        if not encoder.has_text:
-            raise ResidualError(
-                f"{encoder.name} ({encoder.family.name}) has no text tower: texts have no directions.",
-                "Components and neighbours of pictures are there without.",
-            )
         with torch.no_grad(), self.parts.running:
             every = encoder.encode_text(prompts_of(texts, FRAMES)).float().cpu()
         if not every.isfinite().all():
