@@ -116,7 +116,7 @@ export function askAhead(address: string): void {
   if (recorded || answers.has(key)) return;
   const promise = fetchJson(address, {});
   underway.set(key, promise);
-  promise.catch(() => null).finally(() => underway.delete(key));
+  promise.then((body) => answers.set(key, body)).catch(() => null).finally(() => underway.delete(key));
 }
 
 /** POST: JSON, or the bytes of a file. Never remembered. */
