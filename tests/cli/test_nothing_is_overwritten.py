@@ -31,6 +31,7 @@ FILES = {
     "analyze": ("analyze", "nowhere", "--json"),
     "heads": ("heads", "nowhere", "--json"),
     "describe": ("describe", "nowhere", "--dictionary", "words", "--page"),
+    "map": ("map", "nowhere", "--text", "a cat", "--json"),
     "verify": ("verify", "nowhere", "--json"),
     "manifest": ("datasets", "nowhere", "--split", "test", "--manifest"),
     "encoders": ("encoders", "--json"),

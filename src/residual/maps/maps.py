@@ -32,6 +32,7 @@ class Maps:
         of: what the score is: "cosine", "logit" or "score" (of a component).
 
     Example:
+        >>> import torch
         >>> sums = torch.tensor([[[0.5]], [[1.0]], [[0.5]]])
         >>> maps = Maps(torch.tensor([[[[1.0, -2.0]]]]), *sums, ("a cat",))
         >>> maps
