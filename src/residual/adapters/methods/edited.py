@@ -86,11 +86,11 @@ class Edited(Adapter):
         super().__init__()
         check_choice("mode", mode, EDIT_MODES)
         self.edits, self.mode, self.origin = tuple(edits), mode, origin
-        self.ranks = (dim,)
+        self.ranks = (0,)  # nothing is fitted, so a sample has no scores
+        self.register_buffer("directions", torch.zeros(0, dim), persistent=False)
         _check(self.edits, dim)
         held = [torch.tensor([edit.weight for edit in edits]).double(), *(edit.lambdas for edit in edits)]
         self.factors = nn.Parameter(torch.cat(held).double(), requires_grad=False)
-        self.register_buffer("directions", torch.eye(dim), persistent=False)
         self._base = (base,)  # no part of this module, whose only parameter is its own
 
     @property
@@ -104,24 +104,24 @@ class Edited(Adapter):
         raise ResidualError(f"{cls.label} is what is set by hand; it isn't fitted.")
 
     def scorer(self, linearization: Linearization) -> Scorer:
-        """The edited output itself, which no weight changes."""
+        """No scores, and the edited output, which no weight changes."""
         edited = self.adapted(linearization)
 
         def scores(batch: Any) -> tuple[Tensor, Tensor]:
             output = edited.output(batch)
-            return output, torch.zeros_like(output)
+            return output[:, :0], output
 
         return scores
 
     def outputs(
         self,
         weights: Float[Tensor, "f P"],
-        scores: Float[Tensor, "f n d"],
-        directions: Float[Tensor, "d d"] | WeightedSums,
+        scores: Float[Tensor, "f n 0"],
+        directions: Float[Tensor, "0 d"] | WeightedSums,
         rest: Float[Tensor, "f n d"],
     ) -> Float[Tensor, "f n d"]:
-        """The edited outputs, which the scores are."""
-        return scores + rest
+        """The edited outputs, which are all the rest."""
+        return rest
 
     def adapted(self, linearization: Linearization) -> Linearization:
         """Each unit's map as it is edited, after that of the base."""
