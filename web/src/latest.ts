@@ -23,7 +23,7 @@ export function latest<Wish, Answer>(
       )
       .finally(() => {
         busy = false;
-        if (waiting) requestAnimationFrame(next);
+        next(); // what waits is asked for while this answer is drawn
       });
   };
   return (wish) => {
