@@ -318,12 +318,13 @@ def test_many_threads_get_what_one_gets(explored):
     asked = [
         lambda of: of.unit("3.1"),
         lambda of: of.text("blue"),
+        lambda of: of.map("4", text="green"),
         lambda of: of.pictures(order="text", text="blue", unit="3.1"),
         lambda of: of.pictures(order="near", position=2),
         lambda of: of.unit("3.1"),
         lambda of: of.picture(2),
     ]
     shared, alone = explored(encoder=None), explored()
-    with ThreadPoolExecutor(6) as pool:
+    with ThreadPoolExecutor(7) as pool:
         found = list(pool.map(lambda ask: ask(shared), asked))
     assert found == [ask(alone) for ask in asked]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from residual.workflows.exploration.parts import Parts
 from residual.workflows.exploration.pictures import Pictures
 from residual.workflows.exploration.texts import Texts
 
+Draw = Callable[[list[str] | None, bool], Maps]  # of some heads or all, each or their sum
 TOP = 10  # heads, where those that add most are asked for
 _MOST = 64  # maps in an answer
 _KEPT = 2**23  # bytes of numbers
@@ -91,13 +93,11 @@ class PictureMaps:
 
         def make() -> dict[str, Any]:
             encoder = self._encoder(adapter)
-            with self.parts.running, torch.no_grad():
-                if unit:
-                    found = self._component(encoder, pixels, unit, component)
-                else:
-                    found = self._several(
-                        encoder, pixels, (of_class, against, text, adapter), heads, separate
-                    )
+            if unit:
+                found = self._component(encoder, pixels, unit, component)
+            else:
+                draw = self._drawer(encoder, pixels, of_class, against, text, adapter)
+                found = self._several(draw, heads, separate)
             return self._told(found, box_of(self.parts.encoder, smaller(image)))
 
         return self._kept.get(key, make)
@@ -117,60 +117,65 @@ class PictureMaps:
         if not adapter:
             return self.parts.encoder
         held = self.parts.adapter(adapter)
-        return self.parts.made.get(
-            ("adapted", adapter), lambda: AdaptedEncoder(self.parts.encoder, held.adapter, share=True)
-        )
+
+        def make() -> AdaptedEncoder:
+            with self.parts.running:  # what is copied has no hooks of a pass
+                return AdaptedEncoder(self.parts.encoder, held.adapter, share=True)
+
+        return self.parts.made.get(("adapted", adapter), make)
 
     def _component(self, encoder: EncoderLike, pixels: Tensor, unit: str, component: int) -> Maps:
         of = unit_of(self.parts, unit)
         if self.parts.units.kind(of) != "head":
             raise ResidualError(f"{unit} looks nowhere: only heads read off other places, and have maps.")
-        count = self.parts.bases.select([of]).ranks[0]
+        bases = self.parts.bases
+        count = bases.select([of]).ranks[0]
         whole(component, f"The number of a component of head {unit}", 0, count - 1)
-        name = f"{self.parts.units.name(of)}:{component}"
-        return component_maps(encoder, pixels, self.parts.bases, name)
+        with self.parts.running, torch.no_grad():
+            return component_maps(encoder, pixels, bases, f"{self.parts.units.name(of)}:{component}")
 
-    def _several(
-        self,
-        encoder: EncoderLike,
-        pixels: Tensor,
-        asked: tuple[int | None, int | None, str, str],
-        heads: str,
-        separate: bool,
-    ) -> Maps:
-        """Of a class or of a text: the sum of heads, or each of some."""
-        named = [name.strip() for name in heads.split(",")] if heads and heads != "top" else None
-        if named is not None and len(named) > _MOST and separate:
-            raise ResidualError(f"At most {_MOST} maps are shown beside each other, got {len(named)} heads.")
-        if named is not None:
-            return self._of(encoder, pixels, asked, named, separate)
+    def _several(self, draw: Draw, heads: str, separate: bool) -> Maps:
+        """The sum of heads, or each of some."""
+        if heads and heads != "top":
+            named = [name.strip() for name in heads.split(",")]
+            if len(named) > _MOST and separate:
+                raise ResidualError(f"At most {_MOST} maps are shown at once, got {len(named)} heads.")
+            return draw(named, separate)
         if not separate and not heads:
-            return self._of(encoder, pixels, asked, None, False)
-        each = self._of(encoder, pixels, asked, None, True)
+            return draw(None, False)
+        each = draw(None, True)
         best = each.shown[0].abs().argsort(descending=True, stable=True)[:TOP].tolist()
         if separate:
             return each.take(maps=best)
         every = self.parts.units.positions("head")
-        return self._of(
-            encoder, pixels, asked, [self.parts.units.name(every[place]) for place in best], False
-        )
+        return draw([self.parts.units.name(every[place]) for place in best], False)
 
-    def _of(
+    def _drawer(
         self,
         encoder: EncoderLike,
         pixels: Tensor,
-        asked: tuple[int | None, int | None, str, str],
-        heads: list[str] | None,
-        separate: bool,
-    ) -> Maps:
-        of_class, against, text, adapter = asked
-        how: dict[str, Any] = {"separate": separate}
+        of_class: int | None,
+        against: int | None,
+        text: str,
+        adapter: str,
+    ) -> Draw:
+        """Draws maps of a class or a text. What others may be making is waited for here, before the encoder
+        is held: they may wait for that.
+        """
+        how: dict[str, Any] = {}
         if of_class is None:
             direction, name = self.texts.contrast(text), text_of(text)
         else:
             direction, name, scale = self._class(of_class, against, adapter)
-            how |= {"of": "logit", "scale": scale}
-        return direction_maps(encoder, pixels, direction[None], [name], heads, **how)
+            how = {"of": "logit", "scale": scale}
+
+        def draw(heads: list[str] | None, separate: bool) -> Maps:
+            with self.parts.running, torch.no_grad():
+                return direction_maps(
+                    encoder, pixels, direction[None], [name], heads, separate=separate, **how
+                )
+
+        return draw
 
     def _class(self, of_class: int, against: int | None, adapter: str) -> tuple[Tensor, str, float]:
         """A class's direction, against another or against all, its name, and the scale of logits."""

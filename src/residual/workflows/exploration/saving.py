@@ -52,7 +52,9 @@ def saved_adapter(parts: Parts, turning: Turning, state: State) -> Download:
         ResidualError: the encoder isn't here, whose facts the folder notes.
     """
     adapter, classifier = turning.adapter(state), turning.base(state.adapter).classifier
-    adapted = AdaptedEncoder(parts.encoder, adapter, classifier, share=True)
+    encoder = parts.encoder
+    with parts.running:  # what is copied has no hooks of a pass
+        adapted = AdaptedEncoder(encoder, adapter, classifier, share=True)
     packed = io.BytesIO()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "adapter"
