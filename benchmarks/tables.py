@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -710,6 +711,83 @@ def colours_command() -> str:
     return "\n".join([f"    {result('colours')['command']}", "", *_versions("colours")])
 
 
+_MAPS = {
+    "class": "a class (less the mean of all)",
+    "text": "its text (less a dictionary's mean)",
+    "class alone": "a class, nothing taken off",
+    "class, for": "a class, what speaks for it only",
+    "class, adapted": "a class, by a fitted ResiDual\\*",
+    "attention": "raw attention, last layer",
+    "rollout": "attention rollout",
+    "Grad-CAM": "Grad-CAM, nothing taken off",
+    "Grad-CAM of class": "Grad-CAM (less the mean of all)",
+    "random": "random numbers",
+    "ideal": "the mask itself, by the patch",
+}
+MAP_MEASURES = {"pixel_accuracy": "accuracy", "mean_iou": "mIoU", "mean_precision": "mAP"}
+_MAP_PAIRS = (
+    *[(ours, other) for ours in ("class", "class, for") for other in ("attention", "rollout")],
+    *[(ours, "Grad-CAM of class") for ours in ("class", "class, for")],
+    ("class", "class alone"),
+)
+
+
+def scenes() -> dict[str, Any]:
+    """What came of each dataset whose masks are known."""
+    found = result("segmentation")
+    return {name: found[name] for name in ("counting", "house-numbers", "road-signs")}
+
+
+def segmentation() -> str:
+    return _of_scenes("map of", {label: (way, None) for way, label in _MAPS.items()}, _seeds)
+
+
+def segmentation_differences() -> str:
+    """On the same draws."""
+    rows = {f"{_MAPS[ours]} − {_MAPS[other]}": (ours, other) for ours, other in _MAP_PAIRS}
+    return _of_scenes("difference", rows, _change)
+
+
+def _of_scenes(
+    heading: str, rows: dict[str, tuple[str, str | None]], shown: Callable[[list[float]], str]
+) -> str:
+    """A row for each way, or each less another, by what it is called; columns by dataset and measure."""
+    columns = [(name, measure) for name in scenes() for measure in MAP_MEASURES]
+    lines = []
+    for label, (way, other) in rows.items():
+        cells = []
+        for name, measure in columns:
+            ways = scenes()[name]["ways"]
+            mine = ways[way][measure]
+            theirs = ways[other][measure] if other else [0.0] * len(mine)
+            cells.append(shown([a - b for a, b in zip(mine, theirs, strict=True)]))
+        lines.append([label, *cells])
+    return _table([heading, *(f"{name}: {MAP_MEASURES[measure]}" for name, measure in columns)], lines)
+
+
+def segmentation_command() -> str:
+    found = scenes()
+    (one, *_) = found.values()
+    shares = ", ".join(f"{100 * each['covered']:.0f} % ({name})" for name, each in found.items())
+    accuracies = ", ".join(
+        f"{100 * each['accuracy']['before']:.1f} and {100 * each['accuracy']['after']:.1f} % ({name})"
+        for name, each in found.items()
+    )
+    return "\n".join(
+        [
+            f"In per cent, ± half the 95 % t interval over {one['draws']} draws of {one['pictures']} test",
+            "pictures, none in two of them.",
+            f"Things cover {shares} of the pixels.",
+            "Of these pictures Picto tells right, without the adapter and with it:",
+            f"{accuracies}.",
+            "",
+            f"    {result('segmentation')['command']}",
+            "",
+            *_versions("segmentation"),
+        ]
+    )
+
+
 PAGES = {
     "real": (
         real_methods,
@@ -746,6 +824,7 @@ PAGES = {
     "explore": (colours, colours_command),
     "heads": (best_heads, over_random, head_scores, pursuits, heads_commands),
     "published": (released, untrained, centering, cosines, correlations, published_commands),
+    "maps": (segmentation, segmentation_differences, segmentation_command),
     "geometry": (dimensions, similarity, class_tokens, neighbours, whole_model, geometry_commands),
 }
 
@@ -809,6 +888,12 @@ def _spread(values: dict[str, float], digits: int = 0) -> str:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f} %"
+
+
+def _change(values: list[float]) -> str:
+    """The mean of shares or of differences, in points of a per cent, with half its interval."""
+    mean, half = mean_and_interval(values)
+    return f"{100 * mean:+.1f}{over_seeds(half)}"
 
 
 def _table(headings: list[str], rows: list[list[Any]]) -> str:

@@ -1,6 +1,7 @@
 """The tables in docs/ are those of their results; the developer guide's example is a family that works."""
 
 import re
+import statistics
 import sys
 from pathlib import Path
 
@@ -43,6 +44,16 @@ def test_the_figures_that_are_promised():
     (run,) = tables.result("speed-compiled")["runs"]
     assert run["ways"]["traced compiled"]["images_per_second"] >= 2750
     assert run["ways"]["traced compiled"]["memory_of_plain"] <= 1.05
+
+
+def test_maps_find_things_better_than_attention_and_gradients():
+    for found in tables.scenes().values():
+        for measure in tables.MAP_MEASURES:
+            means = {way: statistics.fmean(values[measure]) for way, values in found["ways"].items()}
+            others = [means[way] for way in ("attention", "Grad-CAM", "Grad-CAM of class")]
+            assert means["class, for"] > max(others)
+            if measure != "mean_precision":
+                assert means["class"] > max(others)
 
 
 def test_the_guide_s_family_is_short_and_works(tmp_path, monkeypatch):
