@@ -29,16 +29,16 @@ class UnitEdit:
     Args:
         unit: its position.
         weight: `w`; 0 switches it off, 1 leaves it as it is.
-        mean: `m`, its mean contribution.
-        components: `φ`, orthonormal rows; those with a `λ` alone.
-        lambdas: `λ`.
+        mean: `m (d,)`, its mean contribution.
+        components: `φ (k, d)`, orthonormal rows; those with a `λ` alone.
+        lambdas: `λ (k,)`.
     """
 
     unit: int
     weight: float
-    mean: Float[Tensor, " d"]
-    components: Float[Tensor, "k d"]
-    lambdas: Float[Tensor, " k"]
+    mean: Float[Tensor, " _"]
+    components: Float[Tensor, "_ _"]
+    lambdas: Float[Tensor, " _"]
 
     def added(
         self, matrix: Float[Tensor, "f d"], offset: Float[Tensor, " d"], mode: str
