@@ -74,7 +74,7 @@ def test_killed_again_and_again_in_the_middle_of_training(nursery, unbroken, tmp
 @pytest.mark.parametrize("call", ["replace", "unlink", "validation"])
 def test_killed_at_every_kind_of_moment(nursery, unbroken, tmp_path, call):
     """Before a file comes to its place, before one goes, before validation: and once more from there."""
-    for number in {"replace": (1, 5, 20), "unlink": (1, 21), "validation": (2,)}[call]:
+    for number in {"replace": (1, 20), "unlink": (21,), "validation": (2,)}[call]:
         folder = tmp_path / str(number)
         assert nursery.run(folder, call=call, kill_at=number) == -9, number
         reached(folder)
@@ -85,7 +85,7 @@ def test_killed_at_every_kind_of_moment(nursery, unbroken, tmp_path, call):
 def test_killed_at_random_moments(nursery, unbroken, tmp_path):
     random, endings, places = np.random.default_rng(3), [], []
     how = {"pause": 0.002, "in_memory": False}  # half a second of reading, and all that is between
-    for _ in range(5):
+    for _ in range(4):
         process = nursery.start(tmp_path, **how)
         time.sleep(float(random.uniform(0.1, 0.5)))
         os.kill(process, signal.SIGKILL)

@@ -17,7 +17,7 @@ from residual.experiments import EXPERIMENTS
 ROOT = Path(__file__).parents[2] / "experiments"
 NOTEBOOKS = sorted(ROOT.glob("*/*.ipynb"))
 FEW = {
-    "experiment.limit": 20,
+    "experiment.limit": 12,
     "experiment.datasets": ["emoji-groups"],
     "experiment.reference": "letters",
 }
