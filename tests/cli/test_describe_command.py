@@ -74,7 +74,10 @@ def test_named_heads_in_terminal_json_and_page(encoder, stores, residual, tmp_pa
     about = [
         found[name] for name in ("encoder", "dataset", "pooling", "samples", "heads_of_encoder", "notes")
     ]
-    assert about == ["picto", "letters/val", "own", N, 48, []]
+    assert about[:5] == ["picto", "letters/val", "own", N, 48]
+    suited = found["dictionary"].pop("suited")  # six texts of colours and kinds say little of letters
+    assert (suited["suits"], suited["count"]) == (False, 3)
+    assert found["notes"][0].startswith("The dictionary can't describe these pictures: the best 3 of its")
     assert found["dictionary"] == {"source": "texts.txt", "entries": 6}
     assert found["settings"]["atoms"] == 3
     store = ResidualStore.open(stores / "letters")

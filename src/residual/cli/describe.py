@@ -90,6 +90,8 @@ def describe(
         with step():
             out.print(heads_table(told))
             out.print(f"By the {told.entries:,} texts of {told.dictionary}. {told.chosen_note}".rstrip())
+            if told.unsuited:
+                out.print(told.unsuited)
             show_origin(description.origin)
         with step():
             write_result(json, description.result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from residual.settings import PAPER, check_settings, setting
 from residual.text.chance import Chance
@@ -32,6 +32,9 @@ class DescribeSettings:
         texts: nearest to each end of a component.
         images: samples at each end, at most half of all.
         threshold: part of the variance, of the linear dimension; the paper's.
+        suits: a dictionary names heads only where its texts tell at least this part of what as many names of
+            the data's classes tell of the output, see `Suited`. Half: on the suite, lists that speak of the
+            pictures tell 0.6 to 1.0 of it, attributes of digits and letters 0.4. 0 asks nothing.
 
     Raises:
         ResidualError: one is out of range.
@@ -46,6 +49,7 @@ class DescribeSettings:
     texts: int = setting(5, least=1)
     images: int = setting(8, least=1)
     threshold: float = setting(0.99, above=0, below=1, source=PAPER)
+    suits: float = setting(0.5, least=0, most=1)
 
     def __post_init__(self):
         check_settings(self)
@@ -105,10 +109,12 @@ class UnitTexts:
     Args:
         texts: in the order chosen. They are its names only where it is `named`.
         chance: what as many texts explain of it by chance, None where there is nothing to explain.
+        unsuited: why the dictionary names nothing of these data, a sentence; "" where it may.
     """
 
     texts: tuple[ChosenText, ...]
     chance: Chance | None
+    unsuited: str = field(default="", kw_only=True)
 
     @property
     def share(self) -> float:
@@ -117,8 +123,9 @@ class UnitTexts:
 
     @property
     def named(self) -> bool:
-        """Whether the texts explain more than by chance, see `Chance.names`."""
-        return self.chance is not None and self.chance.names(self.share)
+        """Whether the texts explain more than by chance, see `Chance.names`, and are of a dictionary that can
+        describe the data."""
+        return not self.unsuited and self.chance is not None and self.chance.names(self.share)
 
     @property
     def verdict(self) -> str:
@@ -129,7 +136,10 @@ class UnitTexts:
         """The same sentence about something else."""
         if self.chance is None:
             return f"{what[:1].upper()}{what[1:]} writes the same for every picture: no name."
-        return self.chance.verdict(self.share, what)
+        told = self.chance.verdict(self.share, what)
+        if not self.unsuited or told.endswith("no name."):
+            return told
+        return f"{told[:-1]}; but the dictionary can't describe these pictures: no name."
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class DescribedHeads:
         entries: how many texts it has.
         chosen: they are the best of all by these samples, not named by the user.
         notes: what is not as it should be, a sentence each.
+        unsuited: why the dictionary names nothing of these data; "" where it may.
     """
 
     title: str
@@ -45,6 +46,7 @@ class DescribedHeads:
     entries: int
     chosen: bool = False
     notes: tuple[str, ...] = ()
+    unsuited: str = ""
 
     @property
     def chosen_note(self) -> str:
@@ -82,7 +84,7 @@ def write_heads_page(
         {name: getattr(described, name) for name in ("title", "settings", "of", "entries", "chosen_note")},
         task=TASKS[described.settings.task],
         source=described.dictionary,
-        notes=[*described.notes, *notes],
+        notes=[*filter(None, [described.unsuited]), *described.notes, *notes],
         headings=_headings(described),
         rows=_rows(described),
         heads=[_section(head, described.settings) for head in described.heads],
@@ -136,6 +138,8 @@ def _first_texts(head: HeadDescription) -> list[str]:
 
 def _near(head: HeadDescription, texts: Sequence[NearText]) -> list[NearText]:
     """Those nearer to a component than the nearest of as many random directions."""
+    if head.unsuited:
+        return []
     return [near for near in texts if head.chance is None or near.cosine > head.chance.cosine]
 
 
@@ -157,6 +161,7 @@ def _section(head: HeadDescription, settings: DescribeSettings) -> dict[str, Any
         "linear_dimension": head.linear_dimension,
         "participation_ratio": head.participation_ratio,
         "named": head.named,
+        "unsuited": head.unsuited,
         "verdict": head.verdict,
         "cosine": "" if head.chance is None else f"{head.chance.cosine:.2f}",
         "texts": [

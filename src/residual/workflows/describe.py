@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from residual.errors import ResidualError, printable
@@ -12,6 +12,7 @@ from residual.files import shareable
 from residual.heads.by_name import check_atoms, check_heads, parse_heads
 from residual.heads.describe import describe_heads
 from residual.heads.descriptions import DescribeSettings, HeadDescription
+from residual.heads.suits import suited
 from residual.progress import Progress, named
 from residual.report import DescribedHeads
 from residual.spectral.fit import fit_bases
@@ -84,17 +85,24 @@ def describe_store(
         store, loaded, entries, bases, units, settings, classifier=classifier, device=device,
         progress=progress,
     )  # fmt: skip
+    fits = None if classifier is None else suited(store, entries, classifier, settings)
+    unsuited = "" if fits is None or fits.suits else fits.verdict
+    described = [replace(head, unsuited=unsuited) for head in described]
     result = {
         "store": shareable(address, path=True),
         "encoder": store.encoder_name,
         "dataset": store.dataset,
         "pooling": store.pooling,
         "samples": len(store),
-        "dictionary": {"source": shareable(dictionary, path=True), "entries": len(entries)},
+        "dictionary": {
+            "source": shareable(dictionary, path=True),
+            "entries": len(entries),
+            "suited": None if fits is None else {**asdict(fits), "suits": fits.suits},
+        },
         "settings": asdict(settings),
         "heads_of_encoder": int((store.units["kind"] == "head").sum()),
         "heads": [_json_of(head) for head in described],
-        "notes": list(origin.notes),
+        "notes": [*filter(None, [unsuited]), *origin.notes],
         "seconds": round(time.perf_counter() - start, 3),
     }
     shown = DescribedHeads(
@@ -106,6 +114,7 @@ def describe_store(
         entries=len(entries),
         chosen=heads is None,
         notes=origin.notes,
+        unsuited=unsuited,
     )
     return StoreDescription(shown, origin, result)
 
@@ -113,4 +122,5 @@ def describe_store(
 def _json_of(head: HeadDescription) -> dict[str, Any]:
     """A head for JSON, with what follows from what it holds."""
     follows = ("explained_variance_ratio", "share", "named", "verdict")
-    return {"name": head.name, **asdict(head), **{name: getattr(head, name) for name in follows}}
+    held = {name: value for name, value in asdict(head).items() if name != "unsuited"}
+    return {"name": head.name, **held, **{name: getattr(head, name) for name in follows}}

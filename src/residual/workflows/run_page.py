@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from residual.encoders.encoder import Encoder
-from residual.heads import UnitTexts, unit_texts
+from residual.heads import DescribeSettings, UnitTexts, unit_texts
+from residual.heads.suits import suited
 from residual.progress import Progress, named
 from residual.report import write_run_page
 from residual.text.dictionary import TextDictionary
@@ -38,12 +40,18 @@ class RunPages:
         )  # fmt: skip
 
     def _texts_of(self, run: Run) -> dict[int, UnitTexts] | None:
-        """By the bases of the run, which are those of all runs."""
+        """By the bases of the run, which are those of all runs; named only where the dictionary can describe
+        the run's pictures.
+        """
         weighted = [each for each in run.adapters.values() if each.of_units]
         if self._texts is None and weighted and self.encoder.has_text:
             bases = max((each.bases for each in weighted), key=len)
             embed = named(self.progress, "embed texts")
-            self._texts = unit_texts(
-                bases, TextDictionary.encode(self.encoder, DICTIONARY, progress=embed), ATOMS
-            )
-        return self._texts
+            self._dictionary = TextDictionary.encode(self.encoder, DICTIONARY, progress=embed)
+            self._texts = unit_texts(bases, self._dictionary, ATOMS)
+        if not self._texts:
+            return self._texts
+        store, settings = run.task.stores["train"], DescribeSettings(atoms=ATOMS)
+        fits = suited(store, self._dictionary, run.task.classifier, settings)
+        unsuited = "" if fits is None or fits.suits else fits.verdict
+        return {unit: replace(told, unsuited=unsuited) for unit, told in self._texts.items()}
