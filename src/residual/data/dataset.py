@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
-from jaxtyping import Bool
 from PIL import Image
 
 from residual.data.decode import decode_image
@@ -143,7 +142,7 @@ class ImageDataset:
         """
         raise NotImplementedError
 
-    def masks(self, index: int) -> Bool[np.ndarray, "k h w"]:
+    def masks(self, index: int) -> np.ndarray:
         """Where in the picture of sample `index` the things of its class are: the pixels of each.
 
         Of the suite, `counting`, `house-numbers` (the digit, and neighbours that are the same digit) and
@@ -345,7 +344,7 @@ class _Subset(ImageDataset):
     def load(self, index: int) -> Image.Image:
         return self._parent.load(self._indices[index])
 
-    def masks(self, index: int) -> Bool[np.ndarray, "k h w"]:
+    def masks(self, index: int) -> np.ndarray:
         return self._parent.masks(self._indices[index])
 
     def load_with_digest(self, index: int) -> tuple[Image.Image, int]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 from PIL import Image
 
 from residual.data.dataset import ImageDataset
@@ -94,7 +93,7 @@ class GeneratedDataset(ImageDataset):
         """Sample `index` drawn anew, `(64, 64, 3)` uint8."""
         return self._drawn_with_things(index)[0]
 
-    def masks(self, index: int) -> Bool[np.ndarray, "k 64 64"]:
+    def masks(self, index: int) -> np.ndarray:
         """See `ImageDataset`."""
         if not self._family.shows_things:
             return super().masks(index)
