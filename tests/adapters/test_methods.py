@@ -12,7 +12,7 @@ from tiny import TinyImages, random_pixels, tiny_encoder
 
 from residual import AdaptedEncoder, encode_dataset, fit
 from residual.adapters import AdapterSettings, FitSettings, Reference, ResiDual, evaluate, make_adapter
-from residual.adapters.methods import ADAPTERS, FINE_TUNING, METHODS
+from residual.adapters.methods import ADAPTERS, FINE_TUNING, METHODS, Edited, kept_method
 from residual.errors import ResidualError
 from residual.report.accuracies import _LOOKS
 from residual.report.tables import METHOD_NAMES
@@ -51,6 +51,8 @@ def test_every_method_is_told_of_everywhere(reference):
         assert adapter.of_units == bool(adapter.unit_weights())
         for init in kind.inits:
             make_adapter(name, reference, AdapterSettings(init=init))
+    assert Edited.method not in METHOD_NAMES  # a folder may be of it, and nothing is fitted or compared
+    assert [kept_method(name) for name in (*METHODS, "edited", "lora")] == [*METHODS.values(), Edited, None]
 
 
 def test_a_reference_is_of_all_heads_and_mlps(reference, store):

@@ -65,7 +65,11 @@ def adapters(files: Any) -> st.SearchStrategy[Case]:
     def odd(kind: str, text: bytes) -> Case:
         return Case("adapter", f"adapter {kind}", {"adapter_config.json": text}, {"given": kind != "picto"})
 
-    kinds = st.sampled_from(["residual", "coarse", "linear", "picto"])
+    def of_units(changes: Any) -> Case:
+        text = json.dumps(h.changed_json(json.loads(files("mask")["mask.json"]), changes))
+        return Case("mask", "mask", {"mask.json": text.encode(errors="surrogatepass")})
+
+    kinds = st.sampled_from(["residual", "coarse", "edited", "linear", "picto"])
     texts = st.sampled_from(
         [b"", b"[]", b"null", b"[" * 100_000, b'{"a":' * 50_000, b"\xff\xfe", b"{}", b"1" * 5000]
     )
@@ -73,6 +77,8 @@ def adapters(files: Any) -> st.SearchStrategy[Case]:
         st.builds(made, kinds, h.CHANGES, st.none(), h.CHANGES),
         st.builds(made, kinds, h.CHANGES, h.TENSOR_PARTS, h.CHANGES),
         st.builds(odd, kinds, texts),
+        st.builds(of_units, h.CHANGES),
+        st.builds(lambda text: Case("mask", "mask", {"mask.json": text}), texts),
     )
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,25 @@ def adapter(place: Path, given: bool = True) -> str:
         if made.classifier is not None:
             finite("logits", made(random_pixels(2, size, dtype=torch.float32)))
     return digest(output, *(made.classifier.class_names if made.classifier else ()))
+
+
+@cache
+def exploration() -> Any:
+    """Of a store in memory."""
+    from residual.workflows.exploration import Exploration, Sources
+
+    return Exploration(Sources(()), [residual.encode_dataset(ENCODER, TinyImages(20))], ENCODER)
+
+
+def mask(place: Path) -> str:
+    """A mask of units: read, and what it makes of a store."""
+    from residual.workflows.exploration.saving import read_mask
+
+    explored = exploration()
+    state = explored.state(read_mask(place / "mask.json", explored.parts.store))
+    told = explored.turning.sums(state)
+    finite("outputs", told)
+    return digest(told)
 
 
 def store(place: Path) -> str:
@@ -225,6 +245,7 @@ ENTRIES = {
         *(
             settings,
             adapter,
+            mask,
             store,
             store_unverified,
             command,

@@ -20,10 +20,11 @@ from PIL import Image
 from tiny import TinyImages, tiny_encoder
 
 import residual
-from residual.adapters import AdaptedEncoder, Coarse, LinearMap, ResiDual, fine_tune
+from residual.adapters import AdaptedEncoder, Coarse, Edited, LinearMap, ResiDual, UnitEdit, fine_tune
 from residual.experiments.results import Results
 from residual.spectral.fit import fit_bases, stream_moments
 from residual.store import layout
+from residual.store.base import Store
 from residual.store.forward import Encoding
 from residual.tensor_files import save_tensors
 
@@ -59,6 +60,7 @@ def adapter(at: Path, method: str = "residual") -> None:
     made = {
         "residual": lambda: ResiDual(fit_bases(stored, ("head", "mlp"), device="cpu")),
         "coarse": lambda: Coarse(fit_bases(stored, device="cpu")),
+        "edited": lambda: edited(stored),
         "linear": lambda: LinearMap(encoder.output_dim),
         "picto": lambda: LinearMap(encoder.output_dim),
     }[method]()
@@ -67,6 +69,26 @@ def adapter(at: Path, method: str = "residual") -> None:
     )
     classifier = residual.text.ZeroShotClassifier(weights, data.class_names)
     AdaptedEncoder(encoder, made, classifier).save_pretrained(at)
+
+
+def edited(stored: Store) -> Edited:
+    """A unit off and two components of another turned, on top of an adapter."""
+    bases, none = fit_bases(stored, ("head", "mlp"), device="cpu"), torch.zeros(0, 12).double()
+    unit = stored.linearization.units.named("1.2")
+    rows, lambdas = bases["1.2"].components[0][:2].double(), torch.tensor([3.0, -1.0]).double()
+    edits = [
+        UnitEdit(2, 0.0, torch.ones(12).double(), none, none[:, 0]),
+        UnitEdit(unit, 0.5, torch.ones(12).double(), rows, lambdas),
+    ]
+    return Edited(edits, "mean", ResiDual(bases, rank=2), 12, bases.origin)
+
+
+def mask(at: Path) -> None:
+    """What the explorer saves of the entry's store."""
+    from entries import exploration
+
+    state = {"off": ["1.2"], "weights": {"mlp.1": 0.5}, "lambdas": {"2.0": {"0": 3}}, "mode": "mean"}
+    (at / "mask.json").write_bytes(exploration().save(state)[1])
 
 
 def bases(at: Path) -> None:
@@ -193,8 +215,9 @@ EXAMPLES: dict[str, Callable[[Path], None]] = {
     "picto_store": picto_store,
     **{
         f"adapter {kind}": lambda at, kind=kind: adapter(at, kind)
-        for kind in ("residual", "coarse", "linear", "picto")
+        for kind in ("residual", "coarse", "edited", "linear", "picto")
     },
+    "mask": mask,
     "bases": bases,
     "moments": moments,
     "checkpoint": checkpoint,

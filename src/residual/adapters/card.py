@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from residual.adapters.methods import FINE_TUNING, KEPT
+from residual.adapters.methods import FINE_TUNING, kept_method
 from residual.encoders.names import ALIASES, encoder_name, is_listed
 from residual.errors import ResidualError, printable
 from residual.intervals import over_seeds, shown
@@ -76,6 +76,7 @@ def model_card(config: dict[str, Any], place: str, nameable: bool = True) -> str
     from huggingface_hub import ModelCardData
 
     method, name = config["method"], config["encoder"]["name"]
+    kept = kept_method(method)
     record = TrainingRecord.of_json(config["training"] or {})
     base = hub_name(name)
     header = ModelCardData(
@@ -89,7 +90,7 @@ def model_card(config: dict[str, Any], place: str, nameable: bool = True) -> str
         config,
         header=header.to_yaml(),
         title=f"{name} adapted to {record.dataset}" if record.dataset else f"{name}, adapted",
-        about=KEPT[method].about if method in KEPT else "none: the encoder as it is, with a classifier",
+        about=kept.about if kept else "none: the encoder as it is, with a classifier",
         arguments=_arguments(place, name, nameable),
         classes=config["class_names"] or [],
         record=record,

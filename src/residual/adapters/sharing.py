@@ -22,7 +22,7 @@ from torch import Tensor
 from residual.adapters.adapter import Adapter
 from residual.adapters.card import TrainingRecord, model_card
 from residual.adapters.config import EncoderFacts, check_config, format_of, making_sense, read_config
-from residual.adapters.methods import FINE_TUNING, KEPT
+from residual.adapters.methods import FINE_TUNING, kept_method
 from residual.encoders.encoder import Encoder
 from residual.encoders.sources import hub_errors
 from residual.errors import ExistingError, ForeignError, ResidualError
@@ -232,7 +232,7 @@ def _adapter(
     method = config["method"]
     if method == "residual" and set((config["training"] or {}).get("accuracy", ())) == _STAR_UNTIL_0_1:
         method = "residual_star"
-    kind = KEPT.get(method)
+    kind = kept_method(method)
     if kind is None or not issubclass(kind, Adapter):
         raise ResidualError(f"An adapter of method {method!r} isn't known to this version.")
     return kind.from_saved(tensors, config["adapter"], origin)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from residual.adapters.methods import KEPT
+from residual.adapters.methods import METHODS
 from residual.intervals import shown
 from residual.report.geometry import markdown_table
 from residual.report.layout import Table
 
 SHOTS = "@"  # in cells' names, between a method and of how many pictures of each class it was fitted
-METHOD_NAMES = {"zero_shot": "zero-shot"} | {name: each.label for name, each in KEPT.items()}
+METHOD_NAMES = {"zero_shot": "zero-shot"} | {name: each.label for name, each in METHODS.items()}
 
 
 def percent(part: float) -> str:

@@ -26,7 +26,6 @@ __all__ = [
     "ADAPTERS",
     "BASES_KINDS",
     "FINE_TUNING",
-    "KEPT",
     "METHODS",
     "AdapterSettings",
     "Coarse",
@@ -42,6 +41,7 @@ __all__ = [
     "ResiDualStar",
     "SpectralMap",
     "UnitEdit",
+    "kept_method",
     "make_adapter",
 ]
 
@@ -68,9 +68,12 @@ ADAPTERS: dict[str, type[Adapter]] = {
     name: each for name, each in METHODS.items() if issubclass(each, Adapter)
 }
 FINE_TUNING = FineTuning.method
-# What a folder may keep: also what is set by hand, and never fitted or compared.
-KEPT: dict[str, type[Method]] = METHODS | {Edited.method: Edited}
 Edited.adapters = ADAPTERS
+
+
+def kept_method(name: str) -> type[Method] | None:
+    """What a folder may be of: a method, or what is set by hand and never fitted or compared."""
+    return Edited if name == Edited.method else METHODS.get(name)
 
 
 def make_adapter(

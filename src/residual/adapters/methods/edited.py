@@ -70,8 +70,6 @@ class Edited(Adapter):
     method: ClassVar[str] = "edited"
     label: ClassVar[str] = "edited"
     about: ClassVar[str] = "edited by hand: units of the encoder switched off or weighted"
-    trained: ClassVar[str] = "setting {:,} weights by hand"
-    look: ClassVar[tuple[str, str, str]] = ("#CC79A7", "*", "-")
     learning_rate: ClassVar[float] = 0.0
     adapters: ClassVar[Mapping[str, type[Adapter]]] = {}  # that may be edited: set where they are listed
 
