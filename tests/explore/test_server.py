@@ -20,6 +20,7 @@ from residual import encode_dataset
 from residual.errors import ResidualError
 from residual.explore.app import application
 from residual.explore.built import built
+from residual.explore.export import export_page
 from residual.explore.guard import MOST_BYTES
 from residual.explore.serving import address_of, listening, serve, server_of
 from residual.workflows.exploration import Exploration, Sources
@@ -102,6 +103,22 @@ def test_answers_are_json_and_errors_are_sentences(serving, exploration):
     status, headers, body = ask(port, "/api/save", json.dumps({**state, "as": "mask"}).encode())
     assert headers["Content-Disposition"] == 'attachment; filename="mask.json"'
     assert json.loads(body)["mask"]["off"] == ["1.2"]
+
+
+@pytest.mark.parametrize(("classes", "kinds"), [(4, ("head",)), (30, ("head", "mlp", "emb"))])
+def test_what_tells_no_classes_apart_is_looked_at_nevertheless(classes, kinds, tmp_path):
+    encoder = tiny_encoder(1)
+    store = encode_dataset(encoder, TinyImages(12, classes), kinds=kinds)
+    found = Exploration(Sources(()), [store], encoder)
+    about = found.about()
+    assert about["baseline"] is None
+    assert about["can"]["turn"] != about["can"]["map"] is True
+    assert about["notes"][-1].startswith("Nothing tells the classes apart")
+    keys = [score["key"] for score in about["scores"]]
+    assert keys == ["correlation"] * (len(kinds) == 3) + ["dimension", "norm"]
+    assert all(len(found.heads(key)["units"]) == len(found.parts.kept_units) for key in keys)
+    assert len(found.unit("1.0")["components"]) > 0
+    assert export_page(found, tmp_path / "page.html").size > 10**5
 
 
 def test_a_fault_is_logged_and_told_in_one_sentence(serving, exploration, monkeypatch, caplog):

@@ -75,6 +75,14 @@ class once(Generic[Made]):  # noqa: N801 - used as `cached_property` is
         return of.__dict__.setdefault("made once", ByKey()).get(self.name, lambda: self.make(of))
 
 
+def tried(make: Callable[[], Made]) -> Made | ResidualError:
+    """What is made, or why it can't be."""
+    try:
+        return make()
+    except ResidualError as error:
+        return error
+
+
 class Bounded(Generic[Made]):
     """Values by key, of `most` bytes together; what is larger is made each time. Threads may share it.
 

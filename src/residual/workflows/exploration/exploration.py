@@ -16,7 +16,7 @@ from residual.errors import ResidualError
 from residual.store.base import Store
 from residual.text.dictionary import checked_texts, read_texts
 from residual.workflows.exploration import overview, saving, scores
-from residual.workflows.exploration.bounded import once
+from residual.workflows.exploration.bounded import once, tried
 from residual.workflows.exploration.describing import Descriptions
 from residual.workflows.exploration.drops import Drops
 from residual.workflows.exploration.mapping import PictureMaps
@@ -94,11 +94,7 @@ class Exploration:
 
     def about(self) -> dict[str, Any]:
         """What there is: encoder, stores, classes, scores, adapters, and what can be done."""
-        try:
-            turning = self.turning
-        except ResidualError as error:
-            turning = error
-        return overview.about(self.parts, turning, overview.possible(self.parts))
+        return overview.about(self.parts, tried(lambda: self.turning))
 
     def heads(self, score: str = "accuracy") -> dict[str, Any]:
         """A score of every unit."""

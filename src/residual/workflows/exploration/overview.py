@@ -7,28 +7,28 @@ from typing import Any
 
 from residual.errors import ResidualError
 from residual.files import shareable
+from residual.heads.scores import check_whole
 from residual.libraries import version_of
 from residual.text.dictionary import read_texts
+from residual.workflows.exploration.bounded import tried
 from residual.workflows.exploration.parts import Parts
 from residual.workflows.exploration.scores import accuracy_alone, dimensions, moved, named, scores_of
 from residual.workflows.exploration.turned import measured
 from residual.workflows.exploration.turning import Turning
 
 _EXAMPLES, _SHORT = 5, 20  # texts, and letters of one
+_NEEDED = ("classes", "whole")  # by scores, and told by what else can't be done
 _SHOWN = ("label", "what", "percent", "signed")
 
 
-def about(parts: Parts, turning: Turning | ResidualError, can: dict[str, bool | str]) -> dict[str, Any]:
+def about(parts: Parts, turning: Turning | ResidualError) -> dict[str, Any]:
     """See api/about: names, scores, adapters and what can be done.
 
     Args:
         parts: of the exploration.
         turning: what turns units, or why none does.
-        can: what else can be done, or why not.
     """
-    units, store, whole = parts.units, parts.store, isinstance(turning, Turning)
-    directions = parts.directions()
-    why_not = True if whole else str(turning)
+    units, store, can = parts.units, parts.store, possible(parts, turning)
     dictionary = parts.sources.dictionary
     texts = read_texts(dictionary)
     return {
@@ -39,7 +39,7 @@ def about(parts: Parts, turning: Turning | ResidualError, can: dict[str, bool | 
             "layers": units.layers,
             "heads": units.heads,
             "output_dim": store.linearization.output_dim,
-            "has_text": directions.of_text,
+            "has_text": can["text"] is True,
         },
         "stores": [
             {"name": name, "dataset": each.dataset, "samples": len(each)}
@@ -51,6 +51,7 @@ def about(parts: Parts, turning: Turning | ResidualError, can: dict[str, bool | 
         "scores": [
             {"key": key, **{name: getattr(each, name) for name in _SHOWN}}
             for key, each in scores_of(parts).items()
+            if each.needs is None or can[each.needs] is True
         ],
         "adapters": [
             {
@@ -63,11 +64,11 @@ def about(parts: Parts, turning: Turning | ResidualError, can: dict[str, bool | 
         ],
         "dictionary": {"name": shareable(dictionary, path=True), "texts": len(texts)},
         "examples": examples(texts),
-        "can": {"turn": why_not, "save": why_not, **can},
+        "can": {what: why for what, why in can.items() if what not in _NEEDED},
         "baseline": _baseline(parts, turning) if isinstance(turning, Turning) else None,
         "notes": [
             *parts.origin.notes,
-            *filter(None, [directions.note, *(held.note for held in parts.adapters.values())]),
+            *filter(None, [_of_classes(parts), *(held.note for held in parts.adapters.values())]),
         ],
     }
 
@@ -78,22 +79,25 @@ def examples(texts: Sequence[str]) -> list[str]:
     return [short[int((place + 0.5) * len(short) / _EXAMPLES)] for place in range(_EXAMPLES * bool(short))]
 
 
-def possible(parts: Parts) -> dict[str, bool | str]:
-    """Whether there are directions of texts, dropped pictures, maps, and pictures of the store: True, or a
-    sentence on why not. No encoder is loaded for that.
+def possible(parts: Parts, turning: Turning | ResidualError) -> dict[str, bool | str]:
+    """Whether there are classes, units of all kinds, turned units, directions of texts, dropped pictures,
+    maps, and pictures of the store: True, or a sentence on why not.
     """
-    directions, origin, encoder = parts.directions(), parts.origin, ""
-    try:
-        parts.check_encoder()
-    except ResidualError as error:
-        encoder = str(error)
+    directions, origin, encoder = tried(parts.directions), parts.origin, tried(parts.check_encoder)
+    classes = directions if isinstance(directions, ResidualError) else None
+    of_text = not isinstance(directions, ResidualError) and directions.of_text
+    turned = turning if isinstance(turning, ResidualError) else None
     why_not = {
-        "text": "" if directions.of_text else directions.note or "This encoder has no text tower.",
-        "drop": encoder,
+        "classes": classes,
+        "whole": tried(lambda: check_whole(parts.store)),
+        "turn": turned,
+        "save": turned,
+        "text": None if of_text else _of_classes(parts),
+        "drop": encoder or classes,
         "map": encoder,
-        "pictures": "" if origin.images is not None else " ".join(origin.notes),
+        "pictures": None if origin.images is not None else " ".join(origin.notes),
     }
-    return {what: why or True for what, why in why_not.items()}
+    return {what: True if why is None else str(why) for what, why in why_not.items()}
 
 
 def moves(parts: Parts) -> dict[str, Any]:
@@ -115,6 +119,14 @@ def moves(parts: Parts) -> dict[str, Any]:
         f"{parts.store.dataset}: one less their spectral cosine, of components up to 90 % of its variance. "
         "0: the same.",
     }
+
+
+def _of_classes(parts: Parts) -> str | None:
+    """What has to be known of the directions of classes."""
+    directions = tried(parts.directions)
+    if isinstance(directions, ResidualError):
+        return f"Nothing tells the classes apart: no text tower is here, nor are there means. {directions}"
+    return directions.note
 
 
 def _names(parts: Parts) -> list[str]:

@@ -18,7 +18,8 @@ import torch
 from residual.errors import ResidualError
 from residual.files import plain_number
 from residual.progress import Progress
-from residual.workflows.exploration.scores import scores_of, values_of
+from residual.workflows.exploration.bounded import tried
+from residual.workflows.exploration.scores import values_of
 from residual.workflows.exploration.states import State
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Recording:
         self.can: dict[str, bool | str] = {
             what: why if what in ("turn", "pictures", "map") else _NO for what, why in about["can"].items()
         }
-        self._score()
+        self._score([each["key"] for each in about["scores"]])
         self.turn = self._turn()
         self._units()
         self._store()
@@ -88,8 +89,8 @@ class Recording:
             return ""
         return f"data:{media};base64,{base64.b64encode(data).decode()}"
 
-    def _score(self) -> None:
-        for key in scores_of(self.parts):
+    def _score(self, keys: Sequence[str]) -> None:
+        for key in keys:
             self._try("api/heads", {"score": key}, lambda key=key: self.exploration.heads(key))
         self._try("api/words", {}, self.exploration.words)
         if len(self.parts.stores) > 1:
@@ -130,8 +131,10 @@ class Recording:
 
     def _units(self) -> None:
         """Described units, the best by their accuracy alone first."""
-        values = values_of(self.parts, "accuracy")
-        order = sorted(values, key=lambda unit: -(values[unit] or 0))
+        values = tried(lambda: values_of(self.parts, "accuracy"))
+        order = self.parts.kept_units
+        if not isinstance(values, ResidualError):
+            order = sorted(order, key=lambda unit: -(values[unit] or 0))
         done, why = 0, "for its size"
         for number, unit in enumerate(order):
             name = self.parts.units.name(unit)

@@ -36,6 +36,7 @@ class Score:
         percent: whether it is shown in per cent.
         signed: whether it may be negative.
         reference: what guessing gets, or what leaves a unit as it is; None where there is none.
+        needs: what has to be possible, see `overview.possible`.
     """
 
     label: str
@@ -44,6 +45,7 @@ class Score:
     percent: bool = False
     signed: bool = False
     reference: Callable[[Parts], float] | None = None
+    needs: str | None = None
 
 
 def accuracy_alone(parts: Parts, place: int = 0) -> list[float]:
@@ -114,18 +116,21 @@ _SCORES: dict[str, Score] = {
         accuracy_alone,
         percent=True,
         reference=_guess,
+        needs="classes",
     ),
     "correlation": Score(
         "correlation with the output",
         "How far its contribution goes along with the encoder's output, over pictures.",
         _correlation,
         signed=True,
+        needs="whole",
     ),
     "told": Score(
         "told by texts",
         "Part of its variance that ten texts of the dictionary explain.",
         _told_shares,
         percent=True,
+        needs="text",
     ),
     "dimension": Score("dimension", "How many components hold 99 % of its variance.", dimensions),
     "norm": Score("length", "Root mean square of the length of its contribution.", _length),

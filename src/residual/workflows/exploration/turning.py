@@ -63,11 +63,12 @@ class Turning:
         parts: with a store of all kinds of unit.
 
     Raises:
-        ResidualError: the store keeps only some kinds of unit.
+        ResidualError: the store keeps only some kinds of unit, or nothing tells its classes apart.
     """
 
     def __init__(self, parts: Parts):
         check_whole(parts.store)
+        parts.directions()
         self.parts, self._lock = parts, RLock()
         self._whole: dict[str | None, Tensor] = {}
         self._last: dict[str | None, tuple[State, Tensor, int]] = {}
