@@ -15,7 +15,7 @@ from PIL import Image
 from residual import AdaptedEncoder, ResiDual, fit_bases
 from residual.errors import ResidualError, UnreadableImageError
 from residual.heads import DescribeSettings, describe_heads
-from residual.maps import class_maps
+from residual.maps import class_maps, text_maps
 from residual.workflows.exploration import drops
 
 
@@ -230,13 +230,13 @@ def test_a_map_holds_all_of_what_it_is_of(exploration, picto_store):
     check(exploration.map("11", class_=3), logits[3] - logits.mean(), [names[3]])
     two = exploration.map("11", class_=3, against=8)
     check(two, logits[3] - logits[8], [f"{names[3]} against {names[8]}"])
-    contrast = exploration.texts.contrast("a face").double()
-    check(exploration.map("11", text="a face"), contrast @ output / output.norm(), ["a face"])
+    pixels = encoder.pixels([exploration.pictures_of_store.image(11)])
+    here, there = exploration.map("11", text="a face"), text_maps(encoder, pixels, "a face")  # as the command
+    check(here, there.total[0, 0], ["a face"])
+    np.testing.assert_allclose(here["maps"][0]["values"], there.values[0, 0], atol=1e-6)
     score = exploration.pictures_of_store.along(exploration.parts.units.named("5.4"), [2])[11, 0].item()
     check(exploration.map("11", unit="5.4", component=2), score, ["5.4:2"])
-    every = class_maps(
-        encoder, encoder.pixels([exploration.pictures_of_store.image(11)]), classifier, [3], [8]
-    )
+    every = class_maps(encoder, pixels, classifier, [3], [8])
     np.testing.assert_allclose(two["maps"][0]["values"], every.values[0, 0], atol=1e-4)
     top = exploration.map("11", class_=3, against=8, heads="top", separate=True)
     assert len(top["maps"]) == 10

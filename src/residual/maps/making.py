@@ -72,20 +72,40 @@ def text_maps(
         Maps(2 pictures, 2 maps on 8 by 8 patches: a red flag, a cat)
     """
     plain = checked_encoder(encoder)
+    directions = text_directions(plain, texts, against, templates)
+    names = _named(_listed(texts), _listed(against))
+    return direction_maps(plain, pixels, directions, names, heads, separate=separate, signed=signed)
+
+
+def text_directions(
+    encoder: EncoderLike,
+    texts: str | Sequence[str],
+    against: str | Sequence[str] | None = None,
+    templates: Sequence[str] = ("{}",),
+    *,
+    keep: bool = True,
+) -> Float[Tensor, "m d"]:
+    """What `text_maps` are of: each text's embedding, less the mean of what it is held against.
+
+    Args:
+        encoder, texts, against, templates: see `text_maps`.
+        keep: False leaves nothing of these texts on disk, as of what someone types.
+
+    Raises:
+        ResidualError: there is no text tower.
+    """
+    plain = checked_encoder(encoder)
     if not plain.has_text:
         raise ResidualError(
             f"{plain.name} ({plain.family.name}) has no text tower, so there are no maps of texts.",
             "There are maps of classes and of components.",
         )
-    wanted, others = ([each] if isinstance(each, str) else list(each or ()) for each in (texts, against))
-    directions = _embedded(plain, wanted, templates)
+    directions = _embedded(plain, _listed(texts), templates, keep)
     if against is None:
-        directions = directions - _embedded(plain, read_texts(NEUTRAL)).mean(0)
-    elif others:
-        directions = directions - _embedded(plain, others, templates).mean(0)
-    return direction_maps(
-        plain, pixels, directions, _named(wanted, others), heads, separate=separate, signed=signed
-    )
+        return directions - _embedded(plain, read_texts(NEUTRAL)).mean(0)
+    if others := _listed(against):
+        return directions - _embedded(plain, others, templates, keep).mean(0)
+    return directions
 
 
 def class_maps(
@@ -243,9 +263,13 @@ def _places(scores: SourceScores) -> tuple[Float[Tensor, "n u c rows cols"], Flo
 
 
 def _embedded(
-    encoder: Encoder, texts: Sequence[str], templates: Sequence[str] = ("{}",)
+    encoder: Encoder, texts: Sequence[str], templates: Sequence[str] = ("{}",), keep: bool = True
 ) -> Float[Tensor, "m d"]:
-    return normalize(embed_prompts(encoder, texts, templates), dim=1)
+    return normalize(embed_prompts(encoder, texts, templates, keep=keep), dim=1)
+
+
+def _listed(texts: str | Sequence[str] | None) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts or ())
 
 
 def _numbers(classes: Labels, names: Sequence[str]) -> list[int]:

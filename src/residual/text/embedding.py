@@ -26,7 +26,7 @@ _LONGEST = 2 * LONGEST_TEXT  # letters: a name in a template; tokenizers take lo
 
 
 def embed_texts(
-    encoder: Encoder, texts: Sequence[str], progress: Progress | None = None
+    encoder: Encoder, texts: Sequence[str], progress: Progress | None = None, *, keep: bool = True
 ) -> Float[Tensor, "m d"]:
     """L2-normalised embeddings in float32 on the CPU.
 
@@ -37,6 +37,7 @@ def embed_texts(
         encoder: one with a text tower.
         texts: one or more.
         progress: told of the texts that are done.
+        keep: False leaves nothing on disk.
 
     Raises:
         ResidualError: no text, one that is too long, no text tower, or an embedding that isn't finite.
@@ -51,7 +52,7 @@ def embed_texts(
     digest = hashlib.sha256(what.encode() + ids.cpu().contiguous().numpy().tobytes()).hexdigest()
     path = cache_folder() / "texts" / f"{digest}.safetensors"
     later = False
-    if path.is_file():
+    if keep and path.is_file():
         try:
             kept = load_tensors(path, "texts", ("encoder",))[0]["embeddings"]
             if kept.shape == (len(texts), encoder.output_dim):
@@ -71,7 +72,7 @@ def embed_texts(
         wrong = int((~embeddings.isfinite().all(1)).nonzero()[0])
         raise ResidualError(f"{encoder.name} gives no finite embedding of {texts[wrong]!r}.")
     with suppress(ResidualError, OSError):  # a closed cache folder does no harm
-        if not later:  # whose file is that version's
+        if keep and not later:  # whose file is that version's
             save_tensors(path, "texts", {"embeddings": embeddings}, {"encoder": encoder.name})
     return embeddings
 
@@ -81,6 +82,8 @@ def embed_prompts(
     texts: Sequence[str],
     templates: Sequence[str],
     progress: Progress | None = None,
+    *,
+    keep: bool = True,
 ) -> Float[Tensor, "m d"]:
     """For each text the mean over templates of its prompts' normalised embeddings, itself not normalised
     (Radford et al. 2021, section 3.1.4).
@@ -88,7 +91,7 @@ def embed_prompts(
     Raises:
         ResidualError: as `prompts_of` and `embed_texts`.
     """
-    embedded = embed_texts(encoder, prompts_of(texts, templates), progress)
+    embedded = embed_texts(encoder, prompts_of(texts, templates), progress, keep=keep)
     return embedded.unflatten(0, (len(texts), len(templates))).mean(dim=1)
 
 

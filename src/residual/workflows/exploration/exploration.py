@@ -55,7 +55,7 @@ class Exploration:
         self.pictures_of_store = Pictures(self.parts, self.texts)
         self.descriptions = Descriptions(self.parts, self.pictures_of_store)
         self.drops = Drops(self.parts, self.pictures_of_store)
-        self.maps = PictureMaps(self.parts, self.texts, self.pictures_of_store, self.drops)
+        self.maps = PictureMaps(self.parts, self.pictures_of_store, self.drops)
 
     def check(self) -> None:
         """Refuse what can be told to be wrong before anything is computed.

@@ -13,14 +13,13 @@ from residual.adapters.adapted_encoder import AdaptedEncoder
 from residual.encoders.changes import EncoderLike
 from residual.errors import ResidualError
 from residual.maps.colours import box_of
-from residual.maps.making import component_maps, direction_maps
+from residual.maps.making import component_maps, direction_maps, text_directions
 from residual.maps.maps import Maps
 from residual.workflows.exploration.asked import class_of, position_of, text_of, unit_of, whole
 from residual.workflows.exploration.bounded import Bounded
 from residual.workflows.exploration.drops import MARK, Drops, smaller
 from residual.workflows.exploration.parts import Parts
 from residual.workflows.exploration.pictures import Pictures
-from residual.workflows.exploration.texts import Texts
 
 Draw = Callable[[list[str] | None, bool], Maps]  # of some heads or all, each or their sum
 TOP = 10  # heads, where those that add most are asked for
@@ -33,13 +32,12 @@ class PictureMaps:
 
     Args:
         parts: of the exploration.
-        texts: directions of those that are typed.
         pictures: of the store.
         drops: pictures that were dropped.
     """
 
-    def __init__(self, parts: Parts, texts: Texts, pictures: Pictures, drops: Drops):
-        self.parts, self.texts, self.pictures, self.drops = parts, texts, pictures, drops
+    def __init__(self, parts: Parts, pictures: Pictures, drops: Drops):
+        self.parts, self.pictures, self.drops = parts, pictures, drops
         self._kept: Bounded[dict[str, Any]] = Bounded(_KEPT, lambda answer: 64 + 9 * _numbers(answer))
 
     def map(
@@ -57,9 +55,8 @@ class PictureMaps:
     ) -> dict[str, Any]:
         """See api/map.
 
-        A class is shown against the mean of all classes where none is named, a text against the mean of the
-        dictionary's: what all have in common is everywhere, and tells nothing. (On scenes whose things are
-        known, this finds them better.) Components are of the encoder itself, and of their own head.
+        A class is shown against the mean of all classes where none is named, a text as `text_maps` shows it.
+        Components are of the encoder itself, and of their own head.
 
         Args:
             picture: its place in the store, or the name of one that was dropped.
@@ -164,7 +161,9 @@ class PictureMaps:
         """
         how: dict[str, Any] = {}
         if of_class is None:
-            direction, name = self.texts.contrast(text), text_of(text)
+            name = text_of(text)
+            with self.parts.running:  # what someone types is theirs
+                direction = text_directions(self.parts.encoder, name, keep=False)[0]
         else:
             direction, name, scale = self._class(of_class, against, adapter)
             how = {"of": "logit", "scale": scale}

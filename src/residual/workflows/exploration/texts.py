@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from residual.errors import ResidualError
-from residual.text.embedding import prompts_of
+from residual.text.embedding import embed_prompts
 from residual.workflows.exploration.asked import text_of
 from residual.workflows.exploration.bounded import Bounded, once
 from residual.workflows.exploration.parts import Parts
@@ -65,19 +65,10 @@ class Texts:
         Raises:
             ResidualError: as `embedding`; or it is the mean of the dictionary.
         """
-        return normalize(self.contrast(text), dim=0)
-
-    def contrast(self, text: str) -> Float[Tensor, " d"]:
-        """The same before it is made as long as 1: products with it are cosines with the text, less the mean
-        of those with texts of the dictionary.
-
-        Raises:
-            ResidualError: as `direction`.
-        """
         left = self.embedding(text) - self._mean
         if not left.norm() > _NOTHING:
             raise ResidualError(f"{text_of(text)!r} says what all texts say: it has no direction of its own.")
-        return left
+        return normalize(left, dim=0)
 
     def text(self, text: str) -> dict[str, Any]:
         """See api/text.
@@ -141,13 +132,8 @@ class Texts:
         return {"units": units}
 
     def _embedded(self, texts: list[str]) -> Float[Tensor, "m d"]:
-        encoder = self.parts.encoder
-        with torch.no_grad(), self.parts.running:
-            every = encoder.encode_text(prompts_of(texts, FRAMES)).float().cpu()
-        if not every.isfinite().all():
-            raise ResidualError(f"{encoder.name} gives no finite embedding of {texts[0]!r}.")
-        framed = normalize(every, dim=1).unflatten(0, (len(texts), len(FRAMES))).mean(1)
-        return normalize(framed, dim=1)
+        with self.parts.running:
+            return normalize(embed_prompts(self.parts.encoder, texts, FRAMES, keep=False), dim=1)
 
     @once
     def _mean(self) -> Float[Tensor, " d"]:
