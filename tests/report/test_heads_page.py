@@ -19,7 +19,9 @@ from PIL import Image
 
 from residual import encode_dataset, load_dataset, load_encoder
 from residual.heads import DescribeSettings
+from residual.maps import component_maps, overlay
 from residual.report import heads_table, write_heads_page
+from residual.report.end_maps import end_maps
 from residual.report.tables import percent
 from residual.workflows.describe import describe_store
 
@@ -38,10 +40,15 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(folder):
+def description(folder):
     settings = DescribeSettings(top=3, atoms=4, components=2, images=4, texts=2)
     texts = str(folder / "texts.json")
-    return describe_store(str(folder / "store"), texts, None, settings, device="cpu").heads
+    return describe_store(str(folder / "store"), texts, None, settings, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def found(description):
+    return description.heads
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +140,33 @@ def test_every_picture_is_the_sample_that_its_alt_says(found, page, folder):
     assert len(wanted) == 3 * 2 * 2 * 4
     for alt, uri in pictures:
         assert shows(uri, Image.open(folder / "a <b> & c" / alt.partition(": ")[2]))
+
+
+def test_maps_are_of_the_components_over_their_pictures_with_one_scale(description, folder, tmp_path):
+    shutil.copytree(folder / "a <b> & c", tmp_path / "pictures")
+    head = description.heads.heads[0]
+    ends = [*head.components[1].largest, *head.components[1].smallest]
+    gone, *left = [end.sample_id for end in ends]
+    (tmp_path / "pictures" / gone).write_bytes(b"")
+    dataset = load_dataset(f"folder:{tmp_path / 'pictures'}", "train")
+    encoder, bases = description.encoder, description.bases
+    made = end_maps(encoder, bases, dataset, {f"{head.name}:1": [gone, *left]})
+    assert sorted(sample for _, sample in made.found) == sorted(left)
+    pictures = [Image.open(tmp_path / "pictures" / sample) for sample in left]
+    maps = component_maps(encoder, encoder.pixels(pictures), bases, f"{head.name}:1")
+    for picture, sample, (values,) in zip(pictures, left, maps.values, strict=True):
+        each = made.found[f"{head.name}:1", sample]
+        assert shows(each.uri, overlay(picture, values, maps.scale))
+        assert each.words.startswith("raised" if values.flatten()[values.abs().argmax()] > 0 else "lowered")
+    page = write_heads_page(
+        tmp_path / "heads.html", description.heads, dataset, encoder=encoder, bases=bases
+    ).read_text(encoding="utf-8")
+    plain = write_heads_page(tmp_path / "plain.html", description.heads, dataset).read_text(encoding="utf-8")
+    pictures = Reader(page).pictures
+    assert sum("its score on this picture of" in alt for alt, _ in pictures) == len(pictures) / 2
+    assert len(page) < 1.6 * len(plain)
+    assert 'class="map"' not in plain
+    assert end_maps(encoder, bases, dataset, {"99.0:0": left}).note.startswith("There are no maps: ")
 
 
 def test_progress_is_told_of_every_picture_once(found, dataset, tmp_path):

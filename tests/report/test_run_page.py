@@ -38,11 +38,11 @@ def run(tmp_path_factory):
     return next(run_tasks(encoder, [name], fittings(epochs=2), bases=name))
 
 
-def page_of(run, path, texts=None, changes=None, adapters=None):
+def page_of(run, path, texts=None, changes=None, adapters=None, encoder=None):
     task, changes = run.task, changes or run.changes
     adapters = run.adapters if adapters is None else adapters
     shown = run.summary, adapters, changes, task.stores["train"], task.datasets, task.classifier
-    return write_run_page(path, *shown, texts).read_text(encoding="utf-8")
+    return write_run_page(path, *shown, texts, encoder=encoder).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,8 @@ def texts(run):
 
 @pytest.fixture(scope="module")
 def page(run, texts, tmp_path_factory):
-    return page_of(run, tmp_path_factory.mktemp("out") / "deep/index.html", texts)
+    encoder = residual.load_encoder("picto", device="cpu")
+    return page_of(run, tmp_path_factory.mktemp("out") / "deep/index.html", texts, encoder=encoder)
 
 
 def test_it_is_well_formed_and_needs_nothing_from_outside(page):
@@ -89,6 +90,12 @@ def test_names_are_escaped_and_broken_at_their_own_signs_alone(page):
         '<bdi class="name" title="steel_blue-Donaudampfschiff&lt;i&gt; \\u202e\U0001f600">'
         "steel_<wbr>blue-<wbr>Donaudampfschiff&lt;i&gt; \\u202e\U0001f600</bdi>"
     )
+
+
+def test_pictures_of_heads_have_maps_and_those_of_mlps_none(page):
+    for section in page.split('<section class="unit"')[1:]:
+        mapped = section.count('<img class="map"')
+        assert mapped == (0 if "MLP</h3>" in section else section.count("<figure"))
 
 
 def test_it_leads_with_the_pictures_that_changed_and_both_answers(run, page, tmp_path):

@@ -97,5 +97,8 @@ def describe(
             write_result(json, description.result)
         if page:
             with stages() as show:
-                write_heads_page(page, told, description.origin.images, show, overwrite)
+                write_heads_page(
+                    page, told, description.origin.images, show, overwrite, encoder=description.encoder,
+                    bases=description.bases,
+                )  # fmt: skip
             out.print(f"The page to look at: {page}")

@@ -173,16 +173,19 @@ def component_maps(
     wanted = [components] if isinstance(components, str) else list(components)
     units = Units.of(plain.parts)
     each = [_component(name, units, bases) for name in wanted]
-    heads = list(dict.fromkeys(unit for unit, _, _ in each))
-    directions = torch.zeros(len(heads), max(1, len(each)), plain.output_dim, dtype=torch.float64)
-    for place, (unit, row, _) in enumerate(each):
-        directions[heads.index(unit), place] = row
+    of = [unit for unit, _, _ in each]
+    heads = list(dict.fromkeys(of))
+    rows = [heads.index(unit) for unit in of]
+    at = [of[:place].count(unit) for place, unit in enumerate(of)]  # among those of its head
+    directions = torch.zeros(len(heads), 1 + max(at, default=0), plain.output_dim, dtype=torch.float64)
+    for row, column, (_, component, _) in zip(rows, at, each, strict=True):
+        directions[row, column] = component
     values, elsewhere, given = [], [], []
     for scores in _scores(plain, pixels, directions, heads):
         cells, others = _places(scores)
-        values.append(cells.sum(1))  # (n, m, rows, cols): of all but its own head it is 0
-        elsewhere.append(others.sum(1))
-        given.append(scores.totals.sum(1))
+        values.append(cells[:, rows, at])  # (n, m, rows, cols)
+        elsewhere.append(others[:, rows, at])
+        given.append(scores.totals[:, rows, at])
     means = torch.stack([mean for _, _, mean in each]).to(given[0])
     whole = torch.cat(given)
     rest = -means.expand_as(whole)

@@ -58,8 +58,7 @@ class Maps:
         """One for the whole set: the size of a value at which colours are full. One cell in a hundred may be
         beyond; 0 where all are.
         """
-        sizes = self.values.detach().abs().flatten().double().sort().values
-        return float(sizes[min(len(sizes) - 1, int(_BRIGHTEST * len(sizes)))])
+        return scale_of(self.values)
 
     def take(self, pictures: Sequence[int] | None = None, maps: Sequence[int] | None = None) -> Maps:
         """Some of the pictures and some of the maps, in this order."""
@@ -96,6 +95,12 @@ class Maps:
         few = ", ".join(self.names[:3]) + (", …" if m > 3 else "")
         counts = f"{n} picture{'s' * (n > 1)}, {m} map{'s' * (m > 1)}"
         return f"Maps({counts} on {rows} by {cols} patches: {few})"
+
+
+def scale_of(values: Tensor) -> float:
+    """See `Maps.scale`."""
+    sizes = values.detach().abs().flatten().double().sort().values
+    return float(sizes[min(len(sizes) - 1, int(_BRIGHTEST * len(sizes)))])
 
 
 def resized(

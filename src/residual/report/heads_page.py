@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from residual.data import ImageDataset
+from residual.encoders.encoder import Encoder
 from residual.files import write_text
-from residual.heads.descriptions import TASKS, DescribeSettings, HeadDescription, NearText
+from residual.heads.descriptions import (
+    TASKS,
+    ComponentDescription,
+    DescribeSettings,
+    HeadDescription,
+    NearText,
+)
 from residual.outputs import check_file
 from residual.products import HEADS_PAGE
 from residual.progress import Progress
+from residual.report.end_maps import EndMaps, end_maps
 from residual.report.layout import Table
 from residual.report.pages import PAGES, Thumbnails
 from residual.report.tables import percent
+from residual.spectral.bases import SpectralBases
 
 _BARS = 100  # of a spectrum, at most
 _HEIGHT, _WIDEST, _ROOM = 110.0, 22.0, 560.0  # of the first bar, of a bar, of all, in units of the drawing
@@ -64,6 +73,9 @@ def write_heads_page(
     dataset: ImageDataset | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
+    *,
+    encoder: Encoder | None = None,
+    bases: SpectralBases | None = None,
 ) -> Path:
     """Write the page of some heads: each with its texts, its spectrum and the pictures at its ends.
 
@@ -73,22 +85,29 @@ def write_heads_page(
         dataset: with the pictures; without it samples are named.
         progress: called with the number of pictures read and their total.
         overwrite: whether an earlier page of heads may be replaced.
+        encoder, bases: that of the heads, and their bases: with both, each picture has beside it a map of
+            where in it its head has the component from.
 
     Raises:
         ExistingError, ForeignError: one is there already, see `overwrite`; or something else is.
         ResidualError: the place can't be written to.
     """
     path = check_file(path, HEADS_PAGE, overwrite)
-    pictures, notes = _pictures(described.heads, dataset, progress)
+    wanted = _wanted(described.heads)
+    pictures, notes = _pictures(wanted, dataset, progress)
+    maps = EndMaps()
+    if dataset is not None and encoder is not None and bases is not None:
+        maps = end_maps(encoder, bases, dataset, wanted, progress)
     page = PAGES.get_template("heads.html").render(
         {name: getattr(described, name) for name in ("title", "settings", "of", "entries", "chosen_note")},
         task=TASKS[described.settings.task],
         source=described.dictionary,
-        notes=[*filter(None, [described.unsuited]), *described.notes, *notes],
+        notes=[*filter(None, [described.unsuited]), *described.notes, *notes, *filter(None, [maps.note])],
         headings=_headings(described),
         rows=_rows(described),
         heads=[_section(head, described.settings) for head in described.heads],
         pictures=pictures,
+        maps=maps,
     )
     write_text(path, page)
     return path
@@ -172,6 +191,7 @@ def _section(head: HeadDescription, settings: DescribeSettings) -> dict[str, Any
         "rank_of_head": len(ratios),
         "components": [
             {
+                "name": _name(head, component),
                 "title": f"Component {component.index + 1}",
                 "explained": percent(component.explained_variance_ratio),
                 "ends": (
@@ -212,22 +232,31 @@ def _spectrum(head: HeadDescription, shown: int) -> dict[str, Any]:
     }
 
 
+def _name(head: HeadDescription, component: ComponentDescription) -> str:
+    """As maps call it, from 0."""
+    return f"{head.name}:{component.index}"
+
+
+def _wanted(heads: Sequence[HeadDescription]) -> dict[str, list[str]]:
+    """Of each component the ids of the samples at its ends."""
+    return {
+        _name(head, component): [end.sample_id for end in (*component.largest, *component.smallest)]
+        for head in heads
+        for component in head.components
+    }
+
+
 def _pictures(
-    heads: Sequence[HeadDescription],
+    wanted: Mapping[str, Sequence[str]],
     dataset: ImageDataset | None,
     progress: Progress | None,
 ) -> tuple[dict[str, str], list[str]]:
     """Every picture that is shown, by its sample's id, each read once; and what couldn't be read."""
     if dataset is None:
         return {}, []
-    wanted = {
-        end.sample_id
-        for head in heads
-        for component in head.components
-        for end in (*component.largest, *component.smallest)
-    }
+    shown = {sample for some in wanted.values() for sample in some}
     order, read, found = (
-        [sample for sample in dataset.sample_ids if sample in wanted],
+        [sample for sample in dataset.sample_ids if sample in shown],
         Thumbnails(dataset),
         {},
     )

@@ -9,10 +9,12 @@ from typing import Any
 from residual.adapters.adapter import Adapter
 from residual.adapters.inspection import strongest_components, unit_gains
 from residual.data import ImageDataset
+from residual.encoders.encoder import Encoder
 from residual.files import write_text
 from residual.heads.descriptions import UnitTexts
 from residual.outputs import check_file
 from residual.products import RUN_PAGE
+from residual.progress import Progress
 from residual.report.changes import Change, Changes
 from residual.report.gains import STEPS, gain_colours, gain_grid, unit_anchor
 from residual.report.lambdas import component_title
@@ -41,6 +43,9 @@ def write_run_page(
     classifier: ZeroShotClassifier,
     texts: Mapping[int, UnitTexts] | None = None,
     overwrite: bool = False,
+    *,
+    encoder: Encoder | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the page of one run; where there are several seeds, weights and pictures are of the first.
 
@@ -57,6 +62,8 @@ def write_run_page(
         classifier: of their classes.
         texts: of units, see `residual.heads.unit_texts`.
         overwrite: whether an earlier page of a run may be replaced.
+        encoder: that of the store: with it, pictures at the ends of heads' components have maps.
+        progress: told of the pictures that are mapped.
 
     Raises:
         ExistingError, ForeignError: one is there already, see `overwrite`; or something else is.
@@ -81,6 +88,8 @@ def write_run_page(
         datasets["train"],
         classifier,
         texts,
+        encoder,
+        progress,
     )
     strongest = []
     for component in strongest_components(weighted[shown], _NAMED) if shown else ():

@@ -14,14 +14,18 @@ from residual.adapters.adapter import Adapter
 from residual.adapters.inspection import Component, components_by_unit
 from residual.adapters.scores import compute_scores
 from residual.data import ImageDataset
+from residual.encoders.encoder import Encoder
 from residual.heads.descriptions import UnitTexts
+from residual.progress import Progress
+from residual.report.end_maps import EndMaps, end_maps
 from residual.report.gains import unit_anchor, unit_title
 from residual.report.pages import Thumbnails, names_html
+from residual.spectral.bases import SpectralBases
 from residual.store.base import Store
 from residual.text.classifier import ZeroShotClassifier
 
 PICTURES = 6  # at each end of a component
-_ROOM = 1_600_000  # characters of all pictures at the ends of components
+_ROOM = 1_400_000  # characters of all pictures at the ends of components
 _GONE, _SAME = 0.05, 0.05  # so near 0 a weight removes, so near 1 it changes nothing
 
 
@@ -32,6 +36,8 @@ def unit_sections(
     dataset: ImageDataset,
     classifier: ZeroShotClassifier,
     texts: Mapping[int, UnitTexts] | None,
+    encoder: Encoder | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The sections, in the order of layers; with pictures of those that move the output most, while there is
     room for them.
@@ -43,6 +49,8 @@ def unit_sections(
         dataset: these pictures.
         classifier: of their classes.
         texts: of units.
+        encoder: that of the store, for maps over the pictures of heads.
+        progress: told of these.
     """
     components = {} if adapter is None else _shown(adapter)
     scores = None if adapter is None else compute_scores(adapter, store).scores
@@ -52,6 +60,10 @@ def unit_sections(
             left_out += 1
         elif scores is not None:
             ends[unit] = [_ends(each, scores, store, classifier, pictures) for each in components[unit]]
+    maps = EndMaps()
+    bases = getattr(adapter, "bases", None)
+    if encoder is not None and isinstance(bases, SpectralBases):
+        maps = end_maps(encoder, bases, dataset, _wanted(store, components, ends), progress)
     every = pd.concat(gains.values()) if gains else store.units.iloc[:0]
     sections = []
     for unit, kind, layer, head in _where(every):
@@ -65,6 +77,7 @@ def unit_sections(
                 "verdict": told.verdict_on("this head" if kind == "head" else "this MLP") if told else "",
                 "components": [
                     {
+                        "name": _name(store, each),
                         "title": f"Component {each.index + 1}",
                         "sentence": component_sentence(each, classifier),
                         "ends": ends[unit][place] if unit in ends else (),
@@ -78,6 +91,7 @@ def unit_sections(
         "left_out": left_out,
         "with_pictures": len(ends),
         "unreadable": pictures.unreadable,
+        "maps": maps,
     }
 
 
@@ -99,6 +113,23 @@ def component_sentence(component: Component, classifier: ZeroShotClassifier) -> 
     if weight <= 1 + _SAME:
         return escape(f"{holds} Left nearly as it was (weight {weight:.2f}).")
     return escape(f"{holds} Strengthened to {weight:.2f} times what it was.")
+
+
+def _name(store: Store, component: Component) -> str:
+    """As maps call a head's, from 0."""
+    return f"{store.linearization.units.name(component.unit)}:{component.index}"
+
+
+def _wanted(
+    store: Store, components: Mapping[int, list[Component]], ends: Mapping[int, list[list[dict[str, Any]]]]
+) -> dict[str, list[str]]:
+    """Of each component of a head the samples that are shown."""
+    return {
+        _name(store, each): [sample for end in found for *_, sample in end["pictures"]]
+        for unit in ends
+        if store.units.iloc[unit]["kind"] == "head"
+        for each, found in zip(components[unit], ends[unit], strict=True)
+    }
 
 
 def _shown(adapter: Adapter) -> dict[int, list[Component]]:

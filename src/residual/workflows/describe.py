@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, printable
 from residual.files import shareable
 from residual.heads.by_name import check_atoms, check_heads, parse_heads
@@ -15,6 +16,7 @@ from residual.heads.descriptions import DescribeSettings, HeadDescription
 from residual.heads.suits import suited
 from residual.progress import Progress, named
 from residual.report import DescribedHeads
+from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
 from residual.store.disk import ResidualStore
 from residual.text.classifier import ZeroShotClassifier, check_class_names
@@ -24,11 +26,15 @@ from residual.workflows.store_origin import StoreDataset, dataset_of, encoder_of
 
 @dataclass(frozen=True)
 class StoreDescription:
-    """A store's heads as they are shown, what is known of its dataset, and `result` for JSON."""
+    """A store's heads as they are shown, what is known of its dataset, `result` for JSON; and for maps the
+    encoder and the bases of all heads.
+    """
 
     heads: DescribedHeads
     origin: StoreDataset
     result: dict[str, Any]
+    encoder: Encoder
+    bases: SpectralBases
 
 
 def describe_store(
@@ -116,7 +122,7 @@ def describe_store(
         notes=origin.notes,
         unsuited=unsuited,
     )
-    return StoreDescription(shown, origin, result)
+    return StoreDescription(shown, origin, result, loaded, bases)
 
 
 def _json_of(head: HeadDescription) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class RunPages:
 
     Args:
         encoder: of all of them; without a text tower pages have no texts of units.
-        progress: told of the texts that are embedded.
+        progress: told of the texts that are embedded, and of the pictures that are mapped.
     """
 
     def __init__(self, encoder: Encoder, progress: Progress | None = None):
@@ -36,7 +36,8 @@ class RunPages:
         """
         return write_run_page(
             path, run.summary, run.adapters, run.changes, run.task.stores["train"], run.task.datasets,
-            run.task.classifier, self._texts_of(run), overwrite,
+            run.task.classifier, self._texts_of(run), overwrite, encoder=self.encoder,
+            progress=self.progress,
         )  # fmt: skip
 
     def _texts_of(self, run: Run) -> dict[int, UnitTexts] | None:
