@@ -12,6 +12,7 @@ from saved import transformers_folder
 from residual import AdaptedEncoder, encode_dataset, fit_bases, load_dataset
 from residual.adapters import LinearMap
 from residual.text import ZeroShotClassifier
+from residual.workflows.map import figure_names
 
 CLASSES = ("one cat", "two cats", "three cars")
 
@@ -66,6 +67,11 @@ def test_a_figure_of_each_picture(residual, pictures, tmp_path):
     assert "a &lt;cat&gt;" in (tmp_path / "out/map-wide.svg").read_text(encoding="utf-8")
     code, _, err = residual(*words)
     assert (code, "--overwrite" in err) == (2, True)
+
+
+def test_no_two_pictures_have_one_figure():
+    paths = ["a/cat.png", "b/Cat.jpg", "cat-2.png", "cat.png"]
+    assert figure_names(paths) == ["map-cat", "map-Cat-2", "map-cat-2-2", "map-cat-3"]
 
 
 def test_the_heads_that_add_most(residual, pictures, tmp_path):

@@ -22,6 +22,7 @@ FOR, AGAINST = (213, 94, 0), (0, 114, 178)  # "#D55E00", "#0072B2"
 SOLID = 0.9  # of a full colour: a little of the picture shows
 _PALER = (0.4, 0.75)  # how much white is in the picture below a map, and beside it
 _GREYS = 48, 208  # between which a filter that makes a little too much of them stays in bytes
+_EVEN = (256, 256)  # pixels of what is of one grey
 _STRAIGHT = 0.004  # a box that ends so near to the picture's end ends there
 
 Box = tuple[float | int, float | int, float | int, float | int]
@@ -82,25 +83,26 @@ def box_of(encoder: EncoderLike, picture: Image.Image) -> Box:
     """The part of a picture that an encoder sees, as fractions of it: left, top, right and bottom; beyond 0
     and 1 where the encoder gets a border around it.
 
-    It is measured, whatever its preprocessing is made of: by what becomes of a picture of the same size that
-    is brighter to the right and, in another colour, to the bottom.
+    It is measured, whatever its preprocessing is made of, for as long as that takes of a picture of the same
+    size: by what becomes of one that is brighter to the right and, in another colour, to the bottom.
 
     Raises:
         ResidualError: the preprocessing leaves nothing of that.
     """
     preprocess, (width, height) = checked_encoder(encoder).preprocess, picture.size
     across, down = (np.rint(np.linspace(*_GREYS, side)).astype(np.uint8) for side in (width, height))
-    slopes = np.zeros((height, width, 3), np.uint8)
-    slopes[..., 0], slopes[..., 1] = across, down[:, None]
-    made = [Image.new("RGB", picture.size, (grey,) * 3) for grey in _GREYS]
+    slopes = [
+        Image.fromarray(each).resize(picture.size, Image.Resampling.NEAREST)
+        for each in (across[None], down[:, None], np.array([[_GREYS[1]]], np.uint8))
+    ]
+    made = [Image.new("RGB", _EVEN, (grey,) * 3) for grey in _GREYS]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pictures that are none
-        low, high, found = (
-            preprocess(each).double().numpy()[:2] for each in (*made, Image.fromarray(slopes))
-        )
-    room = high - low
-    inside = np.abs(room) > 0.5 * np.abs(room).max()
-    shares = np.divide(found - low, room, out=np.full_like(room, np.nan), where=inside)
+        low, high, found = (preprocess(each).double().numpy() for each in (*made, Image.merge("RGB", slopes)))
+    # What each grey becomes, whatever is around it; blue is even in the picture, and tells where that ends.
+    low, high = (each[:, each.shape[1] // 2, each.shape[2] // 2, None, None] for each in (low, high))
+    shares = (found - low) / (high - low)
+    shares[:, np.abs(shares[2] - 1) > 0.1] = np.nan
     left, right = _ends(shares[0], width)
     top, bottom = _ends(shares[1].T, height)
     return left, top, right, bottom

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -184,13 +184,15 @@ def map_pictures(
 
 def figure_names(paths: Sequence[str | Path]) -> list[str]:
     """Of the figures of some files of pictures, no two alike: "map-cat" of "pictures/cat.jpg"."""
-    stems = [safe_name(_shown(path).rpartition(".")[0] or _shown(path)) for path in paths]
-    seen: Counter[str] = Counter()
-    names = []
-    for stem in stems:
-        seen[stem] += 1
-        names.append(f"map-{stem}" + (f"-{seen[stem]}" if seen[stem] > 1 else ""))
-    return names
+    names: dict[str, str] = {}  # by what disks that don't tell capitals take for the same
+    for path in paths:
+        stem = name = f"map-{safe_name(_shown(path).rpartition('.')[0] or _shown(path))}"
+        for number in count(2):
+            if name.casefold() not in names:
+                break
+            name = f"{stem}-{number}"
+        names[name.casefold()] = name
+    return list(names.values())
 
 
 def _shown(path: str | Path) -> str:
