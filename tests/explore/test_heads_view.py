@@ -48,4 +48,18 @@ def test_a_pasted_address_shows_the_same_on_a_dark_phone(browser, address):
         assert page.evaluate("document.documentElement.scrollWidth") == real.PHONE[0]
         page.get_by_role("button", name="Back to scores").click()
         assert page.get_by_label("Colour by").input_value() == "norm"
+        page.get_by_label("λ of component 0", exact=True).press("ArrowLeft")
+        page.get_by_role("status").get_by_text("Accuracy").wait_for()
+        assert "lam=0.1:0:0.95" in page.url
         assert real.faults(page) == []
+
+
+def test_a_server_that_is_gone_can_be_tried_again_and_an_address_names_what_it_can(page, address):
+    page.route("**/api/*", lambda route: route.abort())
+    page.goto(f"{address}#view=turn&unit=constructor&off=toString,7.2&lam=__proto__:toString:3")
+    page.get_by_text("The explorer doesn't answer.").wait_for()
+    page.unroute("**/api/*")
+    page.troubles.clear()
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_text("Choose a head above").wait_for()
+    page.get_by_role("gridcell", name="head 7.2", exact=False).and_(page.locator(".off")).wait_for()

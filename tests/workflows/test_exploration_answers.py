@@ -68,7 +68,9 @@ def test_the_head_that_was_built_to_write_a_text_is_found_first(explored, explor
         assert max(units, key=lambda name: units[name][key]) == "5.1"
     assert units["5.1"]["value"] > 0.9
     assert planted.text("yellow")["components"][0]["unit"] == "5.1"
-    words = {each["unit"]: each for each in planted.words()["units"]}
+    answer = planted.words()
+    assert "yellow" in answer["examples"][0]  # to try: what a head speaks most
+    words = {each["unit"]: each for each in answer["units"]}
     assert len(words) == len(units)
     assert "yellow" in words["5.1"]["text"]
     x = contributions(planted.parts.store, "5.1")

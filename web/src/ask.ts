@@ -2,7 +2,7 @@
  * Questions to the server, by paths relative to the page. A question that nobody waits for any more is aborted;
  * what was answered is remembered. An exported page has its answers inside ("recorded") and asks nobody.
  */
-import { useSignal, type Signal } from "@preact/signals";
+import { signal, useSignal, type Signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import type { About } from "./types";
 
@@ -13,16 +13,22 @@ export interface Recorded {
   pictures?: Record<string, string>; // data URIs, by position
 }
 
+/** The status of what nobody answered. */
+export const UNREACHED = 0;
+
 /** What the server said no to, or why it couldn't be asked: a sentence, and the way out. */
 export class AskError extends Error {
   constructor(
     message: string,
     readonly hint: string | null = null,
-    readonly status: number = 0,
+    readonly status: number = UNREACHED,
   ) {
     super(message);
   }
 }
+
+/** How often someone has said "try again": what failed is asked once more. */
+export const tries = signal(0);
 
 /** The status of what an exported page doesn't hold: no fault, so it is told calmly. */
 export const NOT_HELD = -1;
@@ -72,21 +78,20 @@ if (recorded) {
 /** What an exported page computes itself instead of asking: by the path without its query, from the body of the POST. */
 export const computedHere = new Map<string, (body: unknown, query: URLSearchParams) => unknown>();
 
-async function fetchJson(address: string, options: RequestInit): Promise<unknown> {
+async function reach(address: string, options: RequestInit): Promise<Response> {
   let response: Response;
   try {
     response = await fetch(withToken(address), options);
   } catch (error) {
     if (options.signal?.aborted) throw error;
-    throw new AskError("The explorer doesn't answer.", "Is `residual explore` still running? Start it and reload the page.");
+    throw new AskError("The explorer doesn't answer.", "Is `residual explore` still running? Start it again on the same port.");
   }
-  const body: unknown = await response.json().catch(() => null);
-  if (!response.ok) {
-    const said = (body ?? {}) as { error?: string; hint?: string | null };
-    throw new AskError(said.error ?? `The explorer answered with status ${response.status}.`, said.hint ?? null, response.status);
-  }
-  return body;
+  if (response.ok) return response;
+  const said = ((await response.json().catch(() => null)) ?? {}) as { error?: string; hint?: string | null };
+  throw new AskError(said.error ?? `The explorer answered with status ${response.status}.`, said.hint ?? null, response.status);
 }
+
+const fetchJson = async (address: string, options: RequestInit): Promise<unknown> => (await reach(address, options)).json();
 
 /** What is already known of a question, without asking. */
 export function known<T>(address: string): T | undefined {
@@ -125,7 +130,7 @@ export async function post<T>(address: string, body: unknown, signal?: AbortSign
   const here = computedHere.get(base);
   if (here) return here(body, new URLSearchParams(query)) as T;
   if (recorded) {
-    throw new AskError("This exported page can't do that.", "Open the store with `residual explore` for it.");
+    throw new AskError("This exported page can't do that.", "Open the store with `residual explore` for it.", NOT_HELD);
   }
   const bytes = body instanceof Blob;
   const options: RequestInit = {
@@ -139,16 +144,12 @@ export async function post<T>(address: string, body: unknown, signal?: AbortSign
 
 /** POST whose answer is a file: its bytes and its name. */
 export async function download(address: string, body: unknown): Promise<{ blob: Blob; name: string }> {
-  if (recorded) throw new AskError("This exported page can't save.", "Open the store with `residual explore` for it.");
-  const response = await fetch(withToken(address), {
+  if (recorded) throw new AskError("This exported page can't save.", "Open the store with `residual explore` for it.", NOT_HELD);
+  const response = await reach(address, {
     method: "POST",
     body: JSON.stringify(body),
     headers: { "Content-Type": "application/json" },
   });
-  if (!response.ok) {
-    const said = (await response.json().catch(() => ({}))) as { error?: string; hint?: string | null };
-    throw new AskError(said.error ?? `The explorer answered with status ${response.status}.`, said.hint ?? null, response.status);
-  }
   const name = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "")?.[1];
   return { blob: await response.blob(), name: name ?? "residual" };
 }
@@ -191,6 +192,6 @@ export function useAsk<T>(address: string | null, wait = 0): Signal<Asked<T>> {
       clearTimeout(timer);
       controller.abort();
     };
-  }, [address]);
+  }, [address, tries.value]);
   return asked;
 }

@@ -1,7 +1,7 @@
 /** The pictures in view: their order, class, and page as the state has them. */
 import { useSignal, type Signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { ask, AskError, path, type Asked } from "./ask";
+import { ask, AskError, path, tries, type Asked } from "./ask";
 import type { State } from "./state";
 import { answer, askPredicted, recordedPage, turning } from "./turned";
 import type { Pictures } from "./types";
@@ -72,6 +72,6 @@ export function usePictures(wanted: Wanted, turned: string, limit = PAGE): Signa
       clearTimeout(timer);
       controller.abort();
     };
-  }, [key]);
+  }, [key, tries.value]);
   return found;
 }

@@ -51,6 +51,9 @@ const START: State = {
   heads: "",
 };
 
+// Every unit's name has a digit, but the embedding's; what is "constructor" to an object is none.
+const isUnit = (text: string | null | undefined): text is Unit => text === "emb" || /\d/.test(text ?? "");
+
 function numberOf(text: string | undefined): number | null {
   const value = text === undefined || text === "" ? NaN : Number(text);
   return Number.isFinite(value) ? value : null;
@@ -61,7 +64,7 @@ function parseLambdas(text: string): Lambdas {
   for (const part of text.split(",")) {
     const [unit, index, value] = part.split(":");
     const number = numberOf(value);
-    if (unit && index && number !== null) (found[unit] ??= {})[index] = number;
+    if (isUnit(unit) && /^\d+$/.test(index ?? "") && number !== null) (found[unit] ??= {})[index!] = number;
   }
   return found;
 }
@@ -71,7 +74,7 @@ function parseWeights(text: string): Record<Unit, number> {
   for (const part of text.split(",")) {
     const [unit, value] = part.split(":");
     const number = numberOf(value);
-    if (unit && number !== null) found[unit] = number;
+    if (isUnit(unit) && number !== null) found[unit] = number;
   }
   return found;
 }
@@ -82,11 +85,11 @@ export function parse(hash: string): State {
   const get = (key: string) => values.get(key);
   return {
     view: VIEWS.find((view) => view === get("view")) ?? START.view,
-    unit: get("unit") || null,
+    unit: [get("unit")].find(isUnit) ?? null,
     score: get("score") || null,
     sort: SORTS.find((sort) => sort === get("sort")) ?? START.sort,
     text: get("text") ?? "",
-    off: (get("off") ?? "").split(",").filter(Boolean),
+    off: (get("off") ?? "").split(",").filter(isUnit),
     weight: parseWeights(get("weight") ?? ""),
     lam: parseLambdas(get("lam") ?? ""),
     adapter: get("adapter") || null,

@@ -27,7 +27,6 @@ export interface About {
   classes: string[];
   groups: string[] | null;
   notes?: string[];
-  examples?: string[]; // texts to try
   samples: number;
   scores: Score[];
   adapters: Adapter[];
@@ -113,6 +112,7 @@ export interface TextAnswer {
 
 /** Which text of the dictionary each unit speaks most, and its share; no text where chance does better. */
 export interface Words {
+  examples: string[]; // texts to try
   units: { unit: Unit; text: string | null; value: number }[];
 }
 

@@ -2,7 +2,7 @@
  *  a sentence with the way out. While a newer answer is on its way the older one stays, a little paler. */
 import type { ComponentChildren } from "preact";
 import type { Signal } from "@preact/signals";
-import { NOT_HELD, type Asked, type AskError } from "../ask";
+import { NOT_HELD, tries, UNREACHED, type Asked, type AskError } from "../ask";
 
 export function Problem({ error }: { error: AskError }) {
   if (error.status === NOT_HELD) return <p class="cannot">{error.message} {error.hint}</p>;
@@ -10,6 +10,7 @@ export function Problem({ error }: { error: AskError }) {
     <div class="problem" role="alert">
       <p>{error.message}</p>
       {error.hint && <p class="hint">{error.hint}</p>}
+      {error.status === UNREACHED && <p><button type="button" class="button" onClick={() => tries.value++}>Try again</button></p>}
     </div>
   );
 }

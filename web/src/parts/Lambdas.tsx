@@ -42,7 +42,7 @@ function Slider({ label, value, low = LOW, high = HIGH, disabled, set, children 
           if (event.key === "Delete" || event.key === "Backspace") set(1);
         }}
       />
-      <output class="slider-value">{value.toFixed(2).replace("-", "−")}</output>
+      <span class="slider-value" aria-hidden="true">{value.toFixed(2).replace("-", "−")}</span>
     </div>
   );
 }
@@ -84,6 +84,15 @@ export function Lambdas({ spectrum, components, lambdas, set }: Props) {
         </button>
       )}
     </div>
+  );
+}
+
+/** The weight of one component, where the component is told of. */
+export function ComponentLambda({ index, value, set }: { index: number; value: number; set: (value: number) => void }) {
+  return (
+    <Slider label={`λ of component ${index}`} value={value} set={set}>
+      <span class="soft">its weight λ</span>
+    </Slider>
   );
 }
 

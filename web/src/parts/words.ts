@@ -31,6 +31,9 @@ export function number(value: number | null | undefined): string {
 export const shown = (score: Score | undefined, value: number | null | undefined): string =>
   score?.percent ? percent(value) : number(value);
 
+/** What gets the value that a score is held against. */
+export const chanceName = (score: Score | undefined): string => (score?.key === "accuracy" ? "guessing" : "chance");
+
 /** "head 11.4", "MLP 3", "the embedding". */
 export function nameOf(unit: Unit): string {
   if (unit === "emb") return "the embedding";

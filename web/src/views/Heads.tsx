@@ -12,7 +12,7 @@ import { offUnits, turnedUnits } from "../turned";
 import { HeadsTable } from "./heads/HeadsTable";
 import { openUnit } from "./heads/open";
 import { shadingOfScore, shadingOfText, type Says, type Shading } from "./heads/shading";
-import { Speaking } from "./heads/Speaking";
+import { heardOf, Speaking } from "./heads/Speaking";
 import { Start } from "./heads/Start";
 import { TextBox } from "./heads/TextBox";
 import { UnitPanel } from "./unit/UnitPanel";
@@ -45,7 +45,7 @@ export function Heads({ about }: { about: About }) {
   return (
     <div class="heads-view">
       <div class="heads-ask">
-        <TextBox about={about} problem={spoken.value.error} />
+        <TextBox about={about} problem={spoken.value.error} examples={words.value.data?.examples ?? []} />
       </div>
       <section class="heads-side" aria-label="All heads">
         <Answer of={heads} waiting={<Placeholder about={about} />}>
@@ -70,7 +70,7 @@ export function Heads({ about }: { about: About }) {
         </Answer>
       </section>
       <div class="heads-main">
-        <p class="unseen" aria-live="polite">{unit.value && `${titleOf(unit.value)} is shown.`}</p>
+        <p class="unseen" aria-live="polite">{unit.value ? `${titleOf(unit.value)} is shown.` : speaking && heardOf(speaking)}</p>
         {speaking && !unit.value && <Speaking about={about} answer={speaking} />}
         {unit.value ? (
           <UnitPanel about={about} unit={unit.value} />

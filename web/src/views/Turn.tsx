@@ -1,6 +1,6 @@
 /** Switch units off, weigh them and their components, and see at once what becomes of the predictions. */
 import { useEffect } from "preact/hooks";
-import { path, useAsk } from "../ask";
+import { path, tries, useAsk } from "../ask";
 import { partsOf, usePictures } from "../listed";
 import { Answer, CannotBecause, Problem, Skeleton } from "../parts/Answer";
 import { ClassBars } from "../parts/ClassBars";
@@ -13,7 +13,7 @@ import { chosenPosition, PicturePanel } from "../parts/PicturePanel";
 import { Pager, PicturesBar, UnitOptions } from "../parts/PicturesBar";
 import { Pictures as Tiles, PictureTile } from "../parts/PictureTile";
 import { SaveMenu } from "../parts/SaveMenu";
-import { percent, plural, shown, titleOf } from "../parts/words";
+import { chanceName, nameOf, percent, plural, shown, titleOf } from "../parts/words";
 import { field, go, state } from "../state";
 import { answer, canUndo, follow, followPlain, isPlain, offUnits, plain, PLAIN, problem, resetUnit, setLambda, toggle, turn, turnedUnits, turning, turnOf, undo, weigh } from "../turned";
 import type { About, Heads, Picture, UnitAnswer } from "../types";
@@ -37,7 +37,7 @@ function Turned({ about }: { about: About }) {
   const inView = pictures.value.data?.pictures ?? [];
   const positions = inView.map((picture) => picture.position).filter((place) => typeof place === "number");
   const turned = JSON.stringify(turnOf(now, positions));
-  useEffect(() => follow(positions), [turned]);
+  useEffect(() => follow(positions), [turned, tries.value]);
   useEffect(() => void followPlain().catch(() => undefined), []); // what is wrong, `follow` says
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
@@ -108,7 +108,7 @@ function Switches({ about }: { about: About }) {
                   if (!event.shiftKey) toggle(name);
                 }}
               />
-              <Legend scale={scale} format={(value) => shown(colour, value)} reference={data.reference} />
+              <Legend scale={scale} format={(value) => shown(colour, value)} reference={data.reference} referenceName={chanceName(colour)} />
             </div>
           );
         }}
@@ -162,7 +162,7 @@ function Chosen({ about }: { about: About }) {
       )}
       {words && <p class="small soft">{words.verdict}</p>}
       <button type="button" class="plain linked" disabled={!off && !(name in weight.value) && !(name in lam.value)} onClick={() => resetUnit(name)}>
-        This unit as it is
+        Reset {nameOf(name)}
       </button>
     </section>
   );
@@ -269,7 +269,7 @@ function InView({ about, pictures, of }: { about: About; pictures: Picture[]; of
 
 function Classes({ about }: { about: About }) {
   const found = answer.value;
-  if (!found) return <Skeleton height="16rem" />;
+  if (!found) return problem.value ? null : <Skeleton height="16rem" />;
   const [kind, row, column] = partsOf(order.value);
   const selected = kind === "cell" ? { row: Number(row), column: Number(column) } : null;
   const few = found.confusion.classes.length < about.classes.length;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from residual.errors import ResidualError
@@ -16,7 +15,6 @@ from residual.workflows.exploration.scores import accuracy_alone, dimensions, mo
 from residual.workflows.exploration.turned import measured
 from residual.workflows.exploration.turning import Turning
 
-_EXAMPLES, _SHORT = 5, 20  # texts, and letters of one
 _NEEDED = ("classes", "whole")  # by scores, and told by what else can't be done
 _SHOWN = ("label", "what", "percent", "signed")
 
@@ -63,7 +61,6 @@ def about(parts: Parts, turning: Turning | ResidualError) -> dict[str, Any]:
             for key, held in parts.adapters.items()
         ],
         "dictionary": {"name": shareable(dictionary, path=True), "texts": len(texts)},
-        "examples": examples(texts),
         "can": {what: why for what, why in can.items() if what not in _NEEDED},
         "baseline": _baseline(parts, turning) if isinstance(turning, Turning) else None,
         "notes": [
@@ -71,12 +68,6 @@ def about(parts: Parts, turning: Turning | ResidualError) -> dict[str, Any]:
             *filter(None, [_of_classes(parts), *(held.note for held in parts.adapters.values())]),
         ],
     }
-
-
-def examples(texts: Sequence[str]) -> list[str]:
-    """A few short texts of a dictionary, evenly spread over it: to try."""
-    short = [text for text in texts if len(text) <= _SHORT]
-    return [short[int((place + 0.5) * len(short) / _EXAMPLES)] for place in range(_EXAMPLES * bool(short))]
 
 
 def possible(parts: Parts, turning: Turning | ResidualError) -> dict[str, bool | str]:

@@ -33,6 +33,7 @@ FRAMES = ("{}", "something {}", "a {} background", "a photo of something {}", "{
 _CENTRE, _COMPARED = 64, 512  # texts of the dictionary that the mean is of, and that units are compared on
 _DRAWS = 400  # of random directions
 _COMPONENTS, _LIKE = 30, 8
+_EXAMPLES, _ALIKE = 3, 0.1  # texts to try; the cosine up to which two are of different kinds
 _NOTHING = 1e-6  # of a text's length
 _TEXTS = 2**24  # bytes of directions that are kept
 
@@ -129,7 +130,17 @@ class Texts:
                 strict=True,
             )
         ]
-        return {"units": units}
+        return {"units": units, "examples": self._examples(shares)}
+
+    def _examples(self, shares: Float[Tensor, "u m"]) -> list[str]:
+        """Texts that some head speaks most above what is usual of it, of different kinds."""
+        units, others, chosen = self.parts.units, self._others, list[int]()
+        heads = [place for place, unit in enumerate(self.parts.bases.units) if units.kind(unit) == "head"]
+        above = (shares - self._usual[:, None])[heads or slice(None)].amax(0)
+        for place in above.argsort(descending=True, stable=True).tolist():
+            if len(chosen) < _EXAMPLES and (others[chosen] @ others[place]).abs().le(_ALIKE).all():
+                chosen.append(place)
+        return [self.parts.dictionary.texts[place] for place in chosen]
 
     def _embedded(self, texts: list[str]) -> Float[Tensor, "m d"]:
         with self.parts.running:

@@ -1,15 +1,28 @@
 /** A text: which components speak it, like texts, and the pictures that have most of it. */
 import { Bars } from "../../parts/Bars";
-import { percent, titleOf } from "../../parts/words";
+import { nameOf, percent, titleOf } from "../../parts/words";
 import { go } from "../../state";
 import type { About, TextAnswer } from "../../types";
 import { openUnit } from "./open";
 import { ByText } from "../unit/Neighbours";
 
-export function Speaking({ about, answer }: { about: About; answer: TextAnswer }) {
-  const strength = (one: TextAnswer["units"][number]) => one.above ?? one.value ?? 0;
+const strength = (one: TextAnswer["units"][number]) => one.above ?? one.value ?? 0;
+const NOBODY = "No head speaks of it more than of a random direction. Name one thing that a picture can show: “red” rather than “colour”.";
+
+/** The units that speak of a text most, and more than of a random direction. */
+function heardBy(answer: TextAnswer) {
   const best = [...answer.units].sort((a, b) => strength(b) - strength(a)).slice(0, 5);
-  const heard = best.filter((one) => (one.value ?? 0) > (answer.chance ?? 0) && strength(one) > 0);
+  return best.filter((one) => (one.value ?? 0) > (answer.chance ?? 0) && strength(one) > 0);
+}
+
+/** The same in a sentence, for those who hear the page. */
+export function heardOf(answer: TextAnswer): string {
+  const units = heardBy(answer).slice(0, 3).map((one) => nameOf(one.unit));
+  return `“${answer.text}”: ${units.length ? `most by ${units.join(", ")}.` : NOBODY}`;
+}
+
+export function Speaking({ about, answer }: { about: About; answer: TextAnswer }) {
+  const heard = heardBy(answer);
   return (
     <div class="card stack">
       <h2>“{answer.text}”</h2>
@@ -32,7 +45,7 @@ export function Speaking({ about, answer }: { about: About; answer: TextAnswer }
           {answer.chance !== null && <p class="small soft">The best of as many random directions gets {percent(answer.chance)}.</p>}
         </>
       ) : (
-        <p>No head speaks of it more than of a random direction.</p>
+        <p>{NOBODY}</p>
       )}
       {answer.like.length > 0 && (
         <p class="examples small">

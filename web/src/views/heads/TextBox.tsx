@@ -7,10 +7,10 @@ import { field, go } from "../../state";
 import type { About } from "../../types";
 
 const text = field("text");
-const EXAMPLES = ["red", "striped", "round", "a number", "an animal"];
+const FIRST = "red"; // beside it, texts that heads of this store speak
 const REST = 350; // milliseconds without a key before a text is looked up
 
-export function TextBox({ about, problem }: { about: About; problem: AskError | null }) {
+export function TextBox({ about, problem, examples }: { about: About; problem: AskError | null; examples: string[] }) {
   const typed = useSignal(text.value);
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
   useEffect(() => text.subscribe((value) => {
@@ -22,8 +22,6 @@ export function TextBox({ about, problem }: { about: About; problem: AskError | 
     clearTimeout(timer.current);
     if (value.trim() !== text.peek()) go({ text: value.trim() }, replace);
   };
-  const own = about.examples ?? [];
-  const examples = own.length ? [...new Set([EXAMPLES[0]!, ...own])].slice(0, 5) : EXAMPLES;
   return (
     <form
       class="text-box"
@@ -41,7 +39,7 @@ export function TextBox({ about, problem }: { about: About; problem: AskError | 
         autocomplete="off"
         spellcheck={false}
         maxLength={300}
-        placeholder="type a word, such as red"
+        placeholder={`type a word, such as ${FIRST}`}
         value={typed.value}
         onInput={(event) => {
           typed.value = event.currentTarget.value;
@@ -51,7 +49,7 @@ export function TextBox({ about, problem }: { about: About; problem: AskError | 
       />
       <p class="examples small">
         <span class="soft">Try</span>
-        {examples.map((example) => (
+        {[...new Set([FIRST, ...examples])].map((example) => (
           <button key={example} type="button" class="chip" aria-pressed={text.value === example} onClick={() => ((typed.value = example), look(example, false))}>
             {example}
           </button>

@@ -1,5 +1,5 @@
 /** What colours the heads: a score, or how far they speak a text. */
-import { percent, shown } from "../../parts/words";
+import { chanceName, percent, shown } from "../../parts/words";
 import type { Heads, HeadsUnit, Score, TextAnswer, Unit, Words } from "../../types";
 
 /** The nearest text of each unit. */
@@ -33,7 +33,7 @@ export function shadingOfScore(data: Heads, score: Score | undefined): Shading {
     high,
     signed: score?.signed ?? false,
     reference: data.reference,
-    referenceName: score?.key === "accuracy" ? "guessing" : "chance",
+    referenceName: chanceName(score),
   };
 }
 
@@ -52,6 +52,5 @@ export function shadingOfText(answer: TextAnswer, known: HeadsUnit[]): Shading {
     signed: false,
     reference: compared ? null : answer.chance,
     referenceName: "chance",
-    
   };
 }

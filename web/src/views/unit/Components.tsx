@@ -1,12 +1,15 @@
 /** Components of a unit: the pictures at both ends, and the texts that lie there. */
 import { path, useAsk } from "../../ask";
+import { ComponentLambda } from "../../parts/Lambdas";
 import { PictureTile, Pictures } from "../../parts/PictureTile";
 import { percent } from "../../parts/words";
 import { field, go } from "../../state";
+import { setLambda, turning } from "../../turned";
 import type { About, Component, Picture, TextAnswer, Unit } from "../../types";
 
 const picture = field("picture");
 const text = field("text");
+const lam = field("lam");
 
 export function Components({ about, unit, components }: { about: About; unit: Unit; components: Component[] }) {
   const asked = about.can.text === true ? text.value.trim() : "";
@@ -28,6 +31,9 @@ export function Components({ about, unit, components }: { about: About; unit: Un
             <End about={about} name="High end" words={one.positive} pictures={one.largest} />
             <End about={about} name="Low end" words={one.negative} pictures={one.smallest} />
           </div>
+          {about.can.turn === true && !turning && (
+            <ComponentLambda index={one.index} value={lam.value[unit]?.[one.index] ?? 1} set={(value) => setLambda(unit, one.index, value)} />
+          )}
         </li>
       ))}
     </ol>

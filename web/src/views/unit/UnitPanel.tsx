@@ -1,17 +1,22 @@
 /** One unit: what its texts say, how much of it they tell, its components, what is near to it, and where it looks. */
 import { useSignal } from "@preact/signals";
-import { path, useAsk } from "../../ask";
-import { Answer, Skeleton } from "../../parts/Answer";
+import { useEffect } from "preact/hooks";
+import { path, tries, useAsk } from "../../ask";
+import { Answer, Problem, Skeleton } from "../../parts/Answer";
 import { Bars } from "../../parts/Bars";
+import { UnitWeight } from "../../parts/Lambdas";
 import { Spectrum } from "../../parts/Spectrum";
 import { number, percent, shown, titleOf } from "../../parts/words";
-import { field, go, link } from "../../state";
+import { field, go, link, state } from "../../state";
+import { follow, isPlain, offUnits, problem, turnOf, weigh } from "../../turned";
 import type { About, Unit, UnitAnswer } from "../../types";
+import { Outcome } from "../turn/Outcome";
 import { Components } from "./Components";
 import { ByText } from "./Neighbours";
 import { OnePicture } from "./OnePicture";
 
 const text = field("text");
+const weight = field("weight");
 
 export function UnitPanel({ about, unit }: { about: About; unit: Unit }) {
   const asked = useAsk<UnitAnswer>(path("api/unit", { unit }));
@@ -24,11 +29,18 @@ export function UnitPanel({ about, unit }: { about: About; unit: Unit }) {
           Close<span class="unseen"> {titleOf(unit)}</span>
         </button>
       </header>
+      {about.can.turn === true && !isPlain.value && <WhatBecomes about={about} />}
       <Answer of={asked} waiting={<div class="card"><Skeleton lines={7} /></div>}>
         {(data) => (data.unit === unit ? <Described about={about} data={data} /> : <div class="card"><Skeleton lines={7} /></div>)}
       </Answer>
     </article>
   );
+}
+
+/** Of the accuracy, while something is turned. */
+function WhatBecomes({ about }: { about: About }) {
+  useEffect(() => follow([]), [JSON.stringify(turnOf(state.value, [])), tries.value]);
+  return problem.value ? <Problem error={problem.value} /> : <Outcome about={about} />;
 }
 
 const FEW = 4;
@@ -70,6 +82,9 @@ function Described({ about, data }: { about: About; data: UnitAnswer }) {
             shown={components.map((one) => one.index)}
             label={`Variance of the components: ${data.spectrum.slice(0, 5).map((ratio) => percent(ratio)).join(", ")} …`}
           />
+          {about.can.turn === true && (
+            <UnitWeight unit={unit} value={offUnits.value.has(unit) ? 0 : (weight.value[unit] ?? 1)} set={(value) => weigh(unit, value)} />
+          )}
           <Components about={about} unit={unit} components={components} />
           {data.components.length > FEW && (
             <p>
