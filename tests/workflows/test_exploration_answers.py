@@ -15,6 +15,7 @@ from PIL import Image
 from residual import AdaptedEncoder, ResiDual, fit_bases
 from residual.errors import ResidualError, UnreadableImageError
 from residual.heads import DescribeSettings, describe_heads
+from residual.heads.suits import Suited
 from residual.maps import class_maps, text_maps
 from residual.workflows.exploration import drops
 
@@ -79,6 +80,18 @@ def test_the_head_that_was_built_to_write_a_text_is_found_first(explored, explor
     found = planted.pictures(order="text", text="yellow", unit="5.1", limit=48)
     along = planted.parts.store.contributions(units=["5.1"])[:, 0].double() @ direction
     assert places(found) == along.argsort(descending=True).tolist()
+
+
+def test_a_dictionary_that_cannot_describe_the_pictures_names_nothing(explored, monkeypatch):
+    monkeypatch.setattr("residual.workflows.exploration.scores.suited", lambda *_: Suited(10, 0.1, 0.9, 0.5))
+    told = explored()
+    answer = told.words()
+    assert answer["note"].startswith("The dictionary can't describe these pictures: ")
+    assert {each["text"] for each in answer["units"]} == {None}
+    unit = told.unit("7.2")
+    assert not unit["named"]
+    assert unit["verdict"].endswith("no name.")
+    assert not any(each["positive"] or each["negative"] for each in unit["components"])
 
 
 def test_a_unit_is_described_as_reports_describe_it(exploration, picto_store):

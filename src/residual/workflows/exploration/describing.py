@@ -8,13 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from residual.errors import ResidualError
-from residual.heads.describe import unit_texts
 from residual.heads.descriptions import DescribeSettings, UnitTexts
 from residual.spectral.dimension import linear_dimension
 from residual.workflows.exploration.asked import unit_of
 from residual.workflows.exploration.parts import Parts
 from residual.workflows.exploration.pictures import Pictures
-from residual.workflows.exploration.scores import TOLD, named, scores_of, told_by_texts, values_of
+from residual.workflows.exploration.scores import TOLD, named, scores_of, texts_told, told_by_texts, values_of
 
 SETTINGS = DescribeSettings(components=8, images=6)
 _RATIOS = 256  # of a spectrum; an MLP's is as long as the output is wide
@@ -71,14 +70,14 @@ class Descriptions:
 
     def _texts(self, unit: int) -> tuple[UnitTexts | None, str]:
         """Its texts; or None, and why there are none."""
+        parts = self.parts
         try:
-            dictionary = self.parts.dictionary
+            told = (
+                told_by_texts(parts) if TOLD in parts.made else texts_told(parts, parts.bases.select([unit]))
+            )
         except ResidualError as error:
             return None, str(error)
-        if TOLD in self.parts.made:
-            return told_by_texts(self.parts)[unit], ""
-        atoms = min(SETTINGS.atoms, len(dictionary))
-        return unit_texts(self.parts.bases.select([unit]), dictionary, atoms)[unit], ""
+        return told[unit], ""
 
     def _components(self, unit: int, told: UnitTexts | None) -> list[dict[str, Any]]:
         """The first ones: what is near both ends of each, of texts and of pictures."""
@@ -104,7 +103,7 @@ class Descriptions:
 
     def _near(self, directions: Float[Tensor, "k d"], told: UnitTexts | None) -> list[list[str]]:
         """The nearest texts of each direction, where they are nearer than the best random direction."""
-        if told is None or told.chance is None:
+        if told is None or told.chance is None or told.unsuited:
             return [[] for _ in directions]
         bound = told.chance.cosine
         found = self.parts.dictionary.nearest(directions, SETTINGS.texts)

@@ -152,8 +152,8 @@ class Exploration:
         return self.texts.text(text)
 
     def words(self) -> dict[str, Any]:
-        """The text that each unit speaks most."""
-        return self.texts.words()
+        """The text that each unit speaks most; and why none does, where that is so of all."""
+        return {**self.texts.words(), "note": scores.unsuited(self.parts) or None}
 
     def picture(self, position: int, side: int = 160) -> tuple[str, bytes]:
         """A picture of the store as a small file: its media type, and its bytes."""

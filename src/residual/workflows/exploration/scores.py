@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from residual.adapters.inspection import unit_gains
-from residual.errors import unknown_name
+from residual.errors import ResidualError, unknown_name
 from residual.heads.accuracy import correct_by_unit
 from residual.heads.describe import unit_texts
 from residual.heads.descriptions import DescribeSettings, UnitTexts
 from residual.heads.scores import check_whole, score_units
+from residual.heads.suits import suited
+from residual.spectral.bases import SpectralBases
 from residual.spectral.dimension import linear_dimension
 from residual.spectral.similarity import compare_bases
 from residual.workflows.exploration.kept_adapters import HeldAdapter
@@ -82,9 +84,33 @@ def told_by_texts(parts: Parts) -> dict[int, UnitTexts]:
     """The texts of every unit, by its position, with what chance explains."""
 
     def make() -> dict[int, UnitTexts]:
-        return unit_texts(parts.bases, parts.dictionary, min(DescribeSettings().atoms, len(parts.dictionary)))
+        return texts_told(parts, parts.bases)
 
     return parts.made.get(TOLD, make)
+
+
+def texts_told(parts: Parts, bases: SpectralBases) -> dict[int, UnitTexts]:
+    """The texts of some units, which name nothing where the dictionary can't describe the pictures."""
+    found = unit_texts(bases, parts.dictionary, min(DescribeSettings().atoms, len(parts.dictionary)))
+    return {unit: replace(told, unsuited=unsuited(parts)) for unit, told in found.items()}
+
+
+def unsuited(parts: Parts) -> str:
+    """Why the dictionary names nothing of these pictures, a sentence; "" where it may, or where no texts of
+    classes are there to hold it against.
+    """
+
+    def make() -> str:
+        directions = parts.directions()
+        if not directions.of_text:
+            return ""
+        fits = suited(parts.store, parts.dictionary, directions.classifier, DescribeSettings())
+        return "" if fits is None or fits.suits else fits.verdict
+
+    try:
+        return parts.made.get("unsuited", make)
+    except ResidualError:  # nothing tells the classes apart
+        return ""
 
 
 def _told_shares(parts: Parts) -> list[float]:

@@ -28,6 +28,7 @@ from residual.text.embedding import embed_prompts
 from residual.workflows.exploration.asked import text_of
 from residual.workflows.exploration.bounded import Bounded, once
 from residual.workflows.exploration.parts import Parts
+from residual.workflows.exploration.scores import unsuited
 
 FRAMES = ("{}", "something {}", "a {} background", "a photo of something {}", "{} things")
 _CENTRE, _COMPARED = 64, 512  # texts of the dictionary that the mean is of, and that units are compared on
@@ -110,7 +111,8 @@ class Texts:
     def words(self) -> dict[str, Any]:
         """See api/words: the text of the dictionary that each unit speaks most.
 
-        A unit whose share of it is no more than its largest share of as many random directions has none.
+        A unit whose share of it is no more than its largest share of as many random directions has none; and
+        no unit has one by a dictionary that can't describe the pictures.
         """
         shares, texts = self._shares(self._others), self.parts.dictionary.texts
         generator = torch.Generator().manual_seed(0)
@@ -119,7 +121,7 @@ class Texts:
         units = [
             {
                 "unit": self.parts.units.name(unit),
-                "text": texts[place] if value > chance else None,
+                "text": texts[place] if value > chance and not unsuited(self.parts) else None,
                 "value": value,
             }
             for unit, place, value, chance in zip(
