@@ -74,12 +74,15 @@ def test_no_two_pictures_have_one_figure():
     assert figure_names(paths) == ["map-cat", "map-Cat-2", "map-cat-2-2", "map-cat-3"]
 
 
-def test_the_heads_that_add_most(residual, pictures, tmp_path):
+def test_the_heads_that_add_or_take_most(residual, pictures, tmp_path):
     words = ("--text", "cars", "--against", "a cat", "--json", tmp_path / "j")
-    assert residual("map", pictures / "cars.png", *words, "--top", 4)[0] == 0
-    top = read(tmp_path / "j")["mapped"][0]["maps"]
-    adds = [each["total"] - each["rest"] for each in top]
-    assert (len(top), adds) == (4, sorted(adds, reverse=True))
+    code, shown, _ = residual("map", pictures / "cars.png", *words, "--top", 48)
+    (found,) = read(tmp_path / "j")["mapped"]
+    top, adds = found["maps"], [each["total"] - each["rest"] for each in found["maps"]]
+    sizes = [abs(each) for each in adds]
+    assert (code, len(top), sizes) == (0, 48, sorted(sizes, reverse=True))
+    told = f"48 heads add {sum(adds):+.3f}: {sum(each > 0 for each in adds)} for it"
+    assert (found["about"], f"cars.png: {told}" in shown) == (told, True)
     best = top[0]["name"].partition(":")[0]
     assert top[0]["name"] == f"{best}: cars against a cat"
     assert residual("map", pictures / "cars.png", *words, "--head", best, "--overwrite")[0] == 0

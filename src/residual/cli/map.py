@@ -38,7 +38,8 @@ def map_(
         typer.Option(help="Layer and head, such as 11.4; of several their sum. [default: all heads]"),
     ] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, help="So many heads apart, those that add most in each picture.")
+        int | None,
+        typer.Option(min=1, help="So many heads apart, that add or take most in each picture."),
     ] = None,
     unsigned: Annotated[
         bool,
@@ -82,6 +83,7 @@ def map_(
         residual map a.png --component 7.2:0 --bases bases.safetensors --figures maps
     """
     from residual.cli.console import check_outputs, json_of, note, out, stages, steps, write_result
+    from residual.errors import printable
     from residual.outputs import Output
     from residual.products import FIGURES
     from residual.report import check_matplotlib, maps_figure, maps_table, save_figures
@@ -111,6 +113,9 @@ def map_(
             out.print(maps_table(made.pictures, f"by {made.encoder}{less}"))
             for told in made.notes:
                 note(told)
+            for each in made.pictures:
+                if each.about:
+                    out.print(printable(f"{each.name}: {each.about}".replace("\n", ", ")))
         with step():
             write_result(json, made.result)
         if figures:

@@ -68,8 +68,8 @@ class Maps:
         return Maps(*parts, tuple(self.names[place] for place in places), self.of)
 
     def largest(self, k: int) -> list[int]:
-        """The places of the `k` maps whose heads add most, in the mean over pictures; largest first."""
-        return self.shown.mean(0).argsort(descending=True, stable=True)[:k].tolist()
+        """The places of the `k` maps whose heads add or take most, in the mean over pictures; most first."""
+        return self.shown.mean(0).abs().argsort(descending=True, stable=True)[:k].tolist()
 
     def resized(self, size: tuple[int, int], way: str = "bilinear") -> Float[Tensor, "n m height width"]:
         """Values at each pixel of what the encoder saw, `(height, width)`; "bilinear" or "nearest".

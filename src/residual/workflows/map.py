@@ -31,7 +31,7 @@ from residual.maps.colours import box_of
 from residual.maps.making import NEUTRAL, class_maps, component_maps, text_maps
 from residual.maps.maps import Maps
 from residual.progress import Progress, named
-from residual.report.maps import MappedPicture
+from residual.report.maps import MappedPicture, signed
 from residual.spectral.bases import SpectralBases
 from residual.store.encode import encode_dataset
 from residual.text.classifier import ZeroShotClassifier
@@ -56,7 +56,7 @@ class MapRequest:
         bases: the file that those are in.
         dataset: whose classes these are.
         heads: their sum; None for all.
-        top: that many heads apart, those that add most.
+        top: that many heads apart, those that add or take most.
         signed: with what each head finds against, too.
 
     Raises:
@@ -261,9 +261,9 @@ def _maps(
             for row, answer in zip(rows, answers, strict=True):
                 first = wanted.index(answer) * each
                 own = made.take([row], range(first, first + each))
-                found.append((own, f"taken for {classifier.class_names[answer]!r}"))
-            return [(_best(own, request.top), about) for own, about in found]
-    return [(_best(made.take([row]), request.top), "") for row in rows]
+                found.append(_best(own, request.top, f"taken for {classifier.class_names[answer]!r}"))
+            return found
+    return [_best(made.take([row]), request.top) for row in rows]
 
 
 def _less(request: MapRequest, classifier: ZeroShotClassifier | None) -> str:
@@ -275,8 +275,13 @@ def _less(request: MapRequest, classifier: ZeroShotClassifier | None) -> str:
     return f"the mean of all {len(classifier)} classes"
 
 
-def _best(maps: Maps, top: int | None) -> Maps:
-    return maps if top is None else maps.take(maps=maps.largest(top))
+def _best(maps: Maps, top: int | None, about: str = "") -> tuple[Maps, str]:
+    """Of maps of all heads apart those that are asked for; and what all do together."""
+    if top is None:
+        return maps, about
+    adds = maps.shown[0]
+    told = f"{len(adds)} heads add {signed(float(adds.sum()), maps.of)}: {int((adds > 0).sum())} for it"
+    return maps.take(maps=maps.largest(top)), "\n".join(filter(None, (about, told)))
 
 
 def _json_of(each: MappedPicture) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class PictureMaps:
         if not separate and not heads:
             return draw(None, False)
         each = draw(None, True)
-        best = each.shown[0].abs().argsort(descending=True, stable=True)[:TOP].tolist()
+        best = each.largest(TOP)
         if separate:
             return each.take(maps=best)
         every = self.parts.units.positions("head")
