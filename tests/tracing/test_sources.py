@@ -201,9 +201,18 @@ def test_what_is_asked_for_wrongly():
         source_scores(encoder, pixels, torch.zeros(4, 3), ["0.1"])
 
 
-@pytest.mark.parametrize(("size", "grid"), [((48, 32), (3, 2)), ((32, 64), (2, 4))])
-def test_the_grid_of_patches(size, grid):
-    encoder = wrap_encoder(timm_model(image_size=size, reg_tokens=2))
+# The last is one column of wide patches: as many as two by two would be.
+@pytest.mark.parametrize(
+    ("size", "patch", "grid"),
+    [
+        ((48, 32), 16, (3, 2)),
+        ((32, 64), 16, (2, 4)),
+        ((32, 32), (16, 8), (2, 4)),
+        ((32, 32), (8, 32), (4, 1)),
+    ],
+)
+def test_the_grid_of_patches(size, patch, grid):
+    encoder = wrap_encoder(timm_model(image_size=size, patch_size=patch, reg_tokens=2))
     pixels = torch.zeros(1, 3, *size)
     tokens = source_scores(encoder, pixels, directions_for(encoder)).tokens
     assert tokens.kinds[:4] == ("class", "register", "register", "patch")

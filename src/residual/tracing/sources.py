@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from residual.encoders.anatomy import Parts
 from residual.encoders.changes import EncoderLike, checked_encoder
@@ -302,7 +302,8 @@ def tokens_of(encoder: Encoder, parts: Parts, tower: str, inputs: Pixels | Texts
     first = ["class"] * parts.class_token
     first += ["register"] * (parts.prefix - len(first))
     kinds = first + ["patch"] * (count - len(first))
-    return Tokens(tuple(kinds), grid_of(np.shape(inputs)[-2:], count - len(first)))
+    size, patches = np.shape(inputs)[-2:], count - len(first)
+    return Tokens(tuple(kinds), _convolved(encoder.module, size, patches) or grid_of(size, patches))
 
 
 def _words(encoder: Encoder, parts: Parts, texts: Pixels | Texts) -> tuple[tuple[str, ...], ...] | None:
@@ -317,6 +318,19 @@ def _words(encoder: Encoder, parts: Parts, texts: Pixels | Texts) -> tuple[tuple
         tuple(decode([each]).strip() if place <= end else "" for place, each in enumerate(row))
         for row, end in zip(ids.tolist(), last, strict=True)
     )
+
+
+def _convolved(module: nn.Module, size: Sequence[int], patches: int) -> tuple[int, int] | None:
+    """Rows and columns that the convolution of a picture's pixels makes, if it makes so many patches."""
+    stems = (each for each in module.modules() if isinstance(each, nn.Conv2d) and each.in_channels == 3)
+    stem = next(stems, None)
+    if stem is None or isinstance(stem.padding, str):
+        return None
+    rows, columns = (
+        (length + 2 * around - wide) // step + 1
+        for length, around, wide, step in zip(size, stem.padding, stem.kernel_size, stem.stride, strict=True)
+    )
+    return (rows, columns) if rows * columns == patches else None
 
 
 def grid_of(size: Sequence[int], patches: int) -> tuple[int, int] | None:
