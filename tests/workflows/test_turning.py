@@ -19,7 +19,8 @@ from residual.heads import ablate
 from residual.intervals import wilson
 from residual.text import ZeroShotClassifier
 from residual.workflows.evaluate import evaluate_encoder
-from residual.workflows.exploration import Exploration, Sources
+from residual.workflows.exploration import Exploration, Sources, turning
+from residual.workflows.exploration import parts as exploring
 from residual.workflows.exploration.turned import confusion
 
 PLAIN = {"off": ["mlp.1", "2.3"], "weights": {"0.1": 0.25, "emb": -1}}
@@ -123,6 +124,24 @@ def test_it_is_what_ablate_and_residual_give(turned):
     adapter = ResiDual(bases, tail="keep", mean="keep", init=lambdas)
     state = turned.state({"lambdas": {"1.2": {"0": 3, "1": 0.0, "2": -2}}})
     assert torch.allclose(turned.turning.outputs(state, list(range(60))), adapter(c).double(), atol=1e-4)
+
+
+def test_a_large_store_is_read_in_blocks_or_not_turned(tiny, monkeypatch):
+    encoder, store = tiny
+    small, large = (Exploration(Sources(()), [store], encoder) for _ in range(2))
+    large.parts._features.most = 0
+    monkeypatch.setattr(exploring, "_ROWS", 7)
+    for found in (small, large):
+        found.turn(PLAIN)
+    plain, told = (found.turn({**EDITED, "pictures": [3, 59]}) for found in (small, large))
+    assert {**told, "milliseconds": 0} == {**plain, "milliseconds": 0}
+    how = {"order": "near", "unit": "mlp.1", "position": 59}
+    assert large.pictures(**how) == small.pictures(**how)
+    assert large.unit("1.2") == small.unit("1.2")
+    monkeypatch.setattr(turning, "_LARGEST", 299)
+    about = Exploration(Sources(()), [store], encoder).about()
+    assert "60 samples, 5 classes and 0 adapters are more than the 299" in about["can"]["turn"]
+    assert about["scores"][0]["key"] == "accuracy"
 
 
 def test_an_answer_counts_what_it_says(turned):

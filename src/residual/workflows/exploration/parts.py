@@ -4,10 +4,11 @@ needed and then kept. Threads may ask at once; each part is made by one of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,7 +18,7 @@ from residual.errors import ResidualError, unknown_name
 from residual.heads.accuracy import batches_of
 from residual.spectral.bases import SpectralBases
 from residual.spectral.fit import fit_bases
-from residual.store.base import Store
+from residual.store.base import Store, parts_of
 from residual.store.disk import ResidualStore
 from residual.text.classifier import ZeroShotClassifier
 from residual.text.dictionary import TextDictionary
@@ -28,6 +29,7 @@ from residual.workflows.exploration.kept_adapters import HeldAdapter, held_adapt
 from residual.workflows.store_origin import StoreDataset, check_named, dataset_of, encoder_of
 
 FEATURES = 2**30  # bytes of units' features that are kept, at most
+_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -186,13 +188,35 @@ class Parts:
         """`(n,)`, int64."""
         return torch.as_tensor(self.store.labels.copy(), dtype=torch.long)
 
-    def features(self, unit: int) -> Float[Tensor, "n f"]:
-        """A unit's features (see `Linearization`) of all samples, in float32 on the CPU; kept as long as
-        there is room.
-        """
-        return self._features.get(unit, lambda: self._read(unit))
+    def features(self, unit: int, positions: Sequence[int]) -> Float[Tensor, "m f"]:
+        """A unit's features (see `Linearization`) of some samples, in float32 on the CPU."""
+        if (whole := self._whole(unit)) is not None:
+            return whole[list(positions)]
+        batch = self.store.coordinates_of([unit], np.asarray(positions, np.int64))
+        return self.store.linearization.features(batch, unit).float()
 
-    def _read(self, unit: int) -> Tensor:
-        linearization, cpu = self.store.linearization, torch.device("cpu")
-        batches = batches_of(self.store, cpu, None, units=[unit])
-        return torch.cat([linearization.features(batch, unit).float() for _, batch in batches])
+    def blocks(self, unit: int) -> Iterator[tuple[slice, Float[Tensor, "b f"]]]:
+        """The same of all samples, in order, some at a time: no more of them has to be in memory."""
+        if (whole := self._whole(unit)) is None:
+            yield from self._read(unit)
+        else:
+            yield from ((rows, whole[rows]) for rows in parts_of(len(whole), _ROWS))
+
+    def mean(self, unit: int) -> Float[Tensor, " f"]:
+        """The mean of a unit's features over the store, in float64."""
+
+        def make() -> Tensor:
+            sums = torch.stack([block.double().sum(0) for _, block in self.blocks(unit)])
+            return sums.sum(0) / len(self.store)
+
+        return self.made.get(("mean", unit), make)
+
+    def _whole(self, unit: int) -> Tensor | None:
+        """Of all samples, kept as long as there is room; None where they are more than `FEATURES`."""
+        if 4 * len(self.store) * self.store.linearization.matrix(unit).shape[0] > self._features.most:
+            return None
+        return self._features.get(unit, lambda: torch.cat([block for _, block in self._read(unit)]))
+
+    def _read(self, unit: int) -> Iterator[tuple[slice, Tensor]]:
+        for rows, batch in batches_of(self.store, torch.device("cpu"), None, _ROWS, units=[unit]):
+            yield rows, self.store.linearization.features(batch, unit).float()

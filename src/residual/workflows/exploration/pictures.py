@@ -22,7 +22,7 @@ from residual.workflows.exploration.texts import Texts
 ORDERS = ("store", "text", "near", "component", "wrong")
 ENDS = ("largest", "smallest")
 SIDES = (64, 96, 160, 256, 384, 512)  # pixels: a few, so that what is asked for is often there
-_FILES, _ORDERED, _SPACES = 2**26, 2**26, 2**28  # bytes that are kept
+_FILES, _ORDERED = 2**26, 2**26  # bytes that are kept
 _PAGE = 200  # pictures that are listed at once
 UNREADABLE = (
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" width="64" height="64">'
@@ -44,7 +44,6 @@ class Pictures:
         self.parts, self.texts = parts, texts
         self._files: Bounded[bytes] = Bounded(_FILES)
         self._orders: Bounded[_Order] = Bounded(_ORDERED, _bytes)
-        self._spaces: Bounded[Tensor] = Bounded(_SPACES)
         self._reading = Lock()
 
     @once
@@ -130,7 +129,8 @@ class Pictures:
     def _mapped(
         self, unit: int, matrix: Float[Tensor, "f k"], offset: Float[Tensor, " k"]
     ) -> Float[Tensor, "n k"]:
-        found = torch.addmm(offset.float(), self.parts.features(unit), matrix.float())
+        offset, matrix = offset.float(), matrix.float()
+        found = torch.cat([torch.addmm(offset, block, matrix) for _, block in self.parts.blocks(unit)])
         if not found.isfinite().all():
             raise ResidualError(
                 f"The store holds NaN or infinity in unit {self.parts.units.name(unit)}: encode it again."
@@ -231,18 +231,23 @@ class Pictures:
             if of is None:
                 cosines = self.near_output(self.outputs([position])[0])
             else:
-                space = self._spaces.get(of, lambda: self._space(of))
-                cosines = space @ space[position]
+                cosines = self._near_by(of, position)
             cosines[position] = -torch.inf
             return _descending(cosines, len(cosines) - 1)  # but itself
 
         return *self._orders.get(("near", position, of), order), about
 
-    def _space(self, unit: int) -> Float[Tensor, "n r"]:
-        """What a unit writes about its mean, at length 1, in the fewest coordinates that keep angles."""
-        features = self.parts.features(unit).double()
-        root = self.parts.store.linearization.root(unit)
-        return normalize((features - features.mean(0)) @ root, dim=1).float()
+    def _near_by(self, unit: int, position: int) -> Float[Tensor, " n"]:
+        """Cosines of what a unit writes with what it writes of one picture, about its mean; in the fewest
+        coordinates that keep angles.
+        """
+        root, mean = self.parts.store.linearization.root(unit), self.parts.mean(unit)
+
+        def space(features: Tensor) -> Tensor:
+            return normalize((features.double() - mean) @ root, dim=1)
+
+        own = space(self.parts.features(unit, [position]))[0]
+        return torch.cat([space(block) @ own for _, block in self.parts.blocks(unit)]).float()
 
     def _by_component(self, unit: str, component: int, end: str) -> tuple[Tensor, Tensor | None, str]:
         of = unit_of(self.parts, unit)

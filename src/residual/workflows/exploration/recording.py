@@ -203,7 +203,7 @@ def recorded_turn(
     left = turning.sums(State())[rows].double()
     for unit in parts.kept_units:
         matrix, offset, mean = (part @ weights for part in turning.map_of(base, unit))
-        own = (parts.features(unit)[rows].double() @ matrix + offset).numpy()  # (n, c)
+        own = (parts.features(unit, positions).double() @ matrix + offset).numpy()  # (n, c)
         scale = 1.0
         if encoding == "int8":
             scale = float(np.abs(own).max()) / 127 or 1.0

@@ -33,6 +33,7 @@ from residual.workflows.exploration.states import PLAIN, Edit, State
 
 _STEPS = 64  # by differences, before sums are made anew
 _DOUBLE = 2**22  # sums of fewer numbers are held in float64
+_LARGEST = 2**28  # sums of all bases: 1 GB, and as much for the states of them
 _ROWS = 1024
 _MAPS = 2**28  # bytes of units' maps that are kept
 _KEPT = 4096  # outputs of pictures that were looked at
@@ -63,12 +64,21 @@ class Turning:
         parts: with a store of all kinds of unit.
 
     Raises:
-        ResidualError: the store keeps only some kinds of unit, or nothing tells its classes apart.
+        ResidualError: the store keeps only some kinds of unit, nothing tells its classes apart, or there are
+            too many samples and classes.
     """
 
     def __init__(self, parts: Parts):
         check_whole(parts.store)
         parts.directions()
+        samples, classes = len(parts.store), len(parts.store.class_names)
+        if samples * classes * (1 + len(parts.adapters)) > _LARGEST:
+            raise ResidualError(
+                f"Turning units takes a number of each sample, class and adapter: {samples:,} samples, "
+                f"{classes:,} classes and {len(parts.adapters)} adapters are more than the {_LARGEST:,} that "
+                "are held in memory.",
+                "Encode fewer of the samples to turn units.",
+            )
         self.parts, self._lock = parts, RLock()
         self._whole: dict[str | None, Tensor] = {}
         self._last: dict[str | None, tuple[State, Tensor, int]] = {}
@@ -128,7 +138,7 @@ class Turning:
             output = self._outputs_of(state.adapter, base, positions)
             for unit, edit in state.edits:
                 matrix, offset = self._added(base, state.mode, unit, edit)
-                output = output + self.parts.features(unit)[positions].double() @ matrix + offset
+                output = output + self.parts.features(unit, positions).double() @ matrix + offset
             return output
 
     def adapter(self, state: State) -> Edited:
@@ -147,7 +157,7 @@ class Turning:
 
         def make() -> UnitMap:
             matrix, offset = base.linearization.matrix(unit), base.linearization.offset(unit)
-            return matrix, offset, self.parts.features(unit).double().mean(0) @ matrix + offset
+            return matrix, offset, self.parts.mean(unit) @ matrix + offset
 
         return self._maps.get((base.adapter, unit), make)
 
@@ -184,25 +194,25 @@ class Turning:
 
     def _change(self, sums: Tensor, state: State, unit: int, old: Edit, new: Edit) -> None:
         """Add what becomes of the sums where one unit is turned otherwise."""
-        base, features = self.base(state.adapter), self.parts.features(unit)
+        base = self.base(state.adapter)
         weights = base.classifier.weights.double().T.cpu()
-        differing = _differing(old, new)
-        if old.weight == new.weight and len(differing) < min(features.shape[1], weights.shape[1]):
+        differing, width = _differing(old, new), base.linearization.matrix(unit).shape[0]
+        if old.weight == new.weight and len(differing) < min(width, weights.shape[1]):
             rows = self._components(unit, [k for k, _ in differing])
             by = torch.tensor([value for _, value in differing], dtype=torch.float64)
             matrix, offset, mean = self.map_of(base, unit)
-            about = ((offset - mean) @ rows.T).float()
-            scores = torch.addmm(about, features, (matrix @ rows.T).float())  # (n, r)
+            about, along = ((offset - mean) @ rows.T).float(), (matrix @ rows.T).float()
             after = (by[:, None] * rows @ weights).float()  # (r, c)
+            for part, block in self.parts.blocks(unit):
+                sums[part] += torch.addmm(about, block, along) @ after
         else:
             (matrix, offset), (before, constant) = (
                 self._added(base, state.mode, unit, edit) for edit in (new, old)
             )
-            scores, after = features, ((matrix - before) @ weights).float()
+            after = ((matrix - before) @ weights).float()
             sums += ((offset - constant) @ weights).to(sums.dtype)
-        for start in range(0, len(sums), _ROWS):
-            rows = slice(start, start + _ROWS)
-            sums[rows] += scores[rows] @ after
+            for part, block in self.parts.blocks(unit):
+                sums[part] += block @ after
 
     def edit(self, base: Base, unit: int, edit: Edit) -> UnitEdit:
         """What is done to a unit, with its mean and the components that have a `λ`.
