@@ -16,7 +16,17 @@ import jaxtyping
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # so that tests share `tiny`
+HERE = Path(__file__).parent
+# Files of more than fifteen seconds, see `pytest --durations=0`.
+LONGEST = (
+    "experiments/test_adapters_experiment", "store/test_kills", "tracing/test_real_size",
+    "executors/test_cluster", "store/test_object_store", "adapters/test_adapted_encoder",
+    "experiments/test_experiments", "safety/test_fuzz", "cli/test_train_command", "executors/test_executors",
+    "adapters/test_fine_tuning", "experiments/test_notebooks", "cli/test_run_command",
+    "adapters/test_sharing", "house/test_wheel", "experiments/test_on_executors", "report/test_accuracies",
+    "store/test_residual_store", "tracing/test_pooling", "cli/test_analyze_command",
+)  # fmt: skip
+sys.path.insert(0, str(HERE))  # so that tests share `tiny`
 torch.manual_seed(0)
 
 
@@ -24,6 +34,12 @@ def pytest_configure(config):
     """Tiny stores are few samples, often the same to fit, choose and test."""
     for kind in ("FewSamplesWarning", "SharedSamplesWarning"):
         config.addinivalue_line("filterwarnings", f"ignore::residual.errors.{kind}")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no process is left alone with one of them at the end."""
+    places = {HERE / f"{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
 
 
 def pytest_collection_finish():
