@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import browser as real
+from tiny import TinyImages, tiny_encoder
+
+from residual import encode_dataset
+from residual.workflows.exploration import Exploration, Sources
 
 
 def test_a_text_lights_heads_and_every_step_can_be_gone_back(page, address):
@@ -63,3 +69,16 @@ def test_a_server_that_is_gone_can_be_tried_again_and_an_address_names_what_it_c
     page.get_by_role("button", name="Try again").click()
     page.get_by_text("Choose a head above").wait_for()
     page.get_by_role("gridcell", name="head 7.2", exact=False).and_(page.locator(".off")).wait_for()
+
+
+def test_a_store_without_pictures_whose_classes_nothing_tells_apart(browser):
+    encoder = tiny_encoder(1)
+    store = replace(
+        encode_dataset(encoder, TinyImages(30)), class_names=("a", "b", "c", "d" * 400, "none of it")
+    )
+    exploration = Exploration(Sources(()), [store], encoder)
+    with real.served(exploration) as address, real.watched(browser, real.PHONE) as page:
+        page.goto(f"{address}#view=pictures")
+        page.get_by_role("img", name="a, picture", exact=False).first.wait_for()
+        page.get_by_text("tiny/train, 30 pictures").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") == real.PHONE[0]

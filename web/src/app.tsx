@@ -33,7 +33,7 @@ function Head({ about }: { about: About | null }) {
             {about.stores.map((store) => (
               <span key={store.name}> · {store.dataset}, {count(store.samples)} pictures</span>
             ))}
-            {about.baseline.accuracy !== null && <span> · accuracy {percent(about.baseline.accuracy)}</span>}
+            {about.baseline && about.baseline.accuracy !== null && <span> · accuracy {percent(about.baseline.accuracy)}</span>}
           </p>
         )}
         {about?.notes?.map((note) => <p key={note} class="what">{note}</p>)}

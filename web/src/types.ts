@@ -36,7 +36,7 @@ export interface About {
     accuracy: number | null;
     interval: [number, number] | null;
     worst_group: { name: string; accuracy: number } | null;
-  };
+  } | null; // null where nothing tells the classes apart
 }
 
 export interface UnitValue {

@@ -58,6 +58,7 @@ export function Lambdas({ spectrum, components, lambdas, set }: Props) {
   const all = useSignal(false);
   const largest = Math.max(...spectrum, 1e-12);
   const shown = spectrum.map((ratio, index) => ({ ratio, index })).filter(({ index }) => all.value || index < FEW || String(index) in lambdas);
+  const said = components?.some((one) => one.positive.length + one.negative.length > 0);
   const wordsOf = (index: number) => {
     const found = components?.find((component) => component.index === index);
     return [found?.positive[0], found?.negative[0]].filter(Boolean).join(" ↔ ");
@@ -69,7 +70,7 @@ export function Lambdas({ spectrum, components, lambdas, set }: Props) {
         return (
           <Slider key={index} label={`λ of component ${index}, ${percent(ratio)} of the variance${words ? `, ${words}` : ""}`} value={lambdas[index] ?? 1} set={(value) => set(index, value)}>
             <span class="lambda-name" title={words || undefined}>
-              <b>{index}</b> {words || <span class="soft">{components?.some((one) => one.index === index) ? "no text near it" : "component"}</span>}
+              <b>{index}</b> {words || <span class="soft">{said && components?.some((one) => one.index === index) ? "no text near it" : "component"}</span>}
             </span>
             <span class="lambda-ratio" aria-hidden="true">
               <span style={{ width: `${(100 * ratio) / largest}%` }} />

@@ -1,7 +1,7 @@
 /** A picture of the store, or one that was dropped, with what is to be said of it under it. */
 import type { ComponentChildren } from "preact";
-import { path, recorded, withToken } from "../ask";
-import type { Picture } from "../types";
+import { known, path, recorded, withToken } from "../ask";
+import type { About, Picture } from "../types";
 
 interface Props {
   picture: Picture;
@@ -16,7 +16,8 @@ interface Props {
 /** The address of a picture's bytes. */
 export function sourceOf(picture: Picture, side = 160): string {
   const held = picture.src ?? recorded?.pictures?.[picture.position];
-  return withToken(held ?? (recorded ? "data:," : path("api/picture", { position: picture.position, side })));
+  const none = recorded || known<About>("api/about")?.can.pictures !== true; // its name stands there
+  return withToken(held ?? (none ? "data:," : path("api/picture", { position: picture.position, side })));
 }
 
 export function describePicture(picture: Picture, classes: string[]): string {

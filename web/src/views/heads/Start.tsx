@@ -16,7 +16,7 @@ export function Start({ heads, score, says }: { heads: Heads; score: Score | und
       <h2>What each head sees</h2>
       <p>
         A vision transformer looks at a picture with many <em>heads</em>. What it says of the picture is the sum of what
-        they add, each on its own, so each can be looked at on its own. Every square is one head: {dark.value ? "brighter" : "darker"} means more{" "}
+        they add, each on its own, so each can be looked at on its own. Every square is one head: {score?.signed ? "orange is for more, blue for less" : `${dark.value ? "brighter" : "darker"} means more`}{" "}
         {score?.label ?? "of the score"}.{" "}
         {heads.units.some((one) => one.kind === "mlp" && one.value !== null) && "The column at the right is for the MLPs, one a layer."}
       </p>

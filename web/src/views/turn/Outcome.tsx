@@ -10,9 +10,9 @@ const RESTS = 700; // milliseconds after which it is said
 
 export function Outcome({ about }: { about: About }) {
   const found = answer.value;
-  const accuracy = found?.accuracy ?? about.baseline.accuracy;
-  const interval = found?.interval ?? about.baseline.interval;
-  const worst = found?.worst_group ?? about.baseline.worst_group;
+  const accuracy = found?.accuracy ?? about.baseline?.accuracy;
+  const interval = found?.interval ?? about.baseline?.interval;
+  const worst = found?.worst_group ?? about.baseline?.worst_group;
   const difference = found?.accuracy != null && found.before != null ? found.accuracy - found.before : null;
   const said = useSignal("");
   const words = found && accuracy != null ? `Accuracy ${percent(accuracy, 1)}, ${points(difference ?? 0)}; ${plural(found.changed, "prediction")} changed.` : "";
