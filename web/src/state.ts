@@ -174,5 +174,7 @@ function read(): void {
   waiting = undefined;
   if (location.hash.slice(1) !== format(current.peek())) current.value = parse(location.hash);
 }
+// A link, or leaving the page, right after a drag: the address of before keeps all of it.
+for (const event of ["click", "pagehide"]) window.addEventListener(event, () => waiting !== undefined && write(true), true);
 window.addEventListener("popstate", read);
 window.addEventListener("hashchange", read);

@@ -5,18 +5,7 @@ import { AskError, download } from "../ask";
 import { state } from "../state";
 import { turnOf } from "../turned";
 import type { About } from "../types";
-
-/** To the clipboard; where the page may not (no https), out of a field that is selected. */
-async function copy(text: string): Promise<void> {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  const field = document.createElement("textarea");
-  field.value = text;
-  document.body.append(field);
-  field.select();
-  const done = document.execCommand("copy");
-  field.remove();
-  if (!done) throw new Error("The browser doesn't let this page copy.");
-}
+import { copy } from "./CopyButton";
 
 export function SaveMenu({ about, command }: { about: About; command: string }) {
   const menu = useRef<HTMLDetailsElement>(null);

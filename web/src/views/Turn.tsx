@@ -56,6 +56,9 @@ function Turned({ about }: { about: About }) {
       <Outcome about={about} />
       {problem.value && <Problem error={problem.value} />}
       {turning?.recorded.note && <p class="small soft">Computed in this page of {turning.recorded.note}.</p>}
+      {turning && (Object.keys(now.lam).length > 0 || now.adapter) && (
+        <p class="cannot">λ and adapters need the server: those of this address are left out here.</p>
+      )}
       <div class="turn-columns">
         <div class="stack">
           <Switches about={about} />

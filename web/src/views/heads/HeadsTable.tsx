@@ -1,4 +1,5 @@
 /** The same numbers as a plain table, largest first. */
+import { CopyButton } from "../../parts/CopyButton";
 import { ranked } from "../../parts/HeadsGrid";
 import { percent, titleOf } from "../../parts/words";
 import type { Unit } from "../../types";
@@ -35,12 +36,19 @@ export function HeadsTable({ shading, says, selected, onOpen }: Props) {
               <th scope="row">
                 <button type="button" class="plain linked" onClick={() => onOpen(one.unit)}>{titleOf(one.unit)}</button>
               </th>
-              <td class="figure">{shading.format(one.value)}</td>
+              <td class="figure" title={one.value === null ? undefined : String(one.value)}>{shading.format(one.value)}</td>
               {says.size > 0 && <td>{nearest(says.get(one.unit))}</td>}
             </tr>
           ))}
         </tbody>
       </table>
+      <CopyButton what="table" text={() => tsvOf(shading, says)} />
     </div>
   );
+}
+
+/** For a sheet: all digits, and shares as fractions. */
+function tsvOf(shading: Shading, says: Says): string {
+  const rows = ranked(shading.units).map((one) => [one.unit, one.value ?? "", says.get(one.unit)?.text ?? "", says.get(one.unit)?.value ?? ""]);
+  return [["unit", shading.label, "nearest text", "its share"], ...rows].map((row) => row.join("\t")).join("\n");
 }
