@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -84,6 +86,13 @@ def watched(
     finally:
         context.close()
     assert troubles == []
+
+
+def asked(address: str, what: str, body: Any = None) -> Any:
+    """What the server answers: `about`, `moves`, `turn`…"""
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(Request(f"{address}api/{what}", data, {"Content-Type": "application/json"})) as answer:
+        return json.load(answer)
 
 
 def _outside(address: str) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from urllib.request import Request, urlopen
+from zipfile import ZipFile
 
 import browser as real
 import pytest
+from browser import asked
 from PIL import Image
 
 from residual.explore.export import export_page
@@ -19,9 +20,7 @@ OFF = ["mlp.7", "7.4"]
 def turned(address: str, **state) -> dict:
     """What the server says of a state."""
     body = {"off": [], "weights": {}, "lambdas": {}, "adapter": None, "mode": "zero", "pictures": [], **state}
-    request = Request(f"{address}api/turn", json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urlopen(request) as answer:
-        return json.load(answer)
+    return asked(address, "turn", body)
 
 
 def confusion(page) -> list[int]:
@@ -96,6 +95,55 @@ def test_what_is_found_is_saved_and_a_cell_shows_its_pictures(page, address):
     tiles.nth(count - 1).wait_for()
     tiles.first.click()
     page.get_by_role("heading", name="Prediction as turned").wait_for()
+
+
+def test_an_adapter_is_applied_saved_and_its_worst_group_told(page, address):
+    page.goto(f"{address}#view=turn")
+    (adapter,) = asked(address, "about")["adapters"]
+    page.locator("label.choice select").select_option(adapter["key"])
+    answer = turned(address, adapter=adapter["key"], pictures=list(range(12)))
+    shown(page, answer)
+    worst = answer["worst_group"]
+    page.wait_for_selector(
+        f".outcome-side:has-text('worst group: {worst['name']} {100 * worst['accuracy']:.1f}')"
+    )
+    changed = [one for one in answer["predictions"] if one["now"][0]["class"] != one["was"]]
+    assert changed
+    seen = page.get_by_role("group", name="Pictures in view").locator("figcaption")
+    seen.locator("s").nth(len(changed) - 1).wait_for()
+    assert seen.locator("s").count() == len(changed)
+    page.locator("[data-unit='7.4']").click()
+    page.wait_for_url(re.compile("off=7.4"))
+    page.get_by_text("Save", exact=True).click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Adapter (zipped folder)").click()
+    with ZipFile(download.value.path()) as folder:
+        config = json.loads(folder.read("adapter/adapter_config.json"))
+    assert (config["method"], config["adapter"]["base"]["method"]) == ("edited", "coarse")
+
+
+def test_pictures_by_a_text_through_all_and_through_one_head(page, address):
+    page.goto(f"{address}#view=pictures")
+    page.get_by_label("Order").select_option("text")
+    page.get_by_label("Text (Enter)").fill("red")
+    page.keyboard.press("Enter")
+    for unit in ("", "0.2"):
+        page.get_by_label("Seen through").select_option(unit)
+        through = asked(address, f"pictures?order=text&text=red{unit and '&unit=' + unit}&limit=1")
+        first = through["pictures"][0]["position"]
+        page.locator(f".tile:first-child img[alt$=', picture {first}']").wait_for()
+    assert "unit=0.2" in page.url
+    assert real.faults(page) == []
+
+
+def test_the_head_that_moves_most_between_two_stores(page, address):
+    page.goto(f"{address}#view=stores")
+    moves = [one for one in asked(address, "moves")["units"] if one["value"] is not None]
+    most = max(moves, key=lambda one: one["value"])["unit"]
+    page.locator(".moves tbody tr").first.get_by_role("button").click()
+    page.wait_for_url(re.compile(f"unit={re.escape(most)}"))
+    page.get_by_role("status").filter(has_text="moves").wait_for()
+    assert real.faults(page) == []
 
 
 def test_a_dropped_picture_is_looked_at_on_a_phone(browser, address, tmp_path):
