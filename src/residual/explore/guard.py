@@ -73,7 +73,7 @@ class Guard:
         if self.token is not None and is_data(scope) and not self._knows(scope, headers):
             return 401, "The token is missing, or another: open the whole address that was printed."
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > MOST_BYTES:
+        if not length.isdecimal() or int(length) > MOST_BYTES:
             return 413, f"At most {MOST_BYTES // 2**20} MB are taken."
         return None
 
