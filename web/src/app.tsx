@@ -30,10 +30,12 @@ function Head({ about }: { about: About | null }) {
         {about && (
           <p class="what">
             <strong>{about.encoder.name}</strong>
-            {about.stores.map((store) => (
-              <span key={store.name}> · {store.dataset}, {count(store.samples)} pictures</span>
+            {about.stores.map((store, index) => (
+              <span key={store.name}>
+                {" "}· {store.dataset}, {count(store.samples)} pictures
+                {index === 0 && about.baseline && about.baseline.accuracy !== null && `, accuracy ${percent(about.baseline.accuracy)}`}
+              </span>
             ))}
-            {about.baseline && about.baseline.accuracy !== null && <span> · accuracy {percent(about.baseline.accuracy)}</span>}
           </p>
         )}
         {about?.notes?.map((note) => <p key={note} class="what">{note}</p>)}
