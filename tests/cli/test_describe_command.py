@@ -66,7 +66,8 @@ def test_named_heads_in_terminal_json_and_page(encoder, stores, residual, tmp_pa
         "6.5",
     ]
     assert f"The page to look at: {page}" in shown
-    assert page.read_text(encoding="utf-8").count("<img ") == 2 * 2 * 2 * 3
+    for kind in ("src=", 'class="map"'):  # each picture has its map below
+        assert page.read_text(encoding="utf-8").count(f"<img {kind}") == 2 * 2 * 2 * 3
     for file in (page, told):  # they are for others
         assert str(stores) not in file.read_text(encoding="utf-8")
     found = read(told)
@@ -162,7 +163,8 @@ def test_pictures_are_left_out_where_the_dataset_is_gone(encoder, stores, residu
         "Not in folder:digits/train any more: 1 of the store's samples, the first 'train/digit 0/00.png'"
     )
     some = (tmp_path / "heads.html").read_text(encoding="utf-8")
-    assert some.count("<img ") + some.count('class="missing"') == 3 * 2 * 6
+    assert some.count("<img src=") + some.count('class="missing"') == 3 * 2 * 6
+    assert some.count("<img src=") == some.count('<img class="map"')
     for split in ("train", "val", "test"):
         shutil.rmtree(tmp_path / "digits" / split / "digit 0")
     code, _, err = residual(*named)
