@@ -114,6 +114,7 @@ export interface TextAnswer {
 export interface Words {
   examples: string[]; // texts to try
   units: { unit: Unit; text: string | null; value: number }[];
+  note: string | null; // where the dictionary can't describe the pictures
 }
 
 export interface Guess {

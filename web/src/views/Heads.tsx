@@ -75,7 +75,7 @@ export function Heads({ about }: { about: About }) {
         {unit.value ? (
           <UnitPanel about={about} unit={unit.value} />
         ) : (
-          !asked && heads.value.data && <Start heads={heads.value.data} score={score} says={says} />
+          !asked && heads.value.data && <Start heads={heads.value.data} score={score} says={says} note={words.value.data?.note} />
         )}
       </div>
     </div>

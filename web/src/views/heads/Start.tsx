@@ -7,7 +7,14 @@ import type { Heads, Score } from "../../types";
 import { openUnit } from "./open";
 import type { Says } from "./shading";
 
-export function Start({ heads, score, says }: { heads: Heads; score: Score | undefined; says: Says }) {
+interface Props {
+  heads: Heads;
+  score: Score | undefined;
+  says: Says;
+  note: string | null | undefined;
+}
+
+export function Start({ heads, score, says, note }: Props) {
   const best = ranked(heads.units).filter((one) => one.value !== null && one.head !== null).slice(0, 6);
   const known = new Set(heads.units.filter((one) => one.head !== null).map((one) => one.unit));
   const clear = [...says.values()].filter((one) => one.text && known.has(one.unit)).sort((a, b) => b.value - a.value).slice(0, 6);
@@ -48,6 +55,7 @@ export function Start({ heads, score, says }: { heads: Heads; score: Score | und
           <p class="small soft">The share of what varies in a head that lies along one text of the dictionary.</p>
         </>
       )}
+      {note && <p class="small soft">{note}</p>}
     </div>
   );
 }
