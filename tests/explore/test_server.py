@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import logging
@@ -223,3 +224,27 @@ def test_where_is_listened(exploration):
         with listening("127.0.0.1", port) as second:
             assert port < second.getsockname()[1] <= port + 50
             assert address_of(second, "T") == f"http://127.0.0.1:{second.getsockname()[1]}/?token=T"
+
+
+def test_small_answers_are_sent_at_once():
+    """asyncio sets this for connections whose socket names its protocol, as that of those that it accepts does."""
+
+    async def connected() -> int:
+        told = asyncio.get_running_loop().create_future()
+
+        def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            told.set_result(
+                writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            )
+            writer.close()
+
+        with listening(port=0) as place:
+            server = await asyncio.start_server(met, sock=place)
+            async with server:
+                _, writer = await asyncio.open_connection(*place.getsockname())
+                found = await told
+                writer.close()
+                await writer.wait_closed()
+        return found
+
+    assert asyncio.run(connected())

@@ -1,7 +1,7 @@
 /** One request at a time, the latest wish wins: for what is dragged. */
 
 /**
- * Calls `ask` for the latest of the wishes given, once a frame at most and never twice at once; `done` gets each
+ * Calls `ask` for the latest of the wishes given, never twice at once; `done` gets each
  * answer with its wish, `failed` what went wrong. Wishes that newer ones overtook are left out.
  */
 export function latest<Wish, Answer>(
@@ -29,6 +29,6 @@ export function latest<Wish, Answer>(
   return (wish) => {
     const planned = waiting !== null;
     waiting = { wish };
-    if (!planned && !busy) requestAnimationFrame(next);
+    if (!planned && !busy) queueMicrotask(next); // browsers give moves of the mouse once a frame
   };
 }
