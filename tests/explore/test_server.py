@@ -227,7 +227,7 @@ def test_where_is_listened(exploration):
 
 
 def test_small_answers_are_sent_at_once():
-    """asyncio sets this for connections whose socket names its protocol, as that of those that it accepts does."""
+    """asyncio sees to it where a socket names its protocol; it isn't so of those made without."""
 
     async def connected() -> int:
         told = asyncio.get_running_loop().create_future()
