@@ -36,6 +36,12 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", f"ignore::residual.errors.{kind}")
 
 
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """One more process than cores: tests wait, too, for servers, other processes and clusters."""
+    return (yield) + 1
+
+
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no process is left alone with one of them at the end."""
     places = {HERE / f"{name}.py": place for place, name in enumerate(LONGEST)}
