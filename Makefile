@@ -10,7 +10,8 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv \
 	|| echo .tools/bin/uv)
 NEEDS_UV := $(filter .tools/bin/uv,$(UV))
 RUN := $(UV) run --frozen
-# A process a core and one more (tests wait, too), each with one thread of torch; a file stays together, so that what it makes is made once.
+# A process a core and one more (tests wait, too), each with one thread of torch; a file stays together, so that what
+# it makes is made once.
 TEST := pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 SOME := tests/tracing tests/encoders/test_same_weights.py tests/data/test_manifests.py tests/store/test_memory_store.py \
 	tests/spectral/test_pca.py tests/spectral/test_unit_moments.py tests/text tests/heads/test_unit_scores.py \
