@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 
 import pytest
@@ -88,3 +90,25 @@ def test_what_cannot_be_explored_is_said_at_once(residual, stores, monkeypatch, 
     code, shown, told = residual("explore", *words, "--no-open")
     assert (code, shown) == (2, "")
     assert match in told
+
+
+def test_without_its_extra_nothing_is_promised(residual, stores, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    code, shown, told = residual("explore", stores / "letters", "--no-open")
+    assert (code, shown) == (2, "")
+    assert "pip install 'residual-vit[explore]'" in told
+
+
+def test_what_is_damaged_is_told_while_it_is_served(residual, stores, tmp_path, monkeypatch):
+    shutil.copytree(stores / "letters", tmp_path / "store")
+    ids = next((tmp_path / "store" / "sample_id").rglob("0"))
+    ids.write_bytes(bytes(len(ids.read_bytes())))
+
+    def served(*_, **__):
+        next(each for each in threading.enumerate() if each.name == "warming").join()
+
+    monkeypatch.setattr("residual.explore.serving.serve", served)
+    monkeypatch.setattr("residual.explore.serving.end_now", lambda: None)
+    code, shown, told = residual("explore", tmp_path / "store", "--no-open", "--port", "0")
+    assert (code, shown.splitlines()[-1]) == (0, "Ended.")
+    assert "is damaged" in told

@@ -61,8 +61,10 @@ def explore(
     from residual import cli
     from residual.cli.console import check_outputs, note, out, show_origin, stages
     from residual.cli.stopping import Stopped
+    from residual.errors import ResidualError
     from residual.explore.serving import (
         address_of,
+        check_libraries,
         end_now,
         is_loopback,
         listening,
@@ -92,6 +94,7 @@ def explore(
     token = None if is_loopback(host) else new_token()
     found = listening(host, port)
     try:
+        check_libraries()
         exploration = Exploration(sources)
         exploration.check()
         address = address_of(found, token)
@@ -101,7 +104,10 @@ def explore(
         out.print(f"{address}\nCtrl+C ends it.")
 
         def ready() -> None:
-            show_origin(exploration.parts.origin)
+            try:
+                show_origin(exploration.parts.origin)
+            except ResidualError as error:  # the page says so, too
+                note(f"{error.message} {cli.way_out(error)}")
             if open_:
                 open_page(address)
 

@@ -110,12 +110,21 @@ def end_now() -> NoReturn:
     os._exit(0)
 
 
+def check_libraries() -> Any:
+    """`uvicorn`.
+
+    Raises:
+        ResidualError: it or starlette is missing.
+    """
+    library("starlette.applications", "The explorer", "explore")
+    return library("uvicorn", "The explorer", "explore")
+
+
 def server_of(
     exploration: Exploration, token: str | None = None, way: Callable[[ResidualError], str] | None = None
 ) -> Any:
     """The server itself, a `uvicorn.Server`: it says nothing of its own."""
-    uvicorn = library("uvicorn", "The explorer", "explore")
-    library("starlette.applications", "The explorer", "explore")
+    uvicorn = check_libraries()
     from residual.explore.app import application
 
     config = uvicorn.Config(
