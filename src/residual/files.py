@@ -278,7 +278,7 @@ def write_json(path: str | Path, value: object) -> None:
     Raises:
         ResidualError: the place can't be written to.
     """
-    write_text(path, json.dumps(_without_nan(value), indent=1, default=plain_number, allow_nan=False) + "\n")
+    write_text(path, json.dumps(without_nan(value), indent=1, default=plain_number, allow_nan=False) + "\n")
 
 
 def plain_number(value: Any) -> Any:
@@ -288,11 +288,12 @@ def plain_number(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON")
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """The same with None for each number that JSON doesn't know."""
     if isinstance(value, dict):
-        return {name: _without_nan(each) for name, each in value.items()}
+        return {name: without_nan(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
+        return [without_nan(each) for each in value]
     number = value.item() if getattr(value, "ndim", None) == 0 else value
     return None if isinstance(number, float) and not math.isfinite(number) else value
 

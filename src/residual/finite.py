@@ -16,6 +16,8 @@ from torch import Tensor
 
 from residual.errors import ResidualError
 
+SHORTEST = 1e-12  # of a norm that is divided by, as torch's `normalize` has it
+
 
 def plain(values: Any) -> Any:
     """Numbers out of numpy, pandas or torch, on a GPU too: lists for axes; anything else as it is.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ from residual.explore.asking import ASKED, POSTED, arguments
 from residual.explore.built import INDEX, built, media_type
 from residual.explore.guard import Guard
 from residual.explore.workers import Workers
-from residual.files import plain_number
+from residual.files import plain_number, without_nan
 from residual.workflows.exploration import Exploration
 from residual.workflows.exploration.bounded import Bounded
 
@@ -111,16 +110,8 @@ def to_json(value: Any) -> bytes:
     try:
         text = json.dumps(value, default=plain_number, allow_nan=False, ensure_ascii=False)
     except ValueError:
-        text = json.dumps(_finite(value), default=plain_number, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(without_nan(value), default=plain_number, allow_nan=False, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _state(body: bytes) -> dict[str, Any]:

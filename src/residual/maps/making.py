@@ -18,6 +18,7 @@ from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.encoder import Encoder
 from residual.encoders.pixels import Pixels
 from residual.errors import ResidualError
+from residual.finite import SHORTEST
 from residual.heads.by_name import checked_heads
 from residual.maps.maps import Maps, on_grid
 from residual.spectral.bases import SpectralBases
@@ -29,7 +30,6 @@ from residual.tracing.sources import SourceScores, source_scores
 from residual.tracing.units import Units, UnitsLike
 
 NEUTRAL = "attributes"  # the list of texts that ships
-_SHORTEST = 1e-12  # of an output's norm, as the classifier has it
 _AT_ONCE = 2**26  # numbers of scores that are held
 _TOKENS = 1024  # of a large picture
 
@@ -230,7 +230,7 @@ def direction_maps(
         if not signed:
             given = given - cells.clamp(max=0).sum((-2, -1))
             cells = cells.clamp(min=0)
-        norms = scores.output.norm(dim=-1).clamp(min=_SHORTEST)
+        norms = scores.output.norm(dim=-1).clamp(min=SHORTEST)
         total = scores.output @ directions.to(scores.output).T  # (n, c)
         if separate:
             cells, others, given = (each.transpose(1, 2).flatten(1, 2) for each in (cells, others, given))

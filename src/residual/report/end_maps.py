@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +17,7 @@ from residual.maps.colours import Box, box_of, overlay
 from residual.maps.making import component_maps
 from residual.maps.maps import scale_of
 from residual.progress import Progress
+from residual.report.pages import data_uri, encoded
 from residual.spectral.bases import SpectralBases
 
 _AT_ONCE = 32  # pictures that the encoder sees
@@ -125,6 +124,4 @@ def _read(dataset: ImageDataset, position: int) -> Image.Image | None:
 def _uri(image: Image.Image) -> str:
     """WebP where this Pillow writes it: of so small a picture it is half of a JPEG."""
     form = "WEBP" if features.check("webp") else "JPEG"
-    buffer = io.BytesIO()
-    image.save(buffer, form, quality=_QUALITY)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return data_uri(f"image/{form.lower()}", encoded(image, form, quality=_QUALITY))

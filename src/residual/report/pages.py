@@ -58,16 +58,21 @@ def picture_file(image: Image.Image, side: int = 64) -> tuple[str, bytes]:
     """The picture as a file, at most `side` pixels a side: "png", or "jpeg" where that is smaller."""
     image = image.convert("RGB")
     image.thumbnail((side, side))
-    forms = [("png", _encoded(image, "PNG", optimize=True))]
+    forms = [("png", encoded(image, "PNG", optimize=True))]
     if len(forms[0][1]) > _LOSSLESS:
-        forms.append(("jpeg", _encoded(image, "JPEG", quality=_QUALITY, optimize=True)))
+        forms.append(("jpeg", encoded(image, "JPEG", quality=_QUALITY, optimize=True)))
     return min(forms, key=lambda each: len(each[1]))
 
 
 def picture_uri(image: Image.Image, side: int = 64) -> str:
     """`picture_file` as a data URI."""
     form, data = picture_file(image, side)
-    return f"data:image/{form};base64,{base64.b64encode(data).decode('ascii')}"
+    return data_uri(f"image/{form}", data)
+
+
+def data_uri(media: str, data: bytes) -> str:
+    """A file inside a page, by its media type."""
+    return f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 class Thumbnails:
@@ -124,7 +129,8 @@ def write_suite_page(
     write_text(table_at, suite_markdown(summaries))
 
 
-def _encoded(image: Image.Image, form: str, **how: Any) -> bytes:
+def encoded(image: Image.Image, form: str, **how: Any) -> bytes:
+    """The picture as a file of a form, as Pillow calls it."""
     buffer = io.BytesIO()
     image.save(buffer, form, **how)
     return buffer.getvalue()

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.encoder import Encoder
 from residual.errors import ResidualError, SharedNameWarning, told_apart
-from residual.finite import correct
+from residual.finite import SHORTEST, correct
 from residual.progress import Progress
 from residual.text.embedding import embed_prompts, prompts_of
 
@@ -30,7 +30,6 @@ Labels = Int[np.ndarray, " n"] | Int[Tensor, " n"] | Sequence[int]
 PLAIN = ("a photo of a {}.",)
 
 _NAMED = 5  # classes in a message
-_SHORTEST = 1e-12  # of a feature's norm, as `normalize` has it
 
 
 class ZeroShotClassifier:
@@ -169,7 +168,7 @@ class ZeroShotClassifier:
         if x.shape[1] != self.dim:
             raise ResidualError(f"The classifier takes features of width {self.dim}, got {x.shape[1]}.")
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        norms = vector_norm(x, dim=1, keepdim=True).clamp(min=_SHORTEST)
+        norms = vector_norm(x, dim=1, keepdim=True).clamp(min=SHORTEST)
         # Over an infinite norm a feature would be zero, and of the first class.
         unit = x / torch.where(norms.isfinite(), norms, torch.nan)
         return self.scale * unit @ self.weights.to(x).T

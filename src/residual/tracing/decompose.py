@@ -15,15 +15,13 @@ from torch import Tensor
 from residual.encoders.changes import EncoderLike, checked_encoder
 from residual.encoders.pixels import Pixels
 from residual.errors import ResidualError, unknown_name
-from residual.finite import plain
+from residual.finite import SHORTEST, plain
 from residual.tracing.checks import check_sum
 from residual.tracing.coordinates import Coordinates, SourcedCoordinates
 from residual.tracing.linearization import Linearization, linearization_of
 from residual.tracing.sources import Tokens, source_contributions, tokens_of
 from residual.tracing.trace import Texts, traced, traced_by_source
 from residual.tracing.units import KINDS, UnitsLike, is_one_unit
-
-_SHORTEST = 1e-12  # of an output's norm, as the classifier has it
 
 
 @runtime_checkable
@@ -108,7 +106,7 @@ class Decomposition:
                 f"The classifier takes features of width {classifier.dim}, got {self.output.shape[-1]}."
             )
         wide = torch.promote_types(self.contributions.dtype, torch.float32)
-        norm = self.output.to(wide).norm(dim=-1)[..., None, None].clamp(min=_SHORTEST)
+        norm = self.output.to(wide).norm(dim=-1)[..., None, None].clamp(min=SHORTEST)
         weights = classifier.weights.to(self.contributions.device, wide)
         return classifier.scale * (self.contributions.to(wide) / norm) @ weights.T
 

@@ -23,7 +23,7 @@ def unit_of(parts: Parts, name: str) -> int:
     return unit
 
 
-def whole(number: int, what: str, least: int, most: int) -> int:
+def within(number: int, what: str, least: int, most: int) -> int:
     """A number within bounds.
 
     Raises:
@@ -40,7 +40,7 @@ def position_of(parts: Parts, value: int) -> int:
     Raises:
         ResidualError: there is none.
     """
-    return whole(value, "A picture's place in the store", 0, len(parts.store) - 1)
+    return within(value, "A picture's place in the store", 0, len(parts.store) - 1)
 
 
 def class_of(parts: Parts, value: int) -> int:
@@ -49,7 +49,7 @@ def class_of(parts: Parts, value: int) -> int:
     Raises:
         ResidualError: there is none.
     """
-    return whole(value, "The number of a class", 0, len(parts.store.class_names) - 1)
+    return within(value, "The number of a class", 0, len(parts.store.class_names) - 1)
 
 
 def text_of(value: str) -> str:

@@ -15,7 +15,7 @@ from residual.errors import ResidualError
 from residual.maps.colours import box_of
 from residual.maps.making import component_maps, direction_maps, text_directions
 from residual.maps.maps import Maps
-from residual.workflows.exploration.asked import class_of, position_of, text_of, unit_of, whole
+from residual.workflows.exploration.asked import class_of, position_of, text_of, unit_of, within
 from residual.workflows.exploration.bounded import Bounded
 from residual.workflows.exploration.drops import MARK, Drops, smaller
 from residual.workflows.exploration.parts import Parts
@@ -127,7 +127,7 @@ class PictureMaps:
             raise ResidualError(f"{unit} looks nowhere: only heads read off other places, and have maps.")
         bases = self.parts.bases
         count = bases.select([of]).ranks[0]
-        whole(component, f"The number of a component of head {unit}", 0, count - 1)
+        within(component, f"The number of a component of head {unit}", 0, count - 1)
         with self.parts.running, torch.no_grad():
             return component_maps(encoder, pixels, bases, f"{self.parts.units.name(of)}:{component}")
 

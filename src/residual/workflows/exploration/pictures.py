@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from residual.errors import ResidualError, UnreadableImageError
 from residual.report.pages import picture_file
-from residual.workflows.exploration.asked import class_of, one_of, position_of, text_of, unit_of, whole
+from residual.workflows.exploration.asked import class_of, one_of, position_of, text_of, unit_of, within
 from residual.workflows.exploration.bounded import Bounded, once
 from residual.workflows.exploration.parts import Parts
 from residual.workflows.exploration.texts import Texts
@@ -74,7 +74,7 @@ class Pictures:
         Raises:
             ResidualError: there is no such sample, or the dataset isn't here.
         """
-        at, wanted = position_of(self.parts, position), whole(side, "The side of a picture", 1, 4096)
+        at, wanted = position_of(self.parts, position), within(side, "The side of a picture", 1, 4096)
         size = next((each for each in SIDES if each >= wanted), SIDES[-1])
         kept = self._files.get((at, size), lambda: self._made(at, size))
         media, _, data = kept.partition(b"\n")
@@ -174,7 +174,7 @@ class Pictures:
             ResidualError: something that is asked for isn't there.
         """
         one_of(order, "order", ORDERS)
-        start, count = whole(offset, "offset", 0, 10**9), whole(limit, "limit", 1, _PAGE)
+        start, count = within(offset, "offset", 0, 10**9), within(limit, "limit", 1, _PAGE)
         if order == "text":
             places, values, about = self._by_text(text, unit)
         elif order == "near":
@@ -251,7 +251,7 @@ class Pictures:
 
     def _by_component(self, unit: str, component: int, end: str) -> tuple[Tensor, Tensor | None, str]:
         of = unit_of(self.parts, unit)
-        index = whole(component, "The number of a component", 0, 10**6)
+        index = within(component, "The number of a component", 0, 10**6)
         places, values = self._orders.get(
             ("component", of, index), lambda: _descending(self.along(of, [index])[:, 0])
         )

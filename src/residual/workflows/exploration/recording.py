@@ -18,6 +18,7 @@ import torch
 from residual.errors import ResidualError
 from residual.files import plain_number
 from residual.progress import Progress
+from residual.report.pages import data_uri
 from residual.workflows.exploration.bounded import tried
 from residual.workflows.exploration.scores import values_of
 from residual.workflows.exploration.states import State
@@ -87,7 +88,7 @@ class Recording:
             media, data = self.exploration.picture(position, _SIDE)
         except ResidualError:  # the dataset isn't here
             return ""
-        return f"data:{media};base64,{base64.b64encode(data).decode()}"
+        return data_uri(media, data)
 
     def _score(self, keys: Sequence[str]) -> None:
         for key in keys:
