@@ -15,8 +15,9 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from residual.workflows.exploration.drops import MOST_BYTES
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-MOST_BYTES = 2**25  # of a picture that is dropped
 _POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
